@@ -1,0 +1,1 @@
+"""Small convolutional networks: as values, in closed form, and as PyTorch modules."""

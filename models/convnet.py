@@ -1,0 +1,50 @@
+"""`ConvNet`: the PyTorch module that a `ModelSpec` describes."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.spec import Conv, Dropout, GlobalAveragePool, Layer, ModelSpec, Output, Pool
+
+
+def _module(layer: Layer, in_channels: int, n_classes: int) -> nn.Module:
+    match layer:
+        case Conv(channels=channels):
+            return nn.Sequential(
+                nn.Conv2d(
+                    in_channels, channels, layer.kernel, padding=layer.padding, bias=layer.bias
+                ),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(inplace=True),
+            )
+        case Pool():
+            return nn.MaxPool2d(2)
+        case Dropout(rate=rate):
+            return nn.Dropout(rate)
+        case GlobalAveragePool():
+            return nn.AdaptiveAvgPool2d(1)
+        case Output(bias=bias):
+            return nn.Conv2d(in_channels, n_classes, 1, bias=bias)
+
+
+class ConvNet(nn.Module):
+    """The network of `spec`, with PyTorch's default initialisation.
+
+    Takes normalised float images (N, C, H, W) as in `spec.input_shape` and returns logits
+    (N, n_classes).
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        in_channels = (spec.input_shape[0], *(shape[0] for shape in spec.output_shapes()))
+        self.layers = nn.Sequential(
+            *(
+                _module(layer, channels, spec.n_classes)
+                for layer, channels in zip(spec.layers, in_channels, strict=False)
+            )
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images)  # (N, n_classes, 1, 1)
+        return logits.flatten(1)
