@@ -1,0 +1,47 @@
+"""Augmentation of a whole batch at once, on the device that holds it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from search.hyperparameters import Augmentation
+
+
+def affine_matrices(augmentation: Augmentation, n: int, generator: Generator) -> Tensor:
+    """`n` random maps from output to input coordinates, (n, 2, 3), for `affine_grid`.
+
+    Coordinates run from -1 to 1 over an image, as `torch.nn.functional.affine_grid` has them, so
+    a translation by a share `t` of the side is a shift by `2 t`. Each map rotates and scales,
+    shears along the rows, then shifts.
+    """
+    device = generator.device
+    # One draw for all kinds, so that a recipe's stream does not depend on which are in use.
+    draws = 2 * torch.rand(5, n, generator=generator, device=device) - 1  # even in -1..1
+    angle = draws[0] * math.radians(augmentation.rotation_degrees)
+    size = 1 / (1 + draws[1] * augmentation.scale)
+    shear = torch.tan(draws[2] * math.radians(augmentation.shear_degrees))
+    shift_x, shift_y = draws[3:] * (2 * augmentation.translation)
+    cos, sin = size * angle.cos(), size * angle.sin()
+    rows = (cos, cos * shear - sin, shift_x, sin, sin * shear + cos, shift_y)
+    return torch.stack(rows, dim=1).view(n, 2, 3)
+
+
+def augment(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
+    """Each image changed by a random affine map of its own.
+
+    Args:
+        images: floats (N, C, H, W) in which 0 is the background: what comes in from outside the
+            image is 0, so this belongs before normalising.
+
+    Returns:
+        Images of the same shape; `images` itself where nothing is to be changed.
+    """
+    if augmentation.is_identity:
+        return images
+    matrices = affine_matrices(augmentation, len(images), generator)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

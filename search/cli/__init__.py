@@ -1,0 +1,70 @@
+"""The command `search`: parse, call, print, exit code.
+
+Modules that are slow to import (torch, optuna, rich) are imported inside the commands, so that
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from search.cli import browse, run, training
+from search.exceptions import SearchError
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 something went wrong; 2 bad input, nothing was written; "
+    "130 interrupted, the same command goes on."
+)
+
+app = typer.Typer(
+    name="search",
+    help="Find the best small convolutional network under a hard cap on parameters.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"search {version('budget-search')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+for _command in (
+    run.run,
+    training.retrain,
+    training.baseline,
+    browse.studies,
+    browse.best,
+    browse.show,
+    browse.delete,
+    browse.space,
+    run.dashboard,
+):
+    app.command(epilog=_EPILOG)(_command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; leaves with its exit code."""
+    try:
+        app(args=arguments, prog_name="search")
+    except SearchError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)

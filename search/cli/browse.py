@@ -1,0 +1,248 @@
+"""`search studies`, `best`, `show`, `delete` and `space`: what is stored, to read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+    from rich.console import Console
+
+    from models.spec import ModelSpec
+    from search.summary import TrialSummary
+
+
+def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
+    """List the studies.
+
+    Example: search studies --json
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from search.cli.view import percent
+    from search.storage import opened_storage
+    from search.study import open_study, study_names
+    from search.summary import summarize_study
+
+    with opened_storage(storage) as opened:
+        found = [open_study(opened, name) for name in study_names(opened)]
+        summaries = [
+            summarize_study(study.study_name, study.user_attrs, study.get_trials(deepcopy=False))
+            for study in found
+            if "settings" in study.user_attrs
+        ]
+    if as_json:
+        typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("study", overflow="fold")
+    for heading in ("trained", "pruned", "failed", "best", "parameters", "test set seen"):
+        table.add_column(heading, justify="right")
+    for summary in summaries:
+        count = summary.best_parameter_count
+        table.add_row(
+            summary.name,
+            str(summary.trials["n_trained"]),
+            str(summary.trials["n_pruned"]),
+            str(summary.trials["n_failed"]),
+            percent(summary.best_value),
+            "–" if count is None else f"{count:,}",
+            str(summary.test_looks),
+        )
+    Console(highlight=False).print(table)
+
+
+def best(
+    study: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False
+) -> None:
+    """Show the best trial: its value, size and hyperparameters.
+
+    Example: search best --study mnist-8000x15
+    """
+    _show(study, None, storage, as_json, with_tables=False)
+
+
+def show(
+    number: Annotated[int, typer.Argument(min=0, metavar="N", help="Number of the trial.")],
+    study: StudyName = None,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> None:
+    """Show one trial: its layers and its epochs.
+
+    Example: search show 17
+    """
+    _show(study, number, storage, as_json, with_tables=True)
+
+
+def _show(
+    study_name: str | None, number: int | None, storage: str, as_json: bool, *, with_tables: bool
+) -> None:
+    from rich.console import Console
+
+    from search.storage import opened_storage
+    from search.study import open_trial, select_study
+    from search.summary import summarize_trial
+
+    with opened_storage(storage) as opened:
+        study = select_study(opened, study_name)
+        trial = open_trial(study, number)
+    summary = summarize_trial(trial)
+    spec = _spec(study, trial)
+    if as_json:
+        values = {"study": study.study_name, **asdict(summary), "network": spec and str(spec)}
+        if with_tables:
+            values["layers"] = _layers(spec)
+        typer.echo(json.dumps(values, indent=2))
+        return
+    console = Console(highlight=False)
+    _print_trial(console, study.study_name, summary)
+    if spec is not None:
+        console.print(f"\nnetwork  {spec}")
+        if with_tables:
+            _print_layers(console, spec)
+    if with_tables:
+        _print_epochs(console, summary)
+
+
+def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
+    """The network of a trial; None where it ended before it had one."""
+    from search.exceptions import StudyError
+    from search.study import rebuild
+
+    try:
+        return rebuild(study, trial).spec
+    except StudyError:
+        return None
+
+
+def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
+    from models.size import layer_table
+
+    return [] if spec is None else [asdict(row) for row in layer_table(spec)]
+
+
+def _print_trial(console: Console, study_name: str, summary: TrialSummary) -> None:
+    from rich.table import Table
+
+    from search.cli.view import duration, percent
+
+    count = summary.parameter_count
+    console.print(
+        f"[bold]Trial {summary.number} of {study_name}[/bold]: {summary.state}, "
+        f"{percent(summary.value)} validation accuracy, "
+        f"{'–' if count is None else f'{count:,}'} parameters"
+    )
+    if summary.reason is not None:
+        console.print(f"{summary.state.lower()} because: {summary.reason}", markup=False)
+    table = Table.grid(padding=(0, 2))
+    for name, value in summary.hyperparameters.items():
+        table.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
+    if summary.training_seed is not None:
+        table.add_row("training seed", str(summary.training_seed))
+    if summary.seconds is not None:
+        table.add_row("time", f"{duration(summary.seconds)} on worker {summary.worker}")
+    console.print(table)
+
+
+def _print_layers(console: Console, spec: ModelSpec) -> None:
+    from rich.table import Table
+
+    from models.size import layer_table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("layer")
+    for heading in ("output", "parameters", "kernel", "stride", "jump", "receptive field"):
+        table.add_column(heading, justify="right")
+    rows = layer_table(spec)
+    for row in rows:
+        table.add_row(
+            row.layer,
+            " × ".join(map(str, row.output_shape)),
+            f"{row.parameters:,}",
+            str(row.kernel or ""),
+            str(row.stride or ""),
+            str(row.jump),
+            str(row.receptive_field),
+        )
+    table.add_section()
+    table.add_row("total", "", f"{sum(row.parameters for row in rows):,}", style="bold")
+    console.print()
+    console.print(table)
+
+
+def _print_epochs(console: Console, summary: TrialSummary) -> None:
+    from rich.table import Table
+
+    from search.cli.view import percent
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in (
+        "epoch",
+        "train loss",
+        "train accuracy",
+        "learning rate",
+        "validation loss",
+        "validation accuracy",
+        "seconds",
+    ):
+        table.add_column(heading, justify="right")
+    for epoch in summary.epochs:
+        table.add_row(
+            str(epoch["epoch"]),
+            _number(epoch["training_loss"], ".4f"),
+            percent(epoch["training_accuracy"]),
+            _number(epoch["learning_rate"], ".6f"),
+            _number(epoch["loss"], ".4f"),
+            percent(epoch["accuracy"]),
+            _number(epoch["seconds"], ".1f"),
+        )
+    console.print()
+    console.print(table)
+
+
+def _number(value: float | None, form: str) -> str:
+    """A number; what was not finite is stored as null."""
+    return "not finite" if value is None else format(value, form)
+
+
+def delete(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: Storage = DEFAULT_STORAGE,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a study with all its trials.
+
+    Example: search delete mnist-8000x15
+    """
+    import optuna
+
+    from search.storage import opened_storage
+    from search.study import open_study
+
+    with opened_storage(storage) as opened:
+        n_trials = len(open_study(opened, study).get_trials(deepcopy=False))
+        if not yes:
+            typer.confirm(f"Delete {study} with its {n_trials} trials?", abort=True)
+        optuna.delete_study(study_name=study, storage=opened)
+    typer.echo(f"Deleted {study} ({n_trials} trials).")
+
+
+def space(
+    name: Annotated[str, typer.Argument(help="standard or wide.")] = "standard",
+) -> None:
+    """Print a built-in search space as a TOML file, to start one of your own from.
+
+    Example: search space wide > my-space.toml
+    """
+    from search.space import to_toml
+
+    typer.echo(to_toml(name), nl=False)

@@ -1,0 +1,50 @@
+"""Options that several commands share, and what their texts mean. Imports nothing slow."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.exceptions import InputError
+
+# search.storage.DEFAULT_URL, which `--help` is too quick to import.
+DEFAULT_STORAGE = "sqlite:///studies.db"
+
+Storage = Annotated[
+    str, typer.Option(envvar="SEARCH_STORAGE", help="URL of the database that keeps the trials.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="SEARCH_DATA_DIR", help="Folder of the data sets.  [default: user cache]"),
+]
+StudyName = Annotated[
+    str | None, typer.Option(help="Name of the study.  [default: the one used last]")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Training processes, one thread each.  [default: one per core]"),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How many times to train, each a seed of its own.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a text such as `90s`, `30m`, `2h` or `1h30m`.
+
+    Raises:
+        InputError: if it is none, or zero.
+    """
+    match = _DURATION.fullmatch(text)
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total == 0:
+        raise InputError(
+            f"--timeout must be a time above zero, as 90s, 30m, 2h or 1h30m, but got {text!r}."
+        )
+    return float(total)

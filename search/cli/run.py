@@ -1,0 +1,247 @@
+"""`search run` and `search dashboard`: what is used while a search goes on."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    Device,
+    Storage,
+    Workers,
+    parse_duration,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.coordinator import Outcome
+    from search.service import Search, SearchPlan
+
+_INTERRUPTED = 130
+
+
+def run(
+    budget: Annotated[
+        int, typer.Option(min=1, help="A network must have fewer trainable parameters than this.")
+    ],
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs that each network is trained.")],
+    trials: Annotated[
+        int, typer.Option(min=1, help="Trained trials that the study shall have in total.")
+    ] = 50,
+    timeout: Annotated[
+        str | None, typer.Option(help="Stop after this time, as 30m, 2h or 1h30m.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")
+    ] = "auto",
+    data_dir: DataDir = None,
+    storage: Storage = DEFAULT_STORAGE,
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study.  [default: as mnist-8000x15]")
+    ] = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="From which all random numbers follow.")] = 0,
+    sampler: Annotated[str, typer.Option(help="tpe, random, qmc, gp or cmaes.")] = "tpe",
+    pruner: Annotated[
+        str, typer.Option(help="halving, median, percentile, hyperband or none.")
+    ] = "halving",
+    space: Annotated[str, typer.Option(help="standard, wide, or a TOML file.")] = "standard",
+) -> None:
+    """Search for the best network under a budget. Ctrl-C is safe: the same command goes on.
+
+    Example: search run --budget 8000 --epochs 15 --trials 100
+    """
+    from rich.console import Console
+
+    timeout_seconds = None if timeout is None else parse_duration(timeout)
+    console = Console(highlight=False)
+    with console.status("Loading"):
+        from search.coordinator import Outcome
+        from search.service import SearchRequest, begin_search, plan_search
+
+        plan = plan_search(
+            SearchRequest(
+                budget=budget,
+                epochs=epochs,
+                n_trials=trials,
+                timeout_seconds=timeout_seconds,
+                dataset=cast(Any, dataset),
+                data_dir=data_dir,
+                storage=storage,
+                study=study,
+                n_workers=workers,
+                device=device,
+                seed=seed,
+                sampler=sampler,
+                pruner=pruner,
+                space=space,
+            )
+        )
+    with begin_search(plan) as search, _stop_signals() as should_stop:
+        _print_plan(console, search)
+        outcome = Outcome.REACHED
+        if search.before.n_trained < trials:
+            outcome = _watch(console, search, should_stop)
+        _print_result(console, search, outcome)
+    if outcome is Outcome.INTERRUPTED:
+        raise typer.Exit(_INTERRUPTED)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turns Ctrl-C, a stop by the system and a closed terminal into an answer to a question."""
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    previous = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        yield lambda: stopped
+    finally:
+        for name, handler in previous.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def _print_plan(console: Console, search: Search) -> None:
+    from rich.table import Table
+
+    from search.storage import shown_url
+
+    plan, before = search.plan, search.before
+    request, info = plan.request, plan.dataset.info
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    known = f"goes on with {before.n_trained} trained trials" if before.n_trained else "new"
+    if search.n_swept:
+        known += f"; {search.n_swept} that a search left unfinished are queued again"
+    note = f"; {plan.dataset_note}" if plan.dataset_note else ""
+    limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
+    for name, value in (
+        ("study", f"{plan.study_name}, {known}"),
+        (
+            "data",
+            f"{info.name} ({info.origin}): {info.n_training:,} images train, "
+            f"{info.n_validation:,} validate{note}",
+        ),
+        (
+            "space",
+            f"{plan.space.name}: {len(plan.space.distributions)} hyperparameters searched, "
+            f"networks from {plan.space.smallest_count():,} parameters",
+        ),
+        ("cap", f"fewer than {request.budget:,} parameters, {request.epochs} epochs"),
+        (
+            "trials",
+            f"{request.n_trials} trained in total{limit}; sampler {request.sampler}, "
+            f"pruner {request.pruner}, seed {request.seed}",
+        ),
+        ("workers", f"{plan.n_workers} on {plan.device}"),
+        ("storage", shown_url(request.storage)),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    console.print()
+
+
+def _watch(console: Console, search: Search, should_stop: Callable[[], bool]) -> Outcome:
+    from search.cli.view import Progress, make_view
+
+    request = search.plan.request
+    progress = Progress(
+        before=search.before,
+        best=_best(search),
+        n_trials=request.n_trials,
+        timeout_seconds=request.timeout_seconds,
+    )
+    with make_view(progress, console, epochs=request.epochs) as listener:
+        return search.run(listener, should_stop=should_stop)
+
+
+def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
+    from search.cli.view import describe_best
+    from search.coordinator import Outcome
+    from search.summary import tally
+
+    request = search.plan.request
+    counts = tally(search.study.get_trials(deepcopy=False))
+    same_command = shlex.join(["search", *sys.argv[1:]])
+    match outcome:
+        case Outcome.INTERRUPTED:
+            console.print("[bold]Interrupted.[/bold] Everything finished is kept, what ran is back")
+            console.print(f"in the queue. Go on with the same command: {same_command}")
+        case Outcome.TIMED_OUT:
+            console.print("[bold]The time is over.[/bold] What ran is back in the queue; the same")
+            console.print(f"command goes on: {same_command}")
+        case Outcome.REACHED:
+            more = f"--trials {2 * request.n_trials}"
+            console.print(f"[bold]The study has its {request.n_trials} trained trials[/bold]; for")
+            console.print(f"more, give the same command with {more}.")
+    console.print(
+        f"{counts.n_trained} trained ({counts.n_pruned} of them pruned early), {counts.n_failed} "
+        f"failed, {counts.n_redraws} candidates over the cap redrawn before they became trials."
+    )
+    best = _best(search)
+    if best is None:
+        console.print("No trial is complete yet.")
+        return
+    last = min(3, request.epochs)
+    console.print(f"\n[bold green]Best: {describe_best(best)}[/bold green]")
+    console.print(f"That is the mean validation accuracy of its last {last} epochs.\n\nNext:")
+    for command, what in (
+        (["show", str(best.number)], "its layers and epochs"),
+        (["retrain"], "train it on all data, test it, keep its weights"),
+        (["dashboard"], "look at all trials in a browser"),
+    ):
+        console.print(
+            f"  {_next_command(search.plan, command)}  [dim]# {what}[/dim]", soft_wrap=True
+        )
+
+
+def _next_command(plan: SearchPlan, command: list[str]) -> str:
+    """A command on the same study, with the options that it needs to find it."""
+    from search.storage import shown_url
+
+    words = ["search", *command]
+    if command[0] != "dashboard":
+        words += ["--study", plan.study_name]
+    if plan.request.storage != DEFAULT_STORAGE:
+        words += ["--storage", shown_url(plan.request.storage)]
+    if command[0] == "retrain" and plan.request.data_dir is not None:
+        words += ["--data-dir", str(plan.request.data_dir)]
+    return shlex.join(words)
+
+
+def _best(search: Search) -> Any:
+    from search.cli.view import Best
+    from search.summary import best_trial
+
+    trial = best_trial(search.study.get_trials(deepcopy=False))
+    if trial is None or trial.value is None:
+        return None
+    return Best(trial.number, trial.value, trial.user_attrs.get("parameter_count"))
+
+
+def dashboard(
+    storage: Storage = DEFAULT_STORAGE,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+) -> None:
+    """Show all studies in a browser, also while a search runs. Stop it with Ctrl-C.
+
+    Example: search dashboard --port 8081
+    """
+    from search.dashboard import serve
+
+    serve(storage, port=port, announce=lambda url: typer.echo(f"Dashboard on {url} (Ctrl-C stops)"))

@@ -1,0 +1,260 @@
+"""`search retrain` and `search baseline`: train one recipe, and test it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    Device,
+    Seeds,
+    Storage,
+    StudyName,
+    Workers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
+
+    from search.baselines import Baseline
+    from search.repeats import Repeat, Spread
+    from search.training import EpochResult
+
+
+def retrain(
+    study: StudyName = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Number of the trial.  [default: the best]")
+    ] = None,
+    seeds: Seeds = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the weights.  [default: runs/STUDY/trial-N]")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Train the best trial on training and validation data, and test it on the sealed test set.
+
+    Example: search retrain --study mnist-8000x15 --seeds 5
+    """
+    from rich.console import Console
+
+    from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+    from search.repeats import Spread
+    from search.retrain import default_folder, make_folder
+    from search.retrain import retrain as retrain_trial
+    from search.storage import opened_storage
+    from search.study import StudySettings, check_same_data, open_trial, rebuild, select_study
+    from search.training import find_device
+    from search.workers import WorkerPool, default_worker_count
+
+    console = Console(highlight=False)
+    device = str(find_device(device))
+    with opened_storage(storage) as opened:
+        chosen = select_study(opened, study)
+        frozen = open_trial(chosen, trial)
+        settings = StudySettings.from_study(chosen)
+        dataset = load_dataset(check_dataset_name(settings.dataset), data_dir or default_data_dir())
+        check_same_data(chosen, dataset.info)
+        hyperparameters = rebuild(chosen, frozen)
+        folder = out or default_folder(chosen.study_name, frozen.number)
+        make_folder(folder)
+        console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
+        console.print(
+            f"Training on {dataset.info.n_development:,} images, testing on "
+            f"{dataset.info.n_test:,}, {settings.epochs} epochs, {seeds} seeds\n"
+        )
+        n_workers = min(workers or default_worker_count(), seeds)
+        with dataset_files(dataset) as files, WorkerPool(n_workers, files) as pool:
+            repeats = retrain_trial(
+                chosen,
+                frozen,
+                pool,
+                dataset.info,
+                seeds=range(1, seeds + 1),
+                device=device,
+                folder=folder,
+                listener=_epoch_printer(console, "test"),
+            )
+        _print_repeats(console, repeats, "test")
+        spread = Spread.of([repeat.last_three_mean for repeat in repeats])
+        console.print(f"\n[bold]Test accuracy: {_describe_spread(spread, len(repeats))}[/bold]")
+        console.print(f"The test set was seen {_times(chosen.user_attrs['test_looks'])}.")
+    console.print(f"Weights and card: {folder}")
+    console.print(f'In Python: network = search.load("{folder}")', markup=False)
+
+
+def baseline(
+    name: Annotated[str | None, typer.Argument(help="Leave it out to list all.")] = None,
+    seeds: Seeds = 1,
+    own_momentum: Annotated[
+        bool,
+        typer.Option("--own-momentum", help="For OneCycle: keep the momentum that is written."),
+    ] = False,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs.  [default: the author's]")
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="mnist, fashion-mnist, kmnist or digits.")] = "mnist",
+    data_dir: DataDir = None,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """List the hand-tuned systems, or train one by its author's own recipe and protocol.
+
+    Example: search baseline three-step-3 --seeds 3
+    """
+    from rich.console import Console
+
+    from search.baselines import baseline as find_baseline
+
+    console = Console(highlight=False)
+    if name is None:
+        _list_baselines(console)
+        return
+    found = find_baseline(name)
+    if own_momentum:
+        found = found.with_own_momentum()
+
+    from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+    from search.repeats import train_repeats
+    from search.training import find_device
+    from search.workers import WorkerPool, default_worker_count
+
+    device = str(find_device(device))
+    data = load_dataset(
+        check_dataset_name(dataset),
+        data_dir or default_data_dir(),
+        n_held_out=found.n_held_out or None,
+    )
+    _print_baseline(console, found)
+    n_workers = min(workers or default_worker_count(), seeds)
+    with dataset_files(data) as files, WorkerPool(n_workers, files) as pool:
+        repeats = train_repeats(
+            pool,
+            found.hyperparameters,
+            seeds=range(1, seeds + 1),
+            epochs=epochs or found.epochs,
+            training="train" if found.n_held_out else "development",
+            evaluation="test",
+            device=device,
+            listener=_epoch_printer(console, "test"),
+        )
+    _print_repeats(console, repeats, "test")
+    _print_claim(console, found, repeats)
+
+
+def _epoch_printer(console: Console, part: str) -> Callable[[int, EpochResult], None]:
+    from search.cli.view import percent
+
+    def show(seed: int, result: EpochResult) -> None:
+        console.print(
+            f"seed {seed}  epoch {result.epoch:>2}  train loss {result.training_loss:.4f} "
+            f"accuracy {percent(result.training_accuracy)}  lr {result.learning_rate:.5f}  "
+            f"{part} loss {result.loss:.4f} accuracy {percent(result.accuracy)}",
+            soft_wrap=True,
+        )
+
+    return show
+
+
+def _print_repeats(console: Console, repeats: Sequence[Repeat], part: str) -> None:
+    from rich.table import Table
+
+    from search.cli.view import duration, percent
+
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for heading in ("seed", f"{part}, last three epochs", "best epoch", "time"):
+        table.add_column(heading, justify="right")
+    for repeat in repeats:
+        best = f"{percent(repeat.best.accuracy)} (epoch {repeat.best.epoch})"
+        shown = percent(repeat.last_three_mean)
+        table.add_row(str(repeat.seed), shown, best, duration(repeat.seconds))
+    console.print()
+    console.print(table)
+
+
+def _describe_spread(spread: Spread, n: int) -> str:
+    from search.cli.view import percent
+
+    if spread.std is None:
+        return f"{percent(spread.mean)} (one seed)"
+    return f"{percent(spread.mean)} ± {100 * spread.std:.2f} (mean and spread over {n} seeds)"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
+def _list_baselines(console: Console) -> None:
+    from rich.table import Table
+
+    from models.size import parameter_count, receptive_field
+    from search.baselines import BASELINES
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("name", no_wrap=True)
+    for heading in ("parameters", "receptive field", "epochs", "claimed"):
+        table.add_column(heading, justify="right")
+    table.add_column("network", overflow="fold")
+    for found in BASELINES.values():
+        spec, claim = found.hyperparameters.spec, found.claim
+        claimed = claim.last_three_mean or claim.last_epoch
+        table.add_row(
+            found.name,
+            f"{parameter_count(spec):,}",
+            str(receptive_field(spec)),
+            str(found.epochs),
+            f"{claimed:.2f} %",
+            str(spec),
+        )
+    console.print(table)
+    console.print("\nTrain one: search baseline three-step-3 --seeds 3")
+
+
+def _print_baseline(console: Console, found: Baseline) -> None:
+    from models.size import parameter_count
+
+    recipe = found.hyperparameters
+    count = parameter_count(recipe.spec)
+    console.print(f"[bold]{found.name}[/bold]: {recipe.spec}  ({count:,} parameters)")
+    console.print(
+        f"{recipe.optimizer}, learning rate {recipe.learning_rate}, momentum {recipe.momentum}, "
+        f"weight decay {recipe.weight_decay}, batch size {recipe.batch_size}, {recipe.schedule}, "
+        f"{recipe.augmentation}, gradient clipping {recipe.gradient_clip}"
+    )
+    held_out = f"all but {found.n_held_out:,}" if found.n_held_out else "all"
+    console.print(
+        f"Its author's protocol: {found.epochs} epochs on {held_out} training images, scored on "
+        "the test set after each."
+    )
+    for choice in found.choices:
+        console.print(f"  chosen here: {choice}")
+    console.print()
+
+
+def _print_claim(console: Console, found: Baseline, repeats: Sequence[Repeat]) -> None:
+    from rich.table import Table
+
+    from search.repeats import Spread
+
+    claim = found.claim
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for heading in ("test accuracy", "claimed", "measured"):
+        table.add_column(heading)
+    for what, claimed, measured in (
+        ("last epoch", claim.last_epoch, [repeat.epochs[-1].accuracy for repeat in repeats]),
+        ("best epoch", claim.best_epoch, [repeat.best.accuracy for repeat in repeats]),
+        ("last three", claim.last_three_mean, [repeat.last_three_mean for repeat in repeats]),
+    ):
+        shown = "–" if claimed is None else f"{claimed:.2f} %"
+        table.add_row(what, shown, _describe_spread(Spread.of(measured), len(repeats)))
+    console.print()
+    console.print(table)

@@ -1,0 +1,259 @@
+"""What a person sees while a search runs: a live view in a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from optuna.trial import TrialState
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.summary import Tally
+
+
+def percent(accuracy: float | None) -> str:
+    """A share as people read it: `99.42 %`."""
+    return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best complete trial so far."""
+
+    number: int
+    value: float
+    parameter_count: int | None
+
+
+@dataclass(slots=True)
+class _Row:
+    """What one worker is doing."""
+
+    number: int
+    parameter_count: int
+    epoch: int = 0
+    accuracy: float | None = None
+
+
+class Progress:
+    """Keeps count of a search from its events, beginning with what the study already had."""
+
+    def __init__(
+        self, *, before: Tally, best: Best | None, n_trials: int, timeout_seconds: float | None
+    ) -> None:
+        self.n_trials = n_trials
+        self.n_trained = before.n_trained
+        self.n_pruned = before.n_pruned
+        self.n_failed = before.n_failed
+        self.n_redraws = before.n_redraws
+        self.best = best
+        self.workers: dict[int, _Row] = {}
+        self._n_before = before.n_trained
+        self._timeout_seconds = timeout_seconds
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate from the trials of this run; None while there is none to go by."""
+        n_done = self.n_trained - self._n_before
+        if n_done == 0:
+            return None
+        left = self.elapsed_seconds / n_done * (self.n_trials - self.n_trained)
+        if self._timeout_seconds is not None:
+            left = min(left, self._timeout_seconds - self.elapsed_seconds)
+        return max(0.0, left)
+
+    def take(self, event: SearchEvent) -> bool:
+        """Counts an event; true where it brought a new best trial."""
+        match event:
+            case TrialStarted():
+                self.n_redraws += event.n_redraws
+                self.workers[event.worker] = _Row(event.number, event.parameter_count)
+            case TrialEpoch(worker=worker, result=result):
+                self.workers[worker].epoch = result.epoch
+                self.workers[worker].accuracy = result.accuracy
+            case TrialEnded():
+                return self._end(event)
+        return False
+
+    def _end(self, event: TrialEnded) -> bool:
+        is_trained = event.n_epochs > 0
+        self.n_trained += is_trained and event.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        self.n_pruned += is_trained and event.state == TrialState.PRUNED
+        self.n_failed += event.state == TrialState.FAIL
+        self.workers = {
+            worker: row for worker, row in self.workers.items() if row.number != event.number
+        }
+        if event.value is None or (self.best is not None and event.value <= self.best.value):
+            return False
+        self.best = Best(event.number, event.value, event.parameter_count)
+        return True
+
+
+def describe_best(best: Best) -> str:
+    """A trial's value, size and number."""
+    size = "" if best.parameter_count is None else f" with {best.parameter_count:,} parameters"
+    return f"{percent(best.value)}{size} (trial {best.number})"
+
+
+class View(Protocol):
+    """Shows a search while it runs; a context manager that takes its events."""
+
+    def __enter__(self) -> Callable[[SearchEvent], None]: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class PlainView:
+    """One line for each trial that ends: for pipes, logs and continuous integration."""
+
+    def __init__(self, progress: Progress, console: Console, *, epochs: int) -> None:
+        self._progress = progress
+        self._console = console
+        self._epochs = epochs
+
+    def __enter__(self) -> Callable[[SearchEvent], None]:
+        return self._show
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def _show(self, event: SearchEvent) -> None:
+        is_best = self._progress.take(event)
+        if isinstance(event, TrialEnded):
+            progress = self._progress
+            count = f"{progress.n_trained}/{progress.n_trials}"
+            line = describe_end(event)
+            if is_best:
+                line += "  (best so far)"
+            self._console.print(f"[{count}] {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def describe_end(event: TrialEnded) -> str:
+    """A line on how a trial ended."""
+    size = "" if event.parameter_count is None else f", {event.parameter_count:,} parameters"
+    match event.state:
+        case TrialState.COMPLETE:
+            how = percent(event.value)
+        case TrialState.PRUNED:
+            how = f"pruned: {event.reason}"
+        case TrialState.FAIL:
+            how = f"failed: {event.reason}"
+            if event.is_requeued:
+                how += " (queued again)"
+        case _:
+            how = f"dropped: {event.reason}"
+    return f"trial {event.number}{size}: {how}"
+
+
+class LiveView:
+    """A view that redraws itself in place, for terminals."""
+
+    def __init__(self, progress: Progress, console: Console, *, epochs: int) -> None:
+        self._progress = progress
+        self._epochs = epochs
+        self._last = Text("")
+        self._live = Live(
+            console=console, refresh_per_second=4, get_renderable=self._render, transient=True
+        )
+
+    def __enter__(self) -> Callable[[SearchEvent], None]:
+        self._live.__enter__()
+        return self._show
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def _show(self, event: SearchEvent) -> None:
+        self._progress.take(event)
+        if isinstance(event, TrialEnded):
+            style = "red" if event.state == TrialState.FAIL else "dim"
+            self._last = Text(describe_end(event), style=style, overflow="ellipsis", no_wrap=True)
+
+    def _render(self) -> RenderableType:
+        progress = self._progress
+        counts = Table.grid(padding=(0, 2))
+        counts.add_row(
+            Text(f"{progress.n_trained} of {progress.n_trials} trained", style="bold"),
+            f"{progress.n_pruned} pruned",
+            Text(f"{progress.n_failed} failed", style="red" if progress.n_failed else ""),
+            f"{progress.n_trials - progress.n_trained} to go",
+            f"{progress.n_redraws} redrawn",
+        )
+        bar = ProgressBar(
+            total=progress.n_trials, completed=min(progress.n_trained, progress.n_trials), width=60
+        )
+        return Group(
+            bar, counts, self._times(), Text(""), self._workers(), self._best(), self._last
+        )
+
+    def _times(self) -> Text:
+        left = self._progress.seconds_left
+        shown = "estimating the time left" if left is None else f"about {duration(left)} left"
+        return Text(f"{duration(self._progress.elapsed_seconds)} so far, {shown}", style="dim")
+
+    def _workers(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for heading in ("worker", "trial", "parameters", "epoch", "accuracy"):
+            table.add_column(heading, justify="right")
+        for worker, row in sorted(self._progress.workers.items()):
+            table.add_row(
+                str(worker),
+                str(row.number),
+                f"{row.parameter_count:,}",
+                f"{row.epoch}/{self._epochs}",
+                percent(row.accuracy),
+            )
+        return table
+
+    def _best(self) -> Text:
+        best = self._progress.best
+        if best is None:
+            return Text("no trial is complete yet", style="dim")
+        size = "" if best.parameter_count is None else f" with {best.parameter_count:,} parameters"
+        return Text(
+            f"best so far: {percent(best.value)}{size} (trial {best.number})", style="green"
+        )
+
+
+def make_view(progress: Progress, console: Console, *, epochs: int) -> View:
+    """The live view in a terminal, lines where the output goes elsewhere or under CI."""
+    cls = LiveView if console.is_terminal and not os.environ.get("CI") else PlainView
+    return cls(progress, console, epochs=epochs)

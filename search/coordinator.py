@@ -1,0 +1,361 @@
+"""The search itself: ask, hand out, report, prune, tell. The only writer of trials."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from models.size import parameter_count
+from models.spec import SpecError
+from search.exceptions import StudyDeletedError, TrainingError
+from search.sampler import CappedSampler
+from search.space import Space
+from search.study import StudySettings, fail, give_back, owner_of_this_process, requeue
+from search.summary import is_trained, trial_value
+from search.training import EpochResult
+from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
+
+_WAIT_SECONDS = 0.5
+_MAX_FAILURES_IN_A_ROW = 10
+_MAX_CRASHES = 2  # workers that one configuration may kill
+
+
+class Outcome(Enum):
+    """Why a search ended."""
+
+    REACHED = "the number of trials is reached"
+    TIMED_OUT = "the time is over"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A worker has been given a trial."""
+
+    number: int
+    worker: int
+    parameter_count: int
+    n_redraws: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEpoch:
+    """A trial has finished an epoch."""
+
+    number: int
+    worker: int
+    result: EpochResult
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """A trial is over.
+
+    Args:
+        state: COMPLETE, PRUNED or FAIL; None where a person ended or deleted it.
+        value: of a complete trial.
+        n_epochs: how many it trained.
+    """
+
+    number: int
+    state: TrialState | None
+    parameter_count: int | None = None
+    value: float | None = None
+    n_epochs: int = 0
+    reason: str | None = None
+    is_requeued: bool = False
+
+
+SearchEvent = TrialStarted | TrialEpoch | TrialEnded
+
+
+@dataclass(slots=True)
+class _Running:
+    """A trial that a worker has."""
+
+    trial: Trial
+    parameter_count: int
+    results: list[EpochResult] = field(default_factory=list)
+
+    def ended(
+        self,
+        state: TrialState | None,
+        *,
+        value: float | None = None,
+        reason: str | None = None,
+        is_requeued: bool = False,
+    ) -> TrialEnded:
+        return TrialEnded(
+            self.trial.number,
+            state,
+            self.parameter_count,
+            value=value,
+            n_epochs=len(self.results),
+            reason=reason,
+            is_requeued=is_requeued,
+        )
+
+
+class Coordinator:
+    """Runs one study until enough trials are trained.
+
+    Args:
+        study: opened with a `CappedSampler` and a pruner.
+        n_trials: how many trained trials the study shall have in total.
+        listener: told each `SearchEvent` as it happens.
+        should_stop: asked about twice a second; true puts what runs back in the queue.
+        timeout_seconds: from the start of `run`; what runs then goes back in the queue, too.
+        seed: from which, with the trial's number, each training seed follows.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        pool: WorkerPool,
+        *,
+        n_trials: int,
+        seed: int,
+        device: str,
+        listener: Callable[[SearchEvent], None],
+        should_stop: Callable[[], bool],
+        timeout_seconds: float | None = None,
+    ) -> None:
+        assert isinstance(study.sampler, CappedSampler)
+        self._study = study
+        self._sampler = study.sampler
+        self._pool = pool
+        self._n_trials = n_trials
+        self._seed = seed
+        self._device = device
+        self._listener = listener
+        self._should_stop = should_stop
+        self._timeout_seconds = timeout_seconds
+        self._settings = StudySettings.from_study(study)
+        self._space: Space = self._settings.search_space()
+        self._owner = owner_of_this_process()
+        self._running: dict[int, _Running] = {}
+        self._n_failures_in_a_row = 0
+
+    def run(self) -> Outcome:
+        """Searches; returns why it ended.
+
+        Raises:
+            StudyDeletedError: if somebody deletes the study meanwhile.
+            TrainingError: if workers cannot be started, or trial after trial fails.
+        """
+        started = time.monotonic()
+        try:
+            while True:
+                if self._should_stop():
+                    return Outcome.INTERRUPTED
+                elapsed = time.monotonic() - started
+                if self._timeout_seconds is not None and elapsed >= self._timeout_seconds:
+                    return Outcome.TIMED_OUT
+                n_missing = self._n_missing()
+                if n_missing <= 0 and not self._running:
+                    return Outcome.REACHED
+                while self._pool.n_idle and n_missing > 0:
+                    n_missing -= self._start_next()
+                for event in self._pool.events(_WAIT_SECONDS):
+                    self._handle(event)
+        finally:
+            self._give_back_running()
+
+    def _n_missing(self) -> int:
+        """How many more trials are to be started, if all that run now end well."""
+        n_trained = sum(map(is_trained, self._trials()))
+        return self._n_trials - n_trained - len(self._running)
+
+    def _trials(self) -> list[FrozenTrial]:
+        try:
+            return self._study.get_trials(deepcopy=False)
+        except KeyError as error:
+            raise self._deleted() from error
+
+    def _deleted(self) -> StudyDeletedError:
+        return StudyDeletedError(
+            f"The study must stay while it is searched, but {self._study.study_name!r} was deleted."
+        )
+
+    def _start_next(self) -> bool:
+        """Asks for a trial and hands it out; false where it ended before it could train."""
+        try:
+            trial = self._study.ask()
+        except KeyError as error:
+            raise self._deleted() from error
+        published: SearchEvent | None = None
+        with self._unless_gone(trial):
+            published = self._prepare(trial)
+        if published is not None:
+            self._publish(published)
+        return isinstance(published, TrialStarted)
+
+    def _prepare(self, trial: Trial) -> SearchEvent:
+        trial.set_user_attr("owner", self._owner)
+        frozen = self._frozen(trial)
+        refused = self._space.refuse(frozen.system_attrs.get("fixed_params", {}))
+        if refused is not None:
+            return self._end_failed(trial, refused)
+        try:
+            hyperparameters = self._space.suggest(trial)
+        except SpecError as error:
+            return self._end_failed(trial, str(error))
+        count = parameter_count(hyperparameters.spec)
+        draw = self._sampler.take_draw()
+        attributes: dict[str, Any] = {"parameter_count": count, "redraws": draw.n_redraws}
+        if draw.is_shrunk:
+            attributes["shrunk"] = True
+        if "training_seed" not in frozen.user_attrs:
+            attributes["training_seed"] = self._training_seed(trial.number)
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        if count >= self._settings.budget:
+            return self._refuse_too_large(trial, count)
+        job = Job(
+            key=trial.number,
+            hyperparameters=hyperparameters,
+            epochs=self._settings.epochs,
+            seed=trial.user_attrs["training_seed"],
+            device=self._device,
+        )
+        self._running[trial.number] = _Running(trial, count)
+        worker = self._pool.submit(job)
+        return TrialStarted(trial.number, worker, count, draw.n_redraws)
+
+    def _refuse_too_large(self, trial: Trial, count: int) -> SearchEvent:
+        """Only a configuration made by hand comes here: the sampler draws none over the cap."""
+        reason = f"{count:,} parameters are not fewer than the budget of {self._settings.budget:,}"
+        trial.set_constraint("parameters", count - self._settings.budget + 1)
+        trial.set_user_attr("reason", reason)
+        self._study.tell(trial, state=TrialState.PRUNED)
+        return TrialEnded(trial.number, TrialState.PRUNED, count, reason=reason)
+
+    def _training_seed(self, number: int) -> int:
+        return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+
+    def _handle(self, event: Event) -> None:
+        running = self._running.get(event.key)
+        if running is None:
+            return  # pruned or gone; its worker heard of it later
+        published: list[SearchEvent] = []
+        with self._unless_gone(running.trial):
+            match event:
+                case JobEpoch(worker=worker, result=result):
+                    published = self._store_epoch(running, worker, result)
+                case JobDone(worker=worker, seconds=seconds):
+                    published = [self._store_done(running, worker, seconds)]
+                case JobFailed():
+                    published = [self._store_failed(running, event)]
+        for search_event in published:
+            self._publish(search_event)
+
+    def _publish(self, event: SearchEvent) -> None:
+        if isinstance(event, TrialEnded) and event.state is not None:
+            failed = event.state == TrialState.FAIL
+            self._n_failures_in_a_row = self._n_failures_in_a_row + 1 if failed else 0
+        self._listener(event)
+        if self._n_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
+            assert isinstance(event, TrialEnded)
+            raise TrainingError(
+                f"Trials must be trainable, but {self._n_failures_in_a_row} in a row failed; the "
+                f"last one: {event.reason}. Mend that, in the space perhaps, and the same command "
+                "goes on."
+            )
+
+    def _store_epoch(
+        self, running: _Running, worker: int, result: EpochResult
+    ) -> list[SearchEvent]:
+        trial = running.trial
+        running.results.append(result)
+        trial.set_user_attr("epochs", [_epoch_attribute(result) for result in running.results])
+        trial.report(result.accuracy, step=result.epoch)
+        published: list[SearchEvent] = [TrialEpoch(trial.number, worker, result)]
+        if not result.is_finite:
+            published.append(self._store_pruned(running, worker, "the loss is not finite"))
+        elif result.epoch < self._settings.epochs and trial.should_prune():
+            published.append(
+                self._store_pruned(running, worker, f"weak after epoch {result.epoch}")
+            )
+        return published
+
+    def _store_pruned(self, running: _Running, worker: int, reason: str) -> SearchEvent:
+        trial = running.trial
+        self._pool.cancel(trial.number)
+        self._store_origin(trial, worker, sum(result.seconds for result in running.results))
+        trial.set_user_attr("reason", reason)
+        self._study.tell(trial, state=TrialState.PRUNED)
+        del self._running[trial.number]
+        return running.ended(TrialState.PRUNED, reason=reason)
+
+    def _store_done(self, running: _Running, worker: int, seconds: float) -> SearchEvent:
+        trial = running.trial
+        value = trial_value([result.accuracy for result in running.results])
+        self._store_origin(trial, worker, seconds)
+        self._study.tell(trial, value)
+        del self._running[trial.number]
+        return running.ended(TrialState.COMPLETE, value=value)
+
+    def _store_origin(self, trial: Trial, worker: int, seconds: float) -> None:
+        trial.set_user_attr("worker", f"{socket.gethostname()}/{worker}")
+        trial.set_user_attr("seconds", round(seconds, 3))
+
+    def _store_failed(self, running: _Running, event: JobFailed) -> SearchEvent:
+        frozen = self._frozen(running.trial)
+        n_crashes = frozen.user_attrs.get("crashes", 0) + event.worker_died
+        is_requeued = event.worker_died and n_crashes < _MAX_CRASHES
+        if is_requeued:
+            requeue(self._study, frozen, n_crashes=n_crashes)
+        fail(self._study, frozen, event.reason)
+        del self._running[running.trial.number]
+        return running.ended(TrialState.FAIL, reason=event.reason, is_requeued=is_requeued)
+
+    def _end_failed(self, trial: Trial, reason: str) -> SearchEvent:
+        fail(self._study, self._frozen(trial), reason)
+        return TrialEnded(trial.number, TrialState.FAIL, reason=reason)
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self._study._storage.get_trial(trial._trial_id)
+
+    @contextmanager
+    def _unless_gone(self, trial: Trial) -> Iterator[None]:
+        """Drops a trial that a person failed or deleted in the dashboard, and goes on."""
+        try:
+            yield
+        except (UpdateFinishedTrialError, KeyError, ValueError):
+            if self._is_running(trial):
+                raise  # the error is about something else
+            running = self._running.pop(trial.number, None)
+            if running is not None:
+                self._pool.cancel(trial.number)
+                self._publish(running.ended(None, reason="ended or deleted by somebody else"))
+
+    def _is_running(self, trial: Trial) -> bool:
+        try:
+            return self._frozen(trial).state == TrialState.RUNNING
+        except KeyError:
+            return False
+
+    def _give_back_running(self) -> None:
+        for running in list(self._running.values()):
+            self._pool.cancel(running.trial.number)
+            with self._unless_gone(running.trial):
+                give_back(self._study, self._frozen(running.trial))
+        self._running.clear()
+
+
+def _epoch_attribute(result: EpochResult) -> dict[str, float | int | None]:
+    """An epoch as JSON has it: a number that is not finite becomes null, as JSON has none."""
+    return {
+        key: value if not isinstance(value, float) or np.isfinite(value) else None
+        for key, value in asdict(result).items()
+    }

@@ -1,0 +1,356 @@
+"""Data sets as tensors, split into train, validation and test.
+
+The split is fixed: the same images validate every trial of every study. The test set is a
+file of its own, which a search never opens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import tempfile
+import urllib.error
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import numpy as np
+import platformdirs
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from search.exceptions import DataError
+
+DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
+_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+# Training and test images of the three that torchvision brings, and held out for validation.
+_N_TRAINING, _N_TEST, _N_VALIDATION = 60_000, 10_000, 10_000
+_SPLIT_SEED = 0
+_DOWNLOAD_TIMEOUT_SECONDS = 20
+# SHA-256 of MNIST's pixels and labels, training set before test set. The IDX files have no
+# checksum of their own, and a file of the right length may still be another one.
+_MNIST_FINGERPRINT = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Images (N, C, H, W) as bytes, where 0 is the background, and labels (N,) as int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: slice) -> Examples:
+        return Examples(self.images[index], self.labels[index])
+
+    def to(self, device: torch.device) -> Examples:
+        return Examples(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """Mean and standard deviation of each channel, for pixels scaled to 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What is known of a data set besides its pixels.
+
+    Args:
+        origin: where it came from, for people.
+        n_training: how many of the development images train during a search; the rest validate.
+        fingerprint: SHA-256 of all its pixels and labels.
+        split_fingerprint: SHA-256 of which images train and which validate, in order.
+    """
+
+    name: str
+    origin: str
+    input_shape: tuple[int, int, int]
+    n_classes: int
+    n_training: int
+    n_development: int
+    n_test: int
+    normalization: Normalization
+    fingerprint: str
+    split_fingerprint: str
+
+    @property
+    def n_validation(self) -> int:
+        return self.n_development - self.n_training
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set in memory.
+
+    `development` is what a search may see: first the images that train, then those that
+    validate. `test` stays sealed until a network is retrained.
+    """
+
+    info: DatasetInfo
+    development: Examples
+    test: Examples
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFiles:
+    """A data set in two files, which any number of processes map and none of them copies."""
+
+    info: DatasetInfo
+    development_path: Path
+    test_path: Path
+
+    def development(self) -> Examples:
+        """First the images that train, then those that validate."""
+        return _map(self.development_path)
+
+    def test(self) -> Examples:
+        return _map(self.test_path)
+
+
+def _map(path: Path) -> Examples:
+    with safe_open(path, framework="pt") as file:  # tensors are views of the mapped file
+        return Examples(file.get_tensor("images"), file.get_tensor("labels"))
+
+
+def default_data_dir() -> Path:
+    """Where data sets are downloaded to unless a user says otherwise."""
+    return platformdirs.user_cache_path("budget-search") / "data"
+
+
+def check_dataset_name(name: str) -> DatasetName:
+    """The name, if it is one.
+
+    Raises:
+        DataError: if there is no data set of that name.
+    """
+    if name not in get_args(DatasetName):
+        raise DataError(
+            f"A data set must be one of {', '.join(get_args(DatasetName))}, but got {name!r}."
+        )
+    return cast(DatasetName, name)
+
+
+def stratified_split(labels: NDArray[np.int64], n_held_out: int) -> NDArray[np.int64]:
+    """An order of all examples in which the last `n_held_out` have each class in proportion.
+
+    The order is always the same for the same labels.
+    """
+    # RandomState's stream is frozen (NumPy's NEP 19), so the split outlives every upgrade.
+    shuffled = np.random.RandomState(_SPLIT_SEED).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    # Evenly spaced through the classes: each gives its share, to within one image.
+    is_held_out = np.zeros(len(labels), dtype=bool)
+    is_held_out[np.arange(n_held_out) * len(labels) // n_held_out] = True
+    held_out = by_class[is_held_out]
+    kept = shuffled[~np.isin(shuffled, held_out)]
+    return np.concatenate([kept, held_out]).astype(np.int64)
+
+
+def load_dataset(name: DatasetName, data_dir: Path, *, n_held_out: int | None = None) -> Dataset:
+    """The data set of that name, downloaded into `data_dir` where it is not there yet.
+
+    Args:
+        n_held_out: how many development images validate; by default 10,000, or a fifth of the
+            embedded digits.
+
+    Raises:
+        DataError: if it is neither there nor to be had, or its files are broken.
+    """
+    check_dataset_name(name)
+    if name == "digits":
+        origin = "embedded in scikit-learn"
+        images, labels, test_images, test_labels = _digits()
+        n_held_out = n_held_out or len(test_labels)
+    else:
+        origin = str(data_dir)
+        images, labels, test_images, test_labels = _torchvision(name, data_dir)
+        n_held_out = n_held_out or _N_VALIDATION
+    fingerprint = _sha256(images, labels, test_images, test_labels)
+    if name == "mnist" and fingerprint != _MNIST_FINGERPRINT:
+        raise DataError(
+            f"The files of MNIST in {data_dir} are not those of MNIST: the checksum of their "
+            "contents differs. Delete the folder MNIST in it, and they are downloaded again."
+        )
+    order = stratified_split(labels, n_held_out)
+    scaled = images[order[:-n_held_out]].astype(np.float64) / 255
+    info = DatasetInfo(
+        name=name,
+        origin=origin,
+        input_shape=(images.shape[1], images.shape[2], images.shape[3]),
+        n_classes=int(labels.max()) + 1,
+        n_training=len(labels) - n_held_out,
+        n_development=len(labels),
+        n_test=len(test_labels),
+        normalization=Normalization(
+            mean=tuple(scaled.mean(axis=(0, 2, 3)).round(4).tolist()),
+            std=tuple(scaled.std(axis=(0, 2, 3)).round(4).tolist()),
+        ),
+        fingerprint=fingerprint,
+        split_fingerprint=_sha256(order[:-n_held_out], order[-n_held_out:]),
+    )
+    return Dataset(
+        info,
+        Examples(torch.from_numpy(images[order]), torch.from_numpy(labels[order])),
+        Examples(torch.from_numpy(test_images), torch.from_numpy(test_labels)),
+    )
+
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
+
+
+def _sha256(*arrays: NDArray[np.uint8] | NDArray[np.int64]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _digits() -> Arrays:
+    """1,797 digits of 8×8 pixels, scaled to 28×28; three fifths train, a fifth tests."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    small = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) * (255 / 16)
+    large = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear")
+    images = large.round().clamp(0, 255).to(torch.uint8).numpy()
+    labels = labels.astype(np.int64)
+    n_test = len(labels) // 5
+    order = stratified_split(labels, n_test)
+    kept, tested = order[:-n_test], order[-n_test:]
+    return images[kept], labels[kept], images[tested], labels[tested]
+
+
+def is_available(name: DatasetName, data_dir: Path) -> bool:
+    """Whether the files of a data set are in `data_dir`, or needed nowhere."""
+    if name == "digits":
+        return True
+    raw = data_dir / _TORCHVISION[name] / "raw"
+    return all(
+        any((raw / f"{stem}{ending}").is_file() for ending in ("", ".gz"))
+        for part in ("train", "t10k")
+        for stem in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+    )
+
+
+def _torchvision(name: DatasetName, data_dir: Path) -> Arrays:
+    import torchvision.datasets
+
+    cls = getattr(torchvision.datasets, _TORCHVISION[name])
+    if not is_available(name, data_dir):
+        _download(name, cls, data_dir)
+    try:
+        parts = [cls(root=data_dir, train=train, download=False) for train in (True, False)]
+        arrays = [
+            (part.data.unsqueeze(1).numpy(), part.targets.numpy().astype(np.int64))
+            for part in parts
+        ]
+    # torchvision checks an IDX file by assertions, and NumPy by ValueError.
+    except (AssertionError, ValueError, TypeError, RuntimeError, OSError, EOFError) as error:
+        raise _broken(
+            name, data_dir, f"they cannot be read ({error or type(error).__name__})"
+        ) from error
+    for (images, labels), expected in zip(arrays, (_N_TRAINING, _N_TEST), strict=True):
+        if images.shape != (expected, 1, 28, 28) or labels.shape != (expected,):
+            raise _broken(
+                name,
+                data_dir,
+                f"{expected:,} images of 28×28 with as many labels must be there, but got images "
+                f"of shape {images.shape} and labels of shape {labels.shape}",
+            )
+        if labels.min() < 0 or labels.max() > 9:
+            raise _broken(name, data_dir, "labels must be 0 to 9")
+    return (*arrays[0], *arrays[1])
+
+
+def _broken(name: str, data_dir: Path, why: str) -> DataError:
+    return DataError(
+        f"The files of {name} in {data_dir} are damaged: {why}. Delete the folder "
+        f"{_TORCHVISION[name]} in it, and they are downloaded again."
+    )
+
+
+def _download(name: DatasetName, cls: Callable[..., object], data_dir: Path) -> None:
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        cls(root=data_dir, train=True, download=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise DataError(
+            f"The data set {name} must be in the data folder or be downloadable, but {data_dir} "
+            f"does not have it and the download failed ({_first_line(error)}). Name a folder "
+            "that has it with --data-dir (or SEARCH_DATA_DIR), or take the embedded digits with "
+            "--dataset digits."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(previous)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextmanager
+def dataset_files(dataset: Dataset) -> Iterator[DatasetFiles]:
+    """The data set in files that many processes can map.
+
+    They lie in the user's cache, where the next run finds them again; where that cannot be
+    written, in a temporary folder for as long as the context lasts.
+
+    Raises:
+        DataError: if there is no room for them.
+    """
+    cache = platformdirs.user_cache_path("budget-search") / "mapped"
+    try:
+        yield _write_files(dataset, cache)
+    except _CannotWriteError:
+        with tempfile.TemporaryDirectory(prefix="budget-search-") as folder:
+            try:
+                files = _write_files(dataset, Path(folder))
+            except _CannotWriteError as error:
+                n_megabytes = dataset.development.images.nbytes // 1_000_000 + 1
+                raise DataError(
+                    f"The data set needs about {n_megabytes} MB of disk that worker processes "
+                    f"share, but neither {cache} nor {folder} can be written ({error}). Make "
+                    "room, or point XDG_CACHE_HOME or TMPDIR to a folder that has it."
+                ) from error
+            yield files
+
+
+class _CannotWriteError(Exception):
+    """A folder that cannot be written."""
+
+
+def _write_files(dataset: Dataset, folder: Path) -> DatasetFiles:
+    info = dataset.info
+    paths = []
+    for part, examples in (("development", dataset.development), ("test", dataset.test)):
+        # The name holds what decides the contents, so a file that is there is the right one.
+        path = folder / f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}-{part}.safetensors"
+        if not path.exists():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(f".{os.getpid()}")
+                save_file({"images": examples.images, "labels": examples.labels}, temporary)
+                temporary.replace(path)
+            except Exception as error:  # safetensors raises its own kind for a full disk
+                if not isinstance(error, OSError) and "SafetensorError" not in repr(type(error)):
+                    raise
+                temporary.unlink(missing_ok=True)
+                raise _CannotWriteError(str(error)) from error
+        paths.append(path)
+    return DatasetFiles(info, paths[0], paths[1])

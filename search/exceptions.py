@@ -1,0 +1,62 @@
+"""The errors that a user can meet.
+
+    SearchError                     anything that is not a bug; exit code 1
+    ├── InputError                  something given is wrong; exit code 2
+    │   ├── SpaceError              a search space that cannot be used
+    │   ├── DataError               a data set that is missing or broken
+    │   ├── StorageError            a database that cannot be opened
+    │   ├── StudyError              a study or trial that does not exist, or differs from this run
+    │   ├── DeviceError             a device that is not there
+    │   └── CardError               weights that cannot be loaded
+    ├── TrainingError               a training run that could not be finished
+    └── StudyDeletedError           the study was deleted while it was searched
+
+Every message states the rule, the value and the fix. The command line catches
+`SearchError` once; whatever else is raised is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class SearchError(Exception):
+    """Anything that went wrong and is not a bug."""
+
+    exit_code = 1
+
+
+class InputError(SearchError):
+    """Something given is wrong: an option, a file, a name."""
+
+    exit_code = 2
+
+
+class SpaceError(InputError):
+    """A search space that cannot be used."""
+
+
+class DataError(InputError):
+    """A data set that is missing or broken."""
+
+
+class StorageError(InputError):
+    """A database that cannot be opened."""
+
+
+class StudyError(InputError):
+    """A study or trial that does not exist, or differs from what this run asks for."""
+
+
+class DeviceError(InputError):
+    """A device that is not there."""
+
+
+class CardError(InputError):
+    """Weights, or the card beside them, that cannot be loaded."""
+
+
+class TrainingError(SearchError):
+    """A training run that could not be finished."""
+
+
+class StudyDeletedError(SearchError):
+    """The study was deleted while it was searched."""

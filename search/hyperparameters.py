@@ -1,0 +1,165 @@
+"""`Hyperparameters`: one recipe, all that training needs besides data, epochs and a seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from models.spec import ModelSpec
+
+OptimizerName = Literal["sgd", "nesterov", "adam", "adamw"]
+
+
+@dataclass(frozen=True, slots=True)
+class OneCycle:
+    """The learning rate rises from `peak / div_factor` to the peak, then falls to almost nothing.
+
+    Smith and Topin, "Super-Convergence" (2018), as `torch.optim.lr_scheduler.OneCycleLR` has it
+    with cosine annealing: stepped after each batch, ending at `peak / (div_factor *
+    final_div_factor)`.
+
+    Args:
+        warmup_share: the share of all steps in which the rate rises.
+        cycle_momentum: whether momentum moves between 0.95 and 0.85, against the learning rate,
+            and the recipe's own momentum never acts (PyTorch's default).
+        total_epochs: the epochs that the cycle spans, where a run stops before its end.
+    """
+
+    warmup_share: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+    cycle_momentum: bool = False
+    total_epochs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepDecay:
+    """The learning rate is multiplied by `gamma` each time a share of the epochs has passed.
+
+    Args:
+        step_share: the share; the drops fall between epochs, at the nearest whole number.
+    """
+
+    step_share: float
+    gamma: float = 0.1
+
+    def step_epochs(self, epochs: int) -> int:
+        """The number of epochs between two drops, in a run of `epochs`."""
+        return max(1, round(self.step_share * epochs))
+
+
+@dataclass(frozen=True, slots=True)
+class Cosine:
+    """The learning rate falls along half a cosine to `final_learning_rate`, batch by batch."""
+
+    final_learning_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The learning rate stays as it is."""
+
+
+Schedule = OneCycle | StepDecay | Cosine | Constant
+_SCHEDULES: dict[str, type[Schedule]] = {
+    "one-cycle": OneCycle,
+    "step": StepDecay,
+    "cosine": Cosine,
+    "constant": Constant,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Random affine changes of the training images, each drawn evenly from ± its range.
+
+    Args:
+        rotation_degrees: rotation around the centre.
+        translation: shift along each axis, as a share of the image's side.
+        scale: relative change of size; 0.1 draws factors from 0.9 to 1.1.
+        shear_degrees: horizontal shear.
+    """
+
+    rotation_degrees: float = 0.0
+    translation: float = 0.0
+    scale: float = 0.0
+    shear_degrees: float = 0.0
+
+    @property
+    def is_identity(self) -> bool:
+        return self == Augmentation()
+
+
+def _require(rule: str, holds: bool, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{rule} must hold, but got {value!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """One recipe: a network and how to train it.
+
+    Args:
+        momentum: of SGD; Adam and AdamW use it as their beta1.
+        gradient_clip: the largest norm that a batch's gradient may have, or None.
+
+    Raises:
+        ValueError: if a value is outside the range in which training is defined.
+    """
+
+    spec: ModelSpec
+    learning_rate: float
+    optimizer: OptimizerName = "nesterov"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Schedule = field(default_factory=OneCycle)
+    batch_size: int = 128
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    gradient_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        names = get_args(OptimizerName)
+        _require(f"optimizer in {names}", self.optimizer in names, self.optimizer)
+        rate = self.learning_rate
+        _require("0 < learning_rate < inf", 0 < rate < math.inf, rate)
+        _require("0 <= momentum < 1", 0 <= self.momentum < 1, self.momentum)
+        _require("weight_decay >= 0", self.weight_decay >= 0, self.weight_decay)
+        _require("batch_size >= 1", self.batch_size >= 1, self.batch_size)
+        clip = self.gradient_clip
+        _require("gradient_clip > 0", clip is None or clip > 0, clip)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As values that JSON knows; `from_dict` gives the same recipe back."""
+        values = asdict(self)
+        values["spec"] = {
+            "network": str(self.spec),
+            "input_shape": list(self.spec.input_shape),
+            "n_classes": self.spec.n_classes,
+        }
+        kind = next(name for name, cls in _SCHEDULES.items() if type(self.schedule) is cls)
+        values["schedule"] = {"kind": kind, **asdict(self.schedule)}
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Hyperparameters:
+        """The recipe that `to_dict` wrote.
+
+        Raises:
+            ValueError: if a value is wrong.
+            KeyError, TypeError: if something is missing or unknown.
+        """
+        spec = values["spec"]
+        schedule = dict(values["schedule"])
+        return cls(
+            **{
+                **values,
+                "spec": ModelSpec.parse(
+                    spec["network"],
+                    input_shape=tuple(spec["input_shape"]),
+                    n_classes=spec["n_classes"],
+                ),
+                "schedule": _SCHEDULES[schedule.pop("kind")](**schedule),
+                "augmentation": Augmentation(**values["augmentation"]),
+            }
+        )

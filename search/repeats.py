@@ -1,0 +1,94 @@
+"""One recipe trained several times: how good it is, and how much of that is the seed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from search.hyperparameters import Hyperparameters
+from search.summary import trial_value
+from search.training import EpochResult
+from search.weights import weights_name
+from search.workers import EvaluationPart, Job, JobEpoch, TrainingPart, WorkerPool, run_jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """One training run of a recipe.
+
+    Accuracies are those on the images that the run was evaluated on, as shares from 0 to 1.
+    """
+
+    seed: int
+    epochs: list[EpochResult] = field(default_factory=list)
+
+    @property
+    def last_three_mean(self) -> float:
+        """The mean accuracy of the last three epochs (or fewer)."""
+        return trial_value([result.accuracy for result in self.epochs])
+
+    @property
+    def best(self) -> EpochResult:
+        """The epoch with the highest accuracy; the first of equals."""
+        return max(self.epochs, key=lambda result: (result.accuracy, -result.epoch))
+
+    @property
+    def seconds(self) -> float:
+        return sum(result.seconds for result in self.epochs)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; the latter is None for one seed."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def train_repeats(
+    pool: WorkerPool,
+    hyperparameters: Hyperparameters,
+    *,
+    seeds: Sequence[int],
+    epochs: int,
+    training: TrainingPart,
+    evaluation: EvaluationPart,
+    device: str,
+    listener: Callable[[int, EpochResult], None],
+    folder: Path | None = None,
+) -> list[Repeat]:
+    """Trains a recipe once per seed, several at a time where the pool has the workers.
+
+    Args:
+        listener: told seed and result of each epoch as it ends.
+        folder: where to write the weights of each seed, if anywhere.
+
+    Raises:
+        TrainingError: if a training run cannot be finished.
+    """
+    repeats = [Repeat(seed) for seed in seeds]
+    jobs = [
+        Job(
+            key=index,
+            hyperparameters=hyperparameters,
+            epochs=epochs,
+            seed=seed,
+            training=training,
+            evaluation=evaluation,
+            device=device,
+            weights_path=folder / weights_name(seed) if folder else None,
+        )
+        for index, seed in enumerate(seeds)
+    ]
+    for event in run_jobs(pool, jobs):
+        if isinstance(event, JobEpoch):
+            repeat = repeats[event.key]
+            repeat.epochs.append(event.result)
+            listener(repeat.seed, event.result)
+    return repeats

@@ -1,0 +1,127 @@
+"""The best trial rebuilt from the database, trained on all data, and tested on the sealed set."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from models.size import parameter_count
+from search.data import DatasetInfo
+from search.exceptions import InputError
+from search.hyperparameters import Hyperparameters
+from search.repeats import Repeat, Spread, train_repeats
+from search.study import DISTRIBUTION, StudySettings, check_same_data, rebuild
+from search.training import EpochResult
+from search.weights import CARD_VERSION, save_card
+from search.workers import WorkerPool
+
+
+def default_folder(study_name: str, number: int) -> Path:
+    """Where the weights of a trial go unless a user says otherwise; always below `runs`."""
+    safe_name = re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name).strip(".") or "study"
+    return Path("runs") / safe_name / f"trial-{number}"
+
+
+def make_folder(folder: Path) -> None:
+    """Makes an output folder, and sees that files can be written there.
+
+    Raises:
+        InputError: if they cannot.
+    """
+    probe = folder / ".probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"The output folder must be writable, but {folder} is not ({error.strerror}); name "
+            "another with --out."
+        ) from error
+
+
+def retrain(
+    study: Study,
+    trial: FrozenTrial,
+    pool: WorkerPool,
+    info: DatasetInfo,
+    *,
+    seeds: Sequence[int],
+    device: str,
+    folder: Path,
+    listener: Callable[[int, EpochResult], None],
+) -> list[Repeat]:
+    """Trains a trial's recipe on training and validation data, and tests it.
+
+    Writes the weights of each seed and a card into `folder`, which must exist, and stores the
+    result with the study. Each seed is one look at the test set, counted before it is taken.
+
+    Raises:
+        StudyError: if the trial cannot be rebuilt, or the data are not those of the study.
+        TrainingError: if a training run cannot be finished.
+    """
+    check_same_data(study, info)
+    hyperparameters = rebuild(study, trial)
+    looks = study.user_attrs.get("test_looks", 0) + len(seeds)
+    study.set_user_attr("test_looks", looks)
+    repeats = train_repeats(
+        pool,
+        hyperparameters,
+        seeds=seeds,
+        epochs=StudySettings.from_study(study).epochs,
+        training="development",
+        evaluation="test",
+        device=device,
+        listener=listener,
+        folder=folder,
+    )
+    card = _card(study, trial, info, hyperparameters, repeats)
+    save_card(card, folder)
+    summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
+    study.set_user_attr(f"retrain_{looks:06d}", summary)
+    return repeats
+
+
+def _card(
+    study: Study,
+    trial: FrozenTrial,
+    info: DatasetInfo,
+    hyperparameters: Hyperparameters,
+    repeats: Sequence[Repeat],
+) -> dict[str, Any]:
+    return {
+        "card_version": CARD_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package": f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}",
+        "study": study.study_name,
+        "trial": trial.number,
+        "dataset": {
+            "name": info.name,
+            "fingerprint": info.fingerprint,
+            "trained_on": "training and validation images",
+            "n_training": info.n_development,
+            "n_test": info.n_test,
+        },
+        "parameter_count": parameter_count(hyperparameters.spec),
+        "hyperparameters": hyperparameters.to_dict(),
+        "normalization": asdict(info.normalization),
+        "test_accuracy": asdict(Spread.of([repeat.last_three_mean for repeat in repeats])),
+        "runs": [
+            {
+                "seed": repeat.seed,
+                "last_three_mean": repeat.last_three_mean,
+                "best_epoch": repeat.best.epoch,
+                "best_accuracy": repeat.best.accuracy,
+                "seconds": round(repeat.seconds, 3),
+            }
+            for repeat in repeats
+        ],
+    }

@@ -1,0 +1,228 @@
+"""A search from request to result: plan it, open its study, run it.
+
+plan = plan_search(SearchRequest(budget=8000, epochs=15))   # checks all, writes nothing
+with begin_search(plan) as search:                          # opens the study
+    outcome = search.run(print, should_stop=lambda: False)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from optuna.storages import RDBStorage
+from optuna.study import Study
+
+from search.coordinator import Coordinator, Outcome, SearchEvent
+from search.data import (
+    Dataset,
+    DatasetName,
+    check_dataset_name,
+    dataset_files,
+    default_data_dir,
+    is_available,
+    load_dataset,
+)
+from search.exceptions import DataError
+from search.pruners import make_pruner
+from search.sampler import make_sampler
+from search.space import Space
+from search.storage import DEFAULT_URL, has_studies, opened_storage
+from search.study import (
+    RunRecord,
+    StudySettings,
+    create_or_open_study,
+    open_study,
+    record_run,
+    study_names,
+    sweep,
+)
+from search.summary import Tally, tally
+from search.training import find_device
+from search.workers import WorkerPool, default_worker_count
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What a user asks for; `search run --help` explains each.
+
+    Args:
+        study: by default named after data set, budget and epochs.
+        n_workers: by default one for each core that this process may use.
+    """
+
+    budget: int
+    epochs: int
+    n_trials: int = 50
+    timeout_seconds: float | None = None
+    dataset: DatasetName | Literal["auto"] = "auto"
+    data_dir: Path | None = None
+    storage: str = DEFAULT_URL
+    study: str | None = None
+    n_workers: int | None = None
+    device: str = "auto"
+    seed: int = 0
+    sampler: str = "tpe"
+    pruner: str = "halving"
+    space: str = "standard"
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search will do, all of it checked.
+
+    Args:
+        dataset_note: why this data set, and how to get another; empty where it was asked for.
+    """
+
+    request: SearchRequest
+    dataset: Dataset
+    dataset_note: str
+    space: Space
+    study_name: str
+    device: str
+    n_workers: int
+
+
+def plan_search(request: SearchRequest) -> SearchPlan:
+    """Checks a request and loads its data; writes nothing besides a downloaded data set.
+
+    Raises:
+        InputError: if anything asked for is wrong.
+    """
+    device = str(find_device(request.device))
+    make_pruner(request.pruner, epochs=request.epochs)
+    dataset, note = _choose_dataset(request)
+    info = dataset.info
+    space = Space.load(request.space, input_shape=info.input_shape, n_classes=info.n_classes)
+    space.check_fits(request.budget)
+    make_sampler(request.sampler, space, request.budget, seed=request.seed, n_trials=0)
+    return SearchPlan(
+        request=request,
+        dataset=dataset,
+        dataset_note=note,
+        space=space,
+        study_name=request.study or f"{info.name}-{request.budget}x{request.epochs}",
+        device=device,
+        n_workers=request.n_workers or default_worker_count(),
+    )
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search whose study is open.
+
+    Args:
+        before: the study as it was found, once what a dead search left behind was put right.
+        n_swept: how many trials that was.
+    """
+
+    plan: SearchPlan
+    study: Study
+    before: Tally
+    n_swept: int
+
+    def run(
+        self, listener: Callable[[SearchEvent], None], *, should_stop: Callable[[], bool]
+    ) -> Outcome:
+        """Searches until the study has its trials, the time is over, or `should_stop`.
+
+        Raises:
+            StudyDeletedError: if somebody deletes the study meanwhile.
+            TrainingError: if workers cannot be started, or trial after trial fails.
+        """
+        plan, request = self.plan, self.plan.request
+        record_run(
+            self.study,
+            RunRecord.now(
+                sampler=request.sampler,
+                pruner=request.pruner,
+                seed=request.seed,
+                device=plan.device,
+                n_workers=plan.n_workers,
+                n_trials=request.n_trials,
+            ),
+        )
+        n_workers = min(plan.n_workers, max(1, request.n_trials - self.before.n_trained))
+        with dataset_files(plan.dataset) as files, WorkerPool(n_workers, files) as pool:
+            coordinator = Coordinator(
+                self.study,
+                pool,
+                n_trials=request.n_trials,
+                seed=request.seed,
+                device=plan.device,
+                listener=listener,
+                should_stop=should_stop,
+                timeout_seconds=request.timeout_seconds,
+            )
+            return coordinator.run()
+
+
+@contextmanager
+def begin_search(plan: SearchPlan) -> Iterator[Search]:
+    """Opens the study of a plan, made where it is missing.
+
+    Raises:
+        StorageError: if the storage cannot be opened.
+        StudyError: if the study was made with other settings, or is being searched already.
+    """
+    request = plan.request
+    settings = StudySettings.of(
+        budget=request.budget, epochs=request.epochs, info=plan.dataset.info, space=plan.space
+    )
+    with opened_storage(request.storage, create=True) as storage:
+        study = create_or_open_study(storage, plan.study_name, settings)
+        n_swept = sweep(study)
+        trials = study.get_trials(deepcopy=False)
+        study.sampler = make_sampler(
+            request.sampler, plan.space, request.budget, seed=request.seed, n_trials=len(trials)
+        )
+        study.pruner = make_pruner(request.pruner, epochs=request.epochs)
+        yield Search(plan, study, tally(trials), n_swept)
+
+
+def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
+    """The data set asked for or, for `auto`, the one that is at hand; and why."""
+    data_dir = request.data_dir or default_data_dir()
+    if request.dataset != "auto":
+        check_dataset_name(request.dataset)
+        return load_dataset(request.dataset, data_dir), ""
+    unfinished = _unfinished_study(request)
+    if unfinished is not None:
+        study_name, dataset = unfinished
+        return load_dataset(dataset, data_dir), f"that of {study_name}, which goes on"
+    if is_available("mnist", data_dir):
+        return load_dataset("mnist", data_dir), "found; another with --dataset"
+    try:
+        return load_dataset("mnist", data_dir), "downloaded; another with --dataset"
+    except DataError as error:
+        note = (
+            f"because MNIST is not in {data_dir} and could not be downloaded ({error.__cause__}); "
+            "for MNIST name a folder that has it with --data-dir"
+        )
+        return load_dataset("digits", data_dir), note
+
+
+def _unfinished_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
+    """Name and data set of the study that this request would go on with, if there is one."""
+    if not has_studies(request.storage):
+        return None
+    with opened_storage(request.storage) as storage:
+        names = study_names(storage) if request.study is None else [request.study]
+        for name in names:
+            if name in study_names(storage) and _goes_on(storage, name, request):
+                dataset = StudySettings.from_study(open_study(storage, name)).dataset
+                return name, check_dataset_name(dataset)
+    return None
+
+
+def _goes_on(storage: RDBStorage, name: str, request: SearchRequest) -> bool:
+    study = open_study(storage, name)
+    if "settings" not in study.user_attrs:
+        return False
+    settings = StudySettings.from_study(study)
+    is_own = name == (request.study or f"{settings.dataset}-{request.budget}x{request.epochs}")
+    return is_own and tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials

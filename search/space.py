@@ -1,0 +1,464 @@
+"""The search space: which hyperparameters are fixed, which are searched, and how far.
+
+A space is a table of names, each fixed to a value, a choice from a list, or a range. It is
+written as TOML, in a file or in code (`STANDARD`, `WIDE`)::
+
+    batch_size = 128                                            # fixed
+    optimizer = ["nesterov", "adamw"]                           # a choice
+    learning_rate = { low = 0.005, high = 0.3, log = true }     # a range
+
+A file states only what differs from `standard`, or from `wide` where it says `base = "wide"`.
+
+The space is flat: each trial suggests every name that is searched, in the same order and with
+the same distribution, and a width that its topology has no convolution for is ignored. So a
+sampler can model all of them together.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from models.size import parameter_count
+from models.spec import ModelSpec, SpecError, Topology
+from search.exceptions import SpaceError
+from search.hyperparameters import (
+    Augmentation,
+    Constant,
+    Cosine,
+    Hyperparameters,
+    OneCycle,
+    OptimizerName,
+    Schedule,
+    StepDecay,
+)
+
+Scalar = str | int | float
+MAX_WIDTHS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a hyperparameter may be: its type, its limits (both allowed), and what it is."""
+
+    type: type[str] | type[int] | type[float]
+    about: str
+    low: float = -math.inf
+    high: float = math.inf
+    names: tuple[str, ...] = ()
+
+
+_BELOW_ONE = math.nextafter(1.0, 0.0)
+_KINDS: dict[str, _Kind] = {
+    "topology": _Kind(str, "layers, with the searched widths and dropout rates left out"),
+    **{
+        f"width_{i}": _Kind(int, f"channels of open convolution {i}", 1, 4096)
+        for i in range(1, MAX_WIDTHS + 1)
+    },
+    "learning_rate": _Kind(float, "the peak of the schedule", 1e-8, 100),
+    "momentum": _Kind(float, "of SGD; beta1 of Adam and AdamW", 0, _BELOW_ONE),
+    "weight_decay": _Kind(float, "L2 penalty; decoupled for AdamW", 0, 10),
+    "dropout": _Kind(float, "rate wherever the topology has an open drop", 0, 0.9),
+    "rotation_degrees": _Kind(float, "augmentation: rotation by ± this", 0, 180),
+    "translation": _Kind(float, "augmentation: shift by ± this share of the side", 0, 0.5),
+    "scale": _Kind(float, "augmentation: change of size by ± this share", 0, 0.9),
+    "shear_degrees": _Kind(float, "augmentation: shear by ± this", 0, 60),
+    "optimizer": _Kind(str, "", names=("sgd", "nesterov", "adam", "adamw")),
+    "schedule": _Kind(
+        str, "of the learning rate", names=("one-cycle", "step", "cosine", "constant")
+    ),
+    "warmup_share": _Kind(float, "one-cycle: share of the steps with a rising rate", 0.01, 0.9),
+    "step_share": _Kind(float, "step: share of the epochs between two drops", 0.01, 1),
+    "step_gamma": _Kind(float, "step: factor of each drop", 1e-4, _BELOW_ONE),
+    "batch_size": _Kind(int, "images a step", 1, 65536),
+}
+
+STANDARD = """\
+topology = "c3, c3, drop, pool, c3, drop, pool, c3, c3, out+bias, gap"
+width_1 = { low = 4, high = 20 }
+width_2 = { low = 4, high = 28 }
+width_3 = { low = 4, high = 32 }
+width_4 = { low = 4, high = 32 }
+width_5 = { low = 4, high = 32 }
+learning_rate = { low = 0.005, high = 0.3, log = true }
+momentum = { low = 0.8, high = 0.98 }
+weight_decay = { low = 1e-6, high = 1e-3, log = true }
+dropout = { low = 0.0, high = 0.15 }
+rotation_degrees = { low = 0.0, high = 15.0 }
+translation = { low = 0.0, high = 0.12 }
+scale = { low = 0.0, high = 0.15 }
+shear_degrees = { low = 0.0, high = 10.0 }
+optimizer = "nesterov"
+schedule = "one-cycle"
+warmup_share = 0.2
+step_share = 0.4
+step_gamma = 0.1
+batch_size = 128
+"""
+
+WIDE = """\
+topology = [
+    "c3, c3, drop, pool, c3, drop, pool, c3, c3, out+bias, gap",
+    "c3, c3, c3, drop, pool, c3, c3, drop, c3, c3, gap, out",
+    "c3p1, c3, drop, pool, c3p1, c3, drop, pool, c3p1, c3, gap, out",
+    "c3p1, c3p1, drop, pool, c3p1, c3p1, drop, pool, c3p1, c3p1 10, gap",
+    "c3p1, c3, drop, pool, c3, c3, c1, drop, pool, c3, c1, gap, out",
+]
+width_1 = { low = 4, high = 20 }
+width_2 = { low = 4, high = 24 }
+width_3 = { low = 4, high = 32 }
+width_4 = { low = 4, high = 32 }
+width_5 = { low = 4, high = 32 }
+width_6 = { low = 4, high = 32 }
+width_7 = { low = 4, high = 32 }
+learning_rate = { low = 0.0005, high = 0.5, log = true }
+momentum = { low = 0.5, high = 0.99 }
+weight_decay = { low = 1e-7, high = 1e-2, log = true }
+dropout = { low = 0.0, high = 0.3 }
+rotation_degrees = { low = 0.0, high = 25.0 }
+translation = { low = 0.0, high = 0.2 }
+scale = { low = 0.0, high = 0.25 }
+shear_degrees = { low = 0.0, high = 20.0 }
+optimizer = ["nesterov", "adamw"]
+schedule = ["one-cycle", "step", "cosine", "constant"]
+warmup_share = { low = 0.05, high = 0.4 }
+step_share = { low = 0.2, high = 0.8 }
+step_gamma = { low = 0.05, high = 0.5, log = true }
+batch_size = [32, 64, 128, 256, 512]
+"""
+
+
+class TrialLike(Protocol):
+    """What `suggest` needs of a trial: Optuna's Trial, FrozenTrial and FixedTrial have it."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = ...) -> int: ...
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """One search space for images of one shape.
+
+    Args:
+        name: `standard`, `wide`, or the path of the file it was read from.
+        table: the value, choices or range of each hyperparameter, as TOML has them.
+
+    Raises:
+        SpaceError: if the table cannot be used.
+    """
+
+    name: str
+    table: Mapping[str, Any]
+    input_shape: tuple[int, int, int] = (1, 28, 28)
+    n_classes: int = 10
+    distributions: dict[str, BaseDistribution] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        distributions = {}
+        for key in self.table:
+            if key not in _KINDS:
+                raise SpaceError(
+                    f"{self.name}: unknown hyperparameter {key!r}; it must be one of "
+                    f"{', '.join(_KINDS)}."
+                )
+        for key in _KINDS:  # in one order, whatever the file's
+            if key in self.table:
+                distribution = _distribution(self.name, key, self.table[key])
+                if distribution is not None:
+                    distributions[key] = distribution
+        object.__setattr__(self, "distributions", distributions)
+        self._check_topologies()
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        input_shape: tuple[int, int, int] = (1, 28, 28),
+        n_classes: int = 10,
+    ) -> Space:
+        """The built-in space of that name, or the one in the TOML file at that path.
+
+        Raises:
+            SpaceError: if it is neither, or the file cannot be used.
+        """
+        table = tomllib.loads(_BUILT_IN[name]) if name in _BUILT_IN else _read_file(name)
+        return cls(name, table, input_shape, n_classes)
+
+    def suggest(self, trial: TrialLike) -> Hyperparameters:
+        """The recipe of a trial: of a new one by suggesting, of a stored one by reading it back.
+
+        Raises:
+            SpecError: if the trial's network cannot exist.
+        """
+        values = {
+            name: _suggest(trial, name, distribution)
+            for name, distribution in self.distributions.items()
+        }
+        return self.hyperparameters(values)
+
+    def hyperparameters(self, values: Mapping[str, Any]) -> Hyperparameters:
+        """The recipe with those values of what is searched, and the fixed values of the rest."""
+        value = {**self.table, **values}
+        return Hyperparameters(
+            spec=self.spec(values),
+            learning_rate=float(value["learning_rate"]),
+            optimizer=cast(OptimizerName, value["optimizer"]),
+            momentum=float(value["momentum"]),
+            weight_decay=float(value["weight_decay"]),
+            schedule=_schedule(value),
+            batch_size=value["batch_size"],
+            augmentation=Augmentation(
+                rotation_degrees=float(value["rotation_degrees"]),
+                translation=float(value["translation"]),
+                scale=float(value["scale"]),
+                shear_degrees=float(value["shear_degrees"]),
+            ),
+        )
+
+    def spec(self, values: Mapping[str, Any]) -> ModelSpec:
+        """The network alone of `hyperparameters(values)`."""
+        value = {**self.table, **values}
+        topology = _topology(value["topology"])
+        return topology.spec(
+            [value[f"width_{i + 1}"] for i in range(topology.n_widths)],
+            float(value["dropout"]),
+            input_shape=self.input_shape,
+            n_classes=self.n_classes,
+        )
+
+    def smallest(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` with every searched width at its lower end."""
+        lowest = {name: self._lowest_width(name) for name in self._searched_widths()}
+        return {**values, **lowest}
+
+    def smallest_count(self) -> int:
+        """The parameter count of the smallest network in the space."""
+        return min(self._smallest_count_of(topology) for topology in self._topologies())
+
+    def shrink(self, values: Mapping[str, Any], parameter_cap: int) -> dict[str, Any]:
+        """`values` with the widths scaled down, all by one factor, to fit under the cap.
+
+        The factor is the largest that fits, to within a thousandth, and no width leaves its
+        range. Where a topology does not fit at all, the smallest of the space takes its place.
+
+        Raises:
+            SpaceError: if nothing in the space fits.
+        """
+
+        def fits(candidate: Mapping[str, Any]) -> bool:
+            return parameter_count(self.spec(candidate)) < parameter_cap
+
+        values = dict(values)
+        if not fits(self.smallest(values)):
+            if "topology" in self.distributions:
+                values["topology"] = min(self._topologies(), key=self._smallest_count_of)
+            if not fits(self.smallest(values)):
+                self.check_fits(parameter_cap)
+        for thousandths in range(1000, 0, -1):
+            scaled = self._scale_widths(values, thousandths / 1000)
+            if fits(scaled):
+                return scaled
+        return self.smallest(values)
+
+    def check_fits(self, parameter_cap: int) -> None:
+        """Raises SpaceError where even the smallest network has `parameter_cap` parameters."""
+        smallest = self.smallest_count()
+        if smallest >= parameter_cap:
+            raise SpaceError(
+                f"A network must have fewer parameters than the budget, but the budget is "
+                f"{parameter_cap:,} and the smallest network of the space {self.name} has "
+                f"{smallest:,}; take a budget of {smallest + 1:,} or more, or a space with "
+                "smaller widths."
+            )
+
+    def refuse(self, values: Mapping[str, Any]) -> str | None:
+        """Why hand-made `values` cannot be tried in this space, or None where they can."""
+        for name, value in values.items():
+            distribution = self.distributions.get(name)
+            if distribution is None:
+                return f"{name} is not searched in this space"
+            try:
+                is_inside = distribution._contains(distribution.to_internal_repr(value))
+            except (ValueError, TypeError):
+                is_inside = False
+            if not is_inside:
+                return f"{name} = {value!r} is outside its range in this space"
+        return None
+
+    def _smallest_count_of(self, topology: str) -> int:
+        return parameter_count(self.spec(self.smallest({"topology": topology, "dropout": 0.0})))
+
+    def _topologies(self) -> list[str]:
+        topology = self.table["topology"]
+        return topology if isinstance(topology, list) else [topology]
+
+    def _searched_widths(self) -> list[str]:
+        return [name for name in self.distributions if name.startswith("width_")]
+
+    def _lowest_width(self, name: str) -> int:
+        distribution = self.distributions[name]
+        if isinstance(distribution, IntDistribution):
+            return distribution.low
+        assert isinstance(distribution, CategoricalDistribution)
+        return min(cast(tuple[int, ...], distribution.choices))
+
+    def _scale_widths(self, values: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        scaled = dict(values)
+        for name in self._searched_widths():
+            target = max(round(values[name] * factor), self._lowest_width(name))
+            distribution = self.distributions[name]
+            if isinstance(distribution, CategoricalDistribution):
+                choices = cast(tuple[int, ...], distribution.choices)
+                target = max(choice for choice in choices if choice <= target)
+            scaled[name] = target
+        return scaled
+
+    def _check_topologies(self) -> None:
+        missing = [key for key in _KINDS if not key.startswith("width_") and key not in self.table]
+        if missing:
+            raise SpaceError(f"{self.name}: {missing[0]} is missing.")
+        for text in self._topologies():
+            try:
+                n_widths = _topology(text).n_widths
+                if n_widths > MAX_WIDTHS:
+                    raise SpecError(f"a topology has at most {MAX_WIDTHS} open widths")
+                for i in range(1, n_widths + 1):
+                    if f"width_{i}" not in self.table:
+                        raise SpecError(f"width_{i} is missing: '{text}' has {n_widths}")
+                self._smallest_count_of(text)
+            except SpecError as error:
+                raise SpaceError(f"{self.name}: topology: {error}") from error
+
+
+_topology = functools.lru_cache(maxsize=256)(Topology)
+_BUILT_IN = {"standard": STANDARD, "wide": WIDE}
+
+
+def _schedule(value: Mapping[str, Any]) -> Schedule:
+    match value["schedule"]:
+        case "one-cycle":
+            return OneCycle(warmup_share=float(value["warmup_share"]))
+        case "step":
+            return StepDecay(float(value["step_share"]), gamma=float(value["step_gamma"]))
+        case "cosine":
+            return Cosine()
+        case _:
+            return Constant()
+
+
+def _suggest(trial: TrialLike, name: str, distribution: BaseDistribution) -> Any:
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=log):
+            return trial.suggest_float(name, low, high, log=log)
+        case IntDistribution(low=low, high=high, log=log):
+            return trial.suggest_int(name, low, high, log=log)
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(name, choices)
+    raise TypeError(distribution)
+
+
+def _read_file(name: str) -> dict[str, Any]:
+    path = Path(name)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SpaceError(
+            f"A space must be one of {', '.join(_BUILT_IN)} or a TOML file, but there is no file "
+            f"{name!r}; 'search space > my-space.toml' writes one to start from."
+        ) from error
+    except OSError as error:
+        raise SpaceError(f"{name}: the file cannot be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{name}: the file must be TOML, but {error}.") from error
+    base = table.pop("base", "standard")
+    if base not in _BUILT_IN:
+        raise SpaceError(f"{name}: base must be one of {', '.join(_BUILT_IN)}, but got {base!r}.")
+    return {**tomllib.loads(_BUILT_IN[base]), **table}
+
+
+def _distribution(space: str, key: str, value: Any) -> BaseDistribution | None:
+    """The distribution of what `value` searches; None where it fixes a value."""
+    kind = _KINDS[key]
+
+    def fail(why: str) -> SpaceError:
+        return SpaceError(f"{space}: {key}: {why}")
+
+    if isinstance(value, dict):
+        return _range(kind, value, fail)
+    if isinstance(value, list):
+        if not value:
+            raise fail("a choice must have at least one value, but got [].")
+        for choice in value:
+            _check_value(kind, choice, fail)
+        if len({(type(choice), choice) for choice in value}) < len(value):
+            raise fail(f"a choice must name each value once, but got {value!r}.")
+        return CategoricalDistribution(value)
+    _check_value(kind, value, fail)
+    return None
+
+
+def _check_value(kind: _Kind, value: Any, fail: Callable[[str], SpaceError]) -> None:
+    allowed = (int, float) if kind.type is float else kind.type
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        names = {str: "text", int: "a whole number", float: "a number"}
+        raise fail(f"must be {names[kind.type]}, but got {value!r}.")
+    if kind.names and value not in kind.names:
+        raise fail(f"must be one of {', '.join(kind.names)}, but got {value!r}.")
+    if not isinstance(value, str) and not kind.low <= value <= kind.high:
+        raise fail(f"must be in {kind.low:g} to {kind.high:g}, but got {value!r}.")
+
+
+def _range(
+    kind: _Kind, value: dict[str, Any], fail: Callable[[str], SpaceError]
+) -> BaseDistribution:
+    if kind.type is str:
+        raise fail(f"must be a text or a list of texts, but got {value!r}.")
+    if not {"low", "high"} <= set(value) <= {"low", "high", "log"}:
+        raise fail(f"a range has low, high and, where wanted, log, but got {value!r}.")
+    low, high, log = value["low"], value["high"], value.get("log", False)
+    for bound in (low, high):
+        _check_value(kind, bound, fail)
+    if not isinstance(log, bool):
+        raise fail(f"log must be true or false, but got {log!r}.")
+    if not low < high:
+        raise fail(f"low < high must hold, but got low = {low!r}, high = {high!r}.")
+    if log and low <= 0:
+        raise fail(f"low > 0 must hold for a log range, but got low = {low!r}.")
+    if kind.type is int:
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(low, high, log=log)
+
+
+def to_toml(name: str) -> str:
+    """A built-in space as the text of a space file, with what each line is.
+
+    Raises:
+        SpaceError: if there is none of that name.
+    """
+    if name not in _BUILT_IN:
+        raise SpaceError(f"A built-in space must be one of {', '.join(_BUILT_IN)}, not {name!r}.")
+    head = [
+        f'# The search space "{name}". A value fixes a hyperparameter, a list chooses, a table',
+        "# { low, high, log } is a range. What is left out is taken from the base.",
+        f'base = "{name}"',
+    ]
+    lines = []
+    for line in _BUILT_IN[name].splitlines():
+        about = _KINDS[line.split(" = ")[0]].about if " = " in line and line[0] != " " else ""
+        lines.append(f"{line}  # {about}" if about else line)
+    return "\n".join(itertools.chain(head, [""], lines)) + "\n"

@@ -1,0 +1,226 @@
+"""A storage URL opened as an Optuna storage: a SQLite file, or a database server.
+
+SQLite is opened so that a dashboard can read while a search writes: write-ahead log (WAL), a
+busy timeout in place of "database is locked", and no wait for the disk at each commit
+(`synchronous=NORMAL`: in WAL mode a power cut may take the last commits, never the file).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from search.exceptions import StorageError
+
+DEFAULT_URL = "sqlite:///studies.db"
+_BUSY_TIMEOUT_SECONDS = 60
+_CONNECT_TIMEOUT_SECONDS = 10
+_SQLITE_MAGIC = b"SQLite format 3\x00"
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may be printed: without its password.
+
+    Raises:
+        StorageError: if it is not a URL.
+    """
+    return _parse(url).render_as_string(hide_password=True)
+
+
+def has_studies(url: str) -> bool:
+    """Whether there is a database at `url` that holds studies. Writes nothing.
+
+    Raises:
+        StorageError: if a database is there and cannot be opened.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        if not Path(parsed.database or "").is_file():
+            return False
+        _check_sqlite_file(parsed, create=False)
+    return "studies" in _table_names(parsed)
+
+
+def _table_names(parsed: URL) -> list[str]:
+    engine = sqlalchemy.create_engine(parsed, connect_args=_connect_args(parsed))
+    try:
+        return sqlalchemy.inspect(engine).get_table_names()
+    except SQLAlchemyError as error:
+        raise _cannot_open(parsed, error) from error
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opened_storage(url: str, *, create: bool = False) -> Iterator[RDBStorage]:
+    """The storage at `url`, closed when the context ends.
+
+    Args:
+        create: whether to create the database, or Optuna's tables in it, where they are missing.
+
+    Raises:
+        StorageError: if it cannot be opened; nothing is written then.
+    """
+    parsed = _parse(url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    if is_sqlite:
+        _check_sqlite_file(parsed, create=create)
+    _check_schema(parsed, create=create)
+    try:
+        storage = RDBStorage(url, engine_kwargs={"connect_args": _connect_args(parsed)})
+    except (SQLAlchemyError, RuntimeError) as error:
+        raise _cannot_open(parsed, error) from error
+    if is_sqlite:
+        event.listen(storage.engine, "connect", _set_pragmas)
+        storage.engine.dispose()  # what is connected already has no pragmas
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        if is_sqlite:
+            _checkpoint(storage)
+        storage.engine.dispose()
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = sqlalchemy.make_url(url)
+        parsed.get_dialect()
+    except ArgumentError as error:
+        raise StorageError(
+            "A storage must be a URL, as sqlite:///studies.db or "
+            "postgresql+psycopg://user@host/database, but got another text."
+        ) from error
+    except NoSuchModuleError as error:
+        raise StorageError(
+            f"A storage must be a database that SQLAlchemy knows, but got {parsed.drivername!r}; "
+            "use sqlite:///FILE or postgresql+psycopg://user@host/database."
+        ) from error
+    try:
+        parsed.get_dialect().import_dbapi()
+    except ImportError as error:
+        raise StorageError(
+            f"{parsed.drivername} needs a driver that is not installed ({error}); for PostgreSQL "
+            "install the extra: pip install '.[postgresql]', or uv sync --extra postgresql."
+        ) from error
+    return parsed
+
+
+def _connect_args(parsed: URL) -> dict[str, Any]:
+    if parsed.get_backend_name() == "sqlite":
+        return {"timeout": _BUSY_TIMEOUT_SECONDS}
+    if parsed.get_driver_name() in ("psycopg", "psycopg2"):
+        return {"connect_timeout": _CONNECT_TIMEOUT_SECONDS}
+    return {}
+
+
+def _check_sqlite_file(parsed: URL, *, create: bool) -> None:
+    if parsed.database in (None, "", ":memory:"):
+        raise StorageError(
+            "A SQLite storage must be a file, so that nothing is lost, but got none; use "
+            "sqlite:///studies.db."
+        )
+    path = Path(parsed.database)
+    if not path.exists():
+        if not create:
+            raise StorageError(
+                f"There is no database {path}; 'search run' creates it, and --storage (or "
+                "SEARCH_STORAGE) names another."
+            )
+        if not path.parent.is_dir():
+            raise StorageError(
+                f"The folder of a new database must exist, but {path.parent} does not; create it."
+            )
+        if not os.access(path.parent, os.W_OK):
+            raise StorageError(
+                f"The folder of a new database must be writable, but {path.parent} is not; name "
+                "another file with --storage sqlite:///FILE."
+            )
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_SQLITE_MAGIC))
+    except OSError as error:
+        raise StorageError(
+            f"The database must be a readable file, but {path} is not ({error.strerror})."
+        ) from error
+    if head not in (b"", _SQLITE_MAGIC):
+        raise StorageError(
+            f"The database must be a SQLite file, but {path} is something else; name another file "
+            "with --storage sqlite:///FILE."
+        )
+
+
+def _check_schema(parsed: URL, *, create: bool) -> None:
+    """Looks before Optuna does, which would create its tables in whatever it finds."""
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
+        return
+    engine = sqlalchemy.create_engine(parsed, connect_args=_connect_args(parsed))
+    try:
+        with engine.connect() as connection:
+            tables = sqlalchemy.inspect(connection).get_table_names()
+            if "version_info" in tables and "alembic_version" in tables:
+                found = connection.scalar(
+                    sqlalchemy.text("SELECT version_num FROM alembic_version")
+                )
+                wanted = RDBStorage("sqlite://").get_head_version()
+                if found != wanted:
+                    raise StorageError(
+                        f"The database must have the tables of Optuna {optuna.__version__} "
+                        f"(schema {wanted}), but those of {shown_url(str(parsed))} are of schema "
+                        f"{found}; upgrade a copy of it with 'optuna storage upgrade --storage "
+                        "URL', or name another with --storage."
+                    )
+            elif (tables and parsed.get_backend_name() == "sqlite") or not create:
+                raise StorageError(
+                    f"The database must hold Optuna's tables, but {shown_url(str(parsed))} does "
+                    "not; name another with --storage."
+                )
+            if create and parsed.get_backend_name() == "sqlite":
+                connection.rollback()
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails where it is read-only
+                connection.rollback()
+    except SQLAlchemyError as error:
+        raise _cannot_open(parsed, error) from error
+    finally:
+        engine.dispose()
+
+
+def _cannot_open(parsed: URL, error: Exception) -> StorageError:
+    reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    first_line = reason.strip().splitlines()[0] if reason.strip() else type(error).__name__
+    if parsed.password:
+        first_line = first_line.replace(str(parsed.password), "***")
+    return StorageError(
+        f"The storage {parsed.render_as_string(hide_password=True)} cannot be opened: "
+        f"{first_line}. Check the address and the rights, or name another with --storage."
+    )
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _checkpoint(storage: RDBStorage) -> None:
+    """Moves the write-ahead log into the file, so that it alone is whole.
+
+    A reader that holds the log open may delay that; then the last one to close does it.
+    """
+    try:
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    except SQLAlchemyError:
+        pass

@@ -1,0 +1,336 @@
+"""Studies: made, opened again, repaired, and what is remembered of how they were made."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.data import DatasetInfo
+from search.exceptions import StudyError
+from search.hyperparameters import Hyperparameters
+from search.space import Space
+from search.summary import INTERRUPTED, best_trial
+
+DISTRIBUTION = "budget-search"
+
+
+@dataclass(frozen=True, slots=True)
+class StudySettings:
+    """What belongs to a study and never changes: runs that differ in it are other studies."""
+
+    budget: int
+    epochs: int
+    dataset: str
+    data_fingerprint: str
+    split_fingerprint: str
+    input_shape: tuple[int, int, int]
+    n_classes: int
+    space_name: str
+    space: dict[str, Any]
+
+    @classmethod
+    def of(cls, *, budget: int, epochs: int, info: DatasetInfo, space: Space) -> StudySettings:
+        return cls(
+            budget=budget,
+            epochs=epochs,
+            dataset=info.name,
+            data_fingerprint=info.fingerprint,
+            split_fingerprint=info.split_fingerprint,
+            input_shape=info.input_shape,
+            n_classes=info.n_classes,
+            space_name=space.name,
+            space=dict(space.table),
+        )
+
+    @classmethod
+    def from_study(cls, study: Study) -> StudySettings:
+        """What was stored when the study was made.
+
+        Raises:
+            StudyError: if the study was made by something else.
+        """
+        values = study.user_attrs.get("settings")
+        if values is None:
+            raise StudyError(
+                f"A study must have been made by 'search run', but {study.study_name!r} holds no "
+                "settings of it; name another with --study."
+            )
+        return cls(**{**values, "input_shape": tuple(values["input_shape"])})
+
+    def search_space(self) -> Space:
+        return Space(self.space_name, self.space, self.input_shape, self.n_classes)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run of the search on a study: what may change from run to run, and on what it ran."""
+
+    started: str
+    sampler: str
+    pruner: str
+    seed: int
+    device: str
+    n_workers: int
+    n_trials: int
+    versions: dict[str, str]
+    git_commit: str | None
+    host: str
+
+    @classmethod
+    def now(
+        cls, *, sampler: str, pruner: str, seed: int, device: str, n_workers: int, n_trials: int
+    ) -> RunRecord:
+        packages = ("torch", "optuna", DISTRIBUTION)
+        return cls(
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            sampler=sampler,
+            pruner=pruner,
+            seed=seed,
+            device=device,
+            n_workers=n_workers,
+            n_trials=n_trials,
+            versions={
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in packages},
+            },
+            git_commit=_git_commit(),
+            host=socket.gethostname(),
+        )
+
+
+def _git_commit() -> str | None:
+    """The commit of this package's source, where it runs from a git checkout."""
+    folder = Path(__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """The names of all studies, oldest first."""
+    return list(optuna.get_all_study_names(storage))
+
+
+def open_study(storage: BaseStorage, name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+        StudyError: if there is none.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        known = ", ".join(study_names(storage)) or "none"
+        raise StudyError(
+            f"A study must be in the storage, but there is no {name!r}; it has: {known}."
+        ) from error
+
+
+def select_study(storage: BaseStorage, name: str | None) -> Study:
+    """The study of that name; without a name, the one that was used last.
+
+    Raises:
+        StudyError: if there is none.
+    """
+    if name is not None:
+        return open_study(storage, name)
+    names = [
+        study.study_name
+        for study in optuna.get_all_study_summaries(storage)
+        if "settings" in study.user_attrs
+    ]
+    if not names:
+        raise StudyError("The storage must hold a study, but it is empty; make one: search run.")
+    studies = [open_study(storage, name) for name in names]
+    return max(studies, key=lambda study: run_records(study)[-1]["started"])
+
+
+def open_trial(study: Study, number: int | None) -> FrozenTrial:
+    """The trial of that number; without a number, the best one.
+
+    Raises:
+        StudyError: if there is none.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if number is None:
+        best = best_trial(trials)
+        if best is None:
+            raise StudyError(
+                f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
+                "go on with 'search run'."
+            )
+        return best
+    for trial in trials:
+        if trial.number == number:
+            return trial
+    raise StudyError(
+        f"A trial must be in the study, but {study.study_name!r} has no trial {number}; it has "
+        f"{len(trials)} trials, counted from 0."
+    )
+
+
+def create_or_open_study(storage: BaseStorage, name: str, settings: StudySettings) -> Study:
+    """The study of that name, made where it is missing.
+
+    Raises:
+        StudyError: if it is there and differs from `settings`, naming the differences.
+    """
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction=StudyDirection.MAXIMIZE, load_if_exists=True
+    )
+    if "settings" not in study.user_attrs and not study.get_trials(deepcopy=False):
+        study.set_user_attr("settings", asdict(settings))
+        return study
+    _check_same(name, StudySettings.from_study(study), settings)
+    return study
+
+
+def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
+    if replace(stored, space_name=wanted.space_name) == wanted:
+        return  # a space is what it holds, not the file it came from
+    differences = []
+    for key in ("budget", "epochs", "dataset"):
+        before, now = getattr(stored, key), getattr(wanted, key)
+        if before != now:
+            differences.append(f"{key} {before} there and {now} here")
+    if stored.dataset == wanted.dataset:
+        if stored.data_fingerprint != wanted.data_fingerprint:
+            differences.append("the images or labels of the data set")
+        elif stored.split_fingerprint != wanted.split_fingerprint:
+            differences.append("the split into training and validation images")
+    differences += [
+        f"{key} of the space: {stored.space.get(key)!r} there and {wanted.space.get(key)!r} here"
+        for key in sorted({*stored.space, *wanted.space})
+        if stored.space.get(key) != wanted.space.get(key)
+    ]
+    raise StudyError(
+        f"A run must agree with its study, but {name!r} differs in: {'; '.join(differences)}. "
+        "Give what the study was made with, or name another study with --study."
+    )
+
+
+def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
+    """The recipe of a stored trial, by the code that suggested it.
+
+    Raises:
+        StudyError: if the trial ended before it had one.
+    """
+    try:
+        return StudySettings.from_study(study).search_space().suggest(trial)
+    except ValueError as error:
+        raise StudyError(
+            f"A trial must have all hyperparameters of its space, but trial {trial.number} of "
+            f"{study.study_name!r} ended before ({error}); take another with --trial."
+        ) from error
+
+
+def check_same_data(study: Study, info: DatasetInfo) -> None:
+    """Raises StudyError where the data set is not the one that the study was made with."""
+    settings = StudySettings.from_study(study)
+    if (settings.data_fingerprint, settings.split_fingerprint) != (
+        info.fingerprint,
+        info.split_fingerprint,
+    ):
+        raise StudyError(
+            f"The data must be those of the study {study.study_name!r}, but {info.name} in "
+            f"{info.origin} has other images or labels; name their folder with --data-dir."
+        )
+
+
+def record_run(study: Study, record: RunRecord) -> None:
+    """Adds a run to the study's history, under a key of its own, so that none replaces another."""
+    study.set_user_attr(f"run_{len(run_records(study)) + 1:04d}", asdict(record))
+
+
+def run_records(study: Study) -> list[dict[str, Any]]:
+    """The study's history, oldest run first."""
+    attributes = study.user_attrs
+    return [attributes[key] for key in sorted(attributes) if key.startswith("run_")]
+
+
+def owner_of_this_process() -> dict[str, Any]:
+    """What marks this process's trials: host, process identifier and its start time."""
+    process = psutil.Process()
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": round(process.create_time(), 2),
+    }
+
+
+def _is_alive(owner: dict[str, Any]) -> bool:
+    """Whether the process that owns a trial still runs; one on another host may."""
+    if owner["host"] != socket.gethostname():
+        return True
+    try:
+        process = psutil.Process(owner["pid"])
+        return bool(abs(process.create_time() - owner["started"]) < 1)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def sweep(study: Study) -> int:
+    """Puts back in the queue what a search that died left RUNNING; returns how many.
+
+    Raises:
+        StudyError: if another search still runs on the study.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in running:
+        owner = trial.user_attrs.get("owner")
+        if owner is not None and _is_alive(owner):
+            raise StudyError(
+                f"One search at a time must run on a study, but process {owner['pid']} on "
+                f"{owner['host']} is searching {study.study_name!r}; wait for it, stop it, or name "
+                "another study with --study."
+            )
+    repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
+    for trial in running:
+        # A search may have died between queueing and telling: then the repeat is there already.
+        give_back(study, trial, queue=trial.number not in repeated)
+    return len(running)
+
+
+def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
+    """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue."""
+    if queue:
+        requeue(study, trial, n_crashes=trial.user_attrs.get("crashes", 0))
+    fail(study, trial, INTERRUPTED)
+
+
+def requeue(study: Study, trial: FrozenTrial, *, n_crashes: int) -> None:
+    """Queues the configuration of a trial again.
+
+    Before the trial itself is told: a death in between leaves a trial RUNNING whose repeat is
+    marked with its number, and `sweep` sees that.
+    """
+    attributes: dict[str, Any] = {"repeats": trial.number, "crashes": n_crashes}
+    if "training_seed" in trial.user_attrs:
+        attributes["training_seed"] = trial.user_attrs["training_seed"]
+    parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    study.enqueue_trial(parameters, user_attrs=attributes)
+
+
+def fail(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Ends a running trial as FAIL, with its reason."""
+    study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+    study.tell(trial.number, state=TrialState.FAIL)

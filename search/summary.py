@@ -1,0 +1,152 @@
+"""A study as plain values and tables: what is stored, read back. Pure; writes nothing.
+
+Names of the attributes that the search stores with each trial, on top of Optuna's own:
+
+| attribute | meaning |
+| --- | --- |
+| `parameter_count` | trainable parameters of its network |
+| `training_seed` | with the hyperparameters it makes the training run again |
+| `redraws` | candidates over the cap that were drawn before it |
+| `shrunk` | true where none fitted and the last one was scaled down |
+| `epochs` | one entry an epoch: the fields of `search.training.EpochResult` |
+| `worker`, `seconds` | which worker trained it, and for how long |
+| `reason` | why it was pruned or failed |
+| `repeats`, `crashes` | the trial it repeats; how many workers died over its configuration |
+| `owner` | the process that asked for it: host, process identifier, start time |
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+N_LAST_EPOCHS = 3
+
+
+def trial_value(accuracies: Sequence[float]) -> float:
+    """The value of a trial: the mean accuracy of its last three epochs (or fewer)."""
+    return statistics.fmean(accuracies[-N_LAST_EPOCHS:])
+
+
+def is_trained(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: it trained at least one epoch and ended COMPLETE or PRUNED."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and bool(
+        trial.user_attrs.get("epochs")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many trials of a study are in which state.
+
+    `n_trained` counts what `is_trained` says, `n_pruned` the pruned ones among them.
+    `n_interrupted` are failed trials that were put back in the queue through no fault of theirs.
+    """
+
+    n_trained: int = 0
+    n_pruned: int = 0
+    n_failed: int = 0
+    n_interrupted: int = 0
+    n_running: int = 0
+    n_waiting: int = 0
+    n_redraws: int = 0
+
+
+INTERRUPTED = "interrupted"
+
+
+def tally(trials: Iterable[FrozenTrial]) -> Tally:
+    """Counts the trials of a study."""
+    trials = list(trials)
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    n_interrupted = sum(trial.user_attrs.get("reason") == INTERRUPTED for trial in failed)
+    trained = [trial for trial in trials if is_trained(trial)]
+    return Tally(
+        n_trained=len(trained),
+        n_pruned=sum(trial.state == TrialState.PRUNED for trial in trained),
+        n_failed=len(failed) - n_interrupted,
+        n_interrupted=n_interrupted,
+        n_running=sum(trial.state == TrialState.RUNNING for trial in trials),
+        n_waiting=sum(trial.state == TrialState.WAITING for trial in trials),
+        n_redraws=sum(trial.user_attrs.get("redraws", 0) for trial in trials),
+    )
+
+
+def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The complete trial with the highest value; None where there is none."""
+    complete = [
+        trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None
+    ]
+    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSummary:
+    """One trial, as `search best` and `search show` print it."""
+
+    number: int
+    state: str
+    value: float | None
+    parameter_count: int | None
+    hyperparameters: dict[str, Any]
+    training_seed: int | None
+    seconds: float | None
+    worker: str | None
+    reason: str | None
+    epochs: list[dict[str, Any]]
+
+
+def summarize_trial(trial: FrozenTrial) -> TrialSummary:
+    attributes = trial.user_attrs
+    return TrialSummary(
+        number=trial.number,
+        state=trial.state.name,
+        value=trial.values[0] if trial.values else None,
+        parameter_count=attributes.get("parameter_count"),
+        hyperparameters=trial.params,
+        training_seed=attributes.get("training_seed"),
+        seconds=attributes.get("seconds"),
+        worker=attributes.get("worker"),
+        reason=attributes.get("reason"),
+        epochs=attributes.get("epochs", []),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """One study, as `search studies` prints it."""
+
+    name: str
+    dataset: str
+    budget: int
+    epochs: int
+    space: str
+    trials: dict[str, int]
+    best_value: float | None
+    best_trial: int | None
+    best_parameter_count: int | None
+    test_looks: int
+
+
+def summarize_study(
+    name: str, attributes: dict[str, Any], trials: Sequence[FrozenTrial]
+) -> StudySummary:
+    """A study from its name, its user attributes and its trials."""
+    settings = attributes["settings"]
+    best = best_trial(trials)
+    return StudySummary(
+        name=name,
+        dataset=settings["dataset"],
+        budget=settings["budget"],
+        epochs=settings["epochs"],
+        space=settings["space_name"],
+        trials=asdict(tally(trials)),
+        best_value=best.value if best else None,
+        best_trial=best.number if best else None,
+        best_parameter_count=best.user_attrs.get("parameter_count") if best else None,
+        test_looks=attributes.get("test_looks", 0),
+    )

@@ -1,0 +1,346 @@
+"""A pool of training processes: jobs in, epoch results out. Knows no Optuna.
+
+Each worker is a process of its own with one thread, spawned once and used for many jobs. It maps
+the data set's file, so that all workers share one copy. A worker that dies is replaced; its job
+comes back as `JobFailed`. A worker whose pool is gone ends by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import joblib
+import torch
+
+from search.data import DatasetFiles, Examples
+from search.exceptions import SearchError, TrainingError
+from search.hyperparameters import Hyperparameters
+from search.training import EpochResult, train
+from search.weights import save_weights
+
+_MAX_STARTUP_DEATHS = 3
+_CLOSE_SECONDS = 3.0
+
+TrainingPart = Literal["train", "development"]
+EvaluationPart = Literal["validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One network to train.
+
+    Args:
+        key: chosen by whoever submits it; comes back with each of the job's events.
+        training: which images train: those a search trains on, or all but the test set.
+        weights_path: where to write the trained weights, if anywhere.
+    """
+
+    key: int
+    hyperparameters: Hyperparameters
+    epochs: int
+    seed: int
+    training: TrainingPart = "train"
+    evaluation: EvaluationPart = "validation"
+    device: str = "cpu"
+    weights_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEpoch:
+    """A job has finished an epoch."""
+
+    key: int
+    worker: int
+    result: EpochResult
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """A job has ended by itself."""
+
+    key: int
+    worker: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled:
+    """A job has ended because it was cancelled."""
+
+    key: int
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """A job could not go on: its worker died, or training raised an error."""
+
+    key: int
+    worker: int
+    reason: str
+    worker_died: bool
+
+
+Event = JobEpoch | JobDone | JobCancelled | JobFailed
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancel:
+    key: int
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What the pool knows of one of its processes."""
+
+    process: BaseProcess
+    connection: Connection
+    is_ready: bool = False
+    job: Job | None = None
+
+
+def default_worker_count() -> int:
+    """One worker for each core that this process may use, cgroup quotas included."""
+    return int(joblib.cpu_count())
+
+
+class WorkerPool:
+    """`n_workers` training processes that share one data set.
+
+    Use it as a context manager: when the context ends, so do the processes.
+    """
+
+    def __init__(self, n_workers: int, files: DatasetFiles) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._files = files
+        self._n_startup_deaths = 0
+        self._pending: deque[Event] = deque()
+        self._workers = [self._spawn(index) for index in range(n_workers)]
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def n_workers(self) -> int:
+        return len(self._workers)
+
+    @property
+    def n_idle(self) -> int:
+        """How many more jobs can be submitted now."""
+        return sum(worker.job is None for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process identifiers of the workers."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+
+    def submit(self, job: Job) -> int:
+        """Starts a job; returns the number of its worker.
+
+        Raises:
+            RuntimeError: if no worker is idle.
+        """
+        for index, worker in enumerate(self._workers):
+            if worker.job is None:
+                worker.job = job
+                # A worker that is dead already shows up in `events`, its job with it.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    worker.connection.send(job)
+                return index
+        raise RuntimeError("submit() needs an idle worker, but all are busy")
+
+    def cancel(self, key: int) -> None:
+        """Asks for the end of a job; a `JobCancelled` (or another end) follows."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.key == key:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    worker.connection.send(_Cancel(key))
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        """What has happened since the last call; waits up to `timeout` seconds for the first.
+
+        Raises:
+            TrainingError: if workers die again and again before they are ready.
+        """
+        connections = {worker.connection: i for i, worker in enumerate(self._workers)}
+        for connection in wait(list(connections), timeout):
+            assert isinstance(connection, Connection)
+            self._receive(connections[connection])
+        while self._pending:
+            yield self._pending.popleft()
+
+    def close(self) -> None:
+        """Ends all workers, whatever they are doing."""
+        for worker in self._workers:
+            worker.connection.close()
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        for worker in self._workers:  # a closed connection ends them between two batches
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+        for worker in self._workers:
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+    def _spawn(self, index: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_worker_main,
+            args=(theirs, self._files, index),
+            daemon=True,
+            name=f"search-worker-{index}",
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _receive(self, index: int) -> None:
+        worker = self._workers[index]
+        try:
+            while worker.connection.poll():
+                self._take(worker, worker.connection.recv())
+        except (EOFError, OSError):
+            self._replace(index)
+
+    def _take(self, worker: _Worker, message: _Ready | Event) -> None:
+        if isinstance(message, _Ready):
+            worker.is_ready = True
+            self._n_startup_deaths = 0
+            return
+        if not isinstance(message, JobEpoch):
+            worker.job = None
+        self._pending.append(message)
+
+    def _replace(self, index: int) -> None:
+        worker = self._workers[index]
+        worker.connection.close()
+        worker.process.join()
+        reason = f"its worker process {_death(worker.process.exitcode)}"
+        if not worker.is_ready:
+            self._n_startup_deaths += 1
+            if self._n_startup_deaths >= _MAX_STARTUP_DEATHS:
+                raise TrainingError(
+                    f"Worker processes must start, but {self._n_startup_deaths} in a row ended "
+                    f"while they did; the last one {_death(worker.process.exitcode)}. What they "
+                    "printed stands above; if it is memory, take fewer --workers."
+                )
+        if worker.job is not None:
+            self._pending.append(JobFailed(worker.job.key, index, reason, worker_died=True))
+        self._workers[index] = self._spawn(index)
+
+
+def run_jobs(pool: WorkerPool, jobs: Sequence[Job]) -> Iterator[Event]:
+    """Trains all jobs, as many at a time as there are workers; yields what happens.
+
+    Raises:
+        TrainingError: if a job fails.
+    """
+    waiting = deque(jobs)
+    n_left = len(jobs)
+    while n_left:
+        while waiting and pool.n_idle:
+            pool.submit(waiting.popleft())
+        for event in pool.events(timeout=1.0):
+            if isinstance(event, JobFailed):
+                raise TrainingError(f"A training run must end by itself, but {event.reason}.")
+            n_left -= isinstance(event, JobDone)
+            yield event
+
+
+def _death(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        try:
+            name = signal.Signals(-exit_code).name
+        except ValueError:
+            name = "an unknown signal"
+        hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+        return f"was killed by signal {-exit_code} ({name}{hint})"
+    return f"ended with exit code {exit_code}"
+
+
+def _worker_main(connection: Connection, files: DatasetFiles, index: int) -> None:
+    # The terminal sends Ctrl-C to all of its processes; only the pool decides what follows.
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the pool is gone
+        connection.send(_Ready())
+        while True:
+            message = connection.recv()
+            if isinstance(message, Job):  # a cancellation may come too late
+                _run(connection, files, index, message)
+
+
+def _run(connection: Connection, files: DatasetFiles, index: int, job: Job) -> None:
+    def is_cancelled() -> bool:
+        while connection.poll():
+            message = connection.recv()
+            if isinstance(message, _Cancel) and message.key == job.key:
+                return True
+        return False
+
+    started = time.perf_counter()
+    try:
+        training, evaluation = _examples(files, job)
+        run = train(
+            job.hyperparameters,
+            training,
+            evaluation,
+            files.info.normalization,
+            epochs=job.epochs,
+            seed=job.seed,
+            device=job.device,
+            should_stop=is_cancelled,
+        )
+        n_epochs = 0
+        for result in run:
+            n_epochs = result.epoch
+            connection.send(JobEpoch(job.key, index, result))
+        if n_epochs < job.epochs and (n_epochs == 0 or result.is_finite):
+            connection.send(JobCancelled(job.key, index))
+            return
+        if job.weights_path is not None:
+            save_weights(run.network, job.weights_path)
+        connection.send(JobDone(job.key, index, time.perf_counter() - started))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:  # whatever a recipe does, the next job gets its chance
+        if not isinstance(error, SearchError):
+            traceback.print_exc()
+        connection.send(
+            JobFailed(job.key, index, f"{type(error).__name__}: {error}", worker_died=False)
+        )
+
+
+def _examples(files: DatasetFiles, job: Job) -> tuple[Examples, Examples]:
+    development = files.development()
+    n = files.info.n_training
+    training = development[:n] if job.training == "train" else development[:]
+    evaluation = development[n:] if job.evaluation == "validation" else files.test()
+    return training, evaluation
