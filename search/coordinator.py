@@ -21,8 +21,8 @@ from search.exceptions import StudyDeletedError, TrainingError
 from search.sampler import CappedSampler
 from search.space import Space
 from search.study import StudySettings, fail, give_back, owner_of_this_process, requeue
-from search.summary import is_trained, trial_value
-from search.training import EpochResult
+from search.summary import is_trained
+from search.training import EpochResult, last_epochs_mean
 from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
 
 _WAIT_SECONDS = 0.5
@@ -299,7 +299,7 @@ class Coordinator:
 
     def _store_done(self, running: _Running, worker: int, seconds: float) -> SearchEvent:
         trial = running.trial
-        value = trial_value([result.accuracy for result in running.results])
+        value = last_epochs_mean(running.results)
         self._store_origin(trial, worker, seconds)
         self._study.tell(trial, value)
         del self._running[trial.number]

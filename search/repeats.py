@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from search.hyperparameters import Hyperparameters
-from search.summary import trial_value
-from search.training import EpochResult
+from search.training import EpochResult, last_epochs_mean
 from search.weights import weights_name
 from search.workers import EvaluationPart, Job, JobEpoch, TrainingPart, WorkerPool, run_jobs
 
@@ -27,7 +26,7 @@ class Repeat:
     @property
     def last_three_mean(self) -> float:
         """The mean accuracy of the last three epochs (or fewer)."""
-        return trial_value([result.accuracy for result in self.epochs])
+        return last_epochs_mean(self.epochs)
 
     @property
     def best(self) -> EpochResult:

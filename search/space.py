@@ -48,6 +48,7 @@ from search.hyperparameters import (
 
 Scalar = str | int | float
 MAX_WIDTHS = 12
+_DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,7 @@ class Space:
         topology = _topology(value["topology"])
         return topology.spec(
             [value[f"width_{i + 1}"] for i in range(topology.n_widths)],
-            float(value["dropout"]),
+            round(float(value["dropout"]), _DROPOUT_DECIMALS),
             input_shape=self.input_shape,
             n_classes=self.n_classes,
         )

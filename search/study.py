@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import psutil
@@ -18,11 +18,13 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.data import DatasetInfo
 from search.exceptions import StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
 from search.summary import INTERRUPTED, best_trial
+
+if TYPE_CHECKING:  # it imports torch, which reading a study does not need
+    from search.data import DatasetInfo
 
 DISTRIBUTION = "budget-search"
 

@@ -17,19 +17,11 @@ Names of the attributes that the search stores with each trial, on top of Optuna
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-
-N_LAST_EPOCHS = 3
-
-
-def trial_value(accuracies: Sequence[float]) -> float:
-    """The value of a trial: the mean accuracy of its last three epochs (or fewer)."""
-    return statistics.fmean(accuracies[-N_LAST_EPOCHS:])
 
 
 def is_trained(trial: FrozenTrial) -> bool:

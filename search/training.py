@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from search.exceptions import DeviceError, TrainingError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 
 _EVALUATION_BATCH = 500
+_N_LAST_EPOCHS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,14 @@ class EpochResult:
     @property
     def is_finite(self) -> bool:
         return math.isfinite(self.training_loss) and math.isfinite(self.loss)
+
+
+def last_epochs_mean(results: Sequence[EpochResult]) -> float:
+    """The mean accuracy of the last three epochs (or fewer): what a network is judged by.
+
+    Being good in one epoch is luck; the mean asks for being good in all of them.
+    """
+    return statistics.fmean(result.accuracy for result in results[-_N_LAST_EPOCHS:])
 
 
 def find_device(name: str) -> torch.device:

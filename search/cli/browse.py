@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName
+from search.cli.output import duration, make_console, percent, thousands
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -24,10 +25,8 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
 
     Example: search studies --json
     """
-    from rich.console import Console
     from rich.table import Table
 
-    from search.cli.view import percent
     from search.storage import opened_storage
     from search.study import open_study, study_names
     from search.summary import summarize_study
@@ -47,17 +46,16 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
     for heading in ("trained", "pruned", "failed", "best", "parameters", "test set seen"):
         table.add_column(heading, justify="right")
     for summary in summaries:
-        count = summary.best_parameter_count
         table.add_row(
             summary.name,
             str(summary.trials["n_trained"]),
             str(summary.trials["n_pruned"]),
             str(summary.trials["n_failed"]),
             percent(summary.best_value),
-            "–" if count is None else f"{count:,}",
+            thousands(summary.best_parameter_count),
             str(summary.test_looks),
         )
-    Console(highlight=False).print(table)
+    make_console().print(table)
 
 
 def best(
@@ -86,7 +84,6 @@ def show(
 def _show(
     study_name: str | None, number: int | None, storage: str, as_json: bool, *, with_tables: bool
 ) -> None:
-    from rich.console import Console
 
     from search.storage import opened_storage
     from search.study import open_trial, select_study
@@ -103,7 +100,7 @@ def _show(
             values["layers"] = _layers(spec)
         typer.echo(json.dumps(values, indent=2))
         return
-    console = Console(highlight=False)
+    console = make_console()
     _print_trial(console, study.study_name, summary)
     if spec is not None:
         console.print(f"\nnetwork  {spec}")
@@ -133,13 +130,10 @@ def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
 def _print_trial(console: Console, study_name: str, summary: TrialSummary) -> None:
     from rich.table import Table
 
-    from search.cli.view import duration, percent
-
-    count = summary.parameter_count
     console.print(
         f"[bold]Trial {summary.number} of {study_name}[/bold]: {summary.state}, "
         f"{percent(summary.value)} validation accuracy, "
-        f"{'–' if count is None else f'{count:,}'} parameters"
+        f"{thousands(summary.parameter_count)} parameters"
     )
     if summary.reason is not None:
         console.print(f"{summary.state.lower()} because: {summary.reason}", markup=False)
@@ -181,8 +175,6 @@ def _print_layers(console: Console, spec: ModelSpec) -> None:
 
 def _print_epochs(console: Console, summary: TrialSummary) -> None:
     from rich.table import Table
-
-    from search.cli.view import percent
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in (

@@ -19,6 +19,7 @@ from search.cli.options import (
     Workers,
     parse_duration,
 )
+from search.cli.output import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,14 +62,16 @@ def run(
 
     Example: search run --budget 8000 --epochs 15 --trials 100
     """
-    from rich.console import Console
 
     timeout_seconds = None if timeout is None else parse_duration(timeout)
-    console = Console(highlight=False)
+    console = make_console()
     with console.status("Loading"):
+        import optuna
+
         from search.coordinator import Outcome
         from search.service import SearchRequest, begin_search, plan_search
 
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         plan = plan_search(
             SearchRequest(
                 budget=budget,
@@ -180,15 +183,21 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     same_command = shlex.join(["search", *sys.argv[1:]])
     match outcome:
         case Outcome.INTERRUPTED:
-            console.print("[bold]Interrupted.[/bold] Everything finished is kept, what ran is back")
-            console.print(f"in the queue. Go on with the same command: {same_command}")
+            console.print(
+                "[bold]Interrupted.[/bold] Everything finished is kept, what ran is back in the "
+                f"queue. The same command goes on:\n  {same_command}"
+            )
         case Outcome.TIMED_OUT:
-            console.print("[bold]The time is over.[/bold] What ran is back in the queue; the same")
-            console.print(f"command goes on: {same_command}")
+            console.print(
+                "[bold]The time is over.[/bold] What ran is back in the queue. The same command "
+                f"goes on:\n  {same_command}"
+            )
         case Outcome.REACHED:
             more = f"--trials {2 * request.n_trials}"
-            console.print(f"[bold]The study has its {request.n_trials} trained trials[/bold]; for")
-            console.print(f"more, give the same command with {more}.")
+            console.print(
+                f"[bold]The study has its {request.n_trials} trained trials.[/bold] For more, give "
+                f"the same command with {more}."
+            )
     console.print(
         f"{counts.n_trained} trained ({counts.n_pruned} of them pruned early), {counts.n_failed} "
         f"failed, {counts.n_redraws} candidates over the cap redrawn before they became trials."

@@ -16,6 +16,7 @@ from search.cli.options import (
     StudyName,
     Workers,
 )
+from search.cli.output import duration, make_console, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +46,6 @@ def retrain(
 
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
-    from rich.console import Console
 
     from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
     from search.repeats import Spread
@@ -56,7 +56,7 @@ def retrain(
     from search.training import find_device
     from search.workers import WorkerPool, default_worker_count
 
-    console = Console(highlight=False)
+    console = make_console()
     device = str(find_device(device))
     with opened_storage(storage) as opened:
         chosen = select_study(opened, study)
@@ -111,11 +111,10 @@ def baseline(
 
     Example: search baseline three-step-3 --seeds 3
     """
-    from rich.console import Console
 
     from search.baselines import baseline as find_baseline
 
-    console = Console(highlight=False)
+    console = make_console()
     if name is None:
         _list_baselines(console)
         return
@@ -152,7 +151,6 @@ def baseline(
 
 
 def _epoch_printer(console: Console, part: str) -> Callable[[int, EpochResult], None]:
-    from search.cli.view import percent
 
     def show(seed: int, result: EpochResult) -> None:
         console.print(
@@ -168,8 +166,6 @@ def _epoch_printer(console: Console, part: str) -> Callable[[int, EpochResult], 
 def _print_repeats(console: Console, repeats: Sequence[Repeat], part: str) -> None:
     from rich.table import Table
 
-    from search.cli.view import duration, percent
-
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
     for heading in ("seed", f"{part}, last three epochs", "best epoch", "time"):
         table.add_column(heading, justify="right")
@@ -182,7 +178,6 @@ def _print_repeats(console: Console, repeats: Sequence[Repeat], part: str) -> No
 
 
 def _describe_spread(spread: Spread, n: int) -> str:
-    from search.cli.view import percent
 
     if spread.std is None:
         return f"{percent(spread.mean)} (one seed)"

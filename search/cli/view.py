@@ -16,23 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.cli.output import duration, percent
 from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.summary import Tally
-
-
-def percent(accuracy: float | None) -> str:
-    """A share as people read it: `99.42 %`."""
-    return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: `45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 @dataclass(frozen=True, slots=True)

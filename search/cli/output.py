@@ -1,0 +1,37 @@
+"""How the command prints: consoles, percentages, times. Imports nothing slow."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PIPED_WIDTH = 160  # columns: a pipe has none of its own, and 80 would break lines apart
+
+
+def make_console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+
+
+def percent(accuracy: float | None) -> str:
+    """A share as people read it: `99.42 %`."""
+    return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
+
+
+def thousands(count: int | None) -> str:
+    """A count as people read it: `7,918`."""
+    return "–" if count is None else f"{count:,}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

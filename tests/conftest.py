@@ -1,0 +1,131 @@
+"""The real command in processes of its own, and one real study that tests read or copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.study import Study
+
+TIMEOUT_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Command:
+    """`search` as a user types it, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # Commands find no data set of the machine's unless a test names it.
+        self.environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("SEARCH_")
+        }
+
+    def __call__(self, *arguments: str, **environment: str) -> Result:
+        done = subprocess.run(
+            self.words(*arguments),
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The command in the background, at the head of its own process group."""
+        return subprocess.Popen(
+            self.words(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    @staticmethod
+    def words(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "search", *arguments]
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "studies.db"
+
+    def study(self, name: str) -> Study:
+        """The study as anybody with plain Optuna opens it."""
+        return optuna.load_study(study_name=name, storage=f"sqlite:///{self.database}")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+DIGITS_RUN = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--pruner", "none")
+
+
+@pytest.fixture(scope="session")
+def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `search run` has trained four networks on the digits."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = Command(folder)(*DIGITS_RUN, "--trials", "4", "--workers", "2", "--seed", "1")
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def finished(finished_folder: Path, tmp_path: Path) -> Command:
+    """A copy of that folder, to do with as a test likes."""
+    shutil.copytree(finished_folder, tmp_path, dirs_exist_ok=True)
+    return Command(tmp_path)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[RDBStorage]:
+    """An empty SQLite storage in a real file."""
+    storage = RDBStorage(f"sqlite:///{tmp_path / 'own.db'}")
+    yield storage
+    storage.engine.dispose()
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    """Waits for a condition, and fails where it never holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never held"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder of the real MNIST."""
+    folder = os.environ.get("SEARCH_DATA_DIR")
+    if folder is None:
+        pytest.skip("SEARCH_DATA_DIR names no folder with MNIST")
+    return Path(folder).resolve()

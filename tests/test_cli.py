@@ -1,0 +1,181 @@
+"""What every command prints and answers, and what it does with bad input."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from search.cli import main
+from tests.conftest import DIGITS_RUN, Command
+
+NAME = "digits-3000x3"
+COMMANDS = ("run", "retrain", "baseline", "studies", "best", "show", "delete", "space", "dashboard")
+
+
+def run_here(*arguments: str) -> int:
+    """The command in this process, for those that start no others; returns its exit code."""
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    code = left.value.code
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_and_the_exit_codes(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(name, "--help") == 0
+    out = capsys.readouterr().out
+    assert f"Example: search {name}" in out
+    assert "130 interrupted" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here("--version") == 0
+    assert capsys.readouterr().out == "search 0.1.0\n"
+
+
+def test_studies_lists_and_gives_json(finished: Command) -> None:
+    table = finished("studies").out
+    assert NAME in table
+    (study,) = finished("studies", "--json").json
+    assert study["name"] == NAME
+    assert (study["budget"], study["epochs"], study["dataset"]) == (3000, 3, "digits")
+    assert study["trials"]["n_trained"] == 4
+    assert study["best_parameter_count"] < 3000
+
+
+def test_best_is_the_trial_with_the_highest_value(finished: Command) -> None:
+    trials = finished.study(NAME).trials
+    expected = max(trials, key=lambda trial: trial.value or 0.0)
+    best = finished("best", "--json").json
+    assert best["number"] == expected.number
+    assert best["value"] == expected.value
+    assert best["hyperparameters"] == expected.params
+    assert f"Trial {expected.number} of {NAME}: COMPLETE" in finished("best").out
+
+
+def test_show_has_the_layer_table_and_the_epochs(finished: Command) -> None:
+    shown = finished("show", "0", "--json").json
+    assert [row["layer"].split()[0] for row in shown["layers"]][-2:] == ["out+bias", "gap"]
+    assert sum(row["parameters"] for row in shown["layers"]) == shown["parameter_count"]
+    assert shown["layers"][-1]["receptive_field"] == 28
+    assert [epoch["epoch"] for epoch in shown["epochs"]] == [1, 2, 3]
+    text = finished("show", "0").out
+    for heading in ("output", "jump", "receptive field", "learning rate", "validation accuracy"):
+        assert heading in text
+
+
+def test_delete_asks_first_and_deletes(finished: Command) -> None:
+    assert finished("delete", NAME).code == 1  # nobody answers
+    assert finished("studies", "--json").json
+    assert finished("delete", NAME, "--yes").code == 0
+    assert finished("studies", "--json").json == []
+
+
+def test_the_printed_space_is_the_one_that_runs(command: Command) -> None:
+    (command.folder / "own.toml").write_text(command("space", "standard").out)
+    done = command(*DIGITS_RUN, "--trials", "1")
+    assert done.code == 0, done.err
+    again = command(*DIGITS_RUN, "--space", "own.toml", "--trials", "1")
+    assert again.code == 0, again.err
+    assert "has its 1 trained trials" in again.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--epochs", "1"), "--budget"),
+        (("run", "--budget", "0", "--epochs", "1"), "0 is not in the range x>=1"),
+        (("run", "--budget", "-5", "--epochs", "1"), "-5 is not in the range x>=1"),
+        (("run", "--budget", "many", "--epochs", "1"), "'many' is not a valid int"),
+        (("run", "--budget", "9", "--epochs", "0"), "0 is not in the range x>=1"),
+        (("run", "--budget", "9", "--epochs", "1", "--trials", "0"), "0 is not in the range"),
+        (("run", "--budget", "9", "--epochs", "1", "--workers", "-1"), "-1 is not in the range"),
+        (("retrain", "--seeds", "0"), "0 is not in the range x>=1"),
+        (("baseline", "v36", "--seeds", "none"), "'none' is not a valid int"),
+        (("baseline", "v37"), "must be one of three-step-1"),
+        (("baseline", "three-step-1", "--own-momentum"), "Only a baseline with a OneCycle"),
+        (("space", "huge"), "must be one of standard, wide"),
+        ((*DIGITS_RUN, "--timeout", "soon"), "--timeout must be a time above zero"),
+        ((*DIGITS_RUN, "--timeout", "0m"), "--timeout must be a time above zero"),
+        ((*DIGITS_RUN, "--dataset", "cats"), "must be one of mnist"),
+        ((*DIGITS_RUN, "--sampler", "guess"), "must be one of tpe"),
+        ((*DIGITS_RUN, "--pruner", "axe"), "must be one of halving"),
+        ((*DIGITS_RUN, "--device", "tpu"), "must be auto, cpu or cuda"),
+        ((*DIGITS_RUN, "--space", "missing.toml"), "there is no file 'missing.toml'"),
+        ((*DIGITS_RUN, "--budget", "100"), "take a budget of 703 or more"),
+        ((*DIGITS_RUN, "--storage", "studies"), "A storage must be a URL"),
+        ((*DIGITS_RUN, "--storage", "sqlite:///no/such/folder.db"), "folder of a new database"),
+        (("best",), "There is no database studies.db"),
+        (("studies",), "There is no database studies.db"),
+        (("dashboard",), "There is no database studies.db"),
+        (("run", "--budget", "9000", "--epochs", "1", "--dataset", "mnist"), "--dataset digits"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if arguments[0] == "run":
+        arguments = (*arguments, "--data-dir", str(tmp_path / "data"))
+    if "--storage" not in arguments and arguments[0] in ("best", "studies", "dashboard", "retrain"):
+        command = Command(tmp_path)(*arguments)
+        code, err = command.code, command.err
+    else:
+        if arguments[0] == "run" and "--storage" not in arguments:
+            arguments = (*arguments, "--storage", f"sqlite:///{tmp_path / 'studies.db'}")
+        code = run_here(*arguments)
+        err = capsys.readouterr().err
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    assert run_here(*DIGITS_RUN, "--device", "cuda", "--storage", url) == 2
+    assert "needs a GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("best", "--study", "nobody"), "there is no 'nobody'; it has: digits-3000x3"),
+        (("show", "99"), "has no trial 99; it has 4 trials"),
+        (("show", "-1"), "-1 is not in the range"),
+        (("delete", "nobody", "--yes"), "there is no 'nobody'"),
+        (("retrain", "--trial", "99"), "has no trial 99"),
+        (("retrain", "--out", "studies.db/out"), "The output folder must be writable"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    finished: Command, arguments: tuple[str, ...], message: str
+) -> None:
+    done = finished(*arguments)
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+
+
+def test_a_damaged_data_folder_is_refused(command: Command, mnist_dir: Path) -> None:
+    shutil.copytree(mnist_dir / "MNIST", command.folder / "data" / "MNIST")
+    raw = command.folder / "data" / "MNIST" / "raw"
+    truncated = raw / "train-images-idx3-ubyte"
+    truncated.chmod(0o644)
+    truncated.write_bytes(truncated.read_bytes()[:1000])
+    options = ("run", "--budget", "8000", "--epochs", "1", "--data-dir", "data")
+    done = command(*options)
+    assert done.code == 2
+    assert "The files of mnist in data are damaged" in done.err
+    assert not command.database.exists()

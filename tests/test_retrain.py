@@ -1,0 +1,172 @@
+"""`search retrain`, and what it leaves to take home."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import search
+from search.data import load_dataset
+from search.exceptions import CardError
+from search.study import rebuild
+from tests.conftest import Command, Result
+
+NAME = "digits-3000x3"
+
+
+@pytest.fixture(scope="module")
+def retrained(
+    finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Command, Result]:
+    """A folder in which the best trial was retrained with two seeds, and what that printed."""
+    folder = tmp_path_factory.mktemp("retrained")
+    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
+    command = Command(folder)
+    done = command("retrain", "--seeds", "2", "--out", "weights")
+    assert done.code == 0, done.err
+    return command, done
+
+
+@pytest.fixture
+def weights(retrained: tuple[Command, Result], tmp_path: Path) -> Path:
+    """A copy of the weights, to damage."""
+    return Path(shutil.copytree(retrained[0].folder / "weights", tmp_path / "weights"))
+
+
+def test_it_prints_each_epoch_then_seeds_mean_and_spread(
+    retrained: tuple[Command, Result],
+) -> None:
+    out = retrained[1].out
+    for seed in (1, 2):
+        for epoch in (1, 2, 3):
+            assert f"seed {seed}  epoch  {epoch}" in out
+    assert "best epoch" in out
+    assert "(mean and spread over 2 seeds)" in out
+    assert "The test set was seen 2 times." in out
+
+
+def test_it_trains_on_train_and_validation_and_stores_the_result(
+    retrained: tuple[Command, Result],
+) -> None:
+    command, _ = retrained
+    card = json.loads((command.folder / "weights" / "card.json").read_text())
+    study = command.study(NAME)
+    assert card["dataset"]["n_training"] == 1438
+    assert card["trial"] == study.best_trial.number
+    assert study.user_attrs["test_looks"] == 2
+    stored = study.user_attrs["retrain_000002"]
+    assert stored["runs"] == card["runs"]
+    assert [run["seed"] for run in stored["runs"]] == [1, 2]
+
+
+def test_another_look_at_the_test_set_is_counted(
+    retrained: tuple[Command, Result], tmp_path: Path
+) -> None:
+    shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
+    done = Command(tmp_path)("retrain", "--seeds", "1", "--trial", "0")
+    assert done.code == 0, done.err
+    assert "The test set was seen 3 times." in done.out
+    assert (tmp_path / "runs" / NAME / "trial-0" / "card.json").is_file()
+
+
+def test_load_gives_a_network_with_the_accuracy_that_was_printed(
+    retrained: tuple[Command, Result],
+) -> None:
+    command, _ = retrained
+    folder = command.folder / "weights"
+    run = json.loads((folder / "card.json").read_text())["runs"][1]
+    dataset = load_dataset("digits", command.folder)
+    network = search.load(folder, seed=2)
+    with torch.inference_mode():
+        predicted = network(dataset.test.images).argmax(dim=1)
+        as_floats = network(dataset.test.images.float() / 255).argmax(dim=1)
+    accuracy = (predicted == dataset.test.labels).double().mean().item()
+    shown = command.study(NAME).user_attrs["retrain_000002"]["runs"][1]
+    assert accuracy == pytest.approx(run["last_three_mean"], abs=0.15)
+    assert accuracy <= shown["best_accuracy"]
+    assert torch.equal(predicted, as_floats)
+
+
+def test_the_first_seed_is_the_one_that_loads(retrained: tuple[Command, Result]) -> None:
+    folder = retrained[0].folder / "weights"
+    first, second = search.load(folder), search.load(folder, seed=2)
+    again = search.load(folder, seed=1)
+    for ours, same, other in zip(
+        first.parameters(), again.parameters(), second.parameters(), strict=True
+    ):
+        assert torch.equal(ours, same)
+        assert not torch.equal(ours, other)
+
+
+def test_the_card_rebuilds_the_trial_without_the_database(
+    retrained: tuple[Command, Result],
+) -> None:
+    command, _ = retrained
+    study = command.study(NAME)
+    network = search.load(command.folder / "weights")
+    assert network.network.spec == rebuild(study, study.best_trial).spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parameter_count": 17}, "the card says 17 parameters"),
+        ({"card_version": 2}, "reads cards of version 1"),
+        ({"hyperparameters": {}}, "the card cannot be used"),
+        ({"runs": []}, "names no training run"),
+    ],
+)
+def test_a_card_that_was_changed_is_refused(
+    weights: Path, change: dict[str, object], message: str
+) -> None:
+    card = json.loads((weights / "card.json").read_text())
+    (weights / "card.json").write_text(json.dumps({**card, **change}))
+    with pytest.raises(CardError, match=message):
+        search.load(weights)
+
+
+def test_damaged_or_missing_weights_are_refused(weights: Path) -> None:
+    path = weights / "seed-1.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CardError, match="cannot be read"):
+        search.load(weights)
+    path.unlink()
+    with pytest.raises(CardError, match="the weights are missing"):
+        search.load(weights)
+    with pytest.raises(CardError, match="seed must be one of 1, 2, but got 9"):
+        search.load(weights, seed=9)
+    (weights / "card.json").unlink()
+    with pytest.raises(CardError, match="must hold a card"):
+        search.load(weights)
+
+
+def test_other_data_than_the_study_was_made_with_are_refused(
+    finished: Command, mnist_dir: Path
+) -> None:
+    study = finished.study(NAME)
+    settings = {**study.user_attrs["settings"], "data_fingerprint": "0" * 64}
+    study.set_user_attr("settings", settings)
+    done = finished("retrain")
+    assert done.code == 2
+    assert "The data must be those of the study" in done.err
+    assert "test_looks" not in finished.study(NAME).user_attrs
+
+
+def test_baseline_lists_all_and_trains_one(command: Command) -> None:
+    listed = command("baseline").out
+    for name in ("three-step-1", "under-20k", "v36-bias", "one-epoch", "step-lr"):
+        assert name in listed
+    assert "18,962" in listed
+    done = command("baseline", "one-epoch", "--dataset", "digits", "--epochs", "2", "--seeds", "2")
+    assert done.code == 2, "digits have fewer images than its author held out"
+    assert "6,000" in done.err
+    done = command("baseline", "v36", "--dataset", "digits", "--epochs", "2", "--seeds", "2")
+    assert done.code == 0, done.err
+    assert "chosen here: SGD, batch size 128" in done.out
+    assert "claimed" in done.out
+    assert "99.42 %" in done.out
+    assert "over 2 seeds" in done.out

@@ -1,0 +1,340 @@
+"""`search run` from its first line to its last, on real data with real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from models.size import parameter_count
+from search.study import StudySettings, rebuild
+from tests.conftest import DIGITS_RUN, Command, wait_until
+
+NAME = "digits-3000x3"
+ENDLESS = ("--epochs", "400", "--study", "long")
+
+
+def n_reported(command: Command, name: str, *, first: int = 0) -> int:
+    """How many epochs the running trials of a study, from the `first` on, have reported."""
+    if not command.database.exists():
+        return 0
+    try:
+        trials = command.study(name).get_trials(deepcopy=False)
+    except (KeyError, optuna.exceptions.StorageInternalError):
+        return 0
+    running = [trial for trial in trials[first:] if trial.state == TrialState.RUNNING]
+    return sum(len(trial.intermediate_values) for trial in running)
+
+
+def start_long_run(command: Command, *, first: int = 0) -> subprocess.Popen[str]:
+    """A search that is in the middle of the trials that it started with, from the `first` on."""
+    process = command.start(*DIGITS_RUN, *ENDLESS, "--trials", "4", "--workers", "2")
+    wait_until(lambda: n_reported(command, "long", first=first) >= 4)
+    return process
+
+
+def test_every_trial_is_trained_and_under_the_cap(finished: Command) -> None:
+    study = finished.study(NAME)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 4
+    for trial in study.trials:
+        spec = rebuild(study, trial).spec
+        assert parameter_count(spec) == trial.user_attrs["parameter_count"] < 3000
+
+
+def test_a_trial_keeps_all_that_is_known_of_it(finished: Command) -> None:
+    trial = finished.study(NAME).trials[0]
+    epochs = trial.user_attrs["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
+    assert set(epochs[0]) == {
+        "epoch",
+        "training_loss",
+        "training_accuracy",
+        "learning_rate",
+        "loss",
+        "accuracy",
+        "seconds",
+    }
+    assert trial.intermediate_values == {epoch["epoch"]: epoch["accuracy"] for epoch in epochs}
+    assert trial.value == pytest.approx(sum(epoch["accuracy"] for epoch in epochs) / 3)
+    assert trial.user_attrs["seconds"] > 0
+    assert trial.user_attrs["worker"].endswith(("/0", "/1"))
+    assert isinstance(trial.user_attrs["training_seed"], int)
+
+
+def test_a_study_keeps_how_it_was_made(finished: Command) -> None:
+    study = finished.study(NAME)
+    settings = StudySettings.from_study(study)
+    assert (settings.budget, settings.epochs, settings.dataset) == (3000, 3, "digits")
+    assert len(settings.data_fingerprint) == len(settings.split_fingerprint) == 64
+    run = study.user_attrs["run_0001"]
+    assert (run["sampler"], run["pruner"], run["seed"]) == ("tpe", "none", 1)
+    assert set(run["versions"]) == {"python", "torch", "optuna", "budget-search"}
+
+
+def test_the_database_alone_is_whole_when_the_command_ends(finished_folder: Path) -> None:
+    assert [path.name for path in finished_folder.iterdir()] == ["studies.db"]
+
+
+def test_it_says_what_it_does_and_what_comes_next(command: Command) -> None:
+    done = command(*DIGITS_RUN, "--trials", "2", "--workers", "1")
+    assert done.code == 0, done.err
+    for shown in (
+        "digits-3000x3, new",
+        "digits (embedded in scikit-learn): 1,079 images train, 359 validate",
+        "standard: 13 hyperparameters searched",
+        "fewer than 3,000 parameters, 3 epochs",
+        "2 trained in total; sampler tpe, pruner none, seed 0",
+        "1 on cpu",
+        "sqlite:///studies.db",
+        "[2/2] trial 1",
+        "(best so far)",
+        "Best: ",
+        "search retrain --study digits-3000x3",
+    ):
+        assert shown in done.out
+
+
+def test_a_reached_total_says_how_to_get_more_and_more_goes_on(finished: Command) -> None:
+    again = finished(*DIGITS_RUN, "--trials", "4")
+    assert again.code == 0
+    assert "has its 4 trained trials" in again.out
+    more = finished(*DIGITS_RUN, "--trials", "6", "--sampler", "random", "--seed", "7")
+    assert more.code == 0, more.err
+    assert "goes on with 4 trained trials" in more.out
+    study = finished.study(NAME)
+    assert len(study.trials) == 6
+    assert len({str(trial.params) for trial in study.trials}) == 6
+    runs = [study.user_attrs[key] for key in sorted(study.user_attrs) if key.startswith("run_")]
+    assert [(run["sampler"], run["seed"]) for run in runs] == [("tpe", 1), ("random", 7)]
+
+
+def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_cores(
+    command: Command,
+) -> None:
+    options = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "4")
+    done = command(*options, "--trials", "9", "--workers", "3")
+    assert done.code == 0, done.err
+    trials = command.study("digits-3000x4").trials
+    assert len(trials) == 9
+    states = {trial.state for trial in trials}
+    assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in trials:
+        pruned = trial.state == TrialState.PRUNED
+        assert (len(trial.user_attrs["epochs"]) < 4) == pruned
+        assert ("reason" in trial.user_attrs) == pruned
+
+
+def test_a_run_replays_to_the_digit(command: Command) -> None:
+    first, second = ((*DIGITS_RUN, "--study", name, "--workers", "1") for name in "ab")
+    for options in (first, second):
+        assert command(*options, "--trials", "2").code == 0
+    a, b = (command.study(name) for name in "ab")
+    assert [trial.params for trial in a.trials] == [trial.params for trial in b.trials]
+    accuracies = [[trial.intermediate_values for trial in study.trials] for study in (a, b)]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(command: Command) -> None:
+    process = start_long_run(command)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "The same command goes on" in out
+    wait_until(lambda: not [child for child in children if child.is_running()], seconds=5)
+    trials = command.study("long").trials
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
+    assert {trial.user_attrs["reason"] for trial in trials[:2]} == {"interrupted"}
+
+    resumed = start_long_run(command, first=2)
+    trials = command.study("long").trials
+    assert [trial.params for trial in trials[2:4]] == [trial.params for trial in trials[:2]]
+    seeds = [trial.user_attrs["training_seed"] for trial in trials[:4]]
+    assert seeds[2:] == seeds[:2]
+    os.killpg(resumed.pid, signal.SIGTERM)
+    assert resumed.wait(timeout=30) == 130
+
+
+def test_what_a_killed_search_left_running_is_queued_again(command: Command) -> None:
+    process = start_long_run(command)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not [child for child in children if child.is_running()], seconds=20)
+    trials = command.study("long").trials
+    assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2
+
+    resumed = start_long_run(command, first=2)
+    trials = command.study("long").trials
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2 + [TrialState.RUNNING] * 2
+    assert [trial.user_attrs["repeats"] for trial in trials[2:]] == [0, 1]
+
+    other = command(*DIGITS_RUN, *ENDLESS)
+    assert other.code == 2
+    assert "One search at a time" in other.err
+    os.killpg(resumed.pid, signal.SIGINT)
+    assert resumed.wait(timeout=30) == 130
+
+
+def test_a_killed_worker_costs_its_trial_and_is_replaced(command: Command) -> None:
+    options = (*DIGITS_RUN, "--epochs", "30", "--study", "worker", "--workers", "1")
+    process = command.start(*options, "--trials", "1")
+    wait_until(lambda: n_reported(command, "worker") >= 1)
+    worker = max(psutil.Process(process.pid).children(), key=lambda child: child.memory_info().rss)
+    worker.kill()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    failed, repeated = command.study("worker").trials
+    assert failed.state == TrialState.FAIL
+    assert "SIGKILL" in failed.user_attrs["reason"]
+    assert repeated.state == TrialState.COMPLETE
+    assert repeated.params == failed.params
+    assert (repeated.user_attrs["repeats"], repeated.user_attrs["crashes"]) == (0, 1)
+
+
+def test_a_trial_failed_in_the_dashboard_while_it_runs_does_not_disturb(command: Command) -> None:
+    process = start_long_run(command)
+    study = command.study("long")
+    study.tell(0, state=TrialState.FAIL)
+    wait_until(lambda: len(study.get_trials(deepcopy=False)) >= 3)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, out
+    assert "trial 0" in out
+    assert "by somebody else" in out
+    assert [trial.state for trial in study.trials[:2]] == [TrialState.FAIL] * 2
+
+
+def test_a_study_deleted_while_it_runs_ends_the_search_with_a_clear_error(
+    command: Command,
+) -> None:
+    process = start_long_run(command)
+    optuna.delete_study(study_name="long", storage=f"sqlite:///{command.database}")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "'long' was deleted" in out
+    assert "Traceback" not in out
+
+
+def test_hand_made_trials_are_trained_or_refused(finished: Command) -> None:
+    study = finished.study(NAME)
+    good = {**study.trials[0].params, "momentum": 0.9}
+    study.enqueue_trial(good)
+    study.enqueue_trial({**good, "width_4": 32, "width_5": 32})  # over the cap
+    study.enqueue_trial({"momentum": 1.5})
+    study.enqueue_trial({"learning_rat": 0.1})
+    done = finished(*DIGITS_RUN, "--trials", "5")
+    assert done.code == 0, done.err
+    more = finished(*DIGITS_RUN, "--trials", "6")
+    assert more.code == 0, more.err
+    queued, large, outside, unknown = finished.study(NAME).trials[4:8]
+    assert queued.state == TrialState.COMPLETE
+    assert queued.params == good
+    assert large.state == TrialState.PRUNED
+    assert "not fewer than the budget of 3,000" in large.user_attrs["reason"]
+    assert large.constraints["parameters"] == large.user_attrs["parameter_count"] - 2999
+    assert "epochs" not in large.user_attrs
+    assert (outside.state, unknown.state) == (TrialState.FAIL, TrialState.FAIL)
+    assert outside.user_attrs["reason"] == "momentum = 1.5 is outside its range in this space"
+    assert "learning_rat is not searched" in unknown.user_attrs["reason"]
+
+
+def test_a_loss_that_is_not_finite_prunes_its_trial_and_counts(command: Command) -> None:
+    space = command.folder / "wild.toml"
+    space.write_text("learning_rate = 100.0\nmomentum = 0.98\nweight_decay = 10.0\n")
+    done = command(*DIGITS_RUN, "--space", str(space), "--trials", "2", "--epochs", "9")
+    assert done.code == 0, done.err
+    trials = command.study("digits-3000x9").trials
+    assert len(trials) == 2
+    assert {trial.state for trial in trials} == {TrialState.PRUNED}
+    assert trials[0].user_attrs["reason"] == "the loss is not finite"
+    assert trials[0].user_attrs["epochs"][-1]["training_loss"] is None
+
+
+def test_a_space_that_cannot_be_trained_ends_with_an_explanation(command: Command) -> None:
+    space = command.folder / "huge.toml"
+    space.write_text("batch_size = 5000\n")
+    done = command(*DIGITS_RUN, "--space", str(space), "--trials", "50")
+    assert done.code == 1
+    assert "10 in a row failed" in done.err
+    assert "batch_size is 5000 and there are 1079 training images" in done.err
+
+
+def test_a_tiny_budget_works(command: Command) -> None:
+    done = command(
+        "run", "--dataset", "digits", "--budget", "800", "--epochs", "1", "--trials", "2"
+    )
+    assert done.code == 0, done.err
+    counts = [trial.user_attrs["parameter_count"] for trial in command.study("digits-800x1").trials]
+    assert len(counts) == 2
+    assert max(counts) < 800
+    assert int(re.findall(r"(\d+) candidates over the cap redrawn", done.out)[0]) > 0
+
+
+def test_timeout_ends_the_search_and_puts_back_what_runs(command: Command) -> None:
+    done = command(*DIGITS_RUN, *ENDLESS, "--timeout", "8s")
+    assert done.code == 0, done.err
+    assert "The time is over" in done.out
+    states = [trial.state for trial in command.study("long").trials]
+    assert states.count(TrialState.WAITING) == states.count(TrialState.FAIL) > 0
+
+
+def test_auto_takes_the_digits_where_mnist_is_not_to_be_had(command: Command) -> None:
+    options = ("run", "--budget", "3000", "--epochs", "1", "--trials", "1")
+    done = command(*options, "--data-dir", "nowhere")
+    assert done.code == 0, done.err
+    assert "because MNIST is not in nowhere and could not be downloaded" in done.out
+    assert "--data-dir" in done.out
+    again = command(*options, "--data-dir", "nowhere", "--trials", "2")
+    assert again.code == 0, again.err
+    assert "that of digits-3000x1, which goes on" in again.out
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (("--budget", "2999", "--study", NAME), "budget 3000 there and 2999 here"),
+        (("--epochs", "4", "--study", NAME), "epochs 3 there and 4 here"),
+        (("--space", "narrow.toml"), "momentum of the space"),
+    ],
+)
+def test_a_run_that_differs_from_its_study_is_refused(
+    finished: Command, options: tuple[str, ...], difference: str
+) -> None:
+    (finished.folder / "narrow.toml").write_text("momentum = 0.9\n")
+    before = finished.database.read_bytes()
+    done = finished(*DIGITS_RUN, *options)
+    assert done.code == 2
+    assert difference in done.err
+    assert finished.database.read_bytes() == before
+
+
+def test_the_space_file_may_move_without_being_another_space(command: Command) -> None:
+    for name in ("a.toml", "b.toml"):
+        (command.folder / name).write_text("momentum = 0.9\n")
+        done = command(*DIGITS_RUN, "--space", name, "--trials", "1")
+        assert done.code == 0, done.err
+
+
+def test_sweep_queues_once_what_a_search_died_over_between_queueing_and_telling(
+    storage: RDBStorage,
+) -> None:
+    from search.study import sweep
+
+    study = optuna.create_study(storage=storage, direction="maximize")
+    for _ in range(2):
+        trial = study.ask()
+        trial.suggest_float("momentum", 0, 1)
+    study.enqueue_trial({"momentum": 0.5}, user_attrs={"repeats": 0, "crashes": 0})
+    assert sweep(study) == 2
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
+    assert [trial.user_attrs["repeats"] for trial in study.trials[2:]] == [0, 1]

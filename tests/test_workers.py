@@ -1,0 +1,142 @@
+"""The pool of training processes, with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from models.spec import ModelSpec
+from search.data import DatasetFiles, dataset_files, load_dataset
+from search.exceptions import TrainingError
+from search.hyperparameters import Hyperparameters
+from search.repeats import train_repeats
+from search.training import EpochResult
+from search.workers import (
+    Event,
+    Job,
+    JobCancelled,
+    JobDone,
+    JobEpoch,
+    JobFailed,
+    WorkerPool,
+    run_jobs,
+)
+from tests.conftest import wait_until
+
+RECIPE = Hyperparameters(
+    spec=ModelSpec.parse("c3 4, pool, c3 4, pool, out+bias, gap"), learning_rate=0.05
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetFiles]:
+    with dataset_files(load_dataset("digits", tmp_path_factory.mktemp("data"))) as files:
+        yield files
+
+
+@pytest.fixture(scope="module")
+def pool(files: DatasetFiles) -> Iterator[WorkerPool]:
+    with WorkerPool(2, files) as pool:
+        yield pool
+
+
+def events_until(pool: WorkerPool, kind: type[Event], *, key: int) -> list[Event]:
+    """All events up to the first of that kind for that job."""
+    seen: list[Event] = []
+    for _ in range(600):
+        for event in pool.events(timeout=0.1):
+            seen.append(event)
+        if any(isinstance(event, kind) and event.key == key for event in seen):
+            return seen
+    raise AssertionError(f"no {kind.__name__} came, only {seen}")
+
+
+def test_a_job_reports_each_epoch_then_its_end(pool: WorkerPool) -> None:
+    pool.submit(Job(1, RECIPE, epochs=3, seed=0))
+    events = events_until(pool, JobDone, key=1)
+    epochs = [event.result.epoch for event in events if isinstance(event, JobEpoch)]
+    assert epochs == [1, 2, 3]
+
+
+def test_the_worker_does_not_change_the_numbers(pool: WorkerPool) -> None:
+    jobs = [Job(key, RECIPE, epochs=2, seed=7) for key in range(4)]
+    results: dict[int, list[float]] = {job.key: [] for job in jobs}
+    workers = set()
+    for event in run_jobs(pool, jobs):
+        workers.add(event.worker)
+        if isinstance(event, JobEpoch):
+            results[event.key].append(event.result.loss)
+    assert workers == {0, 1}
+    assert len({tuple(losses) for losses in results.values()}) == 1
+
+
+def test_a_cancelled_job_ends_and_its_worker_goes_on(pool: WorkerPool) -> None:
+    pool.submit(Job(2, RECIPE, epochs=100_000, seed=0))
+    events_until(pool, JobEpoch, key=2)
+    pool.cancel(2)
+    events_until(pool, JobCancelled, key=2)
+    pool.submit(Job(3, RECIPE, epochs=1, seed=0))
+    events_until(pool, JobDone, key=3)
+
+
+def test_an_error_in_training_fails_its_job_alone(pool: WorkerPool) -> None:
+    pool.submit(Job(4, replace(RECIPE, batch_size=5000), epochs=1, seed=0))
+    (failed,) = (e for e in events_until(pool, JobFailed, key=4) if isinstance(e, JobFailed))
+    assert not failed.worker_died
+    assert "A batch must not be larger" in failed.reason
+
+
+def test_a_killed_worker_fails_its_job_and_is_replaced(pool: WorkerPool) -> None:
+    before = set(pool.pids)
+    worker = pool.submit(Job(5, RECIPE, epochs=100_000, seed=0))
+    events_until(pool, JobEpoch, key=5)
+    os.kill(pool.pids[worker], signal.SIGSEGV)
+    (failed,) = (e for e in events_until(pool, JobFailed, key=5) if isinstance(e, JobFailed))
+    assert failed.worker_died
+    assert "SIGSEGV" in failed.reason
+    assert len(set(pool.pids) - before) == 1
+    assert pool.n_idle == 2
+    pool.submit(Job(6, RECIPE, epochs=1, seed=0))
+    events_until(pool, JobDone, key=6)
+
+
+def test_run_jobs_raises_where_a_job_fails(pool: WorkerPool) -> None:
+    with pytest.raises(TrainingError, match="A batch must not be larger"):
+        list(run_jobs(pool, [Job(7, replace(RECIPE, batch_size=5000), epochs=1, seed=0)]))
+
+
+def test_repeats_differ_by_seed_and_write_their_weights(pool: WorkerPool, tmp_path: Path) -> None:
+    heard: list[tuple[int, EpochResult]] = []
+    repeats = train_repeats(
+        pool,
+        RECIPE,
+        seeds=[1, 2],
+        epochs=2,
+        training="development",
+        evaluation="test",
+        device="cpu",
+        listener=lambda seed, result: heard.append((seed, result)),
+        folder=tmp_path,
+    )
+    assert [repeat.seed for repeat in repeats] == [1, 2]
+    assert repeats[0].epochs[0].loss != repeats[1].epochs[0].loss
+    assert len(heard) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "seed-1.safetensors",
+        "seed-2.safetensors",
+    ]
+
+
+def test_closing_ends_workers_that_train(files: DatasetFiles) -> None:
+    pool = WorkerPool(2, files)
+    pool.submit(Job(8, RECIPE, epochs=100_000, seed=0))
+    events_until(pool, JobEpoch, key=8)
+    processes = [psutil.Process(pid) for pid in pool.pids]
+    pool.close()
+    wait_until(lambda: not any(process.is_running() for process in processes), seconds=5)
