@@ -277,7 +277,8 @@ class Topology:
 
 
 def _is_open_conv(item: str) -> bool:
-    return item.startswith("c") and " " not in item
+    match = _match(item)
+    return match["kernel"] is not None and match["channels"] is None
 
 
 @functools.lru_cache(maxsize=4096)

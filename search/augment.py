@@ -15,8 +15,8 @@ def affine_matrices(augmentation: Augmentation, n: int, generator: Generator) ->
     """`n` random maps from output to input coordinates, (n, 2, 3), for `affine_grid`.
 
     Coordinates run from -1 to 1 over an image, as `torch.nn.functional.affine_grid` has them, so
-    a translation by a share `t` of the side is a shift by `2 t`. Each map rotates and scales,
-    shears along the rows, then shifts.
+    a translation by a share `t` of the side is a shift by `2 t`. Each map shears along the
+    rows, rotates and scales, then shifts.
     """
     device = generator.device
     # One draw for all kinds, so that a recipe's stream does not depend on which are in use.

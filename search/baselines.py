@@ -155,7 +155,7 @@ BASELINES: dict[str, Baseline] = {
             name="v36",
             hyperparameters=_V36_RECIPE,
             epochs=15,
-            claim=Claim(last_epoch=99.40, last_three_mean=99.42),
+            claim=Claim(last_epoch=99.44, last_three_mean=99.42),
             choices=_V36_CHOICES,
         ),
         Baseline(
@@ -168,7 +168,7 @@ BASELINES: dict[str, Baseline] = {
                 ),
             ),
             epochs=15,
-            claim=Claim(last_epoch=99.40, last_three_mean=99.42),
+            claim=Claim(last_epoch=99.44, last_three_mean=99.42),
             choices=(
                 "a bias on every convolution, which is how the author of v36 counted it.",
                 *_V36_CHOICES,

@@ -7,7 +7,6 @@ file of its own, which a search never opens.
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 import tempfile
 import urllib.error
@@ -22,10 +21,10 @@ import platformdirs
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from search.exceptions import DataError
+from search.files import write_tensors
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -239,9 +238,9 @@ def is_available(name: DatasetName, data_dir: Path) -> bool:
         return True
     raw = data_dir / _TORCHVISION[name] / "raw"
     return all(
-        any((raw / f"{stem}{ending}").is_file() for ending in ("", ".gz"))
+        (raw / name).is_file()
         for part in ("train", "t10k")
-        for stem in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+        for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
     )
 
 
@@ -341,16 +340,11 @@ def _write_files(dataset: Dataset, folder: Path) -> DatasetFiles:
     for part, examples in (("development", dataset.development), ("test", dataset.test)):
         # The name holds what decides the contents, so a file that is there is the right one.
         path = folder / f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}-{part}.safetensors"
-        if not path.exists():
-            try:
+        try:
+            if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(f".{os.getpid()}")
-                save_file({"images": examples.images, "labels": examples.labels}, temporary)
-                temporary.replace(path)
-            except Exception as error:  # safetensors raises its own kind for a full disk
-                if not isinstance(error, OSError) and "SafetensorError" not in repr(type(error)):
-                    raise
-                temporary.unlink(missing_ok=True)
-                raise _CannotWriteError(str(error)) from error
+                write_tensors({"images": examples.images, "labels": examples.labels}, path)
+        except OSError as error:
+            raise _CannotWriteError(str(error)) from error
         paths.append(path)
     return DatasetFiles(info, paths[0], paths[1])

@@ -11,6 +11,11 @@ from models.spec import ModelSpec
 OptimizerName = Literal["sgd", "nesterov", "adam", "adamw"]
 
 
+def _require(rule: str, holds: bool, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{rule} must hold, but got {value!r}.")
+
+
 @dataclass(frozen=True, slots=True)
 class OneCycle:
     """The learning rate rises from `peak / div_factor` to the peak, then falls to almost nothing.
@@ -86,14 +91,15 @@ class Augmentation:
     scale: float = 0.0
     shear_degrees: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require("0 <= rotation_degrees <= 180", 0 <= self.rotation_degrees <= 180, self)
+        _require("0 <= translation <= 1", 0 <= self.translation <= 1, self)
+        _require("0 <= scale < 1", 0 <= self.scale < 1, self)
+        _require("0 <= shear_degrees < 90", 0 <= self.shear_degrees < 90, self)
+
     @property
     def is_identity(self) -> bool:
         return self == Augmentation()
-
-
-def _require(rule: str, holds: bool, value: object) -> None:
-    if not holds:
-        raise ValueError(f"{rule} must hold, but got {value!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class Hyperparameters:
         rate = self.learning_rate
         _require("0 < learning_rate < inf", 0 < rate < math.inf, rate)
         _require("0 <= momentum < 1", 0 <= self.momentum < 1, self.momentum)
-        _require("weight_decay >= 0", self.weight_decay >= 0, self.weight_decay)
+        _require("0 <= weight_decay < inf", 0 <= self.weight_decay < math.inf, self.weight_decay)
         _require("batch_size >= 1", self.batch_size >= 1, self.batch_size)
         clip = self.gradient_clip
         _require("gradient_clip > 0", clip is None or clip > 0, clip)

@@ -84,11 +84,10 @@ class CappedSampler(BaseSampler):
             if self._fits({**candidate, **fixed}):
                 self._draw = Draw(n_redraws)
                 return candidate
-        if fixed:  # what a person asked for stays as it is; the coordinator refuses what is over
-            self._draw = Draw(self._max_redraws)
-            return candidate
-        self._draw = Draw(self._max_redraws, is_shrunk=True)
-        shrunk = self._space.shrink(self._with_single(candidate), self._parameter_cap)
+        whole = self._with_single({**candidate, **fixed})
+        # What a person asked for stays as it is; the coordinator refuses what is still too large.
+        shrunk = self._space.shrink(whole, self._parameter_cap, keep=fixed)
+        self._draw = Draw(self._max_redraws, is_shrunk=shrunk != whole)
         return {name: shrunk[name] for name in candidate}
 
     def sample_independent(

@@ -20,7 +20,7 @@ import functools
 import itertools
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -242,39 +242,42 @@ class Space:
             n_classes=self.n_classes,
         )
 
-    def smallest(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """`values` with every searched width at its lower end."""
-        lowest = {name: self._lowest_width(name) for name in self._searched_widths()}
+    def smallest(self, values: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
+        """`values` with every searched width at its lower end, besides those to keep."""
+        lowest = {
+            name: self._lowest_width(name) for name in self._searched_widths() if name not in keep
+        }
         return {**values, **lowest}
 
     def smallest_count(self) -> int:
         """The parameter count of the smallest network in the space."""
         return min(self._smallest_count_of(topology) for topology in self._topologies())
 
-    def shrink(self, values: Mapping[str, Any], parameter_cap: int) -> dict[str, Any]:
+    def shrink(
+        self, values: Mapping[str, Any], parameter_cap: int, *, keep: Collection[str] = ()
+    ) -> dict[str, Any]:
         """`values` with the widths scaled down, all by one factor, to fit under the cap.
 
         The factor is the largest that fits, to within a thousandth, and no width leaves its
         range. Where a topology does not fit at all, the smallest of the space takes its place.
+        Where nothing fits beside what is to be kept, the result is the smallest there is.
 
-        Raises:
-            SpaceError: if nothing in the space fits.
+        Args:
+            keep: names whose values stay as they are.
         """
 
         def fits(candidate: Mapping[str, Any]) -> bool:
             return parameter_count(self.spec(candidate)) < parameter_cap
 
         values = dict(values)
-        if not fits(self.smallest(values)):
-            if "topology" in self.distributions:
-                values["topology"] = min(self._topologies(), key=self._smallest_count_of)
-            if not fits(self.smallest(values)):
-                self.check_fits(parameter_cap)
+        is_open = "topology" in self.distributions and "topology" not in keep
+        if is_open and not fits(self.smallest(values, keep=keep)):
+            values["topology"] = min(self._topologies(), key=self._smallest_count_of)
         for thousandths in range(1000, 0, -1):
-            scaled = self._scale_widths(values, thousandths / 1000)
+            scaled = self._scale_widths(values, thousandths / 1000, keep)
             if fits(scaled):
                 return scaled
-        return self.smallest(values)
+        return self.smallest(values, keep=keep)
 
     def check_fits(self, parameter_cap: int) -> None:
         """Raises SpaceError where even the smallest network has `parameter_cap` parameters."""
@@ -293,11 +296,7 @@ class Space:
             distribution = self.distributions.get(name)
             if distribution is None:
                 return f"{name} is not searched in this space"
-            try:
-                is_inside = distribution._contains(distribution.to_internal_repr(value))
-            except (ValueError, TypeError):
-                is_inside = False
-            if not is_inside:
+            if not _is_inside(distribution, value):
                 return f"{name} = {value!r} is outside its range in this space"
         return None
 
@@ -318,9 +317,13 @@ class Space:
         assert isinstance(distribution, CategoricalDistribution)
         return min(cast(tuple[int, ...], distribution.choices))
 
-    def _scale_widths(self, values: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    def _scale_widths(
+        self, values: Mapping[str, Any], factor: float, keep: Collection[str]
+    ) -> dict[str, Any]:
         scaled = dict(values)
         for name in self._searched_widths():
+            if name in keep:
+                continue
             target = max(round(values[name] * factor), self._lowest_width(name))
             distribution = self.distributions[name]
             if isinstance(distribution, CategoricalDistribution):
@@ -362,6 +365,18 @@ def _schedule(value: Mapping[str, Any]) -> Schedule:
             return Constant()
 
 
+def _is_inside(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value that was made by hand has the type and range of its distribution."""
+    match distribution:
+        case IntDistribution(low=low, high=high):
+            return type(value) is int and low <= value <= high
+        case FloatDistribution(low=low, high=high):
+            return type(value) in (int, float) and low <= value <= high
+        case CategoricalDistribution(choices=choices):
+            return any(value == choice and type(value) is type(choice) for choice in choices)
+    return False
+
+
 def _suggest(trial: TrialLike, name: str, distribution: BaseDistribution) -> Any:
     match distribution:
         case FloatDistribution(low=low, high=high, log=log):
@@ -387,7 +402,7 @@ def _read_file(name: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpaceError(f"{name}: the file must be TOML, but {error}.") from error
     base = table.pop("base", "standard")
-    if base not in _BUILT_IN:
+    if not isinstance(base, str) or base not in _BUILT_IN:
         raise SpaceError(f"{name}: base must be one of {', '.join(_BUILT_IN)}, but got {base!r}.")
     return {**tomllib.loads(_BUILT_IN[base]), **table}
 
@@ -406,7 +421,7 @@ def _distribution(space: str, key: str, value: Any) -> BaseDistribution | None:
             raise fail("a choice must have at least one value, but got [].")
         for choice in value:
             _check_value(kind, choice, fail)
-        if len({(type(choice), choice) for choice in value}) < len(value):
+        if len(set(value)) < len(value):
             raise fail(f"a choice must name each value once, but got {value!r}.")
         return CategoricalDistribution(value)
     _check_value(kind, value, fail)

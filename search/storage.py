@@ -96,22 +96,22 @@ def _parse(url: str) -> URL:
     try:
         parsed = sqlalchemy.make_url(url)
         parsed.get_dialect()
-    except ArgumentError as error:
-        raise StorageError(
-            "A storage must be a URL, as sqlite:///studies.db or "
-            "postgresql+psycopg://user@host/database, but got another text."
-        ) from error
-    except NoSuchModuleError as error:
+    except NoSuchModuleError as error:  # an ArgumentError, too
         raise StorageError(
             f"A storage must be a database that SQLAlchemy knows, but got {parsed.drivername!r}; "
             "use sqlite:///FILE or postgresql+psycopg://user@host/database."
+        ) from error
+    except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
+        raise StorageError(
+            "A storage must be a URL, as sqlite:///studies.db or "
+            "postgresql+psycopg://user@host/database, but got another text."
         ) from error
     try:
         parsed.get_dialect().import_dbapi()
     except ImportError as error:
         raise StorageError(
-            f"{parsed.drivername} needs a driver that is not installed ({error}); for PostgreSQL "
-            "install the extra: pip install '.[postgresql]', or uv sync --extra postgresql."
+            f"{parsed.drivername} needs a driver that is not installed ({error}); install it. For "
+            "PostgreSQL that is: pip install '.[postgresql]', or uv sync --extra postgresql."
         ) from error
     return parsed
 
@@ -125,12 +125,13 @@ def _connect_args(parsed: URL) -> dict[str, Any]:
 
 
 def _check_sqlite_file(parsed: URL, *, create: bool) -> None:
-    if parsed.database in (None, "", ":memory:"):
+    database = parsed.database or ""
+    if database in ("", ":memory:") or database.startswith("file:"):
         raise StorageError(
-            "A SQLite storage must be a file, so that nothing is lost, but got none; use "
+            f"A SQLite storage must be a file, so that nothing is lost, but got {database!r}; use "
             "sqlite:///studies.db."
         )
-    path = Path(parsed.database)
+    path = Path(database)
     if not path.exists():
         if not create:
             raise StorageError(
@@ -147,6 +148,11 @@ def _check_sqlite_file(parsed: URL, *, create: bool) -> None:
                 "another file with --storage sqlite:///FILE."
             )
         return
+    if create and not os.access(path, os.W_OK):
+        raise StorageError(
+            f"The database must be writable, but {path} is read-only; change its rights, or name "
+            "another file with --storage sqlite:///FILE."
+        )
     try:
         with path.open("rb") as file:
             head = file.read(len(_SQLITE_MAGIC))
@@ -186,10 +192,6 @@ def _check_schema(parsed: URL, *, create: bool) -> None:
                     f"The database must hold Optuna's tables, but {shown_url(str(parsed))} does "
                     "not; name another with --storage."
                 )
-            if create and parsed.get_backend_name() == "sqlite":
-                connection.rollback()
-                connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails where it is read-only
-                connection.rollback()
     except SQLAlchemyError as error:
         raise _cannot_open(parsed, error) from error
     finally:

@@ -65,14 +65,18 @@ def find_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.partition(":")[0] not in ("cpu", "cuda"):
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"A device must be auto, cpu or cuda, but got {name!r}.") from error
+    if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"A device must be auto, cpu or cuda, but got {name!r}.")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"The device {name} needs a GPU that PyTorch {torch.__version__} can use, but it finds "
-            "none; leave --device out to train on the CPU."
+            f"{torch.cuda.device_count()}; leave --device out to train on what there is."
         )
-    return torch.device(name)
+    return device
 
 
 class Training:
@@ -275,11 +279,15 @@ def _scheduler(
     """Stepped after each batch; a StepLR after each epoch."""
     match hyperparameters.schedule:
         case OneCycle() as cycle:
+            total_steps = max(cycle.total_epochs or 0, epochs) * steps_per_epoch
+            share = cycle.warmup_share
+            if share * total_steps == 1:  # PyTorch divides by the length of the warm-up, less 1
+                share *= 1 - 1e-6
             return lr_scheduler.OneCycleLR(
                 optimizer,
                 max_lr=hyperparameters.learning_rate,
-                total_steps=(cycle.total_epochs or epochs) * steps_per_epoch,
-                pct_start=cycle.warmup_share,
+                total_steps=total_steps,
+                pct_start=share,
                 div_factor=cycle.div_factor,
                 final_div_factor=cycle.final_div_factor,
                 cycle_momentum=cycle.cycle_momentum,

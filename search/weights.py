@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.convnet import ConvNet
 from models.size import parameter_count
 from search.data import Normalization
 from search.exceptions import CardError
+from search.files import write_tensors, write_text
 from search.hyperparameters import Hyperparameters
 
 CARD_NAME = "card.json"
@@ -30,17 +30,12 @@ def weights_name(seed: int) -> str:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Writes the weights and running statistics of `network`; never half a file."""
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    write_tensors(network.state_dict(), path)
 
 
 def save_card(card: dict[str, Any], folder: Path) -> None:
     """Writes `card.json` into `folder`; never half a file."""
-    temporary = folder / f".{CARD_NAME}.{os.getpid()}"
-    temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / CARD_NAME)
+    write_text(json.dumps(card, indent=2) + "\n", folder / CARD_NAME)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-import joblib
 import torch
 
 from search.data import DatasetFiles, Examples
@@ -118,6 +117,8 @@ class _Worker:
 
 def default_worker_count() -> int:
     """One worker for each core that this process may use, cgroup quotas included."""
+    import joblib  # slow to import, and no worker needs it
+
     return int(joblib.cpu_count())
 
 

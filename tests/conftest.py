@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +17,14 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.storages import RDBStorage
 from optuna.study import Study
 
 TIMEOUT_SECONDS = 180
+
+torch.set_num_threads(1)  # tests run side by side; their threads would fight
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Command:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
         # Commands find no data set of the machine's unless a test names it.
         self.environment = {
             key: value for key, value in os.environ.items() if not key.startswith("SEARCH_")
@@ -58,7 +65,7 @@ class Command:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """The command in the background, at the head of its own process group."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.words(*arguments),
             cwd=self.folder,
             env=self.environment,
@@ -68,6 +75,15 @@ class Command:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def stop(self) -> None:
+        """Ends what a failed test left running."""
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     @staticmethod
     def words(*arguments: str) -> list[str]:
@@ -83,8 +99,10 @@ class Command:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path)
+def command(tmp_path: Path) -> Iterator[Command]:
+    command = Command(tmp_path)
+    yield command
+    command.stop()
 
 
 DIGITS_RUN = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--pruner", "none")
@@ -100,10 +118,10 @@ def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def finished(finished_folder: Path, tmp_path: Path) -> Command:
+def finished(finished_folder: Path, command: Command) -> Command:
     """A copy of that folder, to do with as a test likes."""
-    shutil.copytree(finished_folder, tmp_path, dirs_exist_ok=True)
-    return Command(tmp_path)
+    shutil.copytree(finished_folder, command.folder, dirs_exist_ok=True)
+    return command
 
 
 @pytest.fixture

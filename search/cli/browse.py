@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName
+from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName, not_negative
 from search.cli.output import duration, make_console, percent, thousands
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def best(
 
 
 def show(
-    number: Annotated[int, typer.Argument(min=0, metavar="N", help="Number of the trial.")],
+    number: Annotated[
+        int, typer.Argument(parser=not_negative, metavar="N", help="Number of the trial.")
+    ],
     study: StudyName = None,
     storage: Storage = DEFAULT_STORAGE,
     as_json: AsJson = False,

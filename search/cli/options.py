@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,32 @@ from search.exceptions import InputError
 
 # search.storage.DEFAULT_URL, which `--help` is too quick to import.
 DEFAULT_STORAGE = "sqlite:///studies.db"
+
+
+def _whole_number(text: str | int, *, low: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or value < low:
+        raise typer.BadParameter(f"it must be a whole number from {low} up, but got {text!r}.")
+    return value
+
+
+def positive(text: str | int) -> int:
+    """A whole number from 1 up, from an option's text (or its default)."""
+    return _whole_number(text, low=1)
+
+
+def count_option(help: str) -> Any:
+    """An option that takes a whole number from 1 up."""
+    return typer.Option(parser=positive, metavar="N", help=help)
+
+
+def not_negative(text: str | int) -> int:
+    """A whole number from 0 up, from an option's text (or its default)."""
+    return _whole_number(text, low=0)
+
 
 Storage = Annotated[
     str, typer.Option(envvar="SEARCH_STORAGE", help="URL of the database that keeps the trials.")
@@ -26,9 +52,12 @@ StudyName = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Training processes, one thread each.  [default: one per core]"),
+    count_option("Training processes, one thread each.  [default: one per core]"),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="How many times to train, each a seed of its own.")]
+Seeds = Annotated[
+    int,
+    count_option("How many times to train, each a seed of its own."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")

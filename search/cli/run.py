@@ -17,6 +17,8 @@ from search.cli.options import (
     Device,
     Storage,
     Workers,
+    count_option,
+    not_negative,
     parse_duration,
 )
 from search.cli.output import make_console
@@ -32,11 +34,13 @@ _INTERRUPTED = 130
 
 def run(
     budget: Annotated[
-        int, typer.Option(min=1, help="A network must have fewer trainable parameters than this.")
+        int,
+        count_option("A network must have fewer trainable parameters than this."),
     ],
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs that each network is trained.")],
+    epochs: Annotated[int, count_option("Epochs that each network is trained.")],
     trials: Annotated[
-        int, typer.Option(min=1, help="Trained trials that the study shall have in total.")
+        int,
+        count_option("Trained trials that the study shall have in total."),
     ] = 50,
     timeout: Annotated[
         str | None, typer.Option(help="Stop after this time, as 30m, 2h or 1h30m.")
@@ -51,7 +55,12 @@ def run(
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="From which all random numbers follow.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            parser=not_negative, metavar="N", help="From which all random numbers follow."
+        ),
+    ] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, random, qmc, gp or cmaes.")] = "tpe",
     pruner: Annotated[
         str, typer.Option(help="halving, median, percentile, hyperband or none.")

@@ -15,6 +15,8 @@ from search.cli.options import (
     Storage,
     StudyName,
     Workers,
+    count_option,
+    not_negative,
 )
 from search.cli.output import duration, make_console, percent
 
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 def retrain(
     study: StudyName = None,
     trial: Annotated[
-        int | None, typer.Option(min=0, help="Number of the trial.  [default: the best]")
+        int | None,
+        typer.Option(
+            parser=not_negative, metavar="N", help="Number of the trial.  [default: the best]"
+        ),
     ] = None,
     seeds: Seeds = 3,
     out: Annotated[
@@ -100,7 +105,8 @@ def baseline(
         typer.Option("--own-momentum", help="For OneCycle: keep the momentum that is written."),
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs.  [default: the author's]")
+        int | None,
+        count_option("Epochs.  [default: the author's]"),
     ] = None,
     dataset: Annotated[str, typer.Option(help="mnist, fashion-mnist, kmnist or digits.")] = "mnist",
     data_dir: DataDir = None,
