@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,37 +14,12 @@ from optuna.trial import FrozenTrial
 
 from models.size import parameter_count
 from search.data import DatasetInfo
-from search.exceptions import InputError
 from search.hyperparameters import Hyperparameters
 from search.repeats import Repeat, Spread, train_repeats
 from search.study import DISTRIBUTION, StudySettings, check_same_data, rebuild
 from search.training import EpochResult
 from search.weights import CARD_VERSION, save_card
 from search.workers import WorkerPool
-
-
-def default_folder(study_name: str, number: int) -> Path:
-    """Where the weights of a trial go unless a user says otherwise; always below `runs`."""
-    safe_name = re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name).strip(".") or "study"
-    return Path("runs") / safe_name / f"trial-{number}"
-
-
-def make_folder(folder: Path) -> None:
-    """Makes an output folder, and sees that files can be written there.
-
-    Raises:
-        InputError: if they cannot.
-    """
-    probe = folder / ".probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"The output folder must be writable, but {folder} is not ({error.strerror}); name "
-            "another with --out."
-        ) from error
 
 
 def retrain(
@@ -118,6 +92,7 @@ def _card(
             {
                 "seed": repeat.seed,
                 "last_three_mean": repeat.last_three_mean,
+                "last_accuracy": repeat.epochs[-1].accuracy,
                 "best_epoch": repeat.best.epoch,
                 "best_accuracy": repeat.best.accuracy,
                 "seconds": round(repeat.seconds, 3),

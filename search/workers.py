@@ -1,6 +1,6 @@
 """A pool of training processes: jobs in, epoch results out. Knows no Optuna.
 
-Each worker is a process of its own with one thread, spawned once and used for many jobs. It maps
+Each worker is a process of its own with one thread, made once and used for many jobs. It maps
 the data set's file, so that all workers share one copy. A worker that dies is replaced; its job
 comes back as `JobFailed`. A worker whose pool is gone ends by itself.
 """
@@ -8,7 +8,6 @@ comes back as `JobFailed`. A worker whose pool is gone ends by itself.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import signal
 import time
 import traceback
@@ -26,6 +25,7 @@ import torch
 from search.data import DatasetFiles, Examples
 from search.exceptions import SearchError, TrainingError
 from search.hyperparameters import Hyperparameters
+from search.processes import worker_context
 from search.training import EpochResult, train
 from search.weights import save_weights
 
@@ -129,7 +129,7 @@ class WorkerPool:
     """
 
     def __init__(self, n_workers: int, files: DatasetFiles) -> None:
-        self._context = multiprocessing.get_context("spawn")
+        self._context = worker_context()
         self._files = files
         self._n_startup_deaths = 0
         self._pending: deque[Event] = deque()
@@ -284,8 +284,8 @@ def _death(exit_code: int | None) -> str:
 
 
 def _worker_main(connection: Connection, files: DatasetFiles, index: int) -> None:
-    # The terminal sends Ctrl-C to all of its processes; only the pool decides what follows.
-    for name in ("SIGINT", "SIGHUP"):
+    # A terminal or a cluster sends these to all processes; only the pool decides what follows.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -21,6 +21,8 @@ import torch
 from optuna.storages import RDBStorage
 from optuna.study import Study
 
+from search.cli import main
+
 TIMEOUT_SECONDS = 180
 
 torch.set_num_threads(1)  # tests run side by side; their threads would fight
@@ -109,12 +111,22 @@ DIGITS_RUN = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3",
 
 
 @pytest.fixture(scope="session")
-def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `search run` has trained four networks on the digits."""
+def finished_search(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which `search run` trained four networks on the digits, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     done = Command(folder)(*DIGITS_RUN, "--trials", "4", "--workers", "2", "--seed", "1")
     assert done.code == 0, done.err
-    return folder
+    return folder, done.out
+
+
+@pytest.fixture(scope="session")
+def finished_folder(finished_search: tuple[Path, str]) -> Path:
+    return finished_search[0]
+
+
+@pytest.fixture(scope="session")
+def finished_output(finished_search: tuple[Path, str]) -> str:
+    return finished_search[1]
 
 
 @pytest.fixture
@@ -130,6 +142,15 @@ def storage(tmp_path: Path) -> Iterator[RDBStorage]:
     storage = RDBStorage(f"sqlite:///{tmp_path / 'own.db'}")
     yield storage
     storage.engine.dispose()
+
+
+def run_here(*arguments: str) -> int:
+    """The command in this process, for those that start no others; returns its exit code."""
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    code = left.value.code
+    assert isinstance(code, int)
+    return code
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:

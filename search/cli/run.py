@@ -22,6 +22,7 @@ from search.cli.options import (
     parse_duration,
 )
 from search.cli.output import make_console
+from search.processes import start_server
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,6 +75,7 @@ def run(
 
     timeout_seconds = None if timeout is None else parse_duration(timeout)
     console = make_console()
+    start_server()
     with console.status("Loading"):
         import optuna
 

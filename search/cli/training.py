@@ -19,6 +19,7 @@ from search.cli.options import (
     not_negative,
 )
 from search.cli.output import duration, make_console, percent
+from search.processes import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,26 +53,28 @@ def retrain(
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
 
-    from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
-    from search.repeats import Spread
-    from search.retrain import default_folder, make_folder
-    from search.retrain import retrain as retrain_trial
+    from search.folders import default_folder, make_folder
     from search.storage import opened_storage
     from search.study import StudySettings, check_same_data, open_trial, rebuild, select_study
-    from search.training import find_device
-    from search.workers import WorkerPool, default_worker_count
 
     console = make_console()
-    device = str(find_device(device))
     with opened_storage(storage) as opened:
         chosen = select_study(opened, study)
         frozen = open_trial(chosen, trial)
         settings = StudySettings.from_study(chosen)
+        hyperparameters = rebuild(chosen, frozen)
+        folder = make_folder(out or default_folder(chosen.study_name, frozen.number))
+        start_server()
+
+        from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+        from search.repeats import Spread
+        from search.retrain import retrain as retrain_trial
+        from search.training import find_device
+        from search.workers import WorkerPool, default_worker_count
+
+        device = str(find_device(device))
         dataset = load_dataset(check_dataset_name(settings.dataset), data_dir or default_data_dir())
         check_same_data(chosen, dataset.info)
-        hyperparameters = rebuild(chosen, frozen)
-        folder = out or default_folder(chosen.study_name, frozen.number)
-        make_folder(folder)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
         console.print(
             f"Training on {dataset.info.n_development:,} images, testing on "
@@ -128,6 +131,7 @@ def baseline(
     if own_momentum:
         found = found.with_own_momentum()
 
+    start_server()
     from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
     from search.repeats import train_repeats
     from search.training import find_device

@@ -1,0 +1,32 @@
+"""How worker processes come into being: forked from a server that has imported PyTorch once.
+
+Importing PyTorch takes a process seconds. So one server process imports it while the search loads
+its data, and each worker is forked from it in milliseconds, sharing its memory. The server has no
+threads and never touches a GPU, which makes forking safe. Where there is no fork (Windows), each
+worker imports for itself. Imports nothing slow.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.context import ForkServerContext, SpawnContext
+
+# An optimiser imports torch._dynamo when it is made, which takes longer than torch itself.
+_PRELOADED = ["search.workers", "torch._dynamo"]
+
+
+def worker_context() -> ForkServerContext | SpawnContext:
+    """The multiprocessing context from which workers are made."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def start_server() -> None:
+    """Starts the server before the first worker is needed, so that it imports meanwhile."""
+    if worker_context().get_start_method() == "forkserver":
+        from multiprocessing.forkserver import ensure_running
+
+        ensure_running()
