@@ -1,0 +1,15 @@
+"""The compiled part of the package, which installs without it where there is no C++ compiler."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "models._native",
+            ["models/native.cpp"],
+            language="c++",
+            extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-Wall", "-Wextra"],
+            optional=True,
+        )
+    ]
+)
