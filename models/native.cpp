@@ -83,8 +83,10 @@ struct Stage {
     int group = 1;                // rows of raw that the backward pass takes at once
     size_t weight = kNone, bias = kNone, gamma = kNone, beta = kNone;  // in the flat parameters
     size_t running_mean = kNone, running_var = kNone;                  // in the flat statistics
-    float *raw = nullptr;       // [blocks][height][width][channels][lanes]
-    float *gradient = nullptr;  // [blocks][out_height][out_width][channels][lanes], of the activation
+    // Per block [height][width][channels][lanes], and of the activation the same with out_height and
+    // out_width. The gradient shares the memory of the next convolution's raw: see plan_raw.
+    float *raw = nullptr, *gradient = nullptr;
+    size_t raw_stride = 0, gradient_stride = 0;  // from block to block
     // One value a channel. The activation is relu(scale * raw + shift), and the gradient of raw is
     // scale * dz - (slope * (raw - mean) + level), where dz is that of the BatchNorm's output.
     float *scale = nullptr, *shift = nullptr, *mean = nullptr, *slope = nullptr, *level = nullptr;
@@ -319,17 +321,43 @@ int group_rows(const Stage &stage, int lanes) {
     return stage.pool ? (rows + 1) / 2 * 2 : rows;
 }
 
+// Row for row, the backward pass uses up raw and makes the gradient of the activation before. So that
+// gradient takes raw's place, and raw starts just far enough in for it never to be overtaken.
+void plan_raw(Network &network, Stage &stage, size_t blocks) {
+    const size_t lanes = network.lanes;
+    if (&stage == &network.stages.front()) {
+        stage.raw_stride = stage.raw_size() * lanes;
+        return;
+    }
+    Stage &before = *(&stage - 1);
+    const size_t in_row = size_t(stage.in_width) * stage.in_channels;
+    const size_t row = size_t(stage.width) * stage.channels;
+    size_t start = 0;
+    if (before.needs_gradient && !stage.convolves()) {
+        start = before.out_size();
+    } else if (before.needs_gradient) {
+        for (int used = stage.group; used < stage.height; used += stage.group) {
+            const size_t made = size_t(used - stage.padding) * in_row;
+            start = most(start, made > used * row ? made - used * row : 0);
+        }
+    }
+    const size_t gradient_size = before.needs_gradient ? before.out_size() : 0;
+    stage.raw_stride = most(start + stage.raw_size(), gradient_size) * lanes;
+    float *memory = network.allocate<float>(blocks * stage.raw_stride);
+    stage.raw = memory + start * lanes;
+    if (before.needs_gradient) {
+        before.gradient = memory;
+        before.gradient_stride = stage.raw_stride;
+    }
+}
+
 void plan_buffers(Network &network) {
     const size_t lanes = network.lanes, blocks = blocks_of(network.max_batch, network.lanes);
     size_t activation_ring = 0, gradient_ring = 0;
     for (Stage &stage : network.stages) {
         const size_t c = stage.channels;
-        const bool input = &stage == &network.stages.front();
-        if (!input) stage.raw = network.allocate<float>(blocks * stage.raw_size() * lanes);
-        if (stage.needs_gradient) {
-            stage.gradient = network.allocate<float>(blocks * stage.out_size() * lanes);
-        }
         stage.group = group_rows(stage, network.lanes);
+        plan_raw(network, stage, blocks);
         activation_ring = most(activation_ring, stage.activation_ring_row() * stage.slots() * lanes);
         activation_ring = most(activation_ring, stage.out_width * c * lanes);  // the head's row
         gradient_ring = most(gradient_ring, stage.gradient_ring_row() * stage.slots() * lanes);
@@ -344,6 +372,9 @@ void plan_buffers(Network &network) {
         stage.packed_flipped = network.allocate<float>(stage.weights());
         stage.weight_sums = network.allocate<float>(stage.weights() * lanes);
     }
+    Stage &last = network.stages.back();
+    last.gradient_stride = last.out_size() * lanes;
+    last.gradient = network.allocate<float>(blocks * last.gradient_stride);
     network.activation_ring = network.allocate<float>(activation_ring);
     network.gradient_ring = network.allocate<float>(gradient_ring);
     Head &head = network.head;
@@ -532,11 +563,11 @@ NATIVE_INLINE M greater(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 NATIVE_INLINE M at_least(U a, uint32_t b) {
     return _mm512_cmpge_epu32_mask((__m512i)a, _mm512_set1_epi32(int(b)));
 }
-NATIVE_INLINE M both(M a, M b) { return M(a & b); }
 NATIVE_INLINE M either(M a, M b) { return M(a | b); }
 NATIVE_INLINE M but_not(M a, M b) { return M(a & ~b); }
 NATIVE_INLINE M first_lanes(int n) { return M(n >= L ? 0xffff : (1 << n) - 1); }
 NATIVE_INLINE V keep(M m, V v) { return _mm512_maskz_mov_ps(m, v); }
+NATIVE_INLINE V choose(M m, V a, V b) { return _mm512_mask_blend_ps(m, b, a); }
 NATIVE_INLINE S truncate(V v) { return (S)_mm512_cvttps_epi32(v); }
 NATIVE_INLINE V to_float(S s) { return _mm512_cvtepi32_ps((__m512i)s); }
 NATIVE_INLINE U words(const uint8_t *base, S offset) {
@@ -559,7 +590,6 @@ NATIVE_INLINE M at_least(U a, uint32_t b) {
     const __m256i limit = _mm256_set1_epi32(int(b));
     return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_max_epu32((__m256i)a, limit), (__m256i)a));
 }
-NATIVE_INLINE M both(M a, M b) { return _mm256_and_ps(a, b); }
 NATIVE_INLINE M either(M a, M b) { return _mm256_or_ps(a, b); }
 NATIVE_INLINE M but_not(M a, M b) { return _mm256_andnot_ps(b, a); }
 NATIVE_INLINE M first_lanes(int n) {
@@ -567,6 +597,7 @@ NATIVE_INLINE M first_lanes(int n) {
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
 }
 NATIVE_INLINE V keep(M m, V v) { return _mm256_and_ps(m, v); }
+NATIVE_INLINE V choose(M m, V a, V b) { return _mm256_blendv_ps(b, a, m); }
 NATIVE_INLINE S truncate(V v) { return (S)_mm256_cvttps_epi32(v); }
 NATIVE_INLINE V to_float(S s) { return _mm256_cvtepi32_ps((__m256i)s); }
 NATIVE_INLINE U words(const uint8_t *base, S offset) {
@@ -581,13 +612,12 @@ NATIVE_INLINE V load(const float *p) { return *(const V *)p; }
 NATIVE_INLINE void store(float *p, V v) { *(V *)p = v; }
 NATIVE_INLINE V all(float x) { return V{x, x, x, x}; }
 NATIVE_INLINE V fma(V a, V b, V c) { return a * b + c; }
-NATIVE_INLINE V select(M m, V a, V b) { return (V)((m & (S)a) | (~m & (S)b)); }
-NATIVE_INLINE V maximum(V a, V b) { return select(a > b, a, b); }  // b where one is not a number
-NATIVE_INLINE V minimum(V a, V b) { return select(a < b, a, b); }
+NATIVE_INLINE V choose(M m, V a, V b) { return (V)((m & (S)a) | (~m & (S)b)); }
+NATIVE_INLINE V maximum(V a, V b) { return choose(a > b, a, b); }  // b where one is not a number
+NATIVE_INLINE V minimum(V a, V b) { return choose(a < b, a, b); }
 NATIVE_INLINE M equal(V a, V b) { return a == b; }
 NATIVE_INLINE M greater(V a, V b) { return a > b; }
 NATIVE_INLINE M at_least(U a, uint32_t b) { return a >= b; }
-NATIVE_INLINE M both(M a, M b) { return a & b; }
 NATIVE_INLINE M either(M a, M b) { return a | b; }
 NATIVE_INLINE M but_not(M a, M b) { return a & ~b; }
 NATIVE_INLINE M first_lanes(int n) { return S{0, 1, 2, 3} < n; }
@@ -638,7 +668,7 @@ static View view_of(const Stage &stage, const float *raw, const Sample &sample, 
     View view;
     view.stage = &stage;
     view.raw = raw;
-    view.gradient = stage.gradient ? stage.gradient + block * stage.out_size() * L : nullptr;
+    view.gradient = stage.gradient ? stage.gradient + block * stage.gradient_stride : nullptr;
     view.lanes = first_lanes(sample.n - block * L);
     view.training = training;
     fill_keys(view.before, stage.before, sample.seed, block * L);
@@ -655,172 +685,290 @@ NATIVE_INLINE V dropout_factor(const Dropout &dropout, const uint32_t *keys, uin
     return keep(at_least(x >> 8, uint32_t(dropout.threshold)), all(dropout.scale));
 }
 
-// The activation of one element before pooling and dropout.
-template <bool kNorm>
-NATIVE_INLINE V activate(V raw, V scale, V shift) {
-    return kNorm ? maximum(all(0), fma(raw, scale, shift)) : raw;
+// Calls work.part<n>(c) for channels [c, c + n) until all are done, with n = kMost as far as it goes:
+// neighbouring channels are neighbours in memory, and their coefficients stay in registers.
+template <int kMost, typename Work>
+NATIVE_INLINE void for_channels(Work &work, int channels, int c = 0) {
+    for (; c + kMost <= channels; c += kMost) work.template part<kMost>(c);
+    if constexpr (kMost > 1) for_channels<kMost / 2>(work, channels, c);
 }
+
+constexpr int most_channels(bool pool, bool drop) { return drop ? 1 : pool ? 2 : 4; }
+
+// The output of BatchNorm (or raw itself), and the maximum over a window of it, where ReLU clips at
+// `floor`. ReLU is left to the maximum where no dropout comes between.
+template <bool kNorm>
+NATIVE_INLINE V normalise(V raw, V scale, V shift) {
+    return kNorm ? fma(raw, scale, shift) : raw;
+}
+
+template <bool kNorm>
+NATIVE_INLINE V rectify(V value) {
+    return kNorm ? maximum(all(0), value) : value;
+}
+
+NATIVE_INLINE V maximum_of(const V *corner) {
+    return maximum(maximum(corner[0], corner[1]), maximum(corner[2], corner[3]));
+}
+
+// One 2×2 window of one channel, as the pooling sees it. The maximum and where it was come from
+// here alone, in both directions.
+template <bool kNorm, bool kDrop>
+struct Window {
+    V raw[4], corner[4], factor[4], top;
+
+    NATIVE_INLINE_MEMBER Window(const View &view, const float *p, size_t right, size_t down, V scale,
+                                V shift, uint32_t element) {
+        const Stage &s = *view.stage;
+        const size_t offset[4] = {0, right, down, down + right};
+        for (int k = 0; k < 4; ++k) {
+            raw[k] = load(p + offset[k]);
+            corner[k] = normalise<kNorm>(raw[k], scale, shift);
+            if constexpr (kDrop) {
+                factor[k] = all(1);
+                if (s.before.threshold) {
+                    const uint32_t at = element + uint32_t(offset[k] / L);
+                    factor[k] = dropout_factor(s.before, view.before, at);
+                    corner[k] = rectify<kNorm>(corner[k]) * factor[k];
+                }
+            }
+        }
+        top = rectify<kNorm>(maximum_of(corner));
+    }
+};
 
 // Row `y` of the activation, (out_width, channels) vectors, to `out`.
 template <bool kNorm, bool kPool, bool kDrop>
-static void activation_row(const View &view, int y, float *out) {
-    const Stage &s = *view.stage;
-    const int channels = s.channels;
-    const size_t down = size_t(s.width) * channels * L, right = size_t(channels) * L;
-    const uint32_t row = uint32_t(kPool ? 2 * y : y) * s.width;
-    const float *raw = view.raw + row * right;
-    for (int c = 0; c < channels; ++c) {
-        const V scale = kNorm ? all(s.scale[c]) : V{}, shift = kNorm ? all(s.shift[c]) : V{};
+struct ActivationRow {
+    const View &view;
+    int y;
+    float *out;
+
+    template <int kChannels>
+    NATIVE_INLINE_MEMBER void part(int c) {
+        const Stage &s = *view.stage;
+        const size_t right = size_t(s.channels) * L, down = s.width * right;
+        const uint32_t row = uint32_t(kPool ? 2 * y : y) * s.width * s.channels;
+        const float *raw = view.raw + size_t(row) * L;
+        V scale[kChannels], shift[kChannels];
+        for (int k = 0; k < kChannels; ++k) {
+            scale[k] = kNorm ? all(s.scale[c + k]) : V{};
+            shift[k] = kNorm ? all(s.shift[c + k]) : V{};
+        }
         for (int x = 0; x < s.out_width; ++x) {
-            V value{};
-            if constexpr (kPool) {
-                const float *p = raw + (2 * size_t(x) * channels + c) * L;
-                V corner[4] = {activate<kNorm>(load(p), scale, shift),
-                               activate<kNorm>(load(p + right), scale, shift),
-                               activate<kNorm>(load(p + down), scale, shift),
-                               activate<kNorm>(load(p + down + right), scale, shift)};
-                if (kDrop && s.before.threshold) {
-                    for (int k = 0; k < 4; ++k) {
-                        const uint32_t pixel = row + (k / 2) * s.width + 2 * x + k % 2;
-                        corner[k] *= dropout_factor(s.before, view.before, pixel * channels + c);
+            for (int k = 0; k < kChannels; ++k) {
+                const uint32_t element = uint32_t(kPool ? 2 * x : x) * s.channels + c + k;
+                const float *p = raw + size_t(element) * L;
+                V value;
+                if constexpr (kPool) {
+                    value = Window<kNorm, kDrop>(view, p, right, down, scale[k], shift[k],
+                                                 row + element).top;
+                } else {
+                    value = rectify<kNorm>(normalise<kNorm>(load(p), scale[k], shift[k]));
+                    if (kDrop && s.before.threshold) {
+                        value *= dropout_factor(s.before, view.before, row + element);
                     }
                 }
-                value = maximum(maximum(corner[0], corner[1]), maximum(corner[2], corner[3]));
-            } else {
-                value = activate<kNorm>(load(raw + (size_t(x) * channels + c) * L), scale, shift);
-                if (kDrop && s.before.threshold) {
-                    value *= dropout_factor(s.before, view.before, (row + x) * channels + c);
+                const uint32_t place = uint32_t(x) * s.channels + c + k;
+                if (kDrop && s.after.threshold) {
+                    const uint32_t out_row = uint32_t(y) * s.out_width * s.channels;
+                    value *= dropout_factor(s.after, view.after, out_row + place);
                 }
+                store(out + size_t(place) * L, keep(view.lanes, value));
             }
-            if (kDrop && s.after.threshold) {
-                const uint32_t pixel = uint32_t(y) * s.out_width + x;
-                value *= dropout_factor(s.after, view.after, pixel * channels + c);
-            }
-            store(out + (size_t(x) * channels + c) * L, keep(view.lanes, value));
         }
     }
+};
+
+// dz is the gradient of the BatchNorm's output (of raw, in a stage without one): the gradient of the
+// activation through dropout, to the pixel that was the maximum, where ReLU let it pass.
+
+template <bool kNorm, bool kDrop>
+NATIVE_INLINE V plain_dz(const View &view, V raw, V gradient, V scale, V shift, uint32_t element) {
+    if (kDrop) gradient *= dropout_factor(view.stage->before, view.before, element);
+    if (!kNorm) return gradient;
+    return keep(greater(normalise<kNorm>(raw, scale, shift), all(0)), gradient);
 }
 
-// The gradient of the BatchNorm's output (of raw, in a stage without one): that of the activation
-// through dropout, to the pixel that was the maximum, where ReLU let it pass. `at` visits each
-// element of raw rows `y` .. as visit(c, offset into raw, dz); with a pool y is even and rows y and
-// y + 1 are visited, as far as they exist.
-template <bool kNorm, bool kPool, bool kDrop, typename Visitor>
-NATIVE_INLINE void visit_dz(const View &view, int y, int c, Visitor &visitor) {
-    const Stage &s = *view.stage;
-    const int channels = s.channels;
-    const size_t down = size_t(s.width) * channels * L, right = size_t(channels) * L;
-    const V scale = kNorm ? all(s.scale[c]) : V{}, shift = kNorm ? all(s.shift[c]) : V{};
-    const uint32_t row = uint32_t(y) * s.width;
-    const float *raw = view.raw + row * right + size_t(c) * L;
-    if constexpr (!kPool) {
-        const float *gradient = view.gradient + row * right + size_t(c) * L;
+// What of a window's gradient comes through to the maximum.
+template <bool kNorm, bool kDrop>
+NATIVE_INLINE V window_gradient(const View &view, const Window<kNorm, kDrop> &window, V gradient,
+                                uint32_t out_element) {
+    if (kDrop && view.stage->after.threshold) {
+        gradient *= dropout_factor(view.stage->after, view.after, out_element);
+    }
+    return kNorm ? keep(greater(window.top, all(0)), gradient) : gradient;
+}
+
+// The gradient of raw row `y` to rows[0]; with a pool y is even, and row y + 1, where there is one,
+// goes to rows[1].
+template <bool kNorm, bool kPool, bool kDrop>
+struct RawGradientRows {
+    const View &view;
+    int y;
+    float *const *rows;
+
+    template <int kChannels>
+    struct Coefficients {
+        V scale[kChannels], shift[kChannels], mean[kChannels], slope[kChannels], level[kChannels];
+
+        NATIVE_INLINE_MEMBER Coefficients(const Stage &s, int c) {
+            for (int k = 0; k < kChannels; ++k) {
+                scale[k] = kNorm ? all(s.scale[c + k]) : V{};
+                shift[k] = kNorm ? all(s.shift[c + k]) : V{};
+                mean[k] = kNorm ? all(s.mean[c + k]) : V{};
+                slope[k] = kNorm ? all(s.slope[c + k]) : V{};
+                level[k] = kNorm ? all(s.level[c + k]) : V{};
+            }
+        }
+        NATIVE_INLINE_MEMBER V of_raw(int k, V raw, V dz) const {
+            if (!kNorm) return dz;
+            return fma(scale[k], dz, -fma(slope[k], raw - mean[k], level[k]));
+        }
+    };
+
+    template <int kChannels>
+    NATIVE_INLINE_MEMBER void part(int c) {
+        const Coefficients<kChannels> of(*view.stage, c);
+        if constexpr (kPool) {
+            windows<kChannels>(c, of);
+            outside_windows<kChannels>(c, of);
+        } else {
+            plain<kChannels>(c, of);
+        }
+    }
+
+    template <int kChannels>
+    NATIVE_INLINE_MEMBER void plain(int c, const Coefficients<kChannels> &of) {
+        const Stage &s = *view.stage;
+        const uint32_t row = uint32_t(y) * s.width * s.channels;
         for (int x = 0; x < s.width; ++x) {
-            V g = load(gradient + x * right);
-            const V value = load(raw + x * right);
-            if (kDrop) {  // there is only one without a pool between
-                g *= dropout_factor(s.before, view.before, (row + x) * channels + c);
+            for (int k = 0; k < kChannels; ++k) {
+                const uint32_t place = uint32_t(x) * s.channels + c + k, element = row + place;
+                const V raw = load(view.raw + size_t(element) * L);
+                const V dz =
+                    plain_dz<kNorm, kDrop>(view, raw, load(view.gradient + size_t(element) * L),
+                                           of.scale[k], of.shift[k], element);
+                store(rows[0] + size_t(place) * L, keep(view.lanes, of.of_raw(k, raw, dz)));
             }
-            if (kNorm) g = keep(greater(fma(value, scale, shift), all(0)), g);
-            visitor.visit(0, x, value, g);
         }
-    } else {
-        const bool whole = y / 2 < s.out_height;
-        const float *gradient = view.gradient + (size_t(y / 2) * s.out_width * channels + c) * L;
-        for (int x = 0; whole && x < s.out_width; ++x) {
-            const float *p = raw + 2 * x * right;
-            const V value[4] = {load(p), load(p + right), load(p + down), load(p + down + right)};
-            V g = load(gradient + x * right), factor[4], corner[4];
-            for (int k = 0; k < 4; ++k) {
-                corner[k] = activate<kNorm>(value[k], scale, shift);
-                factor[k] = all(1);
-                if (kDrop && s.before.threshold) {
-                    const uint32_t pixel = row + (k / 2) * s.width + 2 * x + k % 2;
-                    factor[k] = dropout_factor(s.before, view.before, pixel * channels + c);
-                    corner[k] *= factor[k];
+    }
+
+    template <int kChannels>
+    NATIVE_INLINE_MEMBER void windows(int c, const Coefficients<kChannels> &of) {
+        const Stage &s = *view.stage;
+        const size_t right = size_t(s.channels) * L, down = s.width * right;
+        const uint32_t row = uint32_t(y) * s.width * s.channels;
+        const uint32_t out_row = uint32_t(y / 2) * s.out_width * s.channels;
+        for (int x = 0; y / 2 < s.out_height && x < s.out_width; ++x) {
+            for (int k = 0; k < kChannels; ++k) {
+                const uint32_t place = uint32_t(2 * x) * s.channels + c + k;
+                const uint32_t out_element = out_row + uint32_t(x) * s.channels + c + k;
+                const Window<kNorm, kDrop> window(view, view.raw + size_t(row + place) * L, right,
+                                                  down, of.scale[k], of.shift[k], row + place);
+                const V gradient = window_gradient(
+                    view, window, load(view.gradient + size_t(out_element) * L), out_element);
+                M taken = first_lanes(0);
+                for (int corner = 0; corner < 4; ++corner) {
+                    const M here = but_not(equal(window.corner[corner], window.top), taken);
+                    taken = either(taken, here);
+                    V dz = keep(here, gradient);
+                    if constexpr (kDrop) dz *= window.factor[corner];
+                    store(rows[corner / 2] + size_t(place) * L + corner % 2 * right,
+                          keep(view.lanes, of.of_raw(k, window.raw[corner], dz)));
                 }
             }
-            if (kDrop && s.after.threshold) {
-                const uint32_t pixel = uint32_t(y / 2) * s.out_width + x;
-                g *= dropout_factor(s.after, view.after, pixel * channels + c);
-            }
-            const V top = maximum(maximum(corner[0], corner[1]), maximum(corner[2], corner[3]));
-            if (kNorm) g = keep(greater(top, all(0)), g);
-            M taken = first_lanes(0);
-            for (int k = 0; k < 4; ++k) {
-                const M here = but_not(equal(corner[k], top), taken);
-                taken = either(taken, here);
-                const V dz = kDrop ? keep(here, g) * factor[k] : keep(here, g);
-                visitor.visit(k / 2, 2 * x + k % 2, value[k], dz);
-            }
         }
-        // An odd last row or column is in no window.
-        for (int k = 0; k < lesser(2, s.height - y); ++k) {
-            for (int x = whole ? 2 * s.out_width : 0; x < s.width; ++x) {
-                visitor.visit(k, x, load(raw + k * down + x * right), V{});
+    }
+
+    // An odd last row or column is in no window.
+    template <int kChannels>
+    NATIVE_INLINE_MEMBER void outside_windows(int c, const Coefficients<kChannels> &of) {
+        const Stage &s = *view.stage;
+        const int first = y / 2 < s.out_height ? 2 * s.out_width : 0;
+        for (int row = 0; row < lesser(2, s.height - y); ++row) {
+            for (int x = first; x < s.width; ++x) {
+                for (int k = 0; k < kChannels; ++k) {
+                    const size_t place = size_t(x) * s.channels + c + k;
+                    const size_t element = size_t(y + row) * s.width * s.channels + place;
+                    const V gradient = of.of_raw(k, load(view.raw + element * L), V{});
+                    store(rows[row] + place * L, keep(view.lanes, gradient));
+                }
             }
         }
     }
+};
+
+// Adds dz and dz * (raw - mean) over row `y` of the activation's gradient.
+template <bool kPool, bool kDrop>
+struct NormSums {
+    const View &view;
+    int y;
+
+    template <int kChannels>
+    NATIVE_INLINE_MEMBER void part(int c) {
+        const Stage &s = *view.stage;
+        const size_t right = size_t(s.channels) * L, down = s.width * right;
+        const uint32_t row = uint32_t(kPool ? 2 * y : y) * s.width * s.channels;
+        const uint32_t out_row = uint32_t(y) * s.out_width * s.channels;
+        V scale[kChannels], shift[kChannels], mean[kChannels], sum[kChannels], centred[kChannels];
+        float *sums = s.lane_sums + 2 * size_t(c) * L;
+        for (int k = 0; k < kChannels; ++k) {
+            scale[k] = all(s.scale[c + k]);
+            shift[k] = all(s.shift[c + k]);
+            mean[k] = all(s.mean[c + k]);
+            sum[k] = load(sums + 2 * k * L);
+            centred[k] = load(sums + (2 * k + 1) * L);
+        }
+        for (int x = 0; x < s.out_width; ++x) {
+            for (int k = 0; k < kChannels; ++k) {
+                const uint32_t element = row + uint32_t(kPool ? 2 * x : x) * s.channels + c + k;
+                const uint32_t out_element = out_row + uint32_t(x) * s.channels + c + k;
+                const V gradient = load(view.gradient + size_t(out_element) * L);
+                V raw = load(view.raw + size_t(element) * L), dz;
+                if constexpr (kPool) {
+                    const Window<true, kDrop> window(view, view.raw + size_t(element) * L, right,
+                                                     down, scale[k], shift[k], element);
+                    dz = window_gradient(view, window, gradient, out_element);
+                    V factor = all(1);
+                    raw = window.raw[3];
+                    if constexpr (kDrop) factor = window.factor[3];
+                    for (int corner = 2; corner >= 0; --corner) {
+                        const M here = equal(window.corner[corner], window.top);
+                        raw = choose(here, window.raw[corner], raw);
+                        if constexpr (kDrop) factor = choose(here, window.factor[corner], factor);
+                    }
+                    if constexpr (kDrop) dz *= factor;
+                } else {
+                    dz = plain_dz<true, kDrop>(view, raw, gradient, scale[k], shift[k], element);
+                }
+                sum[k] += dz;
+                centred[k] = fma(dz, raw - mean[k], centred[k]);
+            }
+        }
+        for (int k = 0; k < kChannels; ++k) {
+            store(sums + 2 * k * L, sum[k]);
+            store(sums + (2 * k + 1) * L, centred[k]);
+        }
+    }
+};
+
+template <bool kNorm, bool kPool, bool kDrop>
+static void activation_row(const View &view, int y, float *out) {
+    ActivationRow<kNorm, kPool, kDrop> work{view, y, out};
+    for_channels<most_channels(kPool, kDrop)>(work, view.stage->channels);
 }
 
-// Writes the gradient of raw.
-struct RawGradient {
-    float *rows[2];
-    size_t right;
-    V scale, mean, slope, level;
-    M lanes;
-    bool norm;
-    NATIVE_INLINE_MEMBER void visit(int row, int x, V raw, V dz) {
-        V gradient = dz;
-        if (norm) gradient = fma(scale, dz, -fma(slope, raw - mean, level));
-        store(rows[row] + x * right, keep(lanes, gradient));
-    }
-};
-
-// Adds up dz and dz * (raw - mean).
-struct NormSums {
-    V mean, plain, centred;
-    NATIVE_INLINE_MEMBER void visit(int, int, V raw, V dz) {
-        plain += dz;
-        centred = fma(dz, raw - mean, centred);
-    }
-};
-
-// The gradient of raw row `y` to rows[0] (with a pool: of rows y and y + 1).
 template <bool kNorm, bool kPool, bool kDrop>
 static void raw_gradient_rows(const View &view, int y, float *const *rows) {
-    const Stage &s = *view.stage;
-    RawGradient visitor;
-    visitor.right = size_t(s.channels) * L;
-    visitor.lanes = view.lanes;
-    visitor.norm = kNorm;
-    for (int c = 0; c < s.channels; ++c) {
-        visitor.rows[0] = rows[0] + size_t(c) * L;
-        visitor.rows[1] = rows[1] + size_t(c) * L;
-        if (kNorm) {
-            visitor.scale = all(s.scale[c]);
-            visitor.mean = all(s.mean[c]);
-            visitor.slope = all(s.slope[c]);
-            visitor.level = all(s.level[c]);
-        }
-        visit_dz<kNorm, kPool, kDrop>(view, y, c, visitor);
-    }
+    RawGradientRows<kNorm, kPool, kDrop> work{view, y, rows};
+    for_channels<most_channels(kPool, kDrop)>(work, view.stage->channels);
 }
 
-// Adds row `y` of the activation's gradient to what its BatchNorm needs of it.
 template <bool kPool, bool kDrop>
 static void add_norm_sums(const View &view, int y) {
-    const Stage &s = *view.stage;
-    NormSums visitor;
-    for (int c = 0; c < s.channels; ++c) {
-        float *sums = s.lane_sums + 2 * size_t(c) * L;
-        visitor.mean = all(s.mean[c]);
-        visitor.plain = load(sums);
-        visitor.centred = load(sums + L);
-        visit_dz<true, kPool, kDrop>(view, kPool ? 2 * y : y, c, visitor);
-        store(sums, visitor.plain);
-        store(sums + L, visitor.centred);
-    }
+    NormSums<kPool, kDrop> work{view, y};
+    for_channels<most_channels(kPool, kDrop)>(work, view.stage->channels);
 }
 
 static void make_activation_row(const View &view, int y, float *out) {
@@ -1128,33 +1276,39 @@ static void choose_pivot(const Stage &s, const float *row, int n_lanes) {
     }
 }
 
-template <int kChannels>
-static void add_statistics_of(const Stage &s, const float *row, M lanes, int c) {
-    V pivot[kChannels], sum[kChannels], square[kChannels];
-    float *sums = s.lane_sums + 2 * size_t(c) * L;
-    for (int k = 0; k < kChannels; ++k) {
-        pivot[k] = all(s.mean[c + k]);
-        sum[k] = load(sums + 2 * k * L);
-        square[k] = load(sums + (2 * k + 1) * L);
-    }
-    row += size_t(c) * L;
-    for (int x = 0; x < s.width; ++x, row += size_t(s.channels) * L) {
+// Adds a row of raw to the sums of its distance from the pivot, and of the square of it.
+struct Statistics {
+    const Stage &s;
+    const float *row;
+    M lanes;
+
+    template <int kChannels>
+    NATIVE_INLINE_MEMBER void part(int c) {
+        V pivot[kChannels], sum[kChannels], square[kChannels];
+        float *sums = s.lane_sums + 2 * size_t(c) * L;
         for (int k = 0; k < kChannels; ++k) {
-            const V distance = keep(lanes, load(row + k * L) - pivot[k]);
-            sum[k] += distance;
-            square[k] = fma(distance, distance, square[k]);
+            pivot[k] = all(s.mean[c + k]);
+            sum[k] = load(sums + 2 * k * L);
+            square[k] = load(sums + (2 * k + 1) * L);
+        }
+        const float *pixel = row + size_t(c) * L;
+        for (int x = 0; x < s.width; ++x, pixel += size_t(s.channels) * L) {
+            for (int k = 0; k < kChannels; ++k) {
+                const V distance = keep(lanes, load(pixel + k * L) - pivot[k]);
+                sum[k] += distance;
+                square[k] = fma(distance, distance, square[k]);
+            }
+        }
+        for (int k = 0; k < kChannels; ++k) {
+            store(sums + 2 * k * L, sum[k]);
+            store(sums + (2 * k + 1) * L, square[k]);
         }
     }
-    for (int k = 0; k < kChannels; ++k) {
-        store(sums + 2 * k * L, sum[k]);
-        store(sums + (2 * k + 1) * L, square[k]);
-    }
-}
+};
 
 static void add_statistics(const Stage &s, const float *row, M lanes) {
-    int c = 0;
-    for (; c + 4 <= s.channels; c += 4) add_statistics_of<4>(s, row, lanes, c);
-    for (; c < s.channels; ++c) add_statistics_of<1>(s, row, lanes, c);
+    Statistics work{s, row, lanes};
+    for_channels<4>(work, s.channels);
 }
 
 static double elements(const Stage &s, int n) { return double(n) * s.height * s.width; }
@@ -1208,7 +1362,7 @@ static void finish_norm_gradient(const Stage &s, int n, float *gradient) {
 
 static const float *raw_of(const Network &network, const Sample &sample, int stage, int block) {
     const Stage &s = network.stage[stage];
-    return (stage ? s.raw : sample.images) + block * s.raw_size() * L;
+    return (stage ? s.raw : sample.images) + block * s.raw_stride;
 }
 
 static void forward_block(const Network &network, const Stage &s, const View &source, float *raw,
@@ -1555,7 +1709,7 @@ static void forward_stage(const Network &network, const Sample &sample, int inde
     for (int block = 0; block * L < sample.n; ++block) {
         const View source =
             view_of(before, raw_of(network, sample, index - 1, block), sample, block, true);
-        forward_block(network, s, source, s.raw + block * s.raw_size() * L, block, sample.n);
+        forward_block(network, s, source, s.raw + block * s.raw_stride, block, sample.n);
     }
     if (s.convolves()) finish_statistics(s, sample.n, parameters, statistics);
 }
