@@ -90,7 +90,9 @@ struct Stage {
     // One value a channel. The activation is relu(scale * raw + shift), and the gradient of raw is
     // scale * dz - (slope * (raw - mean) + level), where dz is that of the BatchNorm's output.
     float *scale = nullptr, *shift = nullptr, *mean = nullptr, *slope = nullptr, *level = nullptr;
-    double *inverse_std = nullptr, *sums = nullptr;  // sums: 2 a channel
+    double *inverse_std = nullptr;
+    double *mean_rest = nullptr;  // what rounding took from the mean
+    double *sums = nullptr;       // 2 a channel
     float *lane_sums = nullptr;                      // 2 vectors a channel
     float *packed = nullptr, *packed_flipped = nullptr, *weight_sums = nullptr;
 
@@ -366,6 +368,7 @@ void plan_buffers(Network &network) {
             *values = network.allocate<float>(c);
         }
         stage.inverse_std = network.allocate<double>(c);
+        stage.mean_rest = network.allocate<double>(c);
         stage.sums = network.allocate<double>(2 * c);
         stage.lane_sums = network.allocate<float>(2 * c * lanes);
         stage.packed = network.allocate<float>(stage.weights());
@@ -634,6 +637,17 @@ NATIVE_INLINE U words(const uint8_t *base, S offset) {
 }
 
 #endif
+
+// `v`, but loaded once: compilers like to fold a load into each multiplication that uses it, and then
+// the load ports are what the loop waits for.
+NATIVE_INLINE V in_register(V v) {
+#if NATIVE_LANES == 16
+    asm("" : "+v"(v));
+#elif NATIVE_LANES == 8
+    asm("" : "+x"(v));
+#endif
+    return v;
+}
 
 NATIVE_INLINE double total(V v) {
     alignas(64) float values[L];
@@ -1147,7 +1161,7 @@ static void add_weight_tile(const float *const *gradient, const float *const *in
             for (int i = 0; i < kInputs; ++i) seen[i] = load(in + i * L);
 #pragma GCC unroll 8
             for (int o = 0; o < kOutputs; ++o) {
-                const V gradient_o = load(g + o * L);
+                const V gradient_o = in_register(load(g + o * L));
 #pragma GCC unroll 8
                 for (int i = 0; i < kInputs; ++i) sum[o][i] = fma(gradient_o, seen[i], sum[o][i]);
             }
@@ -1326,6 +1340,7 @@ static void finish_statistics(const Stage &s, int n, const float *parameters, fl
         s.scale[c] = float(parameters[s.gamma + c] * s.inverse_std[c]);
         s.shift[c] = float(parameters[s.beta + c] - mean * s.scale[c]);
         s.mean[c] = float(mean);
+        s.mean_rest[c] = mean - s.mean[c];
         float &running_mean = statistics[s.running_mean + c];
         float &running_var = statistics[s.running_var + c];
         running_mean = float((1 - kMomentum) * running_mean + kMomentum * (mean + bias));
@@ -1349,12 +1364,14 @@ static void use_running_statistics(const Stage &s, const float *parameters,
 static void finish_norm_gradient(const Stage &s, int n, float *gradient) {
     const double count = elements(s, n);
     for (int c = 0; c < s.channels; ++c) {
-        const double plain = s.sums[2 * c], normed = s.sums[2 * c + 1] * s.inverse_std[c];
+        const double plain = s.sums[2 * c];
+        const double normed = (s.sums[2 * c + 1] - s.mean_rest[c] * plain) * s.inverse_std[c];
         gradient[s.beta + c] = float(plain);
         gradient[s.gamma + c] = float(normed);
         if (s.bias != kNone) gradient[s.bias + c] = 0;  // the mean takes it out again
-        s.level[c] = float(s.scale[c] * plain / count);
-        s.slope[c] = float(s.scale[c] * s.inverse_std[c] * normed / count);
+        const double slope = s.scale[c] * s.inverse_std[c] * normed / count;
+        s.slope[c] = float(slope);
+        s.level[c] = float(s.scale[c] * plain / count - slope * s.mean_rest[c]);
     }
 }
 

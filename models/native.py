@@ -241,7 +241,11 @@ class Batch:
                 f"mean and std must have one value for each of {channels} channels and std must "
                 f"be positive, but got mean={tuple(mean)}, std={tuple(std)}."
             )
-        if min(shape) < 1 or max_batch < 1 or channels * (height + 3) * (width + 3) > _MOST_ELEMENTS:
+        if (
+            min(shape) < 1
+            or max_batch < 1
+            or channels * (height + 3) * (width + 3) > _MOST_ELEMENTS
+        ):
             raise ValueError(
                 f"A batch needs images of 1 to {_MOST_ELEMENTS} values, but got shape={shape}, "
                 f"max_batch={max_batch}."
@@ -353,9 +357,7 @@ class NativeNetwork:
         MemoryError: where the working memory cannot be had.
     """
 
-    def __init__(
-        self, network: ConvNet, kernel: Kernel, max_batch: int, *, seed: int = 0
-    ) -> None:
+    def __init__(self, network: ConvNet, kernel: Kernel, max_batch: int, *, seed: int = 0) -> None:
         spec = network.spec
         missing = uncovered(spec)
         if missing is not None:
