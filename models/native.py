@@ -262,6 +262,7 @@ class Batch:
         self._scale = self._scale.float()
         scratch = kernel.library.native_sampler_scratch(kernel.code, channels, height, width)
         self._scratch = torch.zeros(scratch, dtype=torch.uint8)
+        assert self.blocks.data_ptr() % 64 == 0  # as the kernel's vectors need it
 
     def fill(
         self,
@@ -407,7 +408,8 @@ class NativeNetwork:
 
         Raises:
             ValueError: for a batch that does not fit, a label that is no class, a label smoothing
-                outside [0, 1], or, as in PyTorch, a batch that leaves BatchNorm one value a channel.
+                outside [0, 1], or, as in PyTorch, a batch that leaves BatchNorm only one value of
+                a channel.
         """
         self._check_batch(batch)
         if not 0 <= label_smoothing <= 1:
@@ -468,7 +470,8 @@ class NativeNetwork:
             ValueError: for tensors of another type, shape or device, or a label that is no class.
         """
         loss_sum, n_correct = 0.0, 0
-        for index in torch.arange(len(images)).split(min(batch.max_batch, self.max_batch)):
+        size = min(batch.max_batch, self.max_batch)
+        for index in torch.split(torch.arange(len(images)), size):
             batch.fill(images, labels, index)
             loss, correct = self.evaluate(batch)
             loss_sum, n_correct = loss_sum + loss, n_correct + correct
@@ -504,7 +507,7 @@ def _flatten(tensors: Sequence[Tensor], name: str) -> Tensor:
 def _view_as_parts(flat: Tensor, gradient: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     """Make `parameters` views of `flat`, and their gradients views of `gradient`."""
     sizes = [parameter.numel() for parameter in parameters]
-    parts = zip(parameters, flat.split(sizes), gradient.split(sizes), strict=True)
+    parts = zip(parameters, torch.split(flat, sizes), torch.split(gradient, sizes), strict=True)
     for parameter, values, slopes in parts:
         parameter.data = values.view_as(parameter)
         parameter.grad = slopes.view_as(parameter)
@@ -516,7 +519,7 @@ def _flatten_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor
     buffers = [getattr(norm, name) for norm in norms for name in names]
     flat = _flatten(buffers, "running statistics")
     counts = torch.stack([norm.get_buffer("num_batches_tracked") for norm in norms])
-    parts = iter(flat.split([buffer.numel() for buffer in buffers]))
+    parts = iter(torch.split(flat, [buffer.numel() for buffer in buffers]))
     for norm, count in zip(norms, counts, strict=True):
         for name in names:
             norm.register_buffer(name, next(parts))

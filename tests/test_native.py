@@ -281,7 +281,8 @@ def test_gradients_of_one_layer(
 ) -> None:
     """The layer is the second one, so that its input's gradient reaches weights too."""
     layer = Conv(channels, *kernel_padding)
-    layers = (Conv(in_channels, 1), layer, *([Pool()] if pool else []))
+    pools: tuple[Layer, ...] = (Pool(),) if pool else ()
+    layers: tuple[Layer, ...] = (Conv(in_channels, 1), layer, *pools)
     try:
         spec = ModelSpec((*layers, GlobalAveragePool(), Output()), (2, height, width), 5)
     except SpecError:
@@ -344,7 +345,7 @@ def test_the_module_keeps_its_order_and_sees_what_is_learnt(kernel: Kernel) -> N
     for _ in range(5):
         for optimizer in optimizers:
             optimizer.zero_grad()
-        F.cross_entropy(plain(images), labels).backward()
+        torch.autograd.backward([F.cross_entropy(plain(images), labels)])
         network.step(batch)
         for optimizer in optimizers:
             optimizer.step()
@@ -588,12 +589,12 @@ def test_an_unknown_instruction_set_is_refused() -> None:
 
 
 def test_without_compiled_code_there_is_no_kernel_and_a_reason() -> None:
-    code = "from models import native; assert native.kernel() is None; print(native.unavailable_reason())"
+    code = "from models.native import *; print(kernel(), unavailable_reason())"
     environment = {**os.environ, "BUDGET_SEARCH_NATIVE": "/nowhere/native.so"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert "cannot be loaded" in done.stdout
+    assert done.stdout.startswith("None the compiled part cannot be loaded")
 
 
 # --- Memory ---
