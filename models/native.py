@@ -20,7 +20,8 @@ import ctypes
 import functools
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,8 @@ _LAYER_CODES: dict[type[Layer], int] = {
     GlobalAveragePool: 3,
     Output: 4,
 }
+# What the compiled code books time under, in its order.
+_STOPWATCHES = ("forward", "input_gradient", "weight_gradient", "elementwise", "head")
 _LIBRARY_VARIABLE = "BUDGET_SEARCH_NATIVE"
 
 # Offsets within one image, and a batch's images, are counted in 32 bits.
@@ -476,6 +479,22 @@ class NativeNetwork:
             loss, correct = self.evaluate(batch)
             loss_sum, n_correct = loss_sum + loss, n_correct + correct
         return loss_sum, n_correct
+
+    @contextmanager
+    def profile(self) -> Iterator[dict[str, float]]:
+        """Where the time goes: seconds by kind of work, in the dictionary once the block ends.
+
+        `forward`, `input_gradient` and `weight_gradient` are the convolutions, `elementwise` is
+        BatchNorm, ReLU, dropout and pooling, and `head` is all behind the last convolution.
+        """
+        seconds = (ctypes.c_double * len(_STOPWATCHES))()
+        named: dict[str, float] = {}
+        self._library.native_profile(self._handle, ctypes.addressof(seconds))
+        try:
+            yield named
+        finally:
+            self._library.native_profile(self._handle, None)
+            named.update(zip(_STOPWATCHES, seconds, strict=True))
 
     def _check_batch(self, batch: Batch) -> None:
         if batch.kernel.isa != self.kernel.isa or batch.shape != self.network.spec.input_shape:
