@@ -20,12 +20,12 @@
 // target pragma. Nothing in them may use a function of the C++ library: an inline function
 // instantiated under such a pragma could be shared with code that runs on lesser processors.
 
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <chrono>
 #include <new>
 #include <vector>
 
@@ -46,7 +46,7 @@ enum LayerKind : int32_t { kConv = 0, kPool = 1, kDropout = 2, kGap = 3, kOutput
 constexpr size_t kNone = ~size_t{0};
 constexpr double kEpsilon = 1e-5;  // of PyTorch's BatchNorm2d, like the momentum
 constexpr double kMomentum = 0.1;
-constexpr int kMostGroup = 32;    // rows
+constexpr int kMostGroup = 32;             // rows
 constexpr size_t kWorkingSet = 32 * 1024;  // bytes: what rows in work may take of the L1 cache
 
 // What the time of a step is booked under when somebody asks for it.
@@ -81,8 +81,8 @@ struct Stage {
     int group = 1;                // rows of raw that the backward pass takes at once
     size_t weight = kNone, bias = kNone, gamma = kNone, beta = kNone;  // in the flat parameters
     size_t running_mean = kNone, running_var = kNone;                  // in the flat statistics
-    // Per block [height][width][channels][lanes], and of the activation the same with out_height and
-    // out_width. The gradient shares the memory of the next convolution's raw: see plan_raw.
+    // Per block [height][width][channels][lanes], and of the activation the same with out_height
+    // and out_width. The gradient shares the memory of the next convolution's raw: see plan_raw.
     float *raw = nullptr, *gradient = nullptr;
     size_t raw_stride = 0, gradient_stride = 0;  // from block to block
     // One value a channel. The activation is relu(scale * raw + shift), and the gradient of raw is
@@ -91,7 +91,7 @@ struct Stage {
     double *inverse_std = nullptr;
     double *mean_rest = nullptr;  // what rounding took from the mean
     double *sums = nullptr;       // 2 a channel
-    float *lane_sums = nullptr;                      // 2 vectors a channel
+    float *lane_sums = nullptr;   // 2 vectors a channel
     float *packed = nullptr, *packed_flipped = nullptr, *weight_sums = nullptr;
 
     bool convolves() const { return kernel > 0; }
@@ -102,6 +102,7 @@ struct Stage {
     bool drops() const { return before.threshold > 0 || after.threshold > 0; }
     size_t raw_size() const { return size_t(height) * width * channels; }
     size_t out_size() const { return size_t(out_height) * out_width * channels; }
+    int reach() const { return kernel * in_channels; }  // of a kernel's row: its taps and channels
     size_t weights() const { return size_t(channels) * in_channels * kernel * kernel; }
 };
 
@@ -130,14 +131,14 @@ struct LayerCode {  // as native.py declares it
     float rate;
 };
 
-struct Affine {  // as native.py declares it: one call of the sampler
+struct Affine {             // as native.py declares it: one call of the sampler
     const uint8_t *images;  // (n_images, channels, height, width)
     int64_t n_images;
     int32_t channels, height, width, n;
-    const int64_t *index;   // n
-    const float *matrices;  // (n, 2, 3), or null for the images as they are
+    const int64_t *index;         // n
+    const float *matrices;        // (n, 2, 3), or null for the images as they are
     const float *scale, *offset;  // one a channel: of a byte, to normalised
-    uint8_t *scratch;       // sampler_scratch() bytes; zero where no image is
+    uint8_t *scratch;             // sampler_scratch() bytes; zero where no image is
     float *out;
 };
 
@@ -291,10 +292,18 @@ void plan_layers(Network &network, const LayerCode *layers, int n_layers) {
         Stage &last = network.stages.back();
         head.channels = last.channels;
         switch (layer.kind) {
-            case kConv: add_convolution(network, layer); break;
-            case kPool: add_pool(network); break;
-            case kGap: averaged = true; break;
-            case kOutput: add_output(network, layer); break;
+            case kConv:
+                add_convolution(network, layer);
+                break;
+            case kPool:
+                add_pool(network);
+                break;
+            case kGap:
+                averaged = true;
+                break;
+            case kOutput:
+                add_output(network, layer);
+                break;
             case kDropout:
                 if (head.linear && !averaged) {
                     join(head.pixels, layer.rate, i);
@@ -321,8 +330,8 @@ int group_rows(const Stage &stage, int lanes) {
     return stage.pool ? (rows + 1) / 2 * 2 : rows;
 }
 
-// Row for row, the backward pass uses up raw and makes the gradient of the activation before. So that
-// gradient takes raw's place, and raw starts just far enough in for it never to be overtaken.
+// Row for row, the backward pass uses up raw and makes the gradient of the activation before. So
+// that gradient takes raw's place, and raw starts just far enough in for it never to be overtaken.
 void plan_raw(Network &network, Stage &stage, size_t blocks) {
     const size_t lanes = network.lanes;
     if (&stage == &network.stages.front()) {
@@ -358,11 +367,13 @@ void plan_buffers(Network &network) {
         const size_t c = stage.channels;
         stage.group = group_rows(stage, network.lanes);
         plan_raw(network, stage, blocks);
-        activation_ring = most(activation_ring, stage.activation_ring_row() * stage.slots() * lanes);
+        activation_ring =
+            most(activation_ring, stage.activation_ring_row() * stage.slots() * lanes);
         activation_ring = most(activation_ring, stage.out_width * c * lanes);  // the head's row
         gradient_ring = most(gradient_ring, stage.gradient_ring_row() * stage.slots() * lanes);
         if (!stage.convolves()) continue;
-        for (float **values : {&stage.scale, &stage.shift, &stage.mean, &stage.slope, &stage.level}) {
+        for (float **values :
+             {&stage.scale, &stage.shift, &stage.mean, &stage.slope, &stage.level}) {
             *values = network.allocate<float>(c);
         }
         stage.inverse_std = network.allocate<double>(c);
@@ -391,7 +402,8 @@ void plan_buffers(Network &network) {
 #define NATIVE_LANES 16
 #define NATIVE_NAMESPACE avx512
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,tune=skylake-avx512")

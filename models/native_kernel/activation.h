@@ -5,8 +5,8 @@ struct View {
     const Stage *stage;
     const float *raw;
     float *gradient;
-    M lanes;                                         // those that hold an image
-    alignas(64) uint32_t before[L], after[L];        // dropout: the key of each image
+    M lanes;                                   // those that hold an image
+    alignas(64) uint32_t before[L], after[L];  // dropout: the key of each image
     bool training;
 };
 
@@ -38,8 +38,8 @@ NATIVE_INLINE V dropout_factor(const Dropout &dropout, const uint32_t *keys, uin
     return keep(at_least(x >> 8, uint32_t(dropout.threshold)), all(dropout.scale));
 }
 
-// Calls work.part<n>(c) for channels [c, c + n) until all are done, with n = kMost as far as it goes:
-// neighbouring channels are neighbours in memory, and their coefficients stay in registers.
+// Calls work.part<n>(c) for channels [c, c + n) until all are done, with n = kMost as far as it
+// goes: neighbouring channels are neighbours in memory, and their coefficients stay in registers.
 template <int kMost, typename Work>
 NATIVE_INLINE void for_channels(Work &work, int channels, int c = 0) {
     for (; c + kMost <= channels; c += kMost) work.template part<kMost>(c);
@@ -48,8 +48,7 @@ NATIVE_INLINE void for_channels(Work &work, int channels, int c = 0) {
 
 constexpr int most_channels(bool pool, bool drop) { return drop ? 1 : pool ? 2 : 4; }
 
-// The output of BatchNorm (or raw itself), and the maximum over a window of it, where ReLU clips at
-// `floor`. ReLU is left to the maximum where no dropout comes between.
+// The output of BatchNorm, or raw itself in a stage without one.
 template <bool kNorm>
 NATIVE_INLINE V normalise(V raw, V scale, V shift) {
     return kNorm ? fma(raw, scale, shift) : raw;
@@ -64,14 +63,15 @@ NATIVE_INLINE V maximum_of(const V *corner) {
     return maximum(maximum(corner[0], corner[1]), maximum(corner[2], corner[3]));
 }
 
-// One 2×2 window of one channel, as the pooling sees it. The maximum and where it was come from
-// here alone, in both directions.
+// One 2×2 window of one channel, as the pooling sees it; forward and backward both take the maximum
+// from here, so that they agree on where it was. ReLU follows the maximum, which is the same as
+// before it, unless dropout comes between.
 template <bool kNorm, bool kDrop>
 struct Window {
     V raw[4], corner[4], factor[4], top;
 
-    NATIVE_INLINE_MEMBER Window(const View &view, const float *p, size_t right, size_t down, V scale,
-                                V shift, uint32_t element) {
+    NATIVE_INLINE_MEMBER Window(const View &view, const float *p, size_t right, size_t down,
+                                V scale, V shift, uint32_t element) {
         const Stage &s = *view.stage;
         const size_t offset[4] = {0, right, down, down + right};
         for (int k = 0; k < 4; ++k) {
@@ -115,7 +115,8 @@ struct ActivationRow {
                 V value;
                 if constexpr (kPool) {
                     value = Window<kNorm, kDrop>(view, p, right, down, scale[k], shift[k],
-                                                 row + element).top;
+                                                 row + element)
+                                .top;
                 } else {
                     value = rectify<kNorm>(normalise<kNorm>(load(p), scale[k], shift[k]));
                     if (kDrop && s.before.threshold) {
@@ -133,8 +134,8 @@ struct ActivationRow {
     }
 };
 
-// dz is the gradient of the BatchNorm's output (of raw, in a stage without one): the gradient of the
-// activation through dropout, to the pixel that was the maximum, where ReLU let it pass.
+// dz is the gradient of the BatchNorm's output (of raw, in a stage without one): the gradient of
+// the activation through dropout, to the pixel that was the maximum, where ReLU let it pass.
 
 template <bool kNorm, bool kDrop>
 NATIVE_INLINE V plain_dz(const View &view, V raw, V gradient, V scale, V shift, uint32_t element) {

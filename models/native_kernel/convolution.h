@@ -5,13 +5,17 @@
 // side in a row of the input: `reach` = kernel * channels vectors from the pixel's own. ---
 
 struct RowTaps {
-    int n;                    // rows of the kernel that meet a row of the input
+    int n;  // rows of the kernel that meet a row of the input
     int kernel_row[3];
     const float *input[3];  // the row of the input, from its left border on
     const float *packed;    // weights, as pack() lays them
     int kernel, channels;   // channels of the input
     int reach;              // kernel * channels
 };
+
+static RowTaps row_taps(const float *packed, int kernel, int channels) {
+    return {0, {}, {}, packed, kernel, channels, kernel * channels};
+}
 
 constexpr int kMostOutputs = L == 16 ? 8 : 6;
 constexpr int most_pixels(int outputs) {  // accumulators, a vector a pixel, one weight: registers
@@ -64,10 +68,12 @@ constexpr ConvolveTiles convolve_entry() {
     }
 }
 
-#define NATIVE_PIXELS(o)                                                                  \
-    {convolve_entry<o, 1>(), convolve_entry<o, 2>(), convolve_entry<o, 3>(),              \
-     convolve_entry<o, 4>(), convolve_entry<o, 5>(), convolve_entry<o, 6>(),              \
-     convolve_entry<o, 7>(), convolve_entry<o, 8>()}
+#define NATIVE_PIXELS(o)                                                            \
+    {                                                                               \
+        convolve_entry<o, 1>(), convolve_entry<o, 2>(), convolve_entry<o, 3>(),     \
+            convolve_entry<o, 4>(), convolve_entry<o, 5>(), convolve_entry<o, 6>(), \
+            convolve_entry<o, 7>(), convolve_entry<o, 8>()                          \
+    }
 static const ConvolveTiles kConvolveTiles[8][8] = {
     NATIVE_PIXELS(1), NATIVE_PIXELS(2), NATIVE_PIXELS(3), NATIVE_PIXELS(4),
     NATIVE_PIXELS(5), NATIVE_PIXELS(6), NATIVE_PIXELS(7), NATIVE_PIXELS(8)};
@@ -106,8 +112,8 @@ static void pack(const Stage &s, const float *weight) {
     }
 }
 
-// The same for the gradient of the input: in and out change places, and the columns turn round. (The
-// rows of the kernel are looked up by their own number.)
+// The same for the gradient of the input: in and out change places, and the columns turn round.
+// (The rows of the kernel are looked up by their own number.)
 static void pack_flipped(const Stage &s, const float *weight) {
     const int k = s.kernel;
     float *to = s.packed_flipped;
@@ -173,18 +179,16 @@ constexpr AddWeightTile weight_entry() {
 }
 
 #define NATIVE_INPUTS(o) \
-    {weight_entry<o, 1>(), weight_entry<o, 2>(), weight_entry<o, 3>(), weight_entry<o, 4>()}
+    { weight_entry<o, 1>(), weight_entry<o, 2>(), weight_entry<o, 3>(), weight_entry<o, 4>() }
 static const AddWeightTile kAddWeightTile[6][4] = {NATIVE_INPUTS(1), NATIVE_INPUTS(2),
                                                    NATIVE_INPUTS(3), NATIVE_INPUTS(4),
                                                    NATIVE_INPUTS(5), NATIVE_INPUTS(6)};
 #undef NATIVE_INPUTS
 
-static int weight_input_parts(const Stage &s) { return s.kernel * s.in_channels; }
-
 // Adds the weight gradient of kernel row `ky` over `n_rows` rows.
 static void add_weight_row(const Stage &s, int ky, const float *const *gradient,
                            const float *const *input, int n_rows) {
-    const int reach = weight_input_parts(s);
+    const int reach = s.reach();
     const Split outputs(s.channels, kMostWeightOutputs), inputs(reach, kMostWeightInputs);
     const size_t gradient_step = size_t(s.channels) * L, input_step = size_t(s.in_channels) * L;
     float *sums = s.weight_sums + size_t(ky) * s.channels * reach * L;
@@ -204,7 +208,7 @@ static void add_weight_row(const Stage &s, int ky, const float *const *gradient,
 
 // Adds up the lanes and brings the sums into the order (out, in, kernel, kernel).
 static void unpack_weight_gradient(const Stage &s, float *gradient) {
-    const int k = s.kernel, reach = weight_input_parts(s);
+    const int k = s.kernel, reach = s.reach();
     const Split outputs(s.channels, kMostWeightOutputs), inputs(reach, kMostWeightInputs);
     const float *sums = s.weight_sums;
     for (int ky = 0; ky < k; ++ky) {
@@ -213,7 +217,8 @@ static void unpack_weight_gradient(const Stage &s, float *gradient) {
                 for (int o = o0; o < o0 + outputs.part(tile_o); ++o) {
                     for (int i = i0; i < i0 + inputs.part(tile_i); ++i, sums += L) {
                         const size_t place = size_t(o) * s.in_channels + i % s.in_channels;
-                        gradient[(place * k + ky) * k + i / s.in_channels] = float(total(load(sums)));
+                        gradient[(place * k + ky) * k + i / s.in_channels] =
+                            float(total(load(sums)));
                     }
                 }
             }

@@ -2,7 +2,8 @@
 // Part of native.cpp: compiled once for each instruction set, in a namespace of its own.
 
 // scores = weight * features + bias, of one pixel.
-static void add_scores(const Head &head, const float *parameters, const float *features, float *scores) {
+static void add_scores(const Head &head, const float *parameters, const float *features,
+                       float *scores) {
     for (int k = 0; k < head.n_classes; ++k) {
         const float *weight = parameters + head.weight + size_t(k) * head.channels;
         V score = all(head.bias == kNone ? 0 : parameters[head.bias + k]);
@@ -33,7 +34,8 @@ static void take_scores_gradient(const Head &head, const float *parameters, cons
 }
 
 static void multiply(float *values, int n, float factor) {
-    for (int i = 0; i < n; ++i) store(values + size_t(i) * L, load(values + size_t(i) * L) * factor);
+    for (int i = 0; i < n; ++i)
+        store(values + size_t(i) * L, load(values + size_t(i) * L) * factor);
 }
 
 struct HeadKeys {
@@ -164,7 +166,8 @@ static void take_loss(const Head &head, const Sample &sample, int block, bool tr
         const double top = score[best * L];
         for (int k = 0; k < n_classes; ++k) exponentials += exp(score[k * L] - top);
         const double log_sum = top + log(exponentials);
-        *sample.loss_sum += log_sum - (1 - smoothing) * score[label * L] - smoothing * sum / n_classes;
+        *sample.loss_sum +=
+            log_sum - (1 - smoothing) * score[label * L] - smoothing * sum / n_classes;
         *sample.n_correct += best == label;
         if (!training) continue;
         for (int k = 0; k < n_classes; ++k) {

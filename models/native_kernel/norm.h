@@ -79,8 +79,8 @@ static void finish_statistics(const Stage &s, int n, const float *parameters, fl
         float &running_mean = statistics[s.running_mean + c];
         float &running_var = statistics[s.running_var + c];
         running_mean = float((1 - kMomentum) * running_mean + kMomentum * (mean + bias));
-        running_var = float((1 - kMomentum) * running_var +
-                            kMomentum * variance * count / (count - 1));
+        running_var =
+            float((1 - kMomentum) * running_var + kMomentum * variance * count / (count - 1));
     }
 }
 

@@ -55,12 +55,7 @@ static void forward_block(const Network &network, const Stage &s, const View &so
         float *row = raw + y * row_size;
         {
             const Booking booking(network, kForward);
-            RowTaps taps;
-            taps.n = 0;
-            taps.packed = s.packed;
-            taps.kernel = s.kernel;
-            taps.channels = s.in_channels;
-            taps.reach = s.kernel * s.in_channels;
+            RowTaps taps = row_taps(s.packed, s.kernel, s.in_channels);
             for (int ky = 0; ky < s.kernel; ++ky) {
                 const int from = y - s.padding + ky;
                 if (from < 0 || from >= s.in_height) continue;
@@ -85,12 +80,7 @@ static void input_gradient_rows(const Network &network, const Stage &s, const Ri
     for (int y = from; y < to; ++y) {
         {
             const Booking booking(network, kInputGradient);
-            RowTaps taps;
-            taps.n = 0;
-            taps.packed = s.packed_flipped;
-            taps.kernel = s.kernel;
-            taps.channels = s.channels;
-            taps.reach = s.kernel * s.channels;
+            RowTaps taps = row_taps(s.packed_flipped, s.kernel, s.channels);
             for (int ky = 0; ky < s.kernel; ++ky) {
                 const int row = y + s.padding - ky;
                 if (row < 0 || row >= s.height) continue;
@@ -150,7 +140,7 @@ static void backward_convolution(const Network &network, const Stage &s, const V
         if (source.gradient) {
             const int complete = end == s.height ? s.in_height : end - s.padding;
             input_gradient_rows(network, s, gradient, source, passed, complete);
-            passed = greater_of(passed, complete);
+            passed = complete;
         }
     }
 }
@@ -177,7 +167,6 @@ static void head_step(const Network &network, const Sample &sample, const float 
     }
     finish_head_gradient(head, gradient);
 }
-
 
 static bool labels_are_classes(const Sample &sample, int n_classes) {
     for (int i = 0; i < sample.n; ++i) {

@@ -1,8 +1,8 @@
-// Vectors of one number for each image of a block: V of floats, U and S of integers, M of conditions.
-// Part of native.cpp: compiled once for each instruction set, in a namespace of its own.
+// Vectors of one number for each image of a block: V of floats, U and S of integers, M of
+// conditions. Part of native.cpp: compiled once for each instruction set, in a namespace of its
+// own.
 
 constexpr int L = NATIVE_LANES;
-
 
 typedef uint32_t U __attribute__((vector_size(4 * L), may_alias));
 typedef int32_t S __attribute__((vector_size(4 * L), may_alias));
@@ -94,8 +94,8 @@ NATIVE_INLINE U words(const uint8_t *base, S offset) {
 
 #endif
 
-// `v`, but loaded once: compilers like to fold a load into each multiplication that uses it, and then
-// the load ports are what the loop waits for.
+// `v`, but loaded once: compilers like to fold a load into each multiplication that uses it, and
+// then the load ports are what the loop waits for.
 NATIVE_INLINE V in_register(V v) {
 #if NATIVE_LANES == 16
     asm("" : "+v"(v));
@@ -114,4 +114,3 @@ NATIVE_INLINE double total(V v) {
 }
 
 NATIVE_INLINE int lesser(int a, int b) { return a < b ? a : b; }
-NATIVE_INLINE int greater_of(int a, int b) { return a > b ? a : b; }
