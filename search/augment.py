@@ -30,18 +30,20 @@ def affine_matrices(augmentation: Augmentation, n: int, generator: Generator) ->
     return torch.stack(rows, dim=1).view(n, 2, 3)
 
 
-def augment(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
-    """Each image changed by a random affine map of its own.
+def warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Each image moved by its matrix.
 
     Args:
         images: floats (N, C, H, W) in which 0 is the background: what comes in from outside the
             image is 0, so this belongs before normalising.
-
-    Returns:
-        Images of the same shape; `images` itself where nothing is to be changed.
+        matrices: (N, 2, 3), as `affine_matrices` draws them.
     """
-    if augmentation.is_identity:
-        return images
-    matrices = affine_matrices(augmentation, len(images), generator)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def augment(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
+    """Each image changed by a random affine map of its own; `images` itself for the identity."""
+    if augmentation.is_identity:
+        return images
+    return warp(images, affine_matrices(augmentation, len(images), generator))

@@ -15,14 +15,14 @@ def _temporary(path: Path) -> Path:
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes tensors as safetensors.
+    """Writes tensors as safetensors, copied first: the format knows no shared memory.
 
     Raises:
         OSError: if they cannot be written; nothing is left behind then.
     """
     temporary = _temporary(path)
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
         temporary.replace(path)
     except SafetensorError as error:  # its own kind, for a full disk, say
         temporary.unlink(missing_ok=True)

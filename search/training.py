@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from models.convnet import ConvNet
-from search.augment import augment
+from search.augment import affine_matrices
 from search.data import Examples, Normalization
+from search.engines import NativeEngine, make_engine
 from search.exceptions import DeviceError, TrainingError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 
-_EVALUATION_BATCH = 500
 _N_LAST_EPOCHS = 3
 
 
@@ -97,6 +96,7 @@ class Training:
         seed: int,
         device: torch.device,
         should_stop: Callable[[], bool],
+        use_native: bool,
     ) -> None:
         if hyperparameters.batch_size > len(training):
             raise TrainingError(
@@ -104,20 +104,37 @@ class Training:
                 f"{hyperparameters.batch_size} and there are {len(training)} training images."
             )
         torch.manual_seed(seed)  # initialisation and dropout draw from the global generator
-        self.network = ConvNet(hyperparameters.spec).to(device)
         self.epochs = epochs
         self._hyperparameters = hyperparameters
-        self._training = training.to(device)
+        self._n_training = len(training)
         self._evaluation = evaluation.to(device)
-        self._normalize = _Normalize(normalization, device)
         self._device = device
         self._generator = Generator(device).manual_seed(seed)
         self._should_stop = should_stop
-        self._optimizer = _optimizer(hyperparameters, self.network)
+        self._engine = make_engine(
+            ConvNet(hyperparameters.spec),
+            training,
+            normalization,
+            batch_size=hyperparameters.batch_size,
+            seed=seed,
+            device=device,
+            use_native=use_native,
+        )
+        self._optimizer = _optimizer(hyperparameters, self._engine.parameters)
         self._batches = _batches(len(training), hyperparameters.batch_size)
         self._scheduler = _scheduler(
             hyperparameters, self._optimizer, epochs, steps_per_epoch=len(self._batches)
         )
+
+    @property
+    def network(self) -> ConvNet:
+        """The network that is trained."""
+        return self._engine.network
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the compiled step trains it."""
+        return isinstance(self._engine, NativeEngine)
 
     def __iter__(self) -> Iterator[EpochResult]:
         for epoch in range(1, self.epochs + 1):
@@ -126,7 +143,7 @@ class Training:
             if trained is None:
                 return
             training_loss, training_accuracy, learning_rate = trained
-            loss, accuracy = evaluate(self.network, self._evaluation, self._normalize)
+            loss, accuracy = self._engine.evaluate(self._evaluation)
             result = EpochResult(
                 epoch=epoch,
                 training_loss=training_loss,
@@ -142,38 +159,35 @@ class Training:
 
     def _train_epoch(self) -> tuple[float, float, float] | None:
         """Training loss, training accuracy and last learning rate; None where it was stopped."""
-        n = len(self._training)
-        order = torch.randperm(n, generator=self._generator, device=self._device)
-        loss_sum = torch.zeros((), device=self._device)
-        n_correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        order = torch.randperm(self._n_training, generator=self._generator, device=self._device)
+        matrices = self._draw_matrices()
         learning_rate = 0.0
-        self.network.train()
         for start, end in self._batches:
             if self._should_stop():
                 return None
-            index = order[start:end]
-            images = self._training.images[index].float().div_(255)  # (N, C, H, W)
-            images = augment(images, self._hyperparameters.augmentation, self._generator)
-            labels = self._training.labels[index]  # (N,)
-            logits = self.network(self._normalize(images))  # (N, n_classes)
-            loss = F.cross_entropy(logits, labels)
-            self._step(loss)
+            self._engine.backward(
+                order[start:end], None if matrices is None else matrices[start:end]
+            )
+            if self._hyperparameters.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(
+                    self._engine.parameters, self._hyperparameters.gradient_clip
+                )
+            self._optimizer.step()
             learning_rate = self._optimizer.param_groups[0]["lr"]
             if not isinstance(self._scheduler, lr_scheduler.StepLR):
                 self._scheduler.step()
-            loss_sum += loss.detach() * len(index)
-            n_correct += (logits.detach().argmax(dim=1) == labels).sum()
         if isinstance(self._scheduler, lr_scheduler.StepLR):
             self._scheduler.step()
+        loss_sum, n_correct = self._engine.take_totals()
         n_seen = self._batches[-1][1]
-        return loss_sum.item() / n_seen, n_correct.item() / n_seen, learning_rate
+        return loss_sum / n_seen, n_correct / n_seen, learning_rate
 
-    def _step(self, loss: Tensor) -> None:
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._hyperparameters.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self._hyperparameters.gradient_clip)
-        self._optimizer.step()
+    def _draw_matrices(self) -> Tensor | None:
+        """The epoch's augmentation, (n_training, 2, 3), drawn at once; None where there is none."""
+        augmentation = self._hyperparameters.augmentation
+        if augmentation.is_identity:
+            return None
+        return affine_matrices(augmentation, self._n_training, self._generator)
 
 
 def _never() -> bool:
@@ -190,6 +204,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     should_stop: Callable[[], bool] = _never,
+    use_native: bool = True,
 ) -> Training:
     """A training run, ready to be iterated over; its `network` is the one that is trained.
 
@@ -197,6 +212,8 @@ def train(
 
     Args:
         should_stop: asked before each batch.
+        use_native: whether the compiled step may serve, where it covers the network on a CPU.
+            Without dropout the results are PyTorch's within rounding; dropout draws other masks.
 
     Raises:
         TrainingError: if a batch is larger than the training set.
@@ -211,33 +228,8 @@ def train(
         seed=seed,
         device=find_device(device),
         should_stop=should_stop,
+        use_native=use_native,
     )
-
-
-class _Normalize:
-    """(images - mean) / std for each channel of (N, C, H, W)."""
-
-    def __init__(self, normalization: Normalization, device: torch.device) -> None:
-        self._mean = torch.tensor(normalization.mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(normalization.std, device=device).view(1, -1, 1, 1)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return (images - self._mean) / self._std
-
-
-@torch.inference_mode()
-def evaluate(
-    network: nn.Module, examples: Examples, normalize: Callable[[Tensor], Tensor]
-) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `network` on `examples`."""
-    network.eval()
-    loss_sum, n_correct = 0.0, 0
-    for start in range(0, len(examples), _EVALUATION_BATCH):
-        batch = examples[start : start + _EVALUATION_BATCH]
-        logits = network(normalize(batch.images.float().div_(255)))  # (N, n_classes)
-        loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum").item()
-        n_correct += int((logits.argmax(dim=1) == batch.labels).sum())
-    return loss_sum / len(examples), n_correct / len(examples)
 
 
 def _batches(n: int, batch_size: int) -> list[tuple[int, int]]:
@@ -251,9 +243,8 @@ def _batches(n: int, batch_size: int) -> list[tuple[int, int]]:
     return starts
 
 
-def _optimizer(hyperparameters: Hyperparameters, network: nn.Module) -> Optimizer:
+def _optimizer(hyperparameters: Hyperparameters, parameters: Sequence[nn.Parameter]) -> Optimizer:
     rate, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
-    parameters = network.parameters()
     match hyperparameters.optimizer:
         case "sgd" | "nesterov" as name:
             return torch.optim.SGD(
