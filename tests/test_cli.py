@@ -10,7 +10,10 @@ import pytest
 from tests.conftest import DIGITS_RUN, Command, run_here
 
 NAME = "digits-3000x3"
-COMMANDS = ("run", "retrain", "baseline", "studies", "best", "show", "delete", "space", "dashboard")
+COMMANDS = (
+    *("run", "retrain", "baseline", "studies", "best"),
+    *("show", "delete", "space", "dashboard", "doctor"),
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -26,6 +29,23 @@ def test_help_has_an_example_and_the_exit_codes(
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_here("--version") == 0
     assert capsys.readouterr().out == "search 0.1.0\n"
+
+
+def test_doctor_says_which_step_serves(capsys: pytest.CaptureFixture[str]) -> None:
+    from models import native
+
+    assert run_here("doctor") == 0
+    out = capsys.readouterr().out
+    kernel = native.kernel()
+    assert (f"native step for {kernel.isa}" if kernel else "PyTorch, because") in out
+    assert "three-step-3" in out
+
+
+def test_doctor_without_the_compiled_part_says_why_and_how_to_get_it(command: Command) -> None:
+    done = command("doctor", BUDGET_SEARCH_NATIVE=str(command.folder / "missing.so"))
+    assert done.code == 0, done.err
+    assert "PyTorch, because the compiled part cannot be loaded" in done.out
+    assert "install a C++ compiler" in done.out
 
 
 def test_studies_lists_and_gives_json(finished: Command) -> None:

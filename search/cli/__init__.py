@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import browse, run, training
+from search.cli import browse, doctor, run, training
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -57,6 +57,7 @@ for _command in (
     browse.delete,
     browse.space,
     run.dashboard,
+    doctor.doctor,
 ):
     app.command(epilog=_EPILOG)(_command)
 

@@ -1,0 +1,88 @@
+"""The two ways to do a training step give the same training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models import native
+from models.convnet import ConvNet
+from search.baselines import baseline
+from search.data import Dataset, load_dataset
+from search.engines import TorchEngine
+from search.hyperparameters import Augmentation, Hyperparameters, OptimizerName
+from search.training import Training, train
+
+needs_native = pytest.mark.skipif(
+    native.kernel() is None, reason="this package was built without a C++ compiler"
+)
+# Both steps add up in another order, and training magnifies the last digit.
+RECIPE = replace(
+    baseline("step-lr").hyperparameters,
+    learning_rate=0.01,
+    augmentation=Augmentation(rotation_degrees=10.0, translation=0.1, scale=0.1, shear_degrees=5.0),
+    gradient_clip=1.0,
+)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load_dataset("digits", tmp_path_factory.mktemp("data"))
+
+
+def run(digits: Dataset, recipe: Hyperparameters, *, use_native: bool, epochs: int) -> Training:
+    n = digits.info.n_training
+    return train(
+        recipe,
+        digits.development[:n],
+        digits.development[n:],
+        digits.info.normalization,
+        epochs=epochs,
+        seed=3,
+        device="cpu",
+        use_native=use_native,
+    )
+
+
+@needs_native
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw"])
+def test_both_steps_give_the_same_losses_within_rounding(
+    digits: Dataset, optimizer: OptimizerName
+) -> None:
+    recipe = replace(RECIPE, optimizer=optimizer)
+    fast, reference = (run(digits, recipe, use_native=way, epochs=2) for way in (True, False))
+    assert (fast.is_native, reference.is_native) == (True, False)
+    for ours, theirs in zip(fast, reference, strict=True):
+        assert ours.training_loss == pytest.approx(theirs.training_loss, rel=2e-2)
+        assert ours.training_accuracy == pytest.approx(theirs.training_accuracy, abs=0.02)
+        assert ours.learning_rate == theirs.learning_rate
+
+
+@needs_native
+def test_the_first_steps_are_the_same_to_six_digits(digits: Dataset) -> None:
+    recipe = replace(RECIPE, batch_size=1000)
+    fast, reference = (run(digits, recipe, use_native=way, epochs=1) for way in (True, False))
+    (ours,), (theirs,) = list(fast), list(reference)
+    assert ours.training_loss == pytest.approx(theirs.training_loss, rel=1e-5)
+    for mine, other in zip(
+        fast.network.state_dict().values(), reference.network.state_dict().values(), strict=True
+    ):
+        assert torch.allclose(mine.double(), other.double(), rtol=1e-3, atol=1e-4)
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["under-20k", "one-epoch"])
+def test_weights_trained_natively_are_those_of_an_ordinary_network(
+    digits: Dataset, name: str
+) -> None:
+    trained = run(digits, baseline(name).hyperparameters, use_native=True, epochs=1)
+    (result,) = list(trained)
+    network = ConvNet(trained.network.spec)
+    network.load_state_dict(trained.network.state_dict())
+    validation = digits.development[digits.info.n_training :]
+    engine = TorchEngine(network, validation, digits.info.normalization, torch.device("cpu"))
+    loss, accuracy = engine.evaluate(validation)
+    assert loss == pytest.approx(result.loss, rel=1e-4)
+    assert accuracy == pytest.approx(result.accuracy, abs=1 / 300)
