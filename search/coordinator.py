@@ -20,13 +20,21 @@ from models.spec import SpecError
 from search.exceptions import StudyDeletedError, TrainingError
 from search.sampler import CappedSampler
 from search.space import Space
-from search.study import StudySettings, fail, give_back, owner_of_this_process, requeue
+from search.study import (
+    StudySettings,
+    fail,
+    give_back,
+    owner_of_this_process,
+    requeue,
+    study_names,
+)
 from search.summary import is_trained
 from search.training import EpochResult, last_epochs_mean
 from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
 
 _WAIT_SECONDS = 0.5
 _MAX_FAILURES_IN_A_ROW = 10
+_BY_SOMEBODY_ELSE = "ended or deleted by somebody else"
 _MAX_CRASHES = 2  # workers that one configuration may kill
 
 
@@ -132,6 +140,7 @@ class Coordinator:
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
+        self._name = study.study_name
         self._sampler = study.sampler
         self._pool = pool
         self._n_trials = n_trials
@@ -180,19 +189,22 @@ class Coordinator:
         try:
             return self._study.get_trials(deepcopy=False)
         except KeyError as error:
-            raise self._deleted() from error
+            self._check_not_deleted(error)
+            raise
 
-    def _deleted(self) -> StudyDeletedError:
-        return StudyDeletedError(
-            f"The study must stay while it is searched, but {self._study.study_name!r} was deleted."
-        )
+    def _check_not_deleted(self, error: KeyError) -> None:
+        if self._name not in study_names(self._study._storage):
+            raise StudyDeletedError(
+                f"The study must stay while it is searched, but {self._name!r} was deleted."
+            ) from error
 
     def _start_next(self) -> bool:
         """Asks for a trial and hands it out; false where it ended before it could train."""
         try:
             trial = self._study.ask()
         except KeyError as error:
-            raise self._deleted() from error
+            self._check_not_deleted(error)
+            raise
         published: SearchEvent | None = None
         with self._unless_gone(trial):
             published = self._prepare(trial)
@@ -311,6 +323,9 @@ class Coordinator:
 
     def _store_failed(self, running: _Running, event: JobFailed) -> SearchEvent:
         frozen = self._frozen(running.trial)
+        if frozen.state != TrialState.RUNNING:  # a person ended it first
+            del self._running[running.trial.number]
+            return running.ended(None, reason=_BY_SOMEBODY_ELSE)
         n_crashes = frozen.user_attrs.get("crashes", 0) + event.worker_died
         is_requeued = event.worker_died and n_crashes < _MAX_CRASHES
         if is_requeued:
@@ -337,7 +352,7 @@ class Coordinator:
             running = self._running.pop(trial.number, None)
             if running is not None:
                 self._pool.cancel(trial.number)
-                self._publish(running.ended(None, reason="ended or deleted by somebody else"))
+                self._publish(running.ended(None, reason=_BY_SOMEBODY_ELSE))
 
     def _is_running(self, trial: Trial) -> bool:
         try:

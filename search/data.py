@@ -1,11 +1,12 @@
 """Data sets as tensors, split into train, validation and test.
 
-The split is fixed: the same images validate every trial of every study. The test set is a
-file of its own, which a search never opens.
+The split is fixed: the same images validate every trial of every study. Loading a data set reads
+all of it, for its fingerprint; the files that the workers of a search get are without the test set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 import tempfile
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from search.exceptions import DataError
+from search.exceptions import DataError, DataUnavailableError
 from search.files import write_tensors
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
@@ -31,6 +32,7 @@ _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KM
 # Training and test images of the three that torchvision brings, and held out for validation.
 _N_TRAINING, _N_TEST, _N_VALIDATION = 60_000, 10_000, 10_000
 _SPLIT_SEED = 0
+APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 _DOWNLOAD_TIMEOUT_SECONDS = 20
 # SHA-256 of MNIST's pixels and labels, training set before test set. The IDX files have no
 # checksum of their own, and a file of the right length may still be another one.
@@ -108,13 +110,20 @@ class DatasetFiles:
 
     info: DatasetInfo
     development_path: Path
-    test_path: Path
+    test_path: Path | None
 
     def development(self) -> Examples:
         """First the images that train, then those that validate."""
         return _map(self.development_path)
 
     def test(self) -> Examples:
+        """The test set.
+
+        Raises:
+            DataError: if these files were made without it.
+        """
+        if self.test_path is None:
+            raise DataError("The test set is sealed during a search; only retraining opens it.")
         return _map(self.test_path)
 
 
@@ -125,7 +134,7 @@ def _map(path: Path) -> Examples:
 
 def default_data_dir() -> Path:
     """Where data sets are downloaded to unless a user says otherwise."""
-    return platformdirs.user_cache_path("budget-search") / "data"
+    return platformdirs.user_cache_path(APPLICATION) / "data"
 
 
 def check_dataset_name(name: str) -> DatasetName:
@@ -305,38 +314,50 @@ def _download(name: DatasetName, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         cls(root=data_dir, train=True, download=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise DataError(
+        _remove_empty_folders(data_dir / _TORCHVISION[name] / "raw", above=data_dir.parent)
+        reason = _reason(error)
+        raise DataUnavailableError(
             f"The data set {name} must be in the data folder or be downloadable, but {data_dir} "
-            f"does not have it and the download failed ({_first_line(error)}). Name a folder "
-            "that has it with --data-dir (or SEARCH_DATA_DIR), or take the embedded digits with "
-            "--dataset digits."
+            f"does not have it and the download failed ({reason}). Name a folder that has it with "
+            "--data-dir (or SEARCH_DATA_DIR), or take the embedded digits with --dataset digits.",
+            reason=reason,
         ) from error
     finally:
         socket.setdefaulttimeout(previous)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _remove_empty_folders(folder: Path, *, above: Path) -> None:
+    """Takes back what a failed download has made: empty folders, up to `above`."""
+    while folder != above:
+        with contextlib.suppress(OSError):  # not there, or not empty
+            folder.rmdir()
+        folder = folder.parent
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, from torchvision's list of all the places that it tried."""
+    lines = [line.strip(" <>)(;") for line in str(error).splitlines() if line.strip(" )(;")]
     return lines[-1] if lines else type(error).__name__
 
 
 @contextmanager
-def dataset_files(dataset: Dataset) -> Iterator[DatasetFiles]:
+def dataset_files(dataset: Dataset, *, with_test: bool) -> Iterator[DatasetFiles]:
     """The data set in files that many processes can map.
 
-    They lie in the user's cache, where the next run finds them again; where that cannot be
-    written, in a temporary folder for as long as the context lasts.
+    Without `with_test` there is no file of the test set: who searches cannot look at it. The files
+    lie in the user's cache, where the next run finds them again; where that cannot be written, in
+    a temporary folder for as long as the context lasts.
 
     Raises:
         DataError: if there is no room for them.
     """
-    cache = platformdirs.user_cache_path("budget-search") / "mapped"
+    cache = platformdirs.user_cache_path(APPLICATION) / "mapped"
     try:
-        yield _write_files(dataset, cache)
+        yield _write_files(dataset, cache, with_test=with_test)
     except _CannotWriteError:
         with tempfile.TemporaryDirectory(prefix="budget-search-") as folder:
             try:
-                files = _write_files(dataset, Path(folder))
+                files = _write_files(dataset, Path(folder), with_test=with_test)
             except _CannotWriteError as error:
                 n_megabytes = dataset.development.images.nbytes // 1_000_000 + 1
                 raise DataError(
@@ -351,10 +372,13 @@ class _CannotWriteError(Exception):
     """A folder that cannot be written."""
 
 
-def _write_files(dataset: Dataset, folder: Path) -> DatasetFiles:
+def _write_files(dataset: Dataset, folder: Path, *, with_test: bool) -> DatasetFiles:
     info = dataset.info
-    paths = []
-    for part, examples in (("development", dataset.development), ("test", dataset.test)):
+    parts = {"development": dataset.development}
+    if with_test:
+        parts["test"] = dataset.test
+    paths: dict[str, Path] = {}
+    for part, examples in parts.items():
         # The name holds what decides the contents, so a file that is there is the right one.
         path = folder / f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}-{part}.safetensors"
         try:
@@ -363,5 +387,5 @@ def _write_files(dataset: Dataset, folder: Path) -> DatasetFiles:
                 write_tensors({"images": examples.images, "labels": examples.labels}, path)
         except OSError as error:
             raise _CannotWriteError(str(error)) from error
-        paths.append(path)
-    return DatasetFiles(info, paths[0], paths[1])
+        paths[part] = path
+    return DatasetFiles(info, paths["development"], paths.get("test"))

@@ -15,7 +15,7 @@ from search.data import Examples, Normalization
 from search.hyperparameters import Hyperparameters
 from search.training import train
 
-_N_IMAGES = 2048
+_N_IMAGES = 1024
 _N_ROUNDS = 3
 _NETWORKS = ("v36", "three-step-3")
 
@@ -44,17 +44,16 @@ def measure_speeds() -> Iterator[Speed]:
     try:
         for name in _NETWORKS:
             recipe = baseline(name).hyperparameters
-            rounds = [
-                (
-                    _images_per_second(recipe, examples, use_native=True),
-                    _images_per_second(recipe, examples, use_native=False),
-                )
-                for _ in range(_N_ROUNDS)
-            ]
-            pytorch = statistics.median(by_pytorch for _, by_pytorch in rounds)
-            has_native = native.kernel() is not None
-            by_native = statistics.median(by_native for by_native, _ in rounds)
-            yield Speed(name, by_native if has_native else None, pytorch)
+            by_native, by_pytorch = [], []
+            for _ in range(_N_ROUNDS):
+                if native.kernel() is not None:
+                    by_native.append(_images_per_second(recipe, examples, use_native=True))
+                by_pytorch.append(_images_per_second(recipe, examples, use_native=False))
+            yield Speed(
+                name,
+                statistics.median(by_native) if by_native else None,
+                statistics.median(by_pytorch),
+            )
     finally:
         torch.set_num_threads(previous)
 

@@ -4,6 +4,7 @@
     ├── InputError                  something given is wrong; exit code 2
     │   ├── SpaceError              a search space that cannot be used
     │   ├── DataError               a data set that is missing or broken
+    │   │   └── DataUnavailableError    it is neither at hand nor to be downloaded
     │   ├── StorageError            a database that cannot be opened
     │   ├── StudyError              a study or trial that does not exist, or differs from this run
     │   ├── DeviceError             a device that is not there
@@ -36,6 +37,14 @@ class SpaceError(InputError):
 
 class DataError(InputError):
     """A data set that is missing or broken."""
+
+
+class DataUnavailableError(DataError):
+    """A data set that is neither at hand nor to be downloaded; `reason` says why not."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class StorageError(InputError):

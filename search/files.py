@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _write(data: bytes, path: Path) -> None:
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -20,21 +29,13 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         OSError: if they cannot be written; nothing is left behind then.
     """
-    temporary = _temporary(path)
-    try:
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
-        temporary.replace(path)
-    except SafetensorError as error:  # its own kind, for a full disk, say
-        temporary.unlink(missing_ok=True)
-        raise OSError(str(error)) from error
+    _write(save({name: tensor.clone() for name, tensor in tensors.items()}), path)
 
 
 def write_text(text: str, path: Path) -> None:
     """Writes a text as UTF-8.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if it cannot be written; nothing is left behind then.
     """
-    temporary = _temporary(path)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    _write(text.encode(), path)

@@ -10,27 +10,32 @@ from optuna.pruners import BasePruner
 from search.exceptions import InputError
 
 
+def _first_rung(epochs: int) -> int:
+    """The first epoch after which a trial may be stopped."""
+    return max(1, round(epochs / 3))
+
+
 def _halving(epochs: int) -> BasePruner:
-    # Rungs after a fifth and three fifths of the epochs (3 and 9 of 15), a third going on at
-    # each: earlier, a one-cycle schedule's rising learning rate hides which network is good.
+    # A third goes on after a third of the epochs (5 of 15). Earlier, a one-cycle schedule's rising
+    # learning rate hides which network is good.
     return optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=max(1, epochs // 5), reduction_factor=3
+        min_resource=_first_rung(epochs), reduction_factor=3
     )
 
 
 def _hyperband(epochs: int) -> BasePruner:
     return optuna.pruners.HyperbandPruner(
-        min_resource=max(1, epochs // 5), max_resource=epochs, reduction_factor=3
+        min_resource=_first_rung(epochs), max_resource=epochs, reduction_factor=3
     )
 
 
 def _median(epochs: int) -> BasePruner:
-    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=_first_rung(epochs))
 
 
 def _percentile(epochs: int) -> BasePruner:
     return optuna.pruners.PercentilePruner(
-        25.0, n_startup_trials=5, n_warmup_steps=max(1, epochs // 5)
+        25.0, n_startup_trials=5, n_warmup_steps=_first_rung(epochs)
     )
 
 

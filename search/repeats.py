@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from search.exceptions import TrainingError
 from search.hyperparameters import Hyperparameters
 from search.training import EpochResult, last_epochs_mean
 from search.weights import weights_name
@@ -69,7 +70,7 @@ def train_repeats(
         folder: where to write the weights of each seed, if anywhere.
 
     Raises:
-        TrainingError: if a training run cannot be finished.
+        TrainingError: if a training run cannot be finished, or its loss is not finite.
     """
     repeats = [Repeat(seed) for seed in seeds]
     jobs = [
@@ -90,4 +91,9 @@ def train_repeats(
             repeat = repeats[event.key]
             repeat.epochs.append(event.result)
             listener(repeat.seed, event.result)
+            if not event.result.is_finite:
+                raise TrainingError(
+                    f"A loss must stay finite, but with seed {repeat.seed} it did not in epoch "
+                    f"{event.result.epoch}; take another trial, or other seeds."
+                )
     return repeats

@@ -18,7 +18,7 @@ from search.hyperparameters import Hyperparameters
 from search.repeats import Repeat, Spread, train_repeats
 from search.study import DISTRIBUTION, StudySettings, check_same_data, rebuild
 from search.training import EpochResult
-from search.weights import CARD_VERSION, save_card
+from search.weights import CARD_NAME, CARD_VERSION, save_card, weights_name
 from search.workers import WorkerPool
 
 
@@ -35,8 +35,10 @@ def retrain(
 ) -> list[Repeat]:
     """Trains a trial's recipe on training and validation data, and tests it.
 
-    Writes the weights of each seed and a card into `folder`, which must exist, and stores the
-    result with the study. Each seed is one look at the test set, counted before it is taken.
+    Writes the weights of each seed and a card into `folder`, which must exist, in place of those
+    that an earlier run left there, and stores the result with the study. Each seed is one look at
+    the test set, counted before it is taken; it is scored after every epoch, and nothing is
+    chosen by that.
 
     Raises:
         StudyError: if the trial cannot be rebuilt, or the data are not those of the study.
@@ -44,6 +46,8 @@ def retrain(
     """
     check_same_data(study, info)
     hyperparameters = rebuild(study, trial)
+    for stale in (folder / CARD_NAME, *folder.glob(weights_name("*"))):
+        stale.unlink(missing_ok=True)  # a card beside another run's weights would be a lie
     looks = study.user_attrs.get("test_looks", 0) + len(seeds)
     study.set_user_attr("test_looks", looks)
     repeats = train_repeats(

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from optuna.storages import RDBStorage
 from optuna.study import Study
 
 from search.coordinator import Coordinator, Outcome, SearchEvent
@@ -26,7 +25,7 @@ from search.data import (
     is_available,
     load_dataset,
 )
-from search.exceptions import DataError
+from search.exceptions import DataUnavailableError
 from search.pruners import make_pruner
 from search.sampler import make_sampler
 from search.space import Space
@@ -35,6 +34,7 @@ from search.study import (
     RunRecord,
     StudySettings,
     create_or_open_study,
+    only_search,
     open_study,
     record_run,
     study_names,
@@ -118,12 +118,14 @@ class Search:
     Args:
         before: the study as it was found, once what a dead search left behind was put right.
         n_swept: how many trials that was.
+        n_workers: how many there will be; never more than trials are missing.
     """
 
     plan: SearchPlan
     study: Study
     before: Tally
     n_swept: int
+    n_workers: int
 
     def run(
         self, listener: Callable[[SearchEvent], None], *, should_stop: Callable[[], bool]
@@ -135,19 +137,10 @@ class Search:
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
         plan, request = self.plan, self.plan.request
-        record_run(
-            self.study,
-            RunRecord.now(
-                sampler=request.sampler,
-                pruner=request.pruner,
-                seed=request.seed,
-                device=plan.device,
-                n_workers=plan.n_workers,
-                n_trials=request.n_trials,
-            ),
-        )
-        n_workers = min(plan.n_workers, max(1, request.n_trials - self.before.n_trained))
-        with dataset_files(plan.dataset) as files, WorkerPool(n_workers, files) as pool:
+        with (
+            dataset_files(plan.dataset, with_test=False) as files,
+            WorkerPool(self.n_workers, files) as pool,
+        ):
             coordinator = Coordinator(
                 self.study,
                 pool,
@@ -175,13 +168,27 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
     )
     with opened_storage(request.storage, create=True) as storage:
         study = create_or_open_study(storage, plan.study_name, settings)
-        n_swept = sweep(study)
-        trials = study.get_trials(deepcopy=False)
-        study.sampler = make_sampler(
-            request.sampler, plan.space, request.budget, seed=request.seed, n_trials=len(trials)
-        )
-        study.pruner = make_pruner(request.pruner, epochs=request.epochs)
-        yield Search(plan, study, tally(trials), n_swept)
+        with only_search(study, request.storage):
+            n_swept = sweep(study)
+            trials = study.get_trials(deepcopy=False)
+            before = tally(trials)
+            n_workers = min(plan.n_workers, max(1, request.n_trials - before.n_trained))
+            study.sampler = make_sampler(
+                request.sampler, plan.space, request.budget, seed=request.seed, n_trials=len(trials)
+            )
+            study.pruner = make_pruner(request.pruner, epochs=request.epochs)
+            record_run(
+                study,
+                RunRecord.now(
+                    sampler=request.sampler,
+                    pruner=request.pruner,
+                    seed=request.seed,
+                    device=plan.device,
+                    n_workers=n_workers,
+                    n_trials=request.n_trials,
+                ),
+            )
+            yield Search(plan, study, before, n_swept, n_workers)
 
 
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
@@ -190,39 +197,41 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
     if request.dataset != "auto":
         check_dataset_name(request.dataset)
         return load_dataset(request.dataset, data_dir), ""
-    unfinished = _unfinished_study(request)
-    if unfinished is not None:
-        study_name, dataset = unfinished
+    known = _known_study(request)
+    if known is not None:
+        study_name, dataset = known
         return load_dataset(dataset, data_dir), f"that of {study_name}, which goes on"
     if is_available("mnist", data_dir):
         return load_dataset("mnist", data_dir), "found; another with --dataset"
     try:
         return load_dataset("mnist", data_dir), "downloaded; another with --dataset"
-    except DataError as error:
+    except DataUnavailableError as error:
         note = (
-            f"because MNIST is not in {data_dir} and could not be downloaded ({error.__cause__}); "
+            f"because MNIST is not in {data_dir} and could not be downloaded ({error.reason}); "
             "for MNIST name a folder that has it with --data-dir"
         )
         return load_dataset("digits", data_dir), note
 
 
-def _unfinished_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
-    """Name and data set of the study that this request would go on with, if there is one."""
+def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
+    """Name and data set of the study that this request would go on with, if there is one.
+
+    That is the study it names, or one of budget and epochs that still lacks trials.
+    """
     if not has_studies(request.storage):
         return None
     with opened_storage(request.storage) as storage:
-        names = study_names(storage) if request.study is None else [request.study]
-        for name in names:
-            if name in study_names(storage) and _goes_on(storage, name, request):
-                dataset = StudySettings.from_study(open_study(storage, name)).dataset
+        for name in study_names(storage):
+            study = open_study(storage, name)
+            if "settings" not in study.user_attrs:
+                continue
+            dataset = StudySettings.from_study(study).dataset
+            if request.study is None:
+                is_meant = name == f"{dataset}-{request.budget}x{request.epochs}"
+                n_trained = tally(study.get_trials(deepcopy=False)).n_trained
+                is_meant = is_meant and n_trained < request.n_trials
+            else:
+                is_meant = name == request.study
+            if is_meant:
                 return name, check_dataset_name(dataset)
     return None
-
-
-def _goes_on(storage: RDBStorage, name: str, request: SearchRequest) -> bool:
-    study = open_study(storage, name)
-    if "settings" not in study.user_attrs:
-        return False
-    settings = StudySettings.from_study(study)
-    is_own = name == (request.study or f"{settings.dataset}-{request.budget}x{request.epochs}")
-    return is_own and tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials

@@ -179,7 +179,7 @@ class Space:
         for key in _KINDS:  # in one order, whatever the file's
             if key in self.table:
                 distribution = _distribution(self.name, key, self.table[key])
-                if distribution is not None:
+                if distribution is not None and self._has_effect(key):
                     distributions[key] = distribution
         object.__setattr__(self, "distributions", distributions)
         self._check_topologies()
@@ -237,7 +237,7 @@ class Space:
         topology = _topology(value["topology"])
         return topology.spec(
             [value[f"width_{i + 1}"] for i in range(topology.n_widths)],
-            round(float(value["dropout"]), _DROPOUT_DECIMALS),
+            round(float(value["dropout"]), _DROPOUT_DECIMALS) if topology.has_open_dropout else 0.0,
             input_shape=self.input_shape,
             n_classes=self.n_classes,
         )
@@ -300,12 +300,25 @@ class Space:
                 return f"{name} = {value!r} is outside its range in this space"
         return None
 
+    def _has_effect(self, key: str) -> bool:
+        """Whether any recipe of the space can depend on a name: to search it would be a waste."""
+        schedules = _choices(self.table.get("schedule"))
+        match key.rpartition("_"):
+            case ("width", _, number):
+                return any(_n_widths(text) >= int(number) for text in self._topologies())
+            case ("step", _, _):
+                return "step" in schedules
+        if key == "warmup_share":
+            return "one-cycle" in schedules
+        if key == "dropout":
+            return any(_has_open_dropout(text) for text in self._topologies())
+        return True
+
     def _smallest_count_of(self, topology: str) -> int:
         return parameter_count(self.spec(self.smallest({"topology": topology, "dropout": 0.0})))
 
     def _topologies(self) -> list[str]:
-        topology = self.table["topology"]
-        return topology if isinstance(topology, list) else [topology]
+        return [text for text in _choices(self.table.get("topology")) if isinstance(text, str)]
 
     def _searched_widths(self) -> list[str]:
         return [name for name in self.distributions if name.startswith("width_")]
@@ -347,6 +360,24 @@ class Space:
                 self._smallest_count_of(text)
             except SpecError as error:
                 raise SpaceError(f"{self.name}: topology: {error}") from error
+
+
+def _choices(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _n_widths(topology: str) -> int:
+    try:
+        return _topology(topology).n_widths
+    except SpecError:
+        return 0  # refused later, with the reason
+
+
+def _has_open_dropout(topology: str) -> bool:
+    try:
+        return _topology(topology).has_open_dropout
+    except SpecError:
+        return False  # refused later, with the reason
 
 
 _topology = functools.lru_cache(maxsize=256)(Topology)

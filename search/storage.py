@@ -47,7 +47,7 @@ def has_studies(url: str) -> bool:
     if parsed.get_backend_name() == "sqlite":
         if not Path(parsed.database or "").is_file():
             return False
-        _check_sqlite_file(parsed, create=False)
+        _check_sqlite_file(parsed, create=False, write=False)
     return "studies" in _table_names(parsed)
 
 
@@ -61,33 +61,42 @@ def _table_names(parsed: URL) -> list[str]:
         engine.dispose()
 
 
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite storage; None for another database."""
+    parsed = _parse(url)
+    return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+
+
 @contextmanager
-def opened_storage(url: str, *, create: bool = False) -> Iterator[RDBStorage]:
+def opened_storage(url: str, *, create: bool = False, write: bool = False) -> Iterator[RDBStorage]:
     """The storage at `url`, closed when the context ends.
 
     Args:
         create: whether to create the database, or Optuna's tables in it, where they are missing.
+        write: whether something is going to be written; `create` implies it.
 
     Raises:
         StorageError: if it cannot be opened; nothing is written then.
     """
     parsed = _parse(url)
+    write = write or create
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
-        _check_sqlite_file(parsed, create=create)
+        _check_sqlite_file(parsed, create=create, write=write)
     _check_schema(parsed, create=create)
     try:
         storage = RDBStorage(url, engine_kwargs={"connect_args": _connect_args(parsed)})
     except (SQLAlchemyError, RuntimeError) as error:
         raise _cannot_open(parsed, error) from error
     if is_sqlite:
-        event.listen(storage.engine, "connect", _set_pragmas)
+        if write:
+            event.listen(storage.engine, "connect", _set_pragmas)
         storage.engine.dispose()  # what is connected already has no pragmas
     try:
         yield storage
     finally:
         storage.remove_session()
-        if is_sqlite:
+        if is_sqlite and write:
             _checkpoint(storage)
         storage.engine.dispose()
 
@@ -124,7 +133,7 @@ def _connect_args(parsed: URL) -> dict[str, Any]:
     return {}
 
 
-def _check_sqlite_file(parsed: URL, *, create: bool) -> None:
+def _check_sqlite_file(parsed: URL, *, create: bool, write: bool) -> None:
     database = parsed.database or ""
     if database in ("", ":memory:") or database.startswith("file:"):
         raise StorageError(
@@ -148,7 +157,7 @@ def _check_sqlite_file(parsed: URL, *, create: bool) -> None:
                 "another file with --storage sqlite:///FILE."
             )
         return
-    if create and not os.access(path, os.W_OK):
+    if write and not os.access(path, os.W_OK):
         raise StorageError(
             f"The database must be writable, but {path} is read-only; change its rights, or name "
             "another file with --storage sqlite:///FILE."

@@ -7,6 +7,8 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import psutil
+from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -21,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
+from search.storage import sqlite_path
 from search.summary import INTERRUPTED, best_trial
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
@@ -97,7 +101,7 @@ class RunRecord:
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
             sampler=sampler,
             pruner=pruner,
             seed=seed,
@@ -161,9 +165,17 @@ def select_study(storage: BaseStorage, name: str | None) -> Study:
         if "settings" in study.user_attrs
     ]
     if not names:
-        raise StudyError("The storage must hold a study, but it is empty; make one: search run.")
+        raise StudyError(
+            "The storage must hold a study of 'search run', but it has none; make one with it."
+        )
     studies = [open_study(storage, name) for name in names]
-    return max(studies, key=lambda study: run_records(study)[-1]["started"])
+    return max(studies, key=_last_used)
+
+
+def _last_used(study: Study) -> str:
+    """When the study was last searched, as text that sorts; empty if it never was."""
+    records = run_records(study)
+    return str(records[-1]["started"]) if records else ""
 
 
 def open_trial(study: Study, number: int | None) -> FrozenTrial:
@@ -199,6 +211,11 @@ def create_or_open_study(storage: BaseStorage, name: str, settings: StudySetting
     study = optuna.create_study(
         study_name=name, storage=storage, direction=StudyDirection.MAXIMIZE, load_if_exists=True
     )
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        raise StudyError(
+            f"A study must maximise one value, the accuracy, but {name!r} was made by something "
+            "else and does not; name another study with --study."
+        )
     if "settings" not in study.user_attrs and not study.get_trials(deepcopy=False):
         study.set_user_attr("settings", asdict(settings))
         return study
@@ -260,7 +277,7 @@ def check_same_data(study: Study, info: DatasetInfo) -> None:
 
 def record_run(study: Study, record: RunRecord) -> None:
     """Adds a run to the study's history, under a key of its own, so that none replaces another."""
-    study.set_user_attr(f"run_{len(run_records(study)) + 1:04d}", asdict(record))
+    study.set_user_attr(f"run_{record.started}_{record.host}_{os.getpid()}", asdict(record))
 
 
 def run_records(study: Study) -> list[dict[str, Any]]:
@@ -290,21 +307,54 @@ def _is_alive(owner: dict[str, Any]) -> bool:
         return False
 
 
-def sweep(study: Study) -> int:
-    """Puts back in the queue what a search that died left RUNNING; returns how many.
+@contextmanager
+def only_search(study: Study, url: str) -> Iterator[None]:
+    """Lets no other search onto the study as long as the context lasts.
+
+    A SQLite database is locked through a file beside it, which the system unlocks when its
+    process ends, however it ends. On a server, a trial that runs says who owns it.
 
     Raises:
-        StudyError: if another search still runs on the study.
+        StudyError: if another search is there.
     """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in running:
+    path = sqlite_path(url)
+    if path is None:
+        _check_no_owner_alive(study)
+        yield
+        return
+    # The file stays: to delete it could let two processes lock two files of one name.
+    lock = FileLock(path.with_name(f".{path.name}.{study._study_id}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StudyError(
+            f"One search at a time must run on a study, but another is searching "
+            f"{study.study_name!r}; wait for it, stop it, or name another study with --study."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_no_owner_alive(study: Study) -> None:
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = trial.user_attrs.get("owner")
         if owner is not None and _is_alive(owner):
             raise StudyError(
                 f"One search at a time must run on a study, but process {owner['pid']} on "
                 f"{owner['host']} is searching {study.study_name!r}; wait for it, stop it, or name "
-                "another study with --study."
+                "another study with --study. If that host is lost, fail its running trials in the "
+                "dashboard."
             )
+
+
+def sweep(study: Study) -> int:
+    """Puts back in the queue what a search that died left RUNNING; returns how many.
+
+    Only for who has the study to himself, as `only_search` sees to.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
     for trial in running:
         # A search may have died between queueing and telling: then the repeat is there already.
@@ -313,7 +363,12 @@ def sweep(study: Study) -> int:
 
 
 def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
-    """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue."""
+    """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue.
+
+    A trial that somebody else has ended meanwhile stays as it is.
+    """
+    if trial.state != TrialState.RUNNING:
+        return
     if queue:
         requeue(study, trial, n_crashes=trial.user_attrs.get("crashes", 0))
     fail(study, trial, INTERRUPTED)

@@ -23,8 +23,8 @@ CARD_NAME = "card.json"
 CARD_VERSION = 1
 
 
-def weights_name(seed: int) -> str:
-    """The file, beside the card, with the weights that training with `seed` gave."""
+def weights_name(seed: int | str) -> str:
+    """The file, beside the card, with the weights of a seed; of all, as a pattern, with `*`."""
     return f"seed-{seed}.safetensors"
 
 
@@ -50,6 +50,9 @@ class Classifier(nn.Module):
 
     Takes images (N, C, H, W) as bytes from 0 to 255 or as floats from 0 to 1, with 0 as the
     background, and returns logits (N, n_classes).
+
+    Raises:
+        ValueError: for images of another shape.
     """
 
     mean: Tensor
@@ -62,6 +65,12 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        shape = self.network.spec.input_shape
+        if images.dim() != 4 or tuple(images.shape[1:]) != shape:
+            raise ValueError(
+                f"Images must have the shape (N, {', '.join(map(str, shape))}), but got "
+                f"{tuple(images.shape)}."
+            )
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         logits: Tensor = self.network((scaled - self.mean) / self.std)
         return logits

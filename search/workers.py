@@ -170,7 +170,7 @@ class WorkerPool:
             if worker.job is None:
                 worker.job = job
                 # A worker that is dead already shows up in `events`, its job with it.
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                with contextlib.suppress(OSError):
                     worker.connection.send(job)
                 return index
         raise RuntimeError("submit() needs an idle worker, but all are busy")
@@ -179,7 +179,7 @@ class WorkerPool:
         """Asks for the end of a job; a `JobCancelled` (or another end) follows."""
         for worker in self._workers:
             if worker.job is not None and worker.job.key == key:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                with contextlib.suppress(OSError):  # a worker that is dead stops anyway
                     worker.connection.send(_Cancel(key))
 
     def events(self, timeout: float) -> Iterator[Event]:
@@ -249,9 +249,15 @@ class WorkerPool:
                     f"while they did; the last one {_death(worker.process.exitcode)}. What they "
                     "printed stands above; if it is memory, take fewer --workers."
                 )
-        if worker.job is not None:
+        fresh = self._workers[index] = self._spawn(index)
+        if worker.job is None:
+            return
+        if worker.is_ready:
             self._pending.append(JobFailed(worker.job.key, index, reason, worker_died=True))
-        self._workers[index] = self._spawn(index)
+        else:  # it never came to the job, which the next worker gets
+            fresh.job = worker.job
+            with contextlib.suppress(OSError):
+                fresh.connection.send(worker.job)
 
 
 def run_jobs(pool: WorkerPool, jobs: Sequence[Job]) -> Iterator[Event]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,23 @@ def run_here(*arguments: str) -> int:
     code = left.value.code
     assert isinstance(code, int)
     return code
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A file that this process cannot write; root can write whatever is not immutable."""
+    if os.geteuid() != 0:
+        path.chmod(0o444)
+        yield
+        path.chmod(0o644)
+        return
+    chattr = shutil.which("chattr")
+    if chattr is None or subprocess.run([chattr, "+i", path], capture_output=True).returncode:
+        pytest.skip("root can write every file here: chattr +i does not work")
+    try:
+        yield
+    finally:
+        subprocess.run([chattr, "-i", path], check=True)
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DIGITS_RUN, Command, run_here
+from tests.conftest import DIGITS_RUN, Command, read_only, run_here
 
 NAME = "digits-3000x3"
 COMMANDS = (
@@ -143,7 +143,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
     assert code == 2
     assert message in " ".join(err.split())
     assert "Traceback" not in err
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +179,18 @@ def test_what_does_not_exist_is_named(
     err = capsys.readouterr().err
     assert message in " ".join(err.split())
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [("delete", NAME, "--yes"), ("retrain",), DIGITS_RUN])
+def test_a_read_only_database_is_refused_by_what_writes(
+    finished: Command, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *rest = arguments
+    url = f"sqlite:///{finished.database}"
+    with read_only(finished.database):
+        assert run_here(name, *rest, "--storage", url) == 2
+        assert "is read-only" in capsys.readouterr().err
+        assert run_here("best", "--storage", url) == 0
 
 
 def test_a_damaged_data_folder_is_refused(command: Command, mnist_dir: Path) -> None:

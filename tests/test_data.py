@@ -151,9 +151,9 @@ from pathlib import Path
 from search.data import dataset_files, load_dataset
 
 dataset = load_dataset("digits", Path("."))
-with dataset_files(dataset) as files:
+with dataset_files(dataset, with_test=True) as files:
     inodes = [files.development_path.stat().st_ino]
-    with dataset_files(dataset) as again:
+    with dataset_files(dataset, with_test=True) as again:
         inodes.append(again.development_path.stat().st_ino)
     print(json.dumps({
         "paths": [str(files.development_path), str(files.test_path)],

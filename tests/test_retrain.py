@@ -46,7 +46,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
             assert f"seed {seed}  epoch  {epoch}" in out
     assert "best epoch" in out
     assert "(mean and spread over 2 seeds)" in out
-    assert "The test set was seen 2 times." in out
+    assert "The test set was seen 2 times by this study" in out
 
 
 def test_it_trains_on_train_and_validation_and_stores_the_result(
@@ -69,7 +69,7 @@ def test_another_look_at_the_test_set_is_counted(
     shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
     done = Command(tmp_path)("retrain", "--seeds", "1", "--trial", "0")
     assert done.code == 0, done.err
-    assert "The test set was seen 3 times." in done.out
+    assert "The test set was seen 3 times by this study" in done.out
     assert (tmp_path / "runs" / NAME / "trial-0" / "card.json").is_file()
 
 

@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from models.size import parameter_count
-from search.study import StudySettings, rebuild
+from search.study import StudySettings, give_back, rebuild, run_records, sweep
 from tests.conftest import DIGITS_RUN, Command, wait_until
 
 NAME = "digits-3000x3"
@@ -78,13 +78,13 @@ def test_a_study_keeps_how_it_was_made(finished: Command) -> None:
     settings = StudySettings.from_study(study)
     assert (settings.budget, settings.epochs, settings.dataset) == (3000, 3, "digits")
     assert len(settings.data_fingerprint) == len(settings.split_fingerprint) == 64
-    run = study.user_attrs["run_0001"]
+    (run,) = run_records(study)
     assert (run["sampler"], run["pruner"], run["seed"]) == ("tpe", "none", 1)
     assert set(run["versions"]) == {"python", "torch", "optuna", "budget-search"}
 
 
 def test_the_database_alone_is_whole_when_the_command_ends(finished_folder: Path) -> None:
-    assert [path.name for path in finished_folder.iterdir()] == ["studies.db"]
+    assert [path.name for path in finished_folder.glob("[!.]*")] == ["studies.db"]
 
 
 def test_it_says_what_it_does_and_what_comes_next(finished_output: str) -> None:
@@ -114,8 +114,8 @@ def test_a_reached_total_says_how_to_get_more_and_more_goes_on(finished: Command
     study = finished.study(NAME)
     assert len(study.trials) == 6
     assert len({str(trial.params) for trial in study.trials}) == 6
-    runs = [study.user_attrs[key] for key in sorted(study.user_attrs) if key.startswith("run_")]
-    assert [(run["sampler"], run["seed"]) for run in runs] == [("tpe", 1), ("random", 7)]
+    settings = [(run["sampler"], run["seed"], run["n_trials"]) for run in run_records(study)]
+    assert settings == [("tpe", 1, 4), ("tpe", 0, 4), ("random", 7, 6)]
 
 
 def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_cores(
@@ -179,9 +179,6 @@ def test_what_a_killed_search_left_running_is_queued_again(command: Command) -> 
     assert [trial.state for trial in trials] == [TrialState.FAIL] * 2 + [TrialState.RUNNING] * 2
     assert [trial.user_attrs["repeats"] for trial in trials[2:]] == [0, 1]
 
-    other = command(*DIGITS_RUN, *ENDLESS)
-    assert other.code == 2
-    assert "One search at a time" in other.err
     os.killpg(resumed.pid, signal.SIGINT)
     assert resumed.wait(timeout=30) == 130
 
@@ -271,6 +268,58 @@ def test_a_space_that_cannot_be_trained_ends_with_an_explanation(command: Comman
     assert "batch_size is 5000 and there are 1079 training images" in done.err
 
 
+def test_a_configuration_that_kills_two_workers_is_not_tried_a_third_time(
+    command: Command,
+) -> None:
+    process = command.start(*DIGITS_RUN, *ENDLESS, "--trials", "1", "--workers", "1")
+    for number in (0, 1):
+        wait_until(lambda first=number: n_reported(command, "long", first=first) >= 1)  # type: ignore[misc]
+        children = psutil.Process(process.pid).children(recursive=True)
+        (worker,) = (child for child in children if child.ppid() != process.pid)
+        worker.kill()
+    wait_until(lambda: n_reported(command, "long", first=2) >= 1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    first, second, third = command.study("long").trials[:3]
+    assert second.user_attrs["crashes"] == 1
+    assert first.params == second.params != third.params
+
+
+def test_two_searches_that_start_together_never_share_a_study(finished: Command) -> None:
+    options = (*DIGITS_RUN, "--trials", "6", "--workers", "1")
+    processes = [finished.start(*options) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 2], outputs
+    assert "One search at a time" in "".join(outputs)
+    assert len(finished.study(NAME).trials) == 6
+
+
+def test_a_trial_that_a_person_failed_is_not_queued_again_on_interruption(
+    storage: RDBStorage,
+) -> None:
+    study = optuna.create_study(storage=storage, direction="maximize")
+    study.ask()
+    study.tell(0, state=TrialState.FAIL)
+    give_back(study, study.trials[0])
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+
+
+def test_a_study_that_minimises_is_refused(command: Command) -> None:
+    optuna.create_study(study_name="other", storage=f"sqlite:///{command.database}")
+    done = command(*DIGITS_RUN, "--study", "other")
+    assert done.code == 2
+    assert "must maximise one value" in done.err
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(command: Command) -> None:
+    (command.folder / "a[b].toml").write_text("momentum = 0.9\n")
+    options = (*DIGITS_RUN, "--study", "x[/y]", "--space", "a[b].toml", "--trials", "1")
+    done = command(*options)
+    assert done.code == 0, done.err
+    assert "a[b].toml: 12 hyperparameters" in done.out
+    assert "x[/y]" in command("studies").out
+
+
 def test_a_tiny_budget_works(command: Command) -> None:
     done = command(
         "run", "--dataset", "digits", "--budget", "800", "--epochs", "1", "--trials", "2"
@@ -323,8 +372,6 @@ def test_a_run_that_differs_from_its_study_is_refused(
 def test_sweep_queues_once_what_a_search_died_over_between_queueing_and_telling(
     storage: RDBStorage,
 ) -> None:
-    from search.study import sweep
-
     study = optuna.create_study(storage=storage, direction="maximize")
     for _ in range(2):
         trial = study.ask()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -20,6 +18,7 @@ from optuna.storages import RDBStorage
 
 from search.exceptions import StorageError
 from search.storage import has_studies, opened_storage, shown_url
+from tests.conftest import read_only
 
 
 def _url(path: Path) -> str:
@@ -226,23 +225,6 @@ def test_a_missing_file_is_refused_where_nothing_is_to_be_created(tmp_path: Path
     assert _contents(tmp_path) == {}
 
 
-@contextmanager
-def _read_only(path: Path) -> Iterator[None]:
-    """A file that this process cannot write; root can write whatever is not immutable."""
-    if os.geteuid() != 0:
-        path.chmod(0o444)
-        yield
-        path.chmod(0o644)
-        return
-    chattr = shutil.which("chattr")
-    if chattr is None or subprocess.run([chattr, "+i", path], capture_output=True).returncode:
-        pytest.skip("root can write every file here: chattr +i does not work")
-    try:
-        yield
-    finally:
-        subprocess.run([chattr, "-i", path], check=True)
-
-
 @pytest.mark.parametrize("maker", ["this project", "plain Optuna"])
 def test_a_read_only_database_is_refused_for_writing_and_left_alone(
     maker: str, tmp_path: Path
@@ -255,7 +237,7 @@ def test_a_read_only_database_is_refused_for_writing_and_left_alone(
         optuna.create_study(study_name="s", storage=_url(path))
     before = _contents(tmp_path)
 
-    with _read_only(path):
+    with read_only(path):
         message = _refusal(_url(path), create=True)
 
     assert str(path) in message

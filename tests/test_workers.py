@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -36,7 +37,8 @@ RECIPE = Hyperparameters(
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetFiles]:
-    with dataset_files(load_dataset("digits", tmp_path_factory.mktemp("data"))) as files:
+    dataset = load_dataset("digits", tmp_path_factory.mktemp("data"))
+    with dataset_files(dataset, with_test=True) as files:
         yield files
 
 
@@ -104,6 +106,22 @@ def test_a_killed_worker_fails_its_job_and_is_replaced(pool: WorkerPool) -> None
     assert pool.n_idle == 2
     pool.submit(Job(6, RECIPE, epochs=1, seed=0))
     events_until(pool, JobDone, key=6)
+
+
+class _Deadly:
+    """Files that kill the process which unpickles them, as a broken installation would."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (3,)
+
+
+def test_workers_that_die_as_they_start_end_the_search_with_an_explanation() -> None:
+    pool = WorkerPool(1, cast(DatasetFiles, _Deadly()))
+    pool.submit(Job(1, RECIPE, epochs=1, seed=0))
+    with pytest.raises(TrainingError, match="Worker processes must start"):
+        events_until(pool, JobDone, key=1)
+    pool.cancel(1)
+    pool.close()
 
 
 def test_run_jobs_raises_where_a_job_fails(pool: WorkerPool) -> None:

@@ -132,13 +132,13 @@ def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
 def _print_trial(console: Console, study_name: str, summary: TrialSummary) -> None:
     from rich.table import Table
 
+    console.print(f"Trial {summary.number} of {study_name}", style="bold", end="")
     console.print(
-        f"[bold]Trial {summary.number} of {study_name}[/bold]: {summary.state}, "
-        f"{percent(summary.value)} validation accuracy, "
+        f": {summary.state}, {percent(summary.value)} validation accuracy (last epochs' mean), "
         f"{thousands(summary.parameter_count)} parameters"
     )
     if summary.reason is not None:
-        console.print(f"{summary.state.lower()} because: {summary.reason}", markup=False)
+        console.print(f"{summary.state.lower()} because: {summary.reason}")
     table = Table.grid(padding=(0, 2))
     for name, value in summary.hyperparameters.items():
         table.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
@@ -222,7 +222,7 @@ def delete(
     from search.storage import opened_storage
     from search.study import open_study
 
-    with opened_storage(storage) as opened:
+    with opened_storage(storage, write=True) as opened:
         n_trials = len(open_study(opened, study).get_trials(deepcopy=False))
         if not yes:
             typer.confirm(f"Delete {study} with its {n_trials} trials?", abort=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,22 @@ _PIPED_WIDTH = 160  # columns: a pipe has none of its own, and 80 would break li
 
 
 def make_console() -> Console:
+    """A console that prints what it is given: names and paths may look like Rich's markup."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    width = None if sys.stdout.isatty() else _PIPED_WIDTH
+    return Console(highlight=False, markup=False, width=width)
+
+
+def counted(n: int, noun: str) -> str:
+    """A count with its noun: `1 epoch`, `15 epochs`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def shown_command(words: list[str]) -> str:
+    """A command of ours as a user types it: behind `uv run`, where this one came by that."""
+    prefix = ["uv", "run"] if "UV" in os.environ else []
+    return shlex.join([*prefix, "search", *words])
 
 
 def percent(accuracy: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from search.cli.options import (
     not_negative,
     parse_duration,
 )
-from search.cli.output import make_console
+from search.cli.output import counted, make_console, shown_command
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def run(
                 space=space,
             )
         )
-    with begin_search(plan) as search, _stop_signals() as should_stop:
+    with _stop_signals() as should_stop, begin_search(plan) as search:
         _print_plan(console, search)
         outcome = Outcome.REACHED
         if search.before.n_trained < trials:
@@ -156,13 +155,13 @@ def _print_plan(console: Console, search: Search) -> None:
             f"{plan.space.name}: {len(plan.space.distributions)} hyperparameters searched, "
             f"networks from {plan.space.smallest_count():,} parameters",
         ),
-        ("cap", f"fewer than {request.budget:,} parameters, {request.epochs} epochs"),
+        ("cap", f"fewer than {request.budget:,} parameters, {counted(request.epochs, 'epoch')}"),
         (
             "trials",
             f"{request.n_trials} trained in total{limit}; sampler {request.sampler}, "
             f"pruner {request.pruner}, seed {request.seed}",
         ),
-        ("workers", f"{plan.n_workers} on {plan.device}"),
+        ("workers", f"{search.n_workers} on {plan.device}"),
         ("storage", shown_url(request.storage)),
     ):
         table.add_row(name, value)
@@ -189,26 +188,22 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from search.coordinator import Outcome
     from search.summary import tally
 
-    request = search.plan.request
     counts = tally(search.study.get_trials(deepcopy=False))
-    same_command = shlex.join(["search", *sys.argv[1:]])
     match outcome:
         case Outcome.INTERRUPTED:
+            console.print("Interrupted.", style="bold", end=" ")
             console.print(
-                "[bold]Interrupted.[/bold] Everything finished is kept, what ran is back in the "
-                f"queue. The same command goes on:\n  {same_command}"
+                "Everything finished is kept; what ran starts again from its first epoch."
             )
         case Outcome.TIMED_OUT:
-            console.print(
-                "[bold]The time is over.[/bold] What ran is back in the queue. The same command "
-                f"goes on:\n  {same_command}"
-            )
+            console.print("The time is over.", style="bold", end=" ")
+            console.print("What ran is back in the queue and starts again from its first epoch.")
         case Outcome.REACHED:
-            more = f"--trials {2 * request.n_trials}"
-            console.print(
-                f"[bold]The study has its {request.n_trials} trained trials.[/bold] For more, give "
-                f"the same command with {more}."
-            )
+            trained = counted(counts.n_trained, "trained trial")
+            console.print(f"The study has its {trained}.", style="bold", end=" ")
+            console.print(f"For more, give the same command with --trials {2 * counts.n_trained}.")
+    if outcome is not Outcome.REACHED:
+        console.print(f"The same command goes on:\n  {_same_command()}", soft_wrap=True)
     console.print(
         f"{counts.n_trained} trained ({counts.n_pruned} of them pruned early), {counts.n_failed} "
         f"failed, {counts.n_redraws} candidates over the cap redrawn before they became trials."
@@ -217,31 +212,47 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     if best is None:
         console.print("No trial is complete yet.")
         return
-    last = min(3, request.epochs)
-    console.print(f"\n[bold green]Best: {describe_best(best)}[/bold green]")
-    console.print(f"That is the mean validation accuracy of its last {last} epochs.\n\nNext:")
+    last = min(3, search.plan.request.epochs)
+    over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
+    console.print(f"\nBest: {describe_best(best)}", style="bold green")
+    console.print(f"That is its validation accuracy over {over}.\n\nNext:")
     for command, what in (
         (["show", str(best.number)], "its layers and epochs"),
         (["retrain"], "train it on all data, test it, keep its weights"),
         (["dashboard"], "look at all trials in a browser"),
     ):
-        console.print(
-            f"  {_next_command(search.plan, command)}  [dim]# {what}[/dim]", soft_wrap=True
-        )
+        console.print(f"  {_next_command(search.plan, command)}  # {what}", soft_wrap=True)
+
+
+def _same_command() -> str:
+    """The command as it was given, but for a password, which belongs on no screen."""
+    from search.exceptions import StorageError
+    from search.storage import shown_url
+
+    words = []
+    for word in sys.argv[1:]:
+        value = word.removeprefix("--storage=")
+        option = word[: len(word) - len(value)]
+        try:
+            words.append(option + shown_url(value) if "://" in value else word)
+        except StorageError:  # some other option's text
+            words.append(word)
+    return shown_command(words)
 
 
 def _next_command(plan: SearchPlan, command: list[str]) -> str:
     """A command on the same study, with the options that it needs to find it."""
     from search.storage import shown_url
 
-    words = ["search", *command]
+    words = list(command)
     if command[0] != "dashboard":
         words += ["--study", plan.study_name]
     if plan.request.storage != DEFAULT_STORAGE:
         words += ["--storage", shown_url(plan.request.storage)]
-    if command[0] == "retrain" and plan.request.data_dir is not None:
+    is_file = plan.dataset.info.name != "digits"
+    if command[0] == "retrain" and is_file and plan.request.data_dir is not None:
         words += ["--data-dir", str(plan.request.data_dir)]
-    return shlex.join(words)
+    return shown_command(words)
 
 
 def _best(search: Search) -> Any:

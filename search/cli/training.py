@@ -18,7 +18,7 @@ from search.cli.options import (
     count_option,
     not_negative,
 )
-from search.cli.output import duration, make_console, percent
+from search.cli.output import counted, duration, make_console, percent
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.baselines import Baseline
+    from search.hyperparameters import Hyperparameters
     from search.repeats import Repeat, Spread
     from search.training import EpochResult
 
@@ -58,12 +59,12 @@ def retrain(
     from search.study import StudySettings, check_same_data, open_trial, rebuild, select_study
 
     console = make_console()
-    with opened_storage(storage) as opened:
+    with opened_storage(storage, write=True) as opened:
         chosen = select_study(opened, study)
         frozen = open_trial(chosen, trial)
         settings = StudySettings.from_study(chosen)
         hyperparameters = rebuild(chosen, frozen)
-        folder = make_folder(out or default_folder(chosen.study_name, frozen.number))
+        folder = out or default_folder(chosen.study_name, frozen.number)
         start_server()
 
         from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
@@ -75,13 +76,15 @@ def retrain(
         device = str(find_device(device))
         dataset = load_dataset(check_dataset_name(settings.dataset), data_dir or default_data_dir())
         check_same_data(chosen, dataset.info)
+        make_folder(folder)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
         console.print(
-            f"Training on {dataset.info.n_development:,} images, testing on "
-            f"{dataset.info.n_test:,}, {settings.epochs} epochs, {seeds} seeds\n"
+            f"Training on {dataset.info.n_development:,} images of {dataset.info.name}, testing on "
+            f"{dataset.info.n_test:,}; {counted(settings.epochs, 'epoch')}, "
+            f"{counted(seeds, 'seed')}\n"
         )
         n_workers = min(workers or default_worker_count(), seeds)
-        with dataset_files(dataset) as files, WorkerPool(n_workers, files) as pool:
+        with dataset_files(dataset, with_test=True) as files, WorkerPool(n_workers, files) as pool:
             repeats = retrain_trial(
                 chosen,
                 frozen,
@@ -94,10 +97,12 @@ def retrain(
             )
         _print_repeats(console, repeats, "test")
         spread = Spread.of([repeat.last_three_mean for repeat in repeats])
-        console.print(f"\n[bold]Test accuracy: {_describe_spread(spread, len(repeats))}[/bold]")
-        console.print(f"The test set was seen {_times(chosen.user_attrs['test_looks'])}.")
+        shown = _describe_spread(spread, len(repeats))
+        console.print(f"\nTest accuracy, last three epochs: {shown}", style="bold")
+        looks = _times(chosen.user_attrs["test_looks"])
+        console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
     console.print(f"Weights and card: {folder}")
-    console.print(f'In Python: network = search.load("{folder}")', markup=False)
+    console.print(f'In Python: network = search.load("{folder}")')
 
 
 def baseline(
@@ -144,13 +149,20 @@ def baseline(
         n_held_out=found.n_held_out or None,
     )
     _print_baseline(console, found)
+    n_epochs = epochs or found.epochs
+    console.print(
+        f"Training on {data.info.name}, {counted(n_epochs, 'epoch')}, {counted(seeds, 'seed')}"
+    )
+    if (data.info.name, n_epochs) != ("mnist", found.epochs):
+        console.print(f"Not comparable: the claims are for mnist and {found.epochs} epochs.")
+    console.print()
     n_workers = min(workers or default_worker_count(), seeds)
-    with dataset_files(data) as files, WorkerPool(n_workers, files) as pool:
+    with dataset_files(data, with_test=True) as files, WorkerPool(n_workers, files) as pool:
         repeats = train_repeats(
             pool,
             found.hyperparameters,
             seeds=range(1, seeds + 1),
-            epochs=epochs or found.epochs,
+            epochs=n_epochs,
             training="train" if found.n_held_out else "development",
             evaluation="test",
             device=device,
@@ -229,12 +241,9 @@ def _print_baseline(console: Console, found: Baseline) -> None:
 
     recipe = found.hyperparameters
     count = parameter_count(recipe.spec)
-    console.print(f"[bold]{found.name}[/bold]: {recipe.spec}  ({count:,} parameters)")
-    console.print(
-        f"{recipe.optimizer}, learning rate {recipe.learning_rate}, momentum {recipe.momentum}, "
-        f"weight decay {recipe.weight_decay}, batch size {recipe.batch_size}, {recipe.schedule}, "
-        f"{recipe.augmentation}, gradient clipping {recipe.gradient_clip}"
-    )
+    console.print(found.name, style="bold", end="")
+    console.print(f": {recipe.spec}  ({count:,} parameters)")
+    console.print(", ".join(_recipe_words(recipe)))
     held_out = f"all but {found.n_held_out:,}" if found.n_held_out else "all"
     console.print(
         f"Its author's protocol: {found.epochs} epochs on {held_out} training images, scored on "
@@ -243,6 +252,26 @@ def _print_baseline(console: Console, found: Baseline) -> None:
     for choice in found.choices:
         console.print(f"  chosen here: {choice}")
     console.print()
+
+
+def _recipe_words(recipe: Hyperparameters) -> list[str]:
+    """A recipe as people write it; what is off is left out."""
+    from dataclasses import asdict
+
+    words = [f"{recipe.optimizer} with learning rate {recipe.learning_rate}"]
+    words.append(f"momentum {recipe.momentum}")
+    for name, value in (
+        ("weight decay", recipe.weight_decay),
+        ("gradient clipping", recipe.gradient_clip),
+    ):
+        if value:
+            words.append(f"{name} {value}")
+    words.append(f"batches of {recipe.batch_size}")
+    for part in (recipe.schedule, recipe.augmentation):
+        named = {key: value for key, value in asdict(part).items() if value not in (None, 0.0)}
+        settings = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in named.items())
+        words.append(f"{type(part).__name__} ({settings})" if settings else type(part).__name__)
+    return words
 
 
 def _print_claim(console: Console, found: Baseline, repeats: Sequence[Repeat]) -> None:

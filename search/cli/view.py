@@ -20,6 +20,8 @@ from search.cli.output import duration, percent
 from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.summary import Tally
 
+_BAR_WIDTH = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Best:
@@ -144,7 +146,7 @@ class PlainView:
             line = describe_end(event)
             if is_best:
                 line += "  (best so far)"
-            self._console.print(f"[{count}] {line}", markup=False, highlight=False, soft_wrap=True)
+            self._console.print(f"[{count}] {line}", soft_wrap=True)
 
 
 def describe_end(event: TrialEnded) -> str:
@@ -195,19 +197,28 @@ class LiveView:
 
     def _render(self) -> RenderableType:
         progress = self._progress
-        counts = Table.grid(padding=(0, 2))
-        counts.add_row(
-            Text(f"{progress.n_trained} of {progress.n_trials} trained", style="bold"),
-            f"{progress.n_pruned} pruned",
-            Text(f"{progress.n_failed} failed", style="red" if progress.n_failed else ""),
-            f"{progress.n_trials - progress.n_trained} to go",
-            f"{progress.n_redraws} redrawn",
+        counts = (
+            f"{progress.n_trained} of {progress.n_trials} trained, {progress.n_pruned} of them "
+            f"pruned, {progress.n_failed} failed, "
+            f"{max(0, progress.n_trials - progress.n_trained)} to go, {progress.n_redraws} redrawn"
         )
-        bar = ProgressBar(
-            total=progress.n_trials, completed=min(progress.n_trained, progress.n_trials), width=60
+        width = min(_BAR_WIDTH, self._live.console.width)
+        bar = Table.grid()  # a bar alone does not end its line
+        bar.add_row(
+            ProgressBar(
+                total=progress.n_trials,
+                completed=min(progress.n_trained, progress.n_trials),
+                width=width,
+            )
         )
         return Group(
-            bar, counts, self._times(), Text(""), self._workers(), self._best(), self._last
+            bar,
+            Text(counts, style="bold"),
+            self._times(),
+            Text(""),
+            self._workers(),
+            self._best(),
+            self._last,
         )
 
     def _times(self) -> Text:
