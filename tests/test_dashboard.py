@@ -6,31 +6,66 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import urllib.request
 from typing import Any
 
-from tests.conftest import Command
+from tests.conftest import Command, wait_until
+from tests.test_run import start_long_run
 
 
-def read(address: str) -> Any:
-    with urllib.request.urlopen(address, timeout=30) as answer:
-        return json.load(answer)
+def call(address: str, body: dict[str, str] | None = None) -> Any:
+    """What the dashboard answers to a GET, or to a POST where there is a body."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def start_dashboard(command: Command) -> tuple[subprocess.Popen[str], str]:
+    """The dashboard's process and its address."""
+    process = command.start("dashboard", "--port", "0")
+    assert process.stdout is not None
+    return process, process.stdout.readline().split()[2]
+
+
+def trials_at(address: str) -> list[dict[str, Any]]:
+    (study,) = call(f"{address}api/studies")["study_summaries"]
+    trials: list[dict[str, Any]] = call(f"{address}api/studies/{study['study_id']}?after=0")[
+        "trials"
+    ]
+    return trials
 
 
 def test_it_serves_the_trials_and_stops(finished: Command) -> None:
-    process = finished.start("dashboard", "--port", "0")
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    address = line.split()[2]
+    process, address = start_dashboard(finished)
     assert address.startswith("http://127.0.0.1:")
-    (study,) = read(f"{address}api/studies")["study_summaries"]
-    assert study["study_name"] == "digits-3000x3"
-    trials = read(f"{address}api/studies/{study['study_id']}?after=0")["trials"]
+    trials = trials_at(address)
     assert [trial["state"] for trial in trials] == ["Complete"] * 4
     keys = {attribute["key"] for attribute in trials[0]["user_attrs"]}
     assert {"parameter_count", "epochs", "training_seed"} <= keys
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 0
+
+
+def test_a_trial_failed_there_while_it_runs_does_not_disturb_the_search(command: Command) -> None:
+    search = start_long_run(command)
+    dashboard, address = start_dashboard(command)
+    first, *_ = trials_at(address)
+    assert first["state"] == "Running"
+    assert len(first["intermediate_values"]) > 0
+    call(f"{address}api/trials/{first['trial_id']}/tell", {"state": "Fail"})
+    wait_until(lambda: len(trials_at(address)) >= 3)
+    os.killpg(search.pid, signal.SIGINT)
+    out, _ = search.communicate(timeout=30)
+    assert search.returncode == 130, out
+    assert "trial 0" in out
+    assert "by somebody else" in out
+    expected = ["Fail"] * 3 + ["Waiting"] * 2  # once the dashboard has read the database again
+    wait_until(lambda: [trial["state"] for trial in trials_at(address)] == expected)
+    os.killpg(dashboard.pid, signal.SIGINT)
+    assert dashboard.wait(timeout=30) == 0
 
 
 def test_a_port_that_is_taken_is_refused(finished: Command) -> None:

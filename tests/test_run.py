@@ -200,19 +200,6 @@ def test_a_killed_worker_costs_its_trial_and_is_replaced(command: Command) -> No
     assert (repeated.user_attrs["repeats"], repeated.user_attrs["crashes"]) == (0, 1)
 
 
-def test_a_trial_failed_in_the_dashboard_while_it_runs_does_not_disturb(command: Command) -> None:
-    process = start_long_run(command)
-    study = command.study("long")
-    study.tell(0, state=TrialState.FAIL)
-    wait_until(lambda: len(study.get_trials(deepcopy=False)) >= 3)
-    os.killpg(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 130, out
-    assert "trial 0" in out
-    assert "by somebody else" in out
-    assert [trial.state for trial in study.trials[:2]] == [TrialState.FAIL] * 2
-
-
 def test_a_study_deleted_while_it_runs_ends_the_search_with_a_clear_error(
     command: Command,
 ) -> None:

@@ -268,8 +268,11 @@ def _recipe_words(recipe: Hyperparameters) -> list[str]:
             words.append(f"{name} {value}")
     words.append(f"batches of {recipe.batch_size}")
     for part in (recipe.schedule, recipe.augmentation):
-        named = {key: value for key, value in asdict(part).items() if value not in (None, 0.0)}
-        settings = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in named.items())
+        settings = ", ".join(
+            key.replace("_", " ") + ("" if value is True else f" {value:.4g}")
+            for key, value in asdict(part).items()
+            if value  # what is off or not set stays out
+        )
         words.append(f"{type(part).__name__} ({settings})" if settings else type(part).__name__)
     return words
 

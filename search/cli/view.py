@@ -173,8 +173,9 @@ class LiveView:
         self._progress = progress
         self._epochs = epochs
         self._last = Text("")
+        self._console = console
         self._live = Live(
-            console=console, refresh_per_second=4, get_renderable=self._render, transient=True
+            console=console, refresh_per_second=4, get_renderable=self.render, transient=True
         )
 
     def __enter__(self) -> Callable[[SearchEvent], None]:
@@ -195,14 +196,15 @@ class LiveView:
             style = "red" if event.state == TrialState.FAIL else "dim"
             self._last = Text(describe_end(event), style=style, overflow="ellipsis", no_wrap=True)
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The picture of now."""
         progress = self._progress
         counts = (
             f"{progress.n_trained} of {progress.n_trials} trained, {progress.n_pruned} of them "
             f"pruned, {progress.n_failed} failed, "
             f"{max(0, progress.n_trials - progress.n_trained)} to go, {progress.n_redraws} redrawn"
         )
-        width = min(_BAR_WIDTH, self._live.console.width)
+        width = min(_BAR_WIDTH, self._console.width)
         bar = Table.grid()  # a bar alone does not end its line
         bar.add_row(
             ProgressBar(

@@ -1,0 +1,78 @@
+"""What a person sees while a search runs, rendered as a terminal would."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+
+from search.cli.output import counted, duration, percent
+from search.cli.view import Best, LiveView, Progress, make_view
+from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.summary import Tally
+from search.training import EpochResult
+
+EVENTS: list[SearchEvent] = [
+    TrialStarted(4, worker=0, parameter_count=7258, n_redraws=3),
+    TrialStarted(5, worker=1, parameter_count=4030, n_redraws=1),
+    TrialEpoch(4, 0, EpochResult(2, 0.3, 0.91, 0.05, 0.2, 0.9342, 1.0)),
+    TrialEnded(5, TrialState.FAIL, 4030, reason="its worker died", is_requeued=True),
+    TrialEpoch(4, 0, EpochResult(3, 0.2, 0.95, 0.01, 0.1, 0.9711, 1.0)),
+]
+
+
+def progress() -> Progress:
+    before = Tally(n_trained=3, n_pruned=1, n_redraws=10)
+    return Progress(before=before, best=Best(2, 0.95, 6000), n_trials=10, timeout_seconds=None)
+
+
+def shown(width: int, events: list[SearchEvent]) -> str:
+    """The live view's last picture, in a terminal of that width."""
+    console = Console(
+        force_terminal=True, color_system=None, width=width, height=24, file=io.StringIO()
+    )
+    view = LiveView(progress(), console, epochs=15)
+    with view as listener:
+        for event in events:
+            listener(event)
+        with console.capture() as capture:
+            console.print(view.render())
+    return " ".join(capture.get().split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_live_view_shows_counts_workers_best_and_the_last_event(width: int) -> None:
+    text = shown(width, EVENTS)
+    for part in (
+        *("3 of 10 trained", "1 of them pruned", "1 failed", "7 to go", "14 redrawn"),
+        *("estimating the time left", "7,258", "3/15", "97.11 %"),
+        *("best so far: 95.00 % with 6,000 parameters (trial 2)", "trial 5"),
+    ):
+        assert part in text
+    assert "4,030 1/15" not in text
+
+
+def test_a_better_trial_becomes_the_best_and_gives_an_estimate() -> None:
+    done = TrialEnded(4, TrialState.COMPLETE, 7258, value=0.9711, n_epochs=15)
+    text = shown(100, [*EVENTS, done])
+    assert "4 of 10 trained" in text
+    assert "best so far: 97.11 % with 7,258 parameters (trial 4)" in text
+    assert "left" in text
+
+
+def test_lines_take_the_place_of_the_live_view_where_there_is_no_terminal() -> None:
+    file = io.StringIO()
+    with make_view(progress(), Console(file=file, width=80), epochs=15) as listener:
+        for event in EVENTS:
+            listener(event)
+    assert file.getvalue() == (
+        "[3/10] trial 5, 4,030 parameters: failed: its worker died (queued again)\n"
+    )
+
+
+def test_figures_are_written_as_people_read_them() -> None:
+    assert (percent(0.99424), percent(None)) == ("99.42 %", "–")
+    assert (duration(45), duration(200), duration(7500)) == ("45 s", "3 min 20 s", "2 h 05 min")
+    assert (counted(1, "epoch"), counted(1500, "epoch")) == ("1 epoch", "1,500 epochs")
