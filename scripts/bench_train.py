@@ -489,7 +489,7 @@ def _processor() -> str:
 def print_case(case: dict[str, Any]) -> None:
     peaks = case["peak_gflops"]
     print(
-        f"\n{case['network']}, batch {case['batch']}: {case['step_flops'] / 1e6:.2f} MFLOP a step"
+        f"\n{case['network']}, batch {case['batch']}: {case['step_flops'] / 1e6:.2f} MFLOP an image"
     )
     print(f"matrix product: {peaks['all']:.0f} GFLOP/s, held to AVX2 {peaks['avx2']:.0f}\n")
     print("| way | samples/s | least – most | share of peak | convolution |")

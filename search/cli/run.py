@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -222,6 +223,8 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
         (["dashboard"], "look at all trials in a browser"),
     ):
         console.print(f"  {_next_command(search.plan, command)}  # {what}", soft_wrap=True)
+    if "***" in _next_command(search.plan, ["best"]):
+        console.print("*** stands for the password; put the whole URL into SEARCH_STORAGE instead.")
 
 
 def _same_command() -> str:
@@ -247,7 +250,7 @@ def _next_command(plan: SearchPlan, command: list[str]) -> str:
     words = list(command)
     if command[0] != "dashboard":
         words += ["--study", plan.study_name]
-    if plan.request.storage != DEFAULT_STORAGE:
+    if plan.request.storage not in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
         words += ["--storage", shown_url(plan.request.storage)]
     is_file = plan.dataset.info.name != "digits"
     if command[0] == "retrain" and is_file and plan.request.data_dir is not None:

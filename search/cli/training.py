@@ -53,7 +53,6 @@ def retrain(
 
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
-
     from search.folders import default_folder, make_folder
     from search.storage import opened_storage
     from search.study import StudySettings, check_same_data, open_trial, rebuild, select_study
