@@ -26,6 +26,10 @@ from search.cli import main
 
 TIMEOUT_SECONDS = 180
 
+# Tests download nothing, on any machine: what tries finds a proxy that is not there.
+NO_PROXY = "http://127.0.0.1:9"
+os.environ.update(http_proxy=NO_PROXY, https_proxy=NO_PROXY, no_proxy="127.0.0.1,localhost")
+os.environ.pop("SEARCH_STORAGE", None)
 torch.set_num_threads(1)  # tests run side by side; their threads would fight
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
