@@ -40,10 +40,3 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     """
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def augment(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
-    """Each image changed by a random affine map of its own; `images` itself for the identity."""
-    if augmentation.is_identity:
-        return images
-    return warp(images, affine_matrices(augmentation, len(images), generator))

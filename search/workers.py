@@ -147,10 +147,6 @@ class WorkerPool:
         self.close()
 
     @property
-    def n_workers(self) -> int:
-        return len(self._workers)
-
-    @property
     def n_idle(self) -> int:
         """How many more jobs can be submitted now."""
         return sum(worker.job is None for worker in self._workers)
