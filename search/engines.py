@@ -1,12 +1,12 @@
-"""Two ways to do a training step: the native one of a CPU, and PyTorch's, which is the reference.
+"""The ways to do a training step: in PyTorch, the reference; natively on a CPU; as a CUDA graph.
 
-Both do the same arithmetic on a batch named by its indices: gather, move by an affine matrix,
-normalise, forward, loss, backward. Optimiser and schedule are PyTorch on either one's parameters.
+All do the same arithmetic on a batch named by its indices: gather, move by an affine matrix,
+normalise, forward, loss, backward. Optimiser and schedule are PyTorch on any one's parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -19,6 +19,7 @@ from search.augment import warp
 from search.data import Examples, Normalization
 
 _EVALUATION_BATCH = 500
+_WARM_UP_RUNS = 3  # what PyTorch's notes on CUDA graphs ask for before a recording
 
 
 class Engine(Protocol):
@@ -57,8 +58,10 @@ def make_engine(
     device: torch.device,
     use_native: bool,
 ) -> Engine:
-    """The native engine where it serves `network` on `device`, else PyTorch's."""
-    kernel = native.kernel() if use_native and device.type == "cpu" else None
+    """The fastest engine that serves `network` on `device`."""
+    if device.type == "cuda":
+        return GraphEngine(network, training, normalization, device, batch_size)
+    kernel = native.kernel() if use_native else None
     if kernel is None or native.uncovered(network.spec) is not None:
         return TorchEngine(network, training, normalization, device)
     return NativeEngine(network, training, normalization, kernel, batch_size, seed)
@@ -105,16 +108,94 @@ class TorchEngine:
     @torch.inference_mode()
     def evaluate(self, examples: Examples) -> tuple[float, float]:
         self.network.eval()
-        loss_sum, n_correct = 0.0, 0
+        loss_sum = torch.zeros((), dtype=torch.float64, device=examples.labels.device)
+        n_correct = torch.zeros((), dtype=torch.int64, device=examples.labels.device)
         for start in range(0, len(examples), _EVALUATION_BATCH):
             batch = examples[start : start + _EVALUATION_BATCH]
             logits = self.network(self._normalize(batch.images.float().div_(255)))
-            loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum").item()
-            n_correct += int((logits.argmax(dim=1) == batch.labels).sum())
-        return loss_sum / len(examples), n_correct / len(examples)
+            loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum")
+            n_correct += (logits.argmax(dim=1) == batch.labels).sum()
+        return loss_sum.item() / len(examples), n_correct.item() / len(examples)
 
     def _normalize(self, images: Tensor) -> Tensor:
         return (images - self._mean) / self._std
+
+
+def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
+    """Runs `work` a few times, then records it; what comes back does it again, on the same memory.
+
+    By PyTorch's notes, https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
+    """
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP_RUNS):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+class GraphEngine(TorchEngine):
+    """PyTorch's step on a GPU, recorded once for each training run and replayed.
+
+    A small network's kernels end sooner than Python can start the next; a replay starts all of
+    them at once. A last batch that is not full runs unrecorded.
+
+    Args:
+        record: makes a replay of the step, by running it as often as it likes first.
+    """
+
+    def __init__(
+        self,
+        network: ConvNet,
+        training: Examples,
+        normalization: Normalization,
+        device: torch.device,
+        batch_size: int,
+        *,
+        record: Callable[[Callable[[], None]], Callable[[], None]] = record_cuda_graph,
+    ) -> None:
+        super().__init__(network, training, normalization, device)
+        self._record = record
+        self._index = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self._matrices = torch.eye(2, 3, device=device).repeat(batch_size, 1, 1)
+        self._replay: Callable[[], None] | None = None
+        self._gradients: list[Tensor | None] = []
+
+    def backward(self, index: Tensor, matrices: Tensor | None) -> None:
+        if len(index) != len(self._index):
+            super().backward(index, matrices)
+            return
+        self._index.copy_(index)
+        if matrices is not None:
+            self._matrices.copy_(matrices)
+        if self._replay is None:
+            self._replay = self._recorded(is_augmented=matrices is not None)
+        self._replay()
+        # A batch that was not full, or the recording, left other gradients in their place.
+        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+
+    def _recorded(self, *, is_augmented: bool) -> Callable[[], None]:
+        matrices = self._matrices if is_augmented else None
+
+        def step() -> None:
+            super(GraphEngine, self).backward(self._index, matrices)
+            self._gradients = [parameter.grad for parameter in self.parameters]
+
+        device = self._index.device
+        before = [buffer.clone() for buffer in self.network.buffers()]
+        totals = self._loss_sum.clone(), self._n_correct.clone()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            replay = self._record(step)
+        for buffer, value in zip(self.network.buffers(), before, strict=True):
+            buffer.copy_(value)
+        self._loss_sum.copy_(totals[0])
+        self._n_correct.copy_(totals[1])
+        return replay
 
 
 class NativeEngine:

@@ -245,6 +245,8 @@ def _batches(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 def _optimizer(hyperparameters: Hyperparameters, parameters: Sequence[nn.Parameter]) -> Optimizer:
     rate, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
+    # On a GPU, one kernel for all parameters.
+    fused = True if parameters[0].is_cuda else None
     match hyperparameters.optimizer:
         case "sgd" | "nesterov" as name:
             return torch.optim.SGD(
@@ -253,11 +255,12 @@ def _optimizer(hyperparameters: Hyperparameters, parameters: Sequence[nn.Paramet
                 momentum=hyperparameters.momentum,
                 weight_decay=decay,
                 nesterov=name == "nesterov" and hyperparameters.momentum > 0,
+                fused=fused,
             )
         case "adam" | "adamw" as name:
             cls = torch.optim.Adam if name == "adam" else torch.optim.AdamW
             betas = (hyperparameters.momentum, 0.999)
-            return cls(parameters, lr=rate, betas=betas, weight_decay=decay)
+            return cls(parameters, lr=rate, betas=betas, weight_decay=decay, fused=fused)
 
 
 def _scheduler(

@@ -8,6 +8,7 @@ comes back as `JobFailed`. A worker whose pool is gone ends by itself.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 import traceback
@@ -122,6 +123,14 @@ def default_worker_count() -> int:
     return int(joblib.cpu_count())
 
 
+def _own_cores(n_workers: int) -> dict[int, int]:
+    """A core for each worker, where there are exactly as many; else the system places them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return {}
+    cores = sorted(os.sched_getaffinity(0))
+    return dict(enumerate(cores)) if len(cores) == n_workers else {}
+
+
 class WorkerPool:
     """`n_workers` training processes that share one data set.
 
@@ -133,6 +142,7 @@ class WorkerPool:
         self._files = files
         self._n_startup_deaths = 0
         self._pending: deque[Event] = deque()
+        self._cores = _own_cores(n_workers)
         self._workers = [self._spawn(index) for index in range(n_workers)]
 
     def __enter__(self) -> WorkerPool:
@@ -207,7 +217,7 @@ class WorkerPool:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_worker_main,
-            args=(theirs, self._files, index),
+            args=(theirs, self._files, index, self._cores.get(index)),
             daemon=True,
             name=f"search-worker-{index}",
         )
@@ -285,11 +295,13 @@ def _death(exit_code: int | None) -> str:
     return f"ended with exit code {exit_code}"
 
 
-def _worker_main(connection: Connection, files: DatasetFiles, index: int) -> None:
+def _worker_main(connection: Connection, files: DatasetFiles, index: int, core: int | None) -> None:
     # A terminal or a cluster sends these to all processes; only the pool decides what follows.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the pool is gone

@@ -1,7 +1,8 @@
-"""The two ways to do a training step give the same training."""
+"""All ways to do a training step give the same training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 
 from models import native
 from models.convnet import ConvNet
+from search.augment import affine_matrices
 from search.baselines import baseline
 from search.data import Dataset, load_dataset
-from search.engines import TorchEngine
+from search.engines import GraphEngine, TorchEngine
 from search.hyperparameters import Augmentation, Hyperparameters, OptimizerName
 from search.training import Training, train
 
@@ -86,3 +88,61 @@ def test_weights_trained_natively_are_those_of_an_ordinary_network(
     loss, accuracy = engine.evaluate(validation)
     assert loss == pytest.approx(result.loss, rel=1e-4)
     assert accuracy == pytest.approx(result.accuracy, abs=1 / 300)
+
+
+def play_again(work: Callable[[], None]) -> Callable[[], None]:
+    """Stands in for a CUDA graph: warms up as a recording does, then does the work itself."""
+    for _ in range(4):
+        work()
+    return work
+
+
+@pytest.mark.parametrize("name", ["under-20k", "step-lr"])  # dropout and augmentation; neither
+def test_replaying_a_recorded_step_trains_as_the_step_itself_does(
+    digits: Dataset, name: str
+) -> None:
+    n, batch_size = digits.info.n_training, 128
+    training, device = digits.development[:n], torch.device("cpu")
+    assert n % batch_size, "the last batch is to be a part-filled one"
+    states = []
+    for is_recorded in (False, True):
+        torch.manual_seed(5)
+        network = ConvNet(baseline(name).hyperparameters.spec)
+        engine = (
+            GraphEngine(
+                network, training, digits.info.normalization, device, batch_size, record=play_again
+            )
+            if is_recorded
+            else TorchEngine(network, training, digits.info.normalization, device)
+        )
+        optimizer = torch.optim.SGD(engine.parameters, lr=0.05, momentum=0.9)
+        matrices = affine_matrices(RECIPE.augmentation, n, torch.Generator().manual_seed(1))
+        for index in 2 * torch.split(torch.arange(n), batch_size):
+            engine.backward(index, matrices[index] if name == "under-20k" else None)
+            optimizer.step()
+        states.append((engine.take_totals(), network.state_dict()))
+    (totals, plain), (recorded_totals, recorded) = states
+    assert recorded_totals == totals
+    for key, value in plain.items():
+        assert torch.equal(recorded[key], value), key
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_trains_as_the_cpu_does(digits: Dataset) -> None:
+    n = digits.info.n_training
+    results = []
+    for device in ("cuda", "cpu"):
+        run = train(
+            RECIPE,
+            digits.development[:n],
+            digits.development[n:],
+            digits.info.normalization,
+            epochs=6,
+            seed=3,
+            device=device,
+            use_native=False,
+        )
+        results.append(list(run)[-1])
+    on_gpu, on_cpu = results
+    assert on_gpu.training_loss == pytest.approx(on_cpu.training_loss, rel=0.2)
+    assert on_gpu.accuracy == pytest.approx(on_cpu.accuracy, abs=0.03)

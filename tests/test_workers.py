@@ -158,3 +158,23 @@ def test_closing_ends_workers_that_train(files: DatasetFiles) -> None:
     processes = [psutil.Process(pid) for pid in pool.pids]
     pool.close()
     wait_until(lambda: not any(process.is_running() for process in processes), seconds=5)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="this system does not place processes"
+)
+def test_as_many_workers_as_cores_have_a_core_each(files: DatasetFiles) -> None:
+    cores = os.sched_getaffinity(0)
+    with WorkerPool(len(cores), files) as pool:
+
+        def are_placed() -> bool:
+            own = [psutil.Process(pid).cpu_affinity() for pid in pool.pids]
+            return sorted(own) == [[core] for core in sorted(cores)]
+
+        wait_until(are_placed)
+    with WorkerPool(len(cores) + 1, files) as pool:
+        run = [
+            Job(key=key, hyperparameters=RECIPE, epochs=1, seed=0) for key in range(len(cores) + 1)
+        ]
+        assert any(isinstance(event, JobDone) for event in run_jobs(pool, run))
+        assert all(set(psutil.Process(pid).cpu_affinity()) == cores for pid in pool.pids)
