@@ -97,7 +97,12 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     make_pruner(request.pruner, epochs=request.epochs)
     dataset, note = _choose_dataset(request)
     info = dataset.info
-    space = Space.load(request.space, input_shape=info.input_shape, n_classes=info.n_classes)
+    space = Space.load(
+        request.space,
+        input_shape=info.input_shape,
+        n_classes=info.n_classes,
+        parameter_cap=request.budget,
+    )
     space.check_fits(request.budget)
     make_sampler(request.sampler, space, request.budget, seed=request.seed, n_trials=0)
     return SearchPlan(

@@ -53,13 +53,18 @@ _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written do
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What a hyperparameter may be: its type, its limits (both allowed), and what it is."""
+    """What a hyperparameter may be: its type, its limits (both allowed), and what it is.
+
+    `silent` is its value in a table that does not name it, which one stored by an earlier version
+    may not.
+    """
 
     type: type[str] | type[int] | type[float]
     about: str
     low: float = -math.inf
     high: float = math.inf
     names: tuple[str, ...] = ()
+    silent: float | None = None
 
 
 _BELOW_ONE = math.nextafter(1.0, 0.0)
@@ -69,6 +74,9 @@ _KINDS: dict[str, _Kind] = {
         f"width_{i}": _Kind(int, f"channels of open convolution {i}", 1, 4096)
         for i in range(1, MAX_WIDTHS + 1)
     },
+    "budget_share": _Kind(
+        float, "the widths are scaled to this share of the budget; 0: as drawn", 0, 1, silent=0.0
+    ),
     "learning_rate": _Kind(float, "the peak of the schedule", 1e-8, 100),
     "momentum": _Kind(float, "of SGD; beta1 of Adam and AdamW", 0, _BELOW_ONE),
     "weight_decay": _Kind(float, "L2 penalty; decoupled for AdamW", 0, 10),
@@ -94,6 +102,7 @@ width_2 = { low = 4, high = 28 }
 width_3 = { low = 4, high = 32 }
 width_4 = { low = 4, high = 32 }
 width_5 = { low = 4, high = 32 }
+budget_share = 0
 learning_rate = { low = 0.005, high = 0.3, log = true }
 momentum = { low = 0.8, high = 0.98 }
 weight_decay = { low = 1e-6, high = 1e-3, log = true }
@@ -125,6 +134,7 @@ width_4 = { low = 4, high = 32 }
 width_5 = { low = 4, high = 32 }
 width_6 = { low = 4, high = 32 }
 width_7 = { low = 4, high = 32 }
+budget_share = 0
 learning_rate = { low = 0.0005, high = 0.5, log = true }
 momentum = { low = 0.5, high = 0.99 }
 weight_decay = { low = 1e-7, high = 1e-2, log = true }
@@ -157,6 +167,7 @@ class Space:
     Args:
         name: `standard`, `wide`, or the path of the file it was read from.
         table: the value, choices or range of each hyperparameter, as TOML has them.
+        parameter_cap: what `budget_share` is a share of; without it widths stay as they are drawn.
 
     Raises:
         SpaceError: if the table cannot be used.
@@ -166,10 +177,13 @@ class Space:
     table: Mapping[str, Any]
     input_shape: tuple[int, int, int] = (1, 28, 28)
     n_classes: int = 10
+    parameter_cap: int | None = None
     distributions: dict[str, BaseDistribution] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         distributions = {}
+        silent = {key: kind.silent for key, kind in _KINDS.items() if kind.silent is not None}
+        object.__setattr__(self, "table", {**silent, **self.table})
         for key in self.table:
             if key not in _KINDS:
                 raise SpaceError(
@@ -191,6 +205,7 @@ class Space:
         *,
         input_shape: tuple[int, int, int] = (1, 28, 28),
         n_classes: int = 10,
+        parameter_cap: int | None = None,
     ) -> Space:
         """The built-in space of that name, or the one in the TOML file at that path.
 
@@ -198,7 +213,7 @@ class Space:
             SpaceError: if it is neither, or the file cannot be used.
         """
         table = tomllib.loads(_BUILT_IN[name]) if name in _BUILT_IN else _read_file(name)
-        return cls(name, table, input_shape, n_classes)
+        return cls(name, table, input_shape, n_classes, parameter_cap)
 
     def suggest(self, trial: TrialLike) -> Hyperparameters:
         """The recipe of a trial: of a new one by suggesting, of a stored one by reading it back.
@@ -235,12 +250,30 @@ class Space:
         """The network alone of `hyperparameters(values)`."""
         value = {**self.table, **values}
         topology = _topology(value["topology"])
+        widths = tuple(value[f"width_{i + 1}"] for i in range(topology.n_widths))
+        if self._limit(value):
+            widths = _scale_to(
+                self._limit(value), topology, widths, self.input_shape, self.n_classes
+            )
         return topology.spec(
-            [value[f"width_{i + 1}"] for i in range(topology.n_widths)],
+            widths,
             round(float(value["dropout"]), _DROPOUT_DECIMALS) if topology.has_open_dropout else 0.0,
             input_shape=self.input_shape,
             n_classes=self.n_classes,
         )
+
+    @property
+    def scales_widths(self) -> bool:
+        """Whether every candidate's widths are scaled to a share of the cap."""
+        return self.parameter_cap is not None and (
+            "budget_share" in self.distributions or self.table["budget_share"] > 0
+        )
+
+    def _limit(self, value: Mapping[str, Any]) -> int:
+        """The most parameters that the widths are scaled to; 0 where they stay as they are."""
+        if not self.scales_widths or self.parameter_cap is None:
+            return 0
+        return max(1, math.ceil(self.parameter_cap * float(value["budget_share"])) - 1)
 
     def smallest(self, values: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
         """`values` with every searched width at its lower end, besides those to keep."""
@@ -273,6 +306,8 @@ class Space:
         is_open = "topology" in self.distributions and "topology" not in keep
         if is_open and not fits(self.smallest(values, keep=keep)):
             values["topology"] = min(self._topologies(), key=self._smallest_count_of)
+        if self.scales_widths:  # they are as small as they can be
+            return values
         for thousandths in range(1000, 0, -1):
             scaled = self._scale_widths(values, thousandths / 1000, keep)
             if fits(scaled):
@@ -315,7 +350,10 @@ class Space:
         return True
 
     def _smallest_count_of(self, topology: str) -> int:
-        return parameter_count(self.spec(self.smallest({"topology": topology, "dropout": 0.0})))
+        values = self.smallest({"topology": topology, "dropout": 0.0})
+        if self.scales_widths:
+            values["budget_share"] = 0.0  # down to one channel each
+        return parameter_count(self.spec(values))
 
     def _topologies(self) -> list[str]:
         return [text for text in _choices(self.table.get("topology")) if isinstance(text, str)]
@@ -381,6 +419,37 @@ def _has_open_dropout(topology: str) -> bool:
 
 
 _topology = functools.lru_cache(maxsize=256)(Topology)
+
+
+@functools.lru_cache(maxsize=4096)
+def _scale_to(
+    limit: int,
+    topology: Topology,
+    widths: tuple[int, ...],
+    input_shape: tuple[int, int, int],
+    n_classes: int,
+) -> tuple[int, ...]:
+    """`widths` times the largest factor that gives at most `limit` parameters.
+
+    Each is rounded and at least 1; where even ones are too many, the result is ones.
+    """
+
+    def scaled(factor: float) -> tuple[int, ...]:
+        return tuple(max(1, round(width * factor)) for width in widths)
+
+    def fits(factor: float) -> bool:
+        spec = topology.spec(scaled(factor), 0.0, input_shape=input_shape, n_classes=n_classes)
+        return parameter_count(spec) <= limit
+
+    low, high = 0.0, 1.0
+    while fits(high) and max(scaled(high)) < limit:  # a convolution has more weights than channels
+        low, high = high, 2 * high
+    while (high - low) * max(widths, default=1) > 1e-3:
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return scaled(low)
+
+
 _BUILT_IN = {"standard": STANDARD, "wide": WIDE}
 
 

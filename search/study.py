@@ -77,7 +77,7 @@ class StudySettings:
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
 
     def search_space(self) -> Space:
-        return Space(self.space_name, self.space, self.input_shape, self.n_classes)
+        return Space(self.space_name, self.space, self.input_shape, self.n_classes, self.budget)
 
 
 @dataclass(frozen=True, slots=True)
