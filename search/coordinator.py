@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -29,7 +28,7 @@ from search.study import (
     study_names,
 )
 from search.summary import is_trained
-from search.training import EpochResult, last_epochs_mean
+from search.training import EpochResult, epoch_attribute, last_epochs_mean
 from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
 
 _WAIT_SECONDS = 0.5
@@ -122,7 +121,7 @@ class Coordinator:
         n_trials: how many trained trials the study shall have in total.
         listener: told each `SearchEvent` as it happens.
         should_stop: asked about twice a second; true puts what runs back in the queue.
-        timeout_seconds: from the start of `run`; what runs then goes back in the queue, too.
+        is_time_over: asked as often; true does the same, with another outcome.
         seed: from which, with the trial's number, each training seed follows.
     """
 
@@ -136,7 +135,7 @@ class Coordinator:
         device: str,
         listener: Callable[[SearchEvent], None],
         should_stop: Callable[[], bool],
-        timeout_seconds: float | None = None,
+        is_time_over: Callable[[], bool],
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
@@ -148,7 +147,7 @@ class Coordinator:
         self._device = device
         self._listener = listener
         self._should_stop = should_stop
-        self._timeout_seconds = timeout_seconds
+        self._is_time_over = is_time_over
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
         self._owner = owner_of_this_process()
@@ -162,13 +161,11 @@ class Coordinator:
             StudyDeletedError: if somebody deletes the study meanwhile.
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
-        started = time.monotonic()
         try:
             while True:
                 if self._should_stop():
                     return Outcome.INTERRUPTED
-                elapsed = time.monotonic() - started
-                if self._timeout_seconds is not None and elapsed >= self._timeout_seconds:
+                if self._is_time_over():
                     return Outcome.TIMED_OUT
                 n_missing = self._n_missing()
                 if n_missing <= 0 and not self._running:
@@ -289,7 +286,7 @@ class Coordinator:
     ) -> list[SearchEvent]:
         trial = running.trial
         running.results.append(result)
-        trial.set_user_attr("epochs", [_epoch_attribute(result) for result in running.results])
+        trial.set_user_attr("epochs", [epoch_attribute(result) for result in running.results])
         trial.report(result.accuracy, step=result.epoch)
         published: list[SearchEvent] = [TrialEpoch(trial.number, worker, result)]
         if not result.is_finite:
@@ -366,11 +363,3 @@ class Coordinator:
             with self._unless_gone(running.trial):
                 give_back(self._study, self._frozen(running.trial))
         self._running.clear()
-
-
-def _epoch_attribute(result: EpochResult) -> dict[str, float | int | None]:
-    """An epoch as JSON has it: a number that is not finite becomes null, as JSON has none."""
-    return {
-        key: value if not isinstance(value, float) or np.isfinite(value) else None
-        for key, value in asdict(result).items()
-    }

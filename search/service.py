@@ -7,6 +7,7 @@ with begin_search(plan) as search:                          # opens the study
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Literal
 
 from optuna.study import Study
 
+from search.confirm import Confirming, RepeatEnded
 from search.coordinator import Coordinator, Outcome, SearchEvent
 from search.data import (
     Dataset,
@@ -40,9 +42,14 @@ from search.study import (
     study_names,
     sweep,
 )
-from search.summary import Tally, tally
+from search.summary import Tally, best_trial, is_trained, tally
 from search.training import find_device
 from search.workers import WorkerPool, default_worker_count
+
+CONFIRMED_FROM = 20  # trained trials
+_CONFIRMED_TRIALS, _CONFIRMED_SEEDS = 3, 3
+_CONFIRMATION_LIMIT = 0.25  # of the seconds that the search's trials trained
+_CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class SearchRequest:
     sampler: str = "tpe"
     pruner: str = "halving"
     space: str = "standard"
+    confirm: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ class Search:
         before: the study as it was found, once what a dead search left behind was put right.
         n_swept: how many trials that was.
         n_workers: how many there will be; never more than trials are missing.
+        started: when, by the monotonic clock.
     """
 
     plan: SearchPlan
@@ -131,32 +140,99 @@ class Search:
     before: Tally
     n_swept: int
     n_workers: int
+    started: float
 
     def run(
         self, listener: Callable[[SearchEvent], None], *, should_stop: Callable[[], bool]
     ) -> Outcome:
         """Searches until the study has its trials, the time is over, or `should_stop`.
 
+        Of a limited time, a fifth is left for `confirm`, where the study has the trials for it.
+
         Raises:
             StudyDeletedError: if somebody deletes the study meanwhile.
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
-        plan, request = self.plan, self.plan.request
-        with (
-            dataset_files(plan.dataset, with_test=False) as files,
-            WorkerPool(self.n_workers, files) as pool,
-        ):
-            coordinator = Coordinator(
+        with self._pool(self.n_workers) as pool:
+            return Coordinator(
                 self.study,
                 pool,
-                n_trials=request.n_trials,
-                seed=request.seed,
-                device=plan.device,
+                n_trials=self.plan.request.n_trials,
+                seed=self.plan.request.seed,
+                device=self.plan.device,
                 listener=listener,
                 should_stop=should_stop,
-                timeout_seconds=request.timeout_seconds,
+                is_time_over=self._is_search_over,
+            ).run()
+
+    def confirming(self) -> Confirming | None:
+        """The race at the end of the search; None where there is none to run.
+
+        A study of 20 trained trials or more races its best three over three seeds, for at most a
+        quarter of the time that its trials trained.
+
+        Raises:
+            StudyError: if the name of the study that keeps the race's runs is taken.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if not self.plan.request.confirm or self._n_trained() < CONFIRMED_FROM:
+            return None
+        if best_trial(trials) is None:
+            return None
+        seconds = sum(trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial))
+        confirming = Confirming(
+            self.study,
+            top=_CONFIRMED_TRIALS,
+            n_seeds=_CONFIRMED_SEEDS,
+            limit_seconds=_CONFIRMATION_LIMIT * seconds,
+        )
+        return confirming if confirming.next() is not None else None
+
+    def confirm(
+        self,
+        confirming: Confirming,
+        listener: Callable[[RepeatEnded], None],
+        *,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Runs a race until it is decided, the time is over, or `should_stop`.
+
+        Raises:
+            TrainingError: if workers cannot be started.
+        """
+        with self._pool(self.plan.n_workers) as pool:
+            confirming.run(
+                pool,
+                device=self.plan.device,
+                listener=listener,
+                should_stop=lambda: should_stop() or self._is_over(share=1.0),
             )
-            return coordinator.run()
+
+    @contextmanager
+    def _pool(self, n_workers: int) -> Iterator[WorkerPool]:
+        with (
+            dataset_files(self.plan.dataset, with_test=False) as files,
+            WorkerPool(n_workers, files) as pool,
+        ):
+            yield pool
+
+    def _is_search_over(self) -> bool:
+        """Whether the time is over but for what `confirm` needs."""
+        if self._is_over(share=1.0):
+            return True
+        return (
+            self.plan.request.confirm
+            and self._is_over(share=1 - _CONFIRMATION_SHARE)
+            and self._n_trained() >= CONFIRMED_FROM
+        )
+
+    def _is_over(self, *, share: float) -> bool:
+        """Whether that share of the time is over, where it is limited."""
+        timeout = self.plan.request.timeout_seconds
+        return timeout is not None and time.monotonic() - self.started >= share * timeout
+
+    def _n_trained(self) -> int:
+        return tally(self.study.get_trials(deepcopy=False)).n_trained
 
 
 @contextmanager
@@ -167,7 +243,7 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
         StorageError: if the storage cannot be opened.
         StudyError: if the study was made with other settings, or is being searched already.
     """
-    request = plan.request
+    request, started = plan.request, time.monotonic()
     settings = StudySettings.of(
         budget=request.budget, epochs=request.epochs, info=plan.dataset.info, space=plan.space
     )
@@ -193,7 +269,7 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
                     n_trials=request.n_trials,
                 ),
             )
-            yield Search(plan, study, before, n_swept, n_workers)
+            yield Search(plan, study, before, n_swept, n_workers, started)
 
 
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:

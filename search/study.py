@@ -25,7 +25,7 @@ from search.exceptions import StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
 from search.storage import sqlite_path
-from search.summary import INTERRUPTED, best_trial
+from search.summary import INTERRUPTED, chosen_trial
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data import DatasetInfo
@@ -179,14 +179,14 @@ def _last_used(study: Study) -> str:
 
 
 def open_trial(study: Study, number: int | None) -> FrozenTrial:
-    """The trial of that number; without a number, the best one.
+    """The trial of that number; without one, the confirmed winner or else the best.
 
     Raises:
         StudyError: if there is none.
     """
     trials = study.get_trials(deepcopy=False)
     if number is None:
-        best = best_trial(trials)
+        best = chosen_trial(study.user_attrs, trials)
         if best is None:
             raise StudyError(
                 f"The study {study.study_name!r} must have a complete trial, but it has none yet; "

@@ -76,6 +76,33 @@ def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
 
+CONFIRMATION = "confirmation"  # attribute of a study: what its race over fresh seeds told
+CONFIRMS = "confirms"  # attribute of the study that keeps the race's runs: whose they are
+
+
+def repeats_name(study_name: str) -> str:
+    """The name of the study that keeps the runs which confirm another."""
+    return f"{study_name}-confirmed"
+
+
+def confirmed_number(attributes: dict[str, Any], trials: Iterable[FrozenTrial]) -> int | None:
+    """The trial that won a study's race; None where there was none, or it is gone since."""
+    number = attributes.get(CONFIRMATION, {}).get("trial")
+    is_there = any(
+        trial.number == number and trial.state == TrialState.COMPLETE for trial in trials
+    )
+    return number if is_there else None
+
+
+def chosen_trial(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The trial that a study stands for: the winner of its race, else the highest value."""
+    number = confirmed_number(attributes, trials)
+    for trial in trials:
+        if trial.number == number:
+            return trial
+    return best_trial(trials)
+
+
 @dataclass(frozen=True, slots=True)
 class TrialSummary:
     """One trial, as `search best` and `search show` print it."""
@@ -110,7 +137,11 @@ def summarize_trial(trial: FrozenTrial) -> TrialSummary:
 
 @dataclass(frozen=True, slots=True)
 class StudySummary:
-    """One study, as `search studies` prints it."""
+    """One study, as `search studies` prints it.
+
+    The best trial is the confirmed winner, where there is one; `best_value` is what it reached in
+    the search, `confirmed_mean` what it reaches over fresh seeds.
+    """
 
     name: str
     dataset: str
@@ -121,6 +152,7 @@ class StudySummary:
     best_value: float | None
     best_trial: int | None
     best_parameter_count: int | None
+    confirmed_mean: float | None
     test_looks: int
 
 
@@ -129,7 +161,8 @@ def summarize_study(
 ) -> StudySummary:
     """A study from its name, its user attributes and its trials."""
     settings = attributes["settings"]
-    best = best_trial(trials)
+    best = chosen_trial(attributes, trials)
+    is_confirmed = confirmed_number(attributes, trials) is not None
     return StudySummary(
         name=name,
         dataset=settings["dataset"],
@@ -140,5 +173,6 @@ def summarize_study(
         best_value=best.value if best else None,
         best_trial=best.number if best else None,
         best_parameter_count=best.user_attrs.get("parameter_count") if best else None,
+        confirmed_mean=attributes[CONFIRMATION]["mean"] if is_confirmed else None,
         test_looks=attributes.get("test_looks", 0),
     )

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Generator, Tensor, nn
@@ -54,6 +54,14 @@ def last_epochs_mean(results: Sequence[EpochResult]) -> float:
     Being good in one epoch is luck; the mean asks for being good in all of them.
     """
     return statistics.fmean(result.accuracy for result in results[-_N_LAST_EPOCHS:])
+
+
+def epoch_attribute(result: EpochResult) -> dict[str, float | int | None]:
+    """An epoch as JSON has it: a number that is not finite becomes null, as JSON has none."""
+    return {
+        key: value if not isinstance(value, float) or math.isfinite(value) else None
+        for key, value in asdict(result).items()
+    }
 
 
 def find_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import browse, doctor, run, training
+from search.cli import browse, confirm, doctor, run, training
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -49,6 +49,7 @@ def _options(
 
 for _command in (
     run.run,
+    confirm.confirm,
     training.retrain,
     training.baseline,
     browse.studies,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.confirm import describe_mean
 from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName, not_negative
 from search.cli.output import duration, make_console, percent, thousands
 
@@ -43,7 +44,11 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("study", overflow="fold")
-    for heading in ("trained", "pruned", "failed", "best", "parameters", "test set seen"):
+    headings = (
+        *("trained", "pruned", "failed"),
+        *("best", "confirmed", "parameters", "test set seen"),
+    )
+    for heading in headings:
         table.add_column(heading, justify="right")
     for summary in summaries:
         table.add_row(
@@ -52,6 +57,7 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
             str(summary.trials["n_pruned"]),
             str(summary.trials["n_failed"]),
             percent(summary.best_value),
+            percent(summary.confirmed_mean),
             thousands(summary.best_parameter_count),
             str(summary.test_looks),
         )
@@ -61,7 +67,7 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
 def best(
     study: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False
 ) -> None:
-    """Show the best trial: its value, size and hyperparameters.
+    """Show the best trial, the confirmed winner if there is one: value, size, hyperparameters.
 
     Example: search best --study mnist-8000x15
     """
@@ -89,21 +95,32 @@ def _show(
 
     from search.storage import opened_storage
     from search.study import open_trial, select_study
-    from search.summary import summarize_trial
+    from search.summary import CONFIRMATION, summarize_trial
 
     with opened_storage(storage) as opened:
         study = select_study(opened, study_name)
         trial = open_trial(study, number)
     summary = summarize_trial(trial)
     spec = _spec(study, trial)
+    confirmation = study.user_attrs.get(CONFIRMATION)
+    if confirmation is not None and confirmation["trial"] != trial.number:
+        confirmation = None
     if as_json:
-        values = {"study": study.study_name, **asdict(summary), "network": spec and str(spec)}
+        values = {
+            "study": study.study_name,
+            **asdict(summary),
+            "network": spec and str(spec),
+            "confirmation": confirmation,
+        }
         if with_tables:
             values["layers"] = _layers(spec)
         typer.echo(json.dumps(values, indent=2))
         return
     console = make_console()
     _print_trial(console, study.study_name, summary)
+    if confirmation is not None:
+        mean = describe_mean(*(confirmation[key] for key in ("mean", "low", "high", "n_seeds")))
+        console.print(f"confirmed  {mean}")
     if spec is not None:
         console.print(f"\nnetwork  {spec}")
         if with_tables:
@@ -213,20 +230,23 @@ def delete(
     storage: Storage = DEFAULT_STORAGE,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study with all its trials.
+    """Delete a study with all its trials, and the runs that confirm it.
 
     Example: search delete mnist-8000x15
     """
     import optuna
 
     from search.storage import opened_storage
-    from search.study import open_study
+    from search.study import open_study, study_names
+    from search.summary import repeats_name
 
     with opened_storage(storage, write=True) as opened:
         n_trials = len(open_study(opened, study).get_trials(deepcopy=False))
         if not yes:
             typer.confirm(f"Delete {study} with its {n_trials} trials?", abort=True)
-        optuna.delete_study(study_name=study, storage=opened)
+        for name in (repeats_name(study), study):
+            if name == study or name in study_names(opened):
+                optuna.delete_study(study_name=name, storage=opened)
     typer.echo(f"Deleted {study} ({n_trials} trials).")
 
 

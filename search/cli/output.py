@@ -1,10 +1,13 @@
-"""How the command prints: consoles, percentages, times. Imports nothing slow."""
+"""What commands share: consoles, how figures are shown, signals. Imports nothing slow."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,12 +16,16 @@ if TYPE_CHECKING:
 _PIPED_WIDTH = 160  # columns: a pipe has none of its own, and 80 would break lines apart
 
 
-def make_console() -> Console:
-    """A console that prints what it is given: names and paths may look like Rich's markup."""
+def make_console(*, quiet: bool = False) -> Console:
+    """A console that prints what it is given: names and paths may look like Rich's markup.
+
+    Args:
+        quiet: prints nothing, for a command whose output is for programs.
+    """
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _PIPED_WIDTH
-    return Console(highlight=False, markup=False, width=width)
+    return Console(highlight=False, markup=False, width=width, quiet=quiet)
 
 
 def counted(n: int, noun: str) -> str:
@@ -50,3 +57,21 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turns Ctrl-C, a stop by the system and a closed terminal into an answer to a question."""
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    previous = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        yield lambda: stopped
+    finally:
+        for name, handler in previous.items():
+            signal.signal(getattr(signal, name), handler)

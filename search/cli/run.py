@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from search.cli.confirm import print_confirmation, repeat_printer
 from search.cli.options import (
     DEFAULT_STORAGE,
     DataDir,
@@ -21,7 +20,7 @@ from search.cli.options import (
     not_negative,
     parse_duration,
 )
-from search.cli.output import counted, make_console, shown_command
+from search.cli.output import counted, duration, make_console, shown_command, stop_signals
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -67,6 +66,13 @@ def run(
         str, typer.Option(help="halving, median, percentile, hyperband or none.")
     ] = "halving",
     space: Annotated[str, typer.Option(help="standard, wide, or a TOML file.")] = "standard",
+    confirm: Annotated[
+        bool,
+        typer.Option(
+            "--confirm/--no-confirm",
+            help="At the end of 20 trials or more, race the best three over fresh seeds.",
+        ),
+    ] = True,
 ) -> None:
     """Search for the best network under a budget. Ctrl-C is safe: the same command goes on.
 
@@ -99,34 +105,20 @@ def run(
                 sampler=sampler,
                 pruner=pruner,
                 space=space,
+                confirm=confirm,
             )
         )
-    with _stop_signals() as should_stop, begin_search(plan) as search:
+    with stop_signals() as should_stop, begin_search(plan) as search:
         _print_plan(console, search)
         outcome = Outcome.REACHED
         if search.before.n_trained < trials:
             outcome = _watch(console, search, should_stop)
         _print_result(console, search, outcome)
-    if outcome is Outcome.INTERRUPTED:
+        if outcome is not Outcome.INTERRUPTED:
+            _confirm(console, search, should_stop)
+            _print_next(console, search)
+    if outcome is Outcome.INTERRUPTED or should_stop():
         raise typer.Exit(_INTERRUPTED)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns Ctrl-C, a stop by the system and a closed terminal into an answer to a question."""
-    stopped = False
-
-    def stop(number: int, frame: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    previous = {name: signal.signal(getattr(signal, name), stop) for name in names}
-    try:
-        yield lambda: stopped
-    finally:
-        for name, handler in previous.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 def _print_plan(console: Console, search: Search) -> None:
@@ -216,9 +208,39 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     last = min(3, search.plan.request.epochs)
     over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
     console.print(f"\nBest: {describe_best(best)}", style="bold green")
-    console.print(f"That is its validation accuracy over {over}.\n\nNext:")
+    console.print(f"That is its validation accuracy over {over}.")
+
+
+def _confirm(console: Console, search: Search, should_stop: Callable[[], bool]) -> None:
+    """Races the best trials, where there is a race to run."""
+    confirming = search.confirming()
+    if confirming is None:
+        return
+    assert confirming.limit_seconds is not None
+    console.print(
+        f"\nConfirming the best {len(confirming.race.candidates)} over fresh seeds, for at most "
+        f"{duration(confirming.limit_seconds)} of training (--no-confirm leaves it out):"
+    )
+    search.confirm(confirming, repeat_printer(console), should_stop=should_stop)
+    print_confirmation(console, search.study, confirming.finish())
+    if should_stop():
+        console.print(
+            f"Interrupted. The runs above are kept; the same command goes on:\n  {_same_command()}",
+            soft_wrap=True,
+        )
+
+
+def _print_next(console: Console, search: Search) -> None:
+    from search.summary import chosen_trial
+
+    study = search.study
+    chosen = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
+    if chosen is None:
+        return
+    console.print("\nNext:")
     for command, what in (
-        (["show", str(best.number)], "its layers and epochs"),
+        (["show", str(chosen.number)], "its layers and epochs"),
+        (["confirm"], "race the best trials over more seeds"),
         (["retrain"], "train it on all data, test it, keep its weights"),
         (["dashboard"], "look at all trials in a browser"),
     ):

@@ -1,0 +1,163 @@
+"""`search confirm`, and what `search run` prints of the race at its end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    AsJson,
+    DataDir,
+    Device,
+    Storage,
+    StudyName,
+    Workers,
+    count_option,
+)
+from search.cli.output import counted, make_console, percent, stop_signals, thousands
+from search.processes import start_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optuna.study import Study
+    from rich.console import Console
+
+    from search.confirm import Confirmation, RepeatEnded
+
+_INTERRUPTED = 130
+
+
+def confirm(
+    study: StudyName = None,
+    top: Annotated[int, count_option("How many of the best trials race.")] = 5,
+    seeds: Annotated[int, count_option("How many fresh seeds a trial gets at most.")] = 5,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train the best trials again over fresh seeds, to tell which is best and how sure that is.
+
+    Example: search confirm --top 5 --seeds 5
+    """
+    import optuna
+
+    from search.storage import opened_storage
+    from search.study import StudySettings, check_same_data, select_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console = make_console(quiet=as_json)
+    with opened_storage(storage, write=True) as opened, stop_signals() as should_stop:
+        chosen = select_study(opened, study)
+        start_server()
+
+        from search.confirm import Confirming
+        from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+        from search.training import find_device
+        from search.workers import WorkerPool, default_worker_count
+
+        confirming = Confirming(chosen, top=top, n_seeds=seeds)
+        device = str(find_device(device))
+        settings = StudySettings.from_study(chosen)
+        dataset = load_dataset(check_dataset_name(settings.dataset), data_dir or default_data_dir())
+        check_same_data(chosen, dataset.info)
+        n_racing = len(confirming.race.candidates)
+        console.print(
+            f"Racing {counted(n_racing, 'trial')} of {chosen.study_name} over up to "
+            f"{counted(seeds, 'fresh seed')} each, on the search's own split; the test set stays "
+            f"closed. {counted(confirming.n_kept, 'run')} kept from before.\n"
+        )
+        n_workers = min(workers or default_worker_count(), n_racing * seeds)
+        with dataset_files(dataset, with_test=False) as files, WorkerPool(n_workers, files) as pool:
+            is_done = confirming.run(
+                pool, device=device, listener=repeat_printer(console), should_stop=should_stop
+            )
+        confirmation = confirming.finish()
+        print_confirmation(console, chosen, confirmation)
+        if as_json and confirmation is not None:
+            typer.echo(json.dumps(confirmation.to_attribute(), indent=2))
+    if not is_done:
+        console.print("Interrupted. The runs above are kept; the same command goes on.")
+        raise typer.Exit(_INTERRUPTED)
+
+
+def repeat_printer(console: Console) -> Callable[[RepeatEnded], None]:
+    """Prints a line for each run of a race."""
+
+    def show(event: RepeatEnded) -> None:
+        how = "came to nothing" if event.value is None else percent(event.value)
+        console.print(f"trial {event.trial}, seed {event.seed}: {how}", soft_wrap=True)
+
+    return show
+
+
+def print_confirmation(console: Console, study: Study, confirmation: Confirmation | None) -> None:
+    """The race's table, its winner, and how much of the search's best value was luck."""
+    if confirmation is None:
+        console.print("No run came to an end, so nothing is confirmed.")
+        return
+    console.print()
+    console.print(_table(study, confirmation))
+    winner = confirmation.winner
+    console.print(
+        f"\nConfirmed: trial {winner.candidate}, {describe_mean(*_interval(confirmation))}",
+        style="bold green",
+    )
+    if confirmation.luck is not None:
+        best = percent(confirmation.search_values[confirmation.lucky])
+        console.print(
+            f"The search's best, trial {confirmation.lucky}, had {best}: "
+            f"{describe_luck(confirmation.luck)}"
+        )
+
+
+def _interval(confirmation: Confirmation) -> tuple[float, float | None, float | None, int]:
+    winner = confirmation.winner
+    return winner.mean, winner.low, winner.high, len(winner.values)
+
+
+def describe_mean(mean: float, low: float | None, high: float | None, n_seeds: int) -> str:
+    """A mean over fresh seeds with its interval, where there is one."""
+    if low is None or high is None:
+        return f"{percent(mean)} ({counted(n_seeds, 'fresh seed')}, too few for an interval)"
+    return (
+        f"{percent(mean)} (95 % interval {percent(low)} to {percent(high)}, "
+        f"{counted(n_seeds, 'fresh seed')})"
+    )
+
+
+def describe_luck(luck: float) -> str:
+    """What a search's best value was above its trial's mean over fresh seeds."""
+    points = 100 * abs(luck)
+    if luck > 0:
+        return f"{points:.2f} points of that were luck."
+    return f"fresh seeds gave it {points:.2f} points more."
+
+
+def _table(study: Study, confirmation: Confirmation) -> object:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for heading in ("trial", "parameters", "in the search", "fresh seeds", "95 % interval"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    counts = {
+        trial.number: trial.user_attrs.get("parameter_count")
+        for trial in study.get_trials(deepcopy=False)
+    }
+    for place, standing in enumerate(confirmation.standings):
+        is_known = standing.low is not None and standing.high is not None
+        table.add_row(
+            str(standing.candidate),
+            thousands(counts.get(standing.candidate)),
+            percent(confirmation.search_values[standing.candidate]),
+            f"{percent(standing.mean)} (of {len(standing.values)})",
+            f"{percent(standing.low)} – {percent(standing.high)}" if is_known else "–",
+            "out" if standing.is_out else "first" if place == 0 else "close",
+        )
+    return table

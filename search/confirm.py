@@ -1,0 +1,325 @@
+"""The best few trials of a search run again over fresh seeds: which is best, and how sure that is.
+
+The top of a search is the luckiest of many. So its best trials race on the search's own split, each
+with seeds that the search has not used; `search.race` says who gets how many. Every finished run is
+kept at once in a study of its own, named after the search with `-confirmed` behind it: one trial a
+run, with the attributes `candidate` (the number of the trial it repeats) and `training_seed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from models.size import parameter_count
+from search.exceptions import StudyError
+from search.race import Race, Standing
+from search.study import StudySettings, rebuild
+from search.summary import CONFIRMATION, CONFIRMS, confirmed_number, repeats_name
+from search.training import EpochResult, epoch_attribute, last_epochs_mean
+from search.workers import Event, Job, JobCancelled, JobDone, JobEpoch, WorkerPool
+
+_FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
+_WAIT_SECONDS = 0.5
+_DRIFT = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatEnded:
+    """A run of a candidate is over.
+
+    Args:
+        value: the mean accuracy of its last three epochs; None where it failed or diverged.
+        n_done: how many runs the race has by now.
+    """
+
+    trial: int
+    seed: int
+    value: float | None
+    n_done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What the race told.
+
+    Args:
+        standings: the winner first.
+        search_values: what each candidate reached in the search, by its number.
+        lucky: the search's own best trial.
+    """
+
+    standings: tuple[Standing, ...]
+    search_values: dict[int, float]
+    lucky: int
+
+    @property
+    def winner(self) -> Standing:
+        return self.standings[0]
+
+    @property
+    def luck(self) -> float | None:
+        """By how much the search's best value was above its trial's mean over fresh seeds.
+
+        A share from 0 to 1, as accuracies are. None where that trial was not run again.
+        """
+        for standing in self.standings:
+            if standing.candidate == self.lucky:
+                return self.search_values[self.lucky] - standing.mean
+        return None
+
+    def to_attribute(self) -> dict[str, object]:
+        """As it is kept with the study."""
+        winner = self.winner
+        return {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "trial": winner.candidate,
+            "mean": winner.mean,
+            "low": winner.low,
+            "high": winner.high,
+            "n_seeds": len(winner.values),
+            "search_value": self.search_values[winner.candidate],
+            "search_best_trial": self.lucky,
+            "luck": self.luck,
+            "candidates": [
+                {
+                    "trial": standing.candidate,
+                    "search_value": self.search_values[standing.candidate],
+                    "values": standing.values,
+                    "is_out": standing.is_out,
+                }
+                for standing in self.standings
+            ],
+        }
+
+
+@dataclass
+class Confirming:
+    """A race of a study's best trials, ready to go on from the runs that are kept.
+
+    Args:
+        top: how many of the study's best trials take part; the winner of an earlier race does so
+            beside them.
+        n_seeds: how often each may be run.
+        limit_seconds: the most training time, of all workers and of all earlier races of the
+            study together; None for no limit.
+
+    Raises:
+        StudyError: if the study has no complete trial, or the name for its runs is taken.
+    """
+
+    study: Study
+    top: int
+    n_seeds: int
+    limit_seconds: float | None = None
+    race: Race = field(init=False)
+
+    def __post_init__(self) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        candidates = _candidates(self.study, trials, self.top)
+        self._trials = {trial.number: trial for trial in candidates}
+        self._lucky = candidates[0].number
+        self._recipes = {trial.number: rebuild(self.study, trial) for trial in candidates}
+        self._settings = StudySettings.from_study(self.study)
+        self.race = Race(
+            [trial.number for trial in candidates],
+            range(_FIRST_SEED, _FIRST_SEED + self.n_seeds),
+        )
+        self._spent_seconds = 0.0
+        self.n_kept = 0
+        for number, seed, run in _kept_runs(self.study, self._trials):
+            self._spent_seconds += run.user_attrs["seconds"]
+            if seed in self.race.seeds:
+                self._enter(number, seed, run.value if run.state == TrialState.COMPLETE else None)
+
+    def next(self, taken: Iterable[tuple[int, int]] = ()) -> tuple[int, int] | None:
+        """Trial and seed to run next, none of `taken`; None where nothing is left in the limit."""
+        following = self.race.next(set(taken))
+        if following is None or self.limit_seconds is None:
+            return following
+        expected = self._spent_seconds + self._expected_seconds(following[0])
+        return following if expected <= self.limit_seconds else None
+
+    def run(
+        self,
+        pool: WorkerPool,
+        *,
+        device: str,
+        listener: Callable[[RepeatEnded], None],
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """Runs the race to its end; false where `should_stop` ended it before.
+
+        Raises:
+            TrainingError: if workers cannot be started.
+        """
+        running: dict[int, _Running] = {}
+        gone: set[tuple[int, int]] = set()  # failed here: the next race tries them again
+        n_jobs = 0
+        try:
+            while not should_stop():
+                taken = {run.place for run in running.values()} | gone
+                while pool.n_idle and (following := self.next(taken)):
+                    running[n_jobs] = _Running(following)
+                    self._spent_seconds += self._expected_seconds(following[0])
+                    pool.submit(self._job(n_jobs, *following, device=device))
+                    taken.add(following)
+                    n_jobs += 1
+                if not running:
+                    return True
+                for event in pool.events(_WAIT_SECONDS):
+                    if event.key in running:
+                        self._take(event, running, gone, listener)
+                self._cancel_the_hopeless(pool, running)
+            return False
+        finally:
+            for key in running:
+                pool.cancel(key)
+
+    def _take(
+        self,
+        event: Event,
+        running: dict[int, _Running],
+        gone: set[tuple[int, int]],
+        listener: Callable[[RepeatEnded], None],
+    ) -> None:
+        run = running[event.key]
+        number, seed = run.place
+        if isinstance(event, JobEpoch):
+            run.results.append(event.result)
+            return
+        del running[event.key]
+        gone.add(run.place)
+        self._spent_seconds -= self._expected_seconds(number)
+        value = None
+        if isinstance(event, JobDone):
+            self._spent_seconds += event.seconds
+            value = self._keep(number, seed, run.results, event.seconds)
+        if not isinstance(event, JobCancelled):
+            listener(RepeatEnded(number, seed, value, self.n_kept))
+
+    def _cancel_the_hopeless(self, pool: WorkerPool, running: dict[int, _Running]) -> None:
+        """Stops runs of candidates that are out by now."""
+        for key, run in running.items():
+            if self.race.is_out(run.place[0]):
+                pool.cancel(key)
+
+    def _expected_seconds(self, number: int) -> float:
+        """A run is as long as its trial was, give or take what a machine's speed drifts by."""
+        return _DRIFT * float(self._trials[number].user_attrs.get("seconds", 0.0))
+
+    def _job(self, key: int, number: int, seed: int, *, device: str) -> Job:
+        return Job(
+            key=key,
+            hyperparameters=self._recipes[number],
+            epochs=self._settings.epochs,
+            seed=seed,
+            device=device,
+        )
+
+    def _keep(
+        self, number: int, seed: int, results: list[EpochResult], seconds: float
+    ) -> float | None:
+        """Stores a run that has ended; returns its value, None where its loss was not finite."""
+        trial, is_finite = self._trials[number], results[-1].is_finite
+        value = last_epochs_mean(results) if is_finite else None
+        attributes = {
+            "candidate": number,
+            "training_seed": seed,
+            "parameter_count": parameter_count(self._recipes[number].spec),
+            "seconds": round(seconds, 3),
+            "epochs": [epoch_attribute(result) for result in results],
+        }
+        if not is_finite:
+            attributes["reason"] = "the loss is not finite"
+        repeats_study(self.study).add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if is_finite else TrialState.FAIL,
+                value=value,
+                params=trial.params,
+                distributions=trial.distributions,
+                intermediate_values={
+                    result.epoch: result.accuracy for result in results if result.is_finite
+                },
+                user_attrs=attributes,
+            )
+        )
+        self._enter(number, seed, value)
+        return value
+
+    def _enter(self, number: int, seed: int, value: float | None) -> None:
+        if value is None:
+            self.race.disqualify(number)
+        else:
+            self.race.add(number, seed, value)
+            self.n_kept += 1
+
+    def finish(self) -> Confirmation | None:
+        """Keeps the outcome with the study; None where no run has ended well."""
+        standings = tuple(self.race.standings())
+        if not standings or standings[0].is_out:
+            return None
+        values = {number: trial.value or 0.0 for number, trial in self._trials.items()}
+        confirmation = Confirmation(standings, values, self._lucky)
+        self.study.set_user_attr(CONFIRMATION, confirmation.to_attribute())
+        return confirmation
+
+
+@dataclass(slots=True)
+class _Running:
+    place: tuple[int, int]  # trial and seed
+    results: list[EpochResult] = field(default_factory=list)
+
+
+def _candidates(study: Study, trials: list[FrozenTrial], top: int) -> list[FrozenTrial]:
+    """The best complete trials, best first, and the winner of an earlier race."""
+    complete = [
+        trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None
+    ]
+    if not complete:
+        raise StudyError(
+            f"A study must have a complete trial to confirm, but {study.study_name!r} has none "
+            "yet; go on with 'search run'."
+        )
+    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    earlier = confirmed_number(study.user_attrs, trials)
+    return complete[:top] + [trial for trial in complete[top:] if trial.number == earlier]
+
+
+def repeats_study(study: Study) -> Study:
+    """The study that keeps the runs of a study's races, made where it is missing.
+
+    Raises:
+        StudyError: if something else has its name.
+    """
+    repeats = optuna.create_study(
+        study_name=repeats_name(study.study_name),
+        storage=study._storage,
+        direction="maximize",
+        load_if_exists=True,
+    )
+    owner = repeats.user_attrs.get(CONFIRMS)
+    if owner is None and not repeats.get_trials(deepcopy=False):
+        repeats.set_user_attr(CONFIRMS, study.study_name)
+    elif owner != study.study_name:
+        raise StudyError(
+            f"The runs that confirm {study.study_name!r} must be kept in a study "
+            f"{repeats.study_name!r}, but that name is taken; rename or delete it."
+        )
+    return repeats
+
+
+def _kept_runs(
+    study: Study, candidates: dict[int, FrozenTrial]
+) -> Iterator[tuple[int, int, FrozenTrial]]:
+    """Trial, seed and run of all that is kept of the candidates."""
+    for run in repeats_study(study).get_trials(deepcopy=False):
+        number = run.user_attrs.get("candidate")
+        # The parameters tell: a study may have been deleted and made again under its name.
+        if number in candidates and candidates[number].params == run.params:
+            yield number, run.user_attrs["training_seed"], run

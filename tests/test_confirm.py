@@ -1,0 +1,253 @@
+"""The race over fresh seeds: who gets how many runs, what it tells, and what is kept of it."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import shutil
+import signal
+import statistics
+from pathlib import Path
+
+import optuna
+import pytest
+
+from search.race import Race
+from search.summary import repeats_name
+from tests.conftest import DIGITS_RUN, Command, wait_until
+
+SEEDS = (11, 12, 13, 14, 15)
+STUDY = "digits-3000x3"
+
+
+def raced(means: dict[int, float], *, std: float, seed: int) -> Race:
+    """A race of candidates with those true means, run to its end one run after another."""
+    noise = random.Random(seed)
+    race = Race(list(means), SEEDS)
+    while (following := race.next()) is not None:
+        candidate, run_seed = following
+        race.add(candidate, run_seed, noise.gauss(means[candidate], std))
+    return race
+
+
+def test_every_candidate_is_run_once_before_any_is_run_twice() -> None:
+    race = Race([5, 2, 9], SEEDS)
+    order = []
+    while (following := race.next()) is not None:
+        order.append(following)
+        race.add(*following, 0.99)
+    assert order == [(candidate, seed) for seed in SEEDS for candidate in (5, 2, 9)]
+
+
+def test_what_runs_already_is_not_given_out_again() -> None:
+    race = Race([5, 2], SEEDS[:1])
+    first = race.next()
+    assert first == (5, 11)
+    assert race.next({first}) == (2, 11)
+    assert race.next({first, (2, 11)}) is None
+
+
+def test_a_candidate_without_a_chance_gets_no_more_seeds_and_the_leader_all() -> None:
+    race = raced({0: 0.990, 1: 0.994, 2: 0.9935}, std=0.0003, seed=0)
+    standings = {standing.candidate: standing for standing in race.standings()}
+    assert standings[0].is_out
+    assert len(standings[0].values) < len(SEEDS)
+    assert len(standings[1].values) == len(SEEDS)
+    assert [standing.candidate for standing in race.standings()][-1] == 0
+
+
+def test_races_find_the_best_as_often_as_full_repetition_with_fewer_runs() -> None:
+    means = {0: 0.9940, 1: 0.9936, 2: 0.9930, 3: 0.9925, 4: 0.9920}
+    n_races, wins, full_wins, n_runs = 400, 0, 0, 0
+    for seed in range(n_races):
+        standings = raced(means, std=0.0004, seed=seed).standings()
+        wins += standings[0].candidate == 0
+        n_runs += sum(len(standing.values) for standing in standings)
+        noise = random.Random(seed)
+        full = {
+            candidate: statistics.fmean(noise.gauss(mean, 0.0004) for _ in SEEDS)
+            for candidate, mean in means.items()
+        }
+        full_wins += max(full, key=lambda candidate: full[candidate]) == 0
+    assert wins / n_races > full_wins / n_races - 0.05
+    assert n_runs / n_races < 0.75 * len(means) * len(SEEDS)
+
+
+def test_intervals_hold_the_true_mean_as_often_as_they_say() -> None:
+    n_held, n = 0, 600
+    for seed in range(n):
+        noise = random.Random(seed)
+        race = Race([0, 1, 2], SEEDS)
+        for candidate in race.candidates:
+            for run_seed in SEEDS:
+                race.add(candidate, run_seed, noise.gauss(0.99, 0.0005))
+        standing = next(row for row in race.standings() if row.candidate == 0)
+        assert standing.low is not None
+        assert standing.high is not None
+        n_held += standing.low <= 0.99 <= standing.high
+    assert n_held / n == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / n))
+
+
+def test_one_run_of_each_tells_nothing_about_chance() -> None:
+    race = Race([0, 1], SEEDS[:1])
+    race.add(0, 11, 0.99)
+    race.add(1, 11, 0.50)
+    assert [(row.candidate, row.low, row.is_out) for row in race.standings()] == [
+        (0, None, False),
+        (1, None, False),
+    ]
+
+
+def test_a_candidate_whose_run_came_to_nothing_cannot_win() -> None:
+    race = Race([0, 1], SEEDS)
+    race.add(0, 11, 0.99)
+    race.add(1, 11, 0.98)
+    race.disqualify(0)
+    assert race.standings()[0].candidate == 1
+    assert race.next() == (1, 12)
+
+
+def test_confirm_keeps_each_run_names_a_winner_and_goes_on(finished: Command) -> None:
+    done = finished("confirm", "--top", "2", "--seeds", "2", "--json")
+    assert done.code == 0, done.err
+    outcome = done.json
+    runs = finished.study(repeats_name(STUDY)).get_trials()
+    best_two = sorted(
+        (trial for trial in finished.study(STUDY).get_trials() if trial.value is not None),
+        key=lambda trial: -(trial.value or 0),
+    )[:2]
+    assert {run.user_attrs["candidate"] for run in runs} == {trial.number for trial in best_two}
+    for run in runs:
+        original = finished.study(STUDY).get_trials()[run.user_attrs["candidate"]]
+        assert run.params == original.params
+        assert run.user_attrs["training_seed"] != original.user_attrs["training_seed"]
+        assert run.value == pytest.approx(
+            statistics.fmean(epoch["accuracy"] for epoch in run.user_attrs["epochs"][-3:])
+        )
+    means = {
+        trial.number: statistics.fmean(
+            run.value or 0 for run in runs if run.user_attrs["candidate"] == trial.number
+        )
+        for trial in best_two
+    }
+    winner = max(means, key=lambda number: means[number])
+    assert outcome["trial"] == winner
+    assert outcome["mean"] == pytest.approx(means[winner])
+    assert outcome["luck"] == pytest.approx((best_two[0].value or 0) - means[best_two[0].number])
+
+    again = finished("confirm", "--top", "2", "--seeds", "2")
+    assert f"{len(runs)} runs kept from before" in again.out
+    assert len(finished.study(repeats_name(STUDY)).get_trials()) == len(runs)
+
+
+def test_best_and_retrain_take_the_confirmed_winner(finished: Command) -> None:
+    study = finished.study(STUDY)
+    second = sorted(study.get_trials(), key=lambda trial: -(trial.value or 0))[1]
+    # The runs of a race in which the search's second wins by far.
+    assert finished("confirm", "--top", "2", "--seeds", "1").code == 0
+    runs = finished.study(repeats_name(STUDY))
+    for seed in (1002, 1003):
+        for trial in study.get_trials():
+            if trial.number in {run.user_attrs["candidate"] for run in runs.get_trials()}:
+                runs.add_trial(
+                    optuna.create_trial(
+                        value=0.999 if trial.number == second.number else 0.1,
+                        params=trial.params,
+                        distributions=trial.distributions,
+                        user_attrs={
+                            "candidate": trial.number,
+                            "training_seed": seed,
+                            "seconds": 0.1,
+                        },
+                    )
+                )
+    assert finished("confirm", "--top", "2", "--seeds", "3", "--json").json["trial"] == (
+        second.number
+    )
+    shown = finished("best", "--json").json
+    assert shown["number"] == second.number
+    assert shown["confirmation"]["n_seeds"] == 3
+    assert "confirmed" in finished("best").out
+    assert f"Trial {second.number} of" in finished("retrain", "--seeds", "1").out
+    (listed,) = finished("studies", "--json").json
+    assert listed["best_trial"] == second.number
+
+
+def test_deleting_a_study_deletes_the_runs_that_confirm_it(finished: Command) -> None:
+    assert finished("confirm", "--top", "1", "--seeds", "1").code == 0
+    assert finished("delete", STUDY, "--yes").code == 0
+    assert optuna.get_all_study_names(f"sqlite:///{finished.database}") == []
+
+
+def test_a_study_of_somebody_else_is_not_written_to(finished: Command) -> None:
+    name, url = repeats_name(STUDY), f"sqlite:///{finished.database}"
+    other = optuna.create_study(study_name=name, storage=url)
+    other.add_trial(optuna.create_trial(value=1.0))
+    refused = finished("confirm")
+    assert refused.code == 2
+    assert f"'{name}', but that name is taken" in refused.err
+    assert len(finished.study(name).get_trials()) == 1
+
+
+def test_a_study_without_a_complete_trial_has_nothing_to_confirm(command: Command) -> None:
+    command("run", "--dataset", "digits", "--budget", "3000", "--epochs", "50", "--timeout", "1s")
+    refused = command("confirm")
+    assert refused.code == 2
+    assert "must have a complete trial to confirm" in refused.err
+
+
+def test_an_interrupted_race_keeps_its_runs_and_goes_on(finished: Command) -> None:
+    process = finished.start("confirm", "--top", "4", "--seeds", "40", "--workers", "1")
+    runs = repeats_name(STUDY)
+
+    def are_some_kept() -> bool:
+        names = optuna.get_all_study_names(f"sqlite:///{finished.database}")
+        return runs in names and len(finished.study(runs).get_trials()) >= 2
+
+    wait_until(are_some_kept)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "the same command goes on" in out
+    n_kept = len(finished.study(runs).get_trials())
+    again = finished("confirm", "--top", "4", "--seeds", "1")
+    assert re.search(r"(\d+) runs kept from before", again.out), again.out
+    assert len(finished.study(runs).get_trials()) >= n_kept
+
+
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which a search of twenty trials ended, and what it printed."""
+    folder = tmp_path_factory.mktemp("twenty")
+    done = Command(folder)(*DIGITS_RUN, "--trials", "20", "--workers", "2")
+    assert done.code == 0, done.err
+    return folder, done.out
+
+
+def test_a_search_of_twenty_trials_confirms_its_best_within_a_quarter_of_its_time(
+    twenty: tuple[Path, str], command: Command
+) -> None:
+    folder, out = twenty
+    shutil.copytree(folder, command.folder, dirs_exist_ok=True)
+    assert "Confirmed: trial" in out
+    runs = command.study(repeats_name(STUDY)).get_trials()
+    seconds = [
+        sum(trial.user_attrs["seconds"] for trial in trials)
+        for trials in (runs, command.study(STUDY).get_trials())
+    ]
+    assert 0 < len(runs) <= 9
+    assert seconds[0] < 0.3 * seconds[1]
+    assert len(command.study(STUDY).get_trials()) == 20
+
+    again = command(*DIGITS_RUN, "--trials", "20", "--no-confirm")
+    assert "Confirming" not in again.out
+
+
+def test_a_search_confirms_nothing_where_it_is_told_not_to_or_is_short(
+    finished_output: str, command: Command
+) -> None:
+    assert "Confirm" not in finished_output.replace("search confirm", "")
+    done = command(*DIGITS_RUN, "--trials", "20", "--no-confirm")
+    assert done.code == 0, done.err
+    assert repeats_name(STUDY) not in optuna.get_all_study_names(f"sqlite:///{command.database}")
