@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import browse, doctor, run, training
+from search.cli import ablate, browse, doctor, run, training
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -50,6 +50,7 @@ def _options(
 for _command in (
     run.run,
     training.retrain,
+    ablate.ablate,
     training.baseline,
     browse.studies,
     browse.best,
