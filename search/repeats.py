@@ -1,9 +1,9 @@
-"""One recipe trained several times: how good it is, and how much of that is the seed."""
+"""Recipes trained several times: how good each is, and how much of that is the seed."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,11 @@ class Repeat:
     def best(self) -> EpochResult:
         """The epoch with the highest accuracy; the first of equals."""
         return max(self.epochs, key=lambda result: (result.accuracy, -result.epoch))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the loss stayed finite; a run ends with the first epoch in which it did not."""
+        return all(result.is_finite for result in self.epochs)
 
     @property
     def seconds(self) -> float:
@@ -72,7 +77,6 @@ def train_repeats(
     Raises:
         TrainingError: if a training run cannot be finished, or its loss is not finite.
     """
-    repeats = [Repeat(seed) for seed in seeds]
     jobs = [
         Job(
             key=index,
@@ -86,14 +90,52 @@ def train_repeats(
         )
         for index, seed in enumerate(seeds)
     ]
+    repeats = {}
+    for index, repeat in _train(pool, jobs):
+        repeats[index] = repeat
+        result = repeat.epochs[-1]
+        listener(repeat.seed, result)
+        if not result.is_finite:
+            raise TrainingError(
+                f"A loss must stay finite, but with seed {repeat.seed} it did not in epoch "
+                f"{result.epoch}; take another trial, or other seeds."
+            )
+    return [repeats[index] for index in range(len(seeds))]
+
+
+def train_recipes(
+    pool: WorkerPool,
+    recipes: Sequence[Hyperparameters],
+    *,
+    seeds: Sequence[int],
+    epochs: int,
+    device: str,
+) -> Iterator[tuple[int, Repeat]]:
+    """Trains several recipes once per seed each, as one queue that keeps all workers busy.
+
+    They train on the images that a search trains on, and are evaluated on those that validate it.
+    Every recipe has its turn with a seed before the next seed begins, so that an interruption
+    leaves the same seeds of each. A loss that is not finite ends its own run alone.
+
+    Yields:
+        after each epoch, the recipe's place in `recipes` and its run as far as it has come.
+
+    Raises:
+        TrainingError: if a training run cannot be finished.
+    """
+    runs = [(place, seed) for seed in seeds for place in range(len(recipes))]
+    jobs = [
+        Job(key=index, hyperparameters=recipes[place], epochs=epochs, seed=seed, device=device)
+        for index, (place, seed) in enumerate(runs)
+    ]
+    for index, repeat in _train(pool, jobs):
+        yield runs[index][0], repeat
+
+
+def _train(pool: WorkerPool, jobs: Sequence[Job]) -> Iterator[tuple[int, Repeat]]:
+    """Yields a job's key, which is its place in `jobs`, and its run, after each of its epochs."""
+    repeats = [Repeat(job.seed) for job in jobs]
     for event in run_jobs(pool, jobs):
         if isinstance(event, JobEpoch):
-            repeat = repeats[event.key]
-            repeat.epochs.append(event.result)
-            listener(repeat.seed, event.result)
-            if not event.result.is_finite:
-                raise TrainingError(
-                    f"A loss must stay finite, but with seed {repeat.seed} it did not in epoch "
-                    f"{event.result.epoch}; take another trial, or other seeds."
-                )
-    return repeats
+            repeats[event.key].epochs.append(event.result)
+            yield event.key, repeats[event.key]

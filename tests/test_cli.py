@@ -11,7 +11,7 @@ from tests.conftest import DIGITS_RUN, Command, read_only, run_here
 
 NAME = "digits-3000x3"
 COMMANDS = (
-    *("run", "retrain", "baseline", "studies", "best"),
+    *("run", "ablate", "retrain", "baseline", "studies", "best"),
     *("show", "delete", "space", "dashboard", "doctor"),
 )
 
@@ -104,6 +104,7 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
         (("run", "--budget", "9", "--epochs", "1", "--trials", "0"), "from 1 up, but got '0'"),
         (("run", "--budget", "9", "--epochs", "1", "--workers", "-1"), "from 1 up, but got '-1'"),
         (("retrain", "--seeds", "0"), "from 1 up, but got '0'"),
+        (("ablate", "--seeds", "0"), "from 1 up, but got '0'"),
         (("baseline", "v36", "--seeds", "none"), "from 1 up, but got 'none'"),
         (("baseline", "v37"), "must be one of three-step-1"),
         (("baseline", "three-step-1", "--own-momentum"), "Only a baseline with a OneCycle"),
@@ -119,6 +120,7 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
         ((*DIGITS_RUN, "--storage", "studies"), "A storage must be a URL"),
         ((*DIGITS_RUN, "--storage", "sqlite:///no/such/folder.db"), "folder of a new database"),
         (("best",), "There is no database studies.db"),
+        (("ablate",), "There is no database studies.db"),
         (("studies",), "There is no database studies.db"),
         (("dashboard",), "There is no database studies.db"),
         (("run", "--budget", "9000", "--epochs", "1", "--dataset", "mnist"), "--dataset digits"),
@@ -132,7 +134,8 @@ def test_bad_input_is_refused_and_nothing_is_written(
 ) -> None:
     if arguments[0] == "run":
         arguments = (*arguments, "--data-dir", str(tmp_path / "data"))
-    if "--storage" not in arguments and arguments[0] in ("best", "studies", "dashboard", "retrain"):
+    from_here = ("best", "studies", "dashboard", "retrain", "ablate")
+    if "--storage" not in arguments and arguments[0] in from_here:
         command = Command(tmp_path)(*arguments)
         code, err = command.code, command.err
     else:
@@ -164,6 +167,7 @@ def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
         (("show", "--", "-1"), "from 0 up, but got '-1'"),
         (("delete", "nobody", "--yes"), "there is no 'nobody'"),
         (("retrain", "--trial", "99"), "has no trial 99"),
+        (("ablate", "--trial", "99"), "has no trial 99"),
         (("retrain", "--out", __file__), "The output folder must be writable"),
     ],
 )
@@ -181,7 +185,9 @@ def test_what_does_not_exist_is_named(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [("delete", NAME, "--yes"), ("retrain",), DIGITS_RUN])
+@pytest.mark.parametrize(
+    "arguments", [("delete", NAME, "--yes"), ("retrain",), ("ablate",), DIGITS_RUN]
+)
 def test_a_read_only_database_is_refused_by_what_writes(
     finished: Command, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,8 +16,25 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("models/*.py"), *ROOT.glob("search/**/*.py")])
 
 # What these may not meet, however indirectly.
-WITHOUT_OPTUNA = ("training", "workers", "augment", "data", "weights", "repeats", "engines")
-WITHOUT_TORCH = ("hyperparameters", "baselines", "space", "exceptions", "summary", "study")
+WITHOUT_OPTUNA = (
+    "training",
+    "workers",
+    "augment",
+    "data",
+    "weights",
+    "repeats",
+    "engines",
+    "ablation",
+)
+WITHOUT_TORCH = (
+    "hyperparameters",
+    "ablation",
+    "baselines",
+    "space",
+    "exceptions",
+    "summary",
+    "study",
+)
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:

@@ -51,7 +51,7 @@ def confirm(
     from search.study import StudySettings, check_same_data, select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    console = make_console(quiet=as_json)
+    console = make_console(to_stderr=as_json)
     with opened_storage(storage, write=True) as opened, stop_signals() as should_stop:
         chosen = select_study(opened, study)
         start_server()

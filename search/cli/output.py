@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 _PIPED_WIDTH = 160  # columns: a pipe has none of its own, and 80 would break lines apart
 
 
-def make_console(*, quiet: bool = False) -> Console:
+def make_console(*, to_stderr: bool = False) -> Console:
     """A console that prints what it is given: names and paths may look like Rich's markup.
 
     Args:
-        quiet: prints nothing, for a command whose output is for programs.
+        to_stderr: for what a person may read beside the JSON that a program reads.
     """
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _PIPED_WIDTH
-    return Console(highlight=False, markup=False, width=width, quiet=quiet)
+    stream = sys.stderr if to_stderr else sys.stdout
+    width = None if stream.isatty() else _PIPED_WIDTH
+    return Console(highlight=False, markup=False, width=width, stderr=to_stderr)
 
 
 def counted(n: int, noun: str) -> str:

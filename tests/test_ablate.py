@@ -1,0 +1,373 @@
+"""`search ablate`: its changes, its statistics, and the real command on real data."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.size import parameter_count
+from models.spec import ModelSpec
+from search.ablation import Difference, Row, make_row, variants
+from search.data import load_dataset
+from search.hyperparameters import (
+    Augmentation,
+    Constant,
+    Cosine,
+    Hyperparameters,
+    OneCycle,
+    StepDecay,
+)
+from search.space import Space
+from search.study import rebuild
+from search.training import last_epochs_mean, train
+from tests.conftest import Command, Result, run_here
+
+NAME = "digits-3000x3"
+FULL = Hyperparameters(
+    spec=ModelSpec.parse("c3 8, drop 0.1, pool, c3 12, drop 0.1, c3+bias 7, out+bias, gap"),
+    learning_rate=0.1,
+    weight_decay=1e-4,
+    augmentation=Augmentation(10, 0.1, 0.05, 5),
+)
+# With a learning rate r and a weight decay d, a step multiplies weights by 1 - r d: over two
+# times the inverse they grow. A schedule that soon leaves its peak keeps them finite.
+UNSTABLE = """\
+topology = "c3 8, pool, c3 20, c1 2, gap, out"
+learning_rate = 0.23
+weight_decay = 10.0
+momentum = { low = 0.0, high = 0.01 }
+rotation_degrees = 5
+translation = 0
+scale = 0
+shear_degrees = 0
+batch_size = 8
+"""
+
+
+def flat(recipe: Hyperparameters) -> dict[str, Any]:
+    values = recipe.to_dict()
+    return {**values.pop("augmentation"), **values}
+
+
+def changed_names(recipe: Hyperparameters) -> dict[str, set[str]]:
+    """The names of the hyperparameters in which each change differs from the recipe."""
+    before = flat(recipe)
+    return {
+        change: {name for name, value in flat(changed).items() if value != before[name]}
+        for change, changed in variants(recipe)
+    }
+
+
+def networks(network: str) -> dict[str, str]:
+    """The changes of a network's layers alone, by name."""
+    recipe = replace(FULL, spec=ModelSpec.parse(network))
+    return {
+        name: str(changed.spec) for name, changed in variants(recipe) if changed.spec != recipe.spec
+    }
+
+
+def test_each_change_is_of_one_thing() -> None:
+    ranges = {"rotation_degrees", "translation", "scale", "shear_degrees"}
+    assert changed_names(FULL) == {
+        "no augmentation": ranges,
+        "only rotation": ranges - {"rotation_degrees"},
+        "only translation": ranges - {"translation"},
+        "only scale": ranges - {"scale"},
+        "only shear": ranges - {"shear_degrees"},
+        "no momentum": {"momentum"},
+        "no weight decay": {"weight_decay"},
+        "no dropout": {"spec"},
+        "step schedule": {"schedule"},
+        "cosine schedule": {"schedule"},
+        "constant schedule": {"schedule"},
+        "half the width": {"spec"},
+        "without conv 3": {"spec"},
+    }
+
+
+def test_what_would_change_nothing_is_left_out() -> None:
+    bare = Hyperparameters(
+        spec=ModelSpec.parse("c3 1, drop 0.0, gap, out"),
+        learning_rate=0.1,
+        momentum=0.0,
+        augmentation=Augmentation(scale=0.1),  # the only kind: alone it is the recipe itself
+        schedule=Constant(),
+    )
+    names = {"no augmentation", "one-cycle schedule", "step schedule", "cosine schedule"}
+    assert set(changed_names(bare)) == names
+
+
+def test_other_schedules_have_the_parameters_of_the_standard_space() -> None:
+    table = Space.load("standard").table
+    schedules = {
+        name: changed.schedule
+        for recipe in (FULL, replace(FULL, schedule=Constant()))
+        for name, changed in variants(recipe)
+        if changed.schedule != recipe.schedule
+    }
+    assert schedules == {
+        "one-cycle schedule": OneCycle(warmup_share=table["warmup_share"]),
+        "step schedule": StepDecay(table["step_share"], gamma=table["step_gamma"]),
+        "cosine schedule": Cosine(),
+        "constant schedule": Constant(),
+    }
+
+
+def test_no_momentum_means_none_from_the_schedule_either() -> None:
+    cycle = OneCycle(cycle_momentum=True)
+    changed = dict(variants(replace(FULL, schedule=cycle)))["no momentum"]
+    assert changed.momentum == 0
+    assert changed.schedule == replace(cycle, cycle_momentum=False)
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (
+            "c3 8, pool, c3 5, c1 1, out, gap",
+            {
+                "half the width": "c3 4, pool, c3 2, c1 1, out, gap",
+                "without conv 3": "c3 8, pool, c3 5, out, gap",
+            },
+        ),
+        (  # the logits keep their channels, and their convolution stays
+            "c3 8, drop 0.2, pool, c3p1 6, c3 10, gap",
+            {
+                "no dropout": "c3 8, pool, c3p1 6, c3 10, gap",
+                "half the width": "c3 4, drop 0.2, pool, c3p1 3, c3 10, gap",
+                "without conv 2": "c3 8, drop 0.2, pool, c3 10, gap",
+            },
+        ),
+        (  # the one before the logits has as many channels
+            "c3 8, c3 10, c3 10, gap",
+            {
+                "half the width": "c3 4, c3 5, c3 10, gap",
+                "without conv 3": "c3 8, c3 10, gap",
+            },
+        ),
+        ("c3 10, gap", {}),
+    ],
+)
+def test_half_the_width_and_the_next_simpler_topology(
+    network: str, expected: dict[str, str]
+) -> None:
+    assert networks(network) == expected
+
+
+def test_the_interval_is_students() -> None:
+    # By hand: mean 0.01, standard deviation 0.01, n = 5; t(0.975, 4) = 2.776445 in any table.
+    values = [0.01 + 0.01 * z for z in (-1.0, -1.0, 0.0, 1.0, 1.0)]
+    found = Difference.of(values)
+    half = 2.776445 * 0.01 / math.sqrt(5)
+    assert found.interval == pytest.approx((0.01 - half, 0.01 + half), abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([0.02, 0.03, 0.025], "better"),
+        ([-0.02, -0.03, -0.025], "worse"),
+        ([0.02, -0.03, 0.025], "within noise"),
+        ([0.0, 0.0, 0.0], "within noise"),
+        ([0.5], None),
+    ],
+)
+def test_the_verdict_follows_the_interval(differences: list[float], verdict: str | None) -> None:
+    assert Difference.of(differences).verdict == verdict
+
+
+def test_rows_are_compared_over_the_seeds_that_both_have() -> None:
+    def row(
+        *accuracies: float | None, reference: Row | None = None, is_diverged: bool = False
+    ) -> Row:
+        return make_row("a", 9, accuracies, is_diverged=is_diverged, reference=reference)
+
+    reference = row(0.5, 0.75, None)
+    assert reference == Row("a", 9, [0.5, 0.75, None], mean=0.625)
+    both = row(0.25, None, 1.0, reference=reference)
+    assert (both.mean, both.difference, both.interval) == (0.625, -0.25, None)
+    diverged = row(0.25, None, 1.0, reference=reference, is_diverged=True)
+    assert (diverged.mean, diverged.difference, diverged.verdict) == (None, None, "diverged")
+    alone = row(0.25, 0.5, 1.0, reference=row(0.5, None, 0.5, is_diverged=True))
+    assert alone.mean == pytest.approx(1.75 / 3)
+    assert (alone.difference, alone.verdict) == (None, None)
+
+
+@pytest.fixture(scope="module")
+def ablated(
+    finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Command, Result]:
+    """A folder in which trial 1 was ablated with two seeds, and what that printed."""
+    folder = tmp_path_factory.mktemp("ablated")
+    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
+    command = Command(folder)
+    done = command("ablate", "--trial", "1", "--seeds", "2", "--workers", "2", "--json")
+    assert done.code == 0, done.err
+    return command, done
+
+
+def test_it_prints_each_run_then_a_table_and_an_honest_remark(finished: Command) -> None:
+    done = finished("ablate", "--seeds", "2", "--workers", "2")
+    assert done.code == 0, done.err
+    study = finished.study(NAME)
+    changes = [name for name, _ in variants(rebuild(study, study.best_trial))]
+    n_runs = 2 * (1 + len(changes))
+    assert f"[{n_runs}/{n_runs}]" in done.out
+    assert "1,079 images of digits train, 359 validate" in done.out
+    progress, table = done.out.split("difference")
+    for change in ("unchanged", *changes):
+        assert f"] {change}, seed 1: " in progress
+        assert f"] {change}, seed 2: " in progress
+        assert f"\n{change} " in table
+    assert f"{len(changes)} changes without any effect would give" in table
+    (stored,) = (value for key, value in study.user_attrs.items() if key.startswith("ablation_"))
+    assert table.count(" worse ") == sum(row["verdict"] == "worse" for row in stored["rows"])
+
+
+def test_the_rows_are_stored_with_the_study(ablated: tuple[Command, Result]) -> None:
+    command, done = ablated
+    attributes = command.study(NAME).user_attrs
+    stored = attributes["ablation_1"]
+    assert stored["rows"] == done.json
+    assert (stored["seeds"], stored["epochs"], stored["complete"]) == ([1, 2], 3, True)
+    assert "created" in stored
+    assert "[1/" in done.err  # progress is not lost, and not in the way
+
+
+def test_each_accuracy_is_on_the_validation_images_after_training_on_the_others(
+    ablated: tuple[Command, Result],
+) -> None:
+    command, done = ablated
+    study = command.study(NAME)
+    recipe = rebuild(study, study.trials[1])
+    dataset = load_dataset("digits", command.folder)
+    n = dataset.info.n_training
+    recipes = {"unchanged": recipe, **dict(variants(recipe))}
+    rows = {row["change"]: row for row in done.json}
+    assert list(rows) == list(recipes)
+    for change in ("unchanged", "no momentum", "half the width"):
+        for seed in (1, 2):
+            run = train(
+                recipes[change],
+                dataset.development[:n],
+                dataset.development[n:],
+                dataset.info.normalization,
+                epochs=3,
+                seed=seed,
+                device="cpu",
+            )
+            assert rows[change]["accuracies"][seed - 1] == last_epochs_mean(list(run))
+        assert rows[change]["parameter_count"] == parameter_count(recipes[change].spec)
+    assert "test_looks" not in study.user_attrs
+
+
+def test_differences_are_taken_seed_by_seed(ablated: tuple[Command, Result]) -> None:
+    reference, *rows = ablated[1].json
+    assert (reference["difference"], reference["verdict"]) == (None, None)
+    for row in rows:
+        pairs = zip(row["accuracies"], reference["accuracies"], strict=True)
+        found = Difference.of([ours - theirs for ours, theirs in pairs])
+        assert row["difference"] == found.mean
+        assert row["difference"] == pytest.approx(row["mean"] - reference["mean"])
+        assert row["mean"] == statistics.fmean(row["accuracies"])
+        assert (tuple(row["interval"]), row["verdict"]) == (found.interval, found.verdict)
+
+
+def test_one_seed_gives_neither_interval_nor_verdict(finished: Command) -> None:
+    done = finished("ablate", "--seeds", "1", "--workers", "2")
+    assert done.code == 0, done.err
+    assert "One seed gives no interval and no verdict" in done.out
+    assert "within noise" not in done.out
+    assert "false alarms" not in done.out
+
+
+def test_a_change_that_diverges_or_does_not_fit_leaves_the_others(command: Command) -> None:
+    (command.folder / "own.toml").write_text(UNSTABLE)
+    options = ("--epochs", "3", "--trials", "1", "--workers", "1", "--space", "own.toml")
+    done = command("run", "--dataset", "digits", "--budget", "1700", *options)
+    assert done.code == 0, done.err
+    done = command("ablate", "--seeds", "2", "--workers", "2")
+    assert done.code == 0, done.err
+    (stored,) = (
+        value
+        for key, value in command.study("digits-1700x3").user_attrs.items()
+        if key.startswith("ablation_")
+    )
+    rows = {row["change"]: row for row in stored["rows"]}
+    assert rows["unchanged"]["mean"] is not None
+    assert rows["no weight decay"]["verdict"] is not None
+    diverged = rows["constant schedule"]
+    assert (diverged["accuracies"], diverged["verdict"]) == ([None, None], "diverged")
+    # Its last convolution narrows the network: without it there are more weights.
+    larger = rows["without conv 3"]
+    assert larger["parameter_count"] == 1768
+    assert (larger["accuracies"], larger["verdict"]) == ([None, None], "over budget")
+    table = done.out.split("difference")[1]
+    for change in ("constant schedule", "without conv 3"):
+        (line,) = (line for line in table.splitlines() if line.startswith(change))
+        assert line.rstrip().endswith(rows[change]["verdict"])
+    assert "constant schedule, seed 2: diverged" in done.out
+    assert "without conv 3, seed" not in done.out
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_interrupted_ablation_keeps_and_prints_what_is_done(
+    finished: Command, is_known: bool
+) -> None:
+    best = finished.study(NAME).best_trial.number
+    whole = {"complete": True, "rows": []}
+    if is_known:
+        finished.study(NAME).set_user_attr(f"ablation_{best}", whole)
+    process = finished.start("ablate", "--seeds", "500", "--workers", "2")
+    assert process.stdout is not None
+    seen = ""
+    while "[20/" not in seen:
+        line = process.stdout.readline()
+        assert line, seen
+        seen += line
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert "Ended early" in rest
+    assert "\nunchanged " in rest.split("difference")[1]
+    stored = finished.study(NAME).user_attrs[f"ablation_{best}"]
+    if is_known:
+        assert stored == whole  # a part never takes the place of a whole
+        return
+    assert stored["complete"] is False
+    n_done = [sum(value is not None for value in row["accuracies"]) for row in stored["rows"]]
+    assert sum(n_done) >= 20
+    assert max(n_done) - min(n_done) <= 2  # all changes take turns
+
+
+def test_other_data_than_the_study_was_made_with_are_refused(
+    finished: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = finished.study(NAME)
+    settings = {**study.user_attrs["settings"], "data_fingerprint": "0" * 64}
+    study.set_user_attr("settings", settings)
+    assert run_here("ablate", "--storage", f"sqlite:///{finished.database}") == 2
+    assert "The data must be those of the study" in capsys.readouterr().err
+    assert not [key for key in finished.study(NAME).user_attrs if key.startswith("ablation_")]
+
+
+def test_a_trial_over_the_budget_is_refused(
+    finished: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = finished.study(NAME)
+    count = study.trials[0].user_attrs["parameter_count"]
+    settings = {**study.user_attrs["settings"], "budget": count}
+    study.set_user_attr("settings", settings)
+    url = f"sqlite:///{finished.database}"
+    assert run_here("ablate", "--trial", "0", "--storage", url) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert f"the budget of {count:,}, but that of trial 0 has {count:,}" in err
