@@ -44,6 +44,7 @@ class Outcome(Enum):
     REACHED = "the number of trials is reached"
     TIMED_OUT = "the time is over"
     INTERRUPTED = "interrupted"
+    EXHAUSTED = "the space has no untried configuration left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class TrialEnded:
         state: COMPLETE, PRUNED or FAIL; None where a person ended or deleted it.
         value: of a complete trial.
         n_epochs: how many it trained.
+        is_duplicate: whether it was refused because its configuration is trained already.
     """
 
     number: int
@@ -82,6 +84,7 @@ class TrialEnded:
     n_epochs: int = 0
     reason: str | None = None
     is_requeued: bool = False
+    is_duplicate: bool = False
 
 
 SearchEvent = TrialStarted | TrialEpoch | TrialEnded
@@ -154,6 +157,7 @@ class Coordinator:
         self._owner = owner_of_this_process()
         self._running: dict[int, _Running] = {}
         self._n_failures_in_a_row = 0
+        self._found_nothing_new = False
 
     def run(self) -> Outcome:
         """Searches; returns why it ended.
@@ -173,8 +177,10 @@ class Coordinator:
                 n_missing = self._n_missing()
                 if n_missing <= 0 and not self._running:
                     return Outcome.REACHED
-                while self._pool.n_idle and n_missing > 0:
+                while self._pool.n_idle and n_missing > 0 and self._has_next():
                     n_missing -= self._start_next()
+                if not self._running and n_missing > 0 and not self._has_next():
+                    return Outcome.EXHAUSTED
                 for event in self._pool.events(_WAIT_SECONDS):
                     self._handle(event)
         finally:
@@ -184,6 +190,14 @@ class Coordinator:
         """How many more trials are to be started, if all that run now end well."""
         n_trained = sum(map(is_trained, self._trials()))
         return self._n_trials - n_trained - len(self._running)
+
+    def _has_next(self) -> bool:
+        """Whether a trial waits in the queue, or the space has a configuration to try."""
+        trials = self._trials()
+        if any(trial.state == TrialState.WAITING for trial in trials):
+            return True
+        self._sampler.tried.update(trials)
+        return not self._found_nothing_new and self._sampler.tried.has_untried()
 
     def _trials(self) -> list[FrozenTrial]:
         try:
@@ -233,6 +247,15 @@ class Coordinator:
             trial.set_user_attr(key, value)
         if count >= self._settings.budget:
             return self._refuse_too_large(trial, count)
+        if not draw.is_new and "fixed_params" not in frozen.system_attrs:
+            self._found_nothing_new = True
+            return self._refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)
+        self._sampler.tried.update(self._trials(), besides=trial.number)
+        earlier = self._sampler.tried.trained_by(trial.params)
+        if earlier is not None:
+            trained = "trains" if earlier in self._running else "trained"
+            reason = f"trial {earlier} {trained} this configuration already"
+            return self._refuse_duplicate(trial, count, reason)
         job = Job(
             key=trial.number,
             hyperparameters=hyperparameters,
@@ -251,6 +274,14 @@ class Coordinator:
         trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.PRUNED)
         return TrialEnded(trial.number, TrialState.PRUNED, count, reason=reason)
+
+    def _refuse_duplicate(self, trial: Trial, count: int, reason: str) -> SearchEvent:
+        """What is queued comes here, and what was drawn where nothing new could be found.
+
+        FAIL, not PRUNED: to a sampler, a pruned trial says that its configuration is weak.
+        """
+        fail(self._study, self._frozen(trial), reason)
+        return TrialEnded(trial.number, TrialState.FAIL, count, reason=reason, is_duplicate=True)
 
     def _training_seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
@@ -272,7 +303,7 @@ class Coordinator:
             self._publish(search_event)
 
     def _publish(self, event: SearchEvent) -> None:
-        if isinstance(event, TrialEnded) and event.state is not None:
+        if isinstance(event, TrialEnded) and event.state is not None and not event.is_duplicate:
             failed = event.state == TrialState.FAIL
             self._n_failures_in_a_row = self._n_failures_in_a_row + 1 if failed else 0
         self._listener(event)

@@ -20,11 +20,12 @@ import functools
 import itertools
 import math
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -262,6 +263,31 @@ class Space:
             n_classes=self.n_classes,
         )
 
+    def recipe(self, values: Mapping[str, Any]) -> Hyperparameters | None:
+        """`hyperparameters(values)`, or None where its network cannot exist."""
+        try:
+            return self.hyperparameters(values)
+        except SpecError:  # a topology for larger images, say
+            return None
+
+    def with_single(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` with those that Optuna does not sample because they have no alternative."""
+        single: dict[str, Any] = {
+            name: optuna.distributions._get_single_value(distribution)
+            for name, distribution in self.distributions.items()
+            if distribution.single()
+        }
+        return {**single, **values}
+
+    def n_combinations(self) -> float:
+        """How many combinations there are of what is searched; infinite with a float range."""
+        return math.prod(map(_n_values, self.distributions.values()))
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """All combinations of what is searched, of which there must be a finite number."""
+        for values in itertools.product(*map(_all_values, self.distributions.values())):
+            yield dict(zip(self.distributions, values, strict=True))
+
     @property
     def scales_widths(self) -> bool:
         """Whether every candidate's widths are scaled to a share of the cap."""
@@ -475,6 +501,24 @@ def _is_inside(distribution: BaseDistribution, value: Any) -> bool:
         case CategoricalDistribution(choices=choices):
             return any(value == choice and type(value) is type(choice) for choice in choices)
     return False
+
+
+def _n_values(distribution: BaseDistribution) -> float:
+    match distribution:
+        case IntDistribution(low=low, high=high):
+            return high - low + 1
+        case CategoricalDistribution(choices=choices):
+            return len(choices)
+    return math.inf
+
+
+def _all_values(distribution: BaseDistribution) -> Sequence[Any]:
+    match distribution:
+        case IntDistribution(low=low, high=high):
+            return range(low, high + 1)
+        case CategoricalDistribution(choices=choices):
+            return choices
+    raise TypeError(distribution)
 
 
 def _suggest(trial: TrialLike, name: str, distribution: BaseDistribution) -> Any:

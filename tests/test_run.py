@@ -7,6 +7,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from models.size import parameter_count
+from search.space import to_toml
 from search.study import StudySettings, give_back, rebuild, run_records, sweep
 from tests.conftest import DIGITS_RUN, Command, wait_until
 
@@ -232,6 +234,50 @@ def test_hand_made_trials_are_trained_or_refused(finished: Command) -> None:
     assert (outside.state, unknown.state) == (TrialState.FAIL, TrialState.FAIL)
     assert outside.user_attrs["reason"] == "momentum = 1.5 is outside its range in this space"
     assert "learning_rat is not searched" in unknown.user_attrs["reason"]
+
+
+def test_what_a_person_queues_again_is_refused_once_it_is_trained(finished: Command) -> None:
+    study = finished.study(NAME)
+    new = {**study.trials[0].params, "momentum": 0.9}
+    for _ in range(11):  # more than may fail in a row
+        study.enqueue_trial(study.trials[2].params)
+    study.enqueue_trial(new)
+    study.enqueue_trial(new)
+    done = finished(*DIGITS_RUN, "--trials", "6", "--workers", "2")
+    assert done.code == 0, done.err
+    *refused, first, second, last = finished.study(NAME).trials[4:]
+    assert {trial.state for trial in refused} == {TrialState.FAIL}
+    assert {trial.user_attrs["reason"] for trial in refused} == {
+        "trial 2 trained this configuration already"
+    }
+    assert (first.state, first.params) == (TrialState.COMPLETE, new)
+    assert second.state == TrialState.FAIL
+    assert second.user_attrs["reason"] == f"trial {first.number} trains this configuration already"
+    assert (last.state, last.number) == (TrialState.COMPLETE, 17)
+    assert last.params != new
+
+
+def test_a_search_of_a_small_space_ends_when_all_of_it_is_trained(command: Command) -> None:
+    standard = tomllib.loads(to_toml("standard"))
+    fixed = {
+        key: value["low"] if isinstance(value, dict) else value for key, value in standard.items()
+    }
+    lines = {**fixed, "width_1": [4, 5], "batch_size": [64, 128]}
+    (command.folder / "small.toml").write_text(
+        "\n".join(f"{key} = {value!r}" for key, value in lines.items())
+    )
+    options = (*DIGITS_RUN, "--epochs", "1", "--space", "small.toml", "--workers", "2")
+    done = command(*options, "--trials", "3")
+    assert done.code == 0, done.err
+    assert "no untried configuration" not in done.out
+    for _ in range(2):
+        done = command(*options, "--trials", "9")
+        assert done.code == 0, done.err
+        assert "The space has no untried configuration left" in done.out
+        assert "The same command goes on" not in done.out
+        trials = command.study("digits-3000x1").trials
+        assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+        assert len({str(trial.params) for trial in trials}) == 4
 
 
 def test_a_loss_that_is_not_finite_prunes_its_trial_and_counts(command: Command) -> None:

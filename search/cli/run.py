@@ -203,7 +203,10 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
             trained = counted(counts.n_trained, "trained trial")
             console.print(f"The study has its {trained}.", style="bold", end=" ")
             console.print(f"For more, give the same command with --trials {2 * counts.n_trained}.")
-    if outcome is not Outcome.REACHED:
+        case Outcome.EXHAUSTED:
+            console.print("The space has no untried configuration left.", style="bold", end=" ")
+            console.print("For more, search a larger space, as another study: --space, --study.")
+    if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(f"The same command goes on:\n  {_same_command()}", soft_wrap=True)
     console.print(
         f"{counts.n_trained} trained ({counts.n_pruned} of them pruned early), {counts.n_failed} "
