@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from models.size import parameter_count
 from models.spec import SpecError
 from search.exceptions import StudyDeletedError, TrainingError
+from search.patience import Patience
 from search.sampler import CappedSampler
 from search.space import Space
 from search.study import (
@@ -44,6 +45,7 @@ class Outcome(Enum):
     REACHED = "the number of trials is reached"
     TIMED_OUT = "the time is over"
     INTERRUPTED = "interrupted"
+    NO_BETTER = "no better trial in the last ones"
     EXHAUSTED = "the space has no untried configuration left"
 
 
@@ -126,6 +128,7 @@ class Coordinator:
         listener: told each `SearchEvent` as it happens.
         should_stop: asked about twice a second; true puts what runs back in the queue.
         timeout_seconds: from the start of `run`; what runs then goes back in the queue, too.
+        patience: once it is over no trial is started; one that runs may still bring progress.
         seed: from which, with the trial's number, each training seed follows.
     """
 
@@ -140,6 +143,7 @@ class Coordinator:
         listener: Callable[[SearchEvent], None],
         should_stop: Callable[[], bool],
         timeout_seconds: float | None = None,
+        patience: Patience | None = None,
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
@@ -152,6 +156,7 @@ class Coordinator:
         self._listener = listener
         self._should_stop = should_stop
         self._timeout_seconds = timeout_seconds
+        self._patience = patience
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
         self._owner = owner_of_this_process()
@@ -177,6 +182,10 @@ class Coordinator:
                 n_missing = self._n_missing()
                 if n_missing <= 0 and not self._running:
                     return Outcome.REACHED
+                if self._patience is not None and self._patience.is_over(self._trials()):
+                    if not self._running:
+                        return Outcome.NO_BETTER
+                    n_missing = 0
                 while self._pool.n_idle and n_missing > 0 and self._has_next():
                     n_missing -= self._start_next()
                 if not self._running and n_missing > 0 and not self._has_next():

@@ -26,6 +26,7 @@ from search.data import (
     load_dataset,
 )
 from search.exceptions import DataUnavailableError
+from search.patience import Patience
 from search.pruners import make_pruner
 from search.sampler import make_sampler
 from search.space import Space
@@ -52,6 +53,7 @@ class SearchRequest:
     Args:
         study: by default named after data set, budget and epochs.
         n_workers: by default one for each core that this process may use.
+        patience: trained trials without progress that end the study; without it they do not.
     """
 
     budget: int
@@ -68,6 +70,7 @@ class SearchRequest:
     sampler: str = "tpe"
     pruner: str = "halving"
     space: str = "standard"
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,25 @@ class Search:
     n_swept: int
     n_workers: int
 
+    @property
+    def patience(self) -> Patience | None:
+        n_trials = self.plan.request.patience
+        n_validation = self.plan.dataset.info.n_validation
+        return None if n_trials is None else Patience(n_trials, n_validation)
+
+    def over(self) -> Outcome | None:
+        """Why there is nothing to run, or None where there is something."""
+        if self.before.n_trained >= self.plan.request.n_trials:
+            return Outcome.REACHED
+        trials = self.study.get_trials(deepcopy=False)
+        if self.patience is not None and self.patience.is_over(trials):
+            return Outcome.NO_BETTER
+        return None
+
     def run(
         self, listener: Callable[[SearchEvent], None], *, should_stop: Callable[[], bool]
     ) -> Outcome:
-        """Searches until the study has its trials, the time is over, or `should_stop`.
+        """Searches until the study has its trials, time or patience is over, or `should_stop`.
 
         Raises:
             StudyDeletedError: if somebody deletes the study meanwhile.
@@ -155,6 +173,7 @@ class Search:
                 listener=listener,
                 should_stop=should_stop,
                 timeout_seconds=request.timeout_seconds,
+                patience=self.patience,
             )
             return coordinator.run()
 
@@ -191,6 +210,7 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
                     device=plan.device,
                     n_workers=n_workers,
                     n_trials=request.n_trials,
+                    patience=request.patience,
                 ),
             )
             yield Search(plan, study, before, n_swept, n_workers)

@@ -91,13 +91,22 @@ class RunRecord:
     device: str
     n_workers: int
     n_trials: int
+    patience: int | None
     versions: dict[str, str]
     git_commit: str | None
     host: str
 
     @classmethod
     def now(
-        cls, *, sampler: str, pruner: str, seed: int, device: str, n_workers: int, n_trials: int
+        cls,
+        *,
+        sampler: str,
+        pruner: str,
+        seed: int,
+        device: str,
+        n_workers: int,
+        n_trials: int,
+        patience: int | None,
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
@@ -108,6 +117,7 @@ class RunRecord:
             device=device,
             n_workers=n_workers,
             n_trials=n_trials,
+            patience=patience,
             versions={
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in packages},

@@ -18,6 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from models.size import parameter_count
+from search.patience import Patience
 from search.space import to_toml
 from search.study import StudySettings, give_back, rebuild, run_records, sweep
 from tests.conftest import DIGITS_RUN, Command, wait_until
@@ -370,6 +371,34 @@ def test_timeout_ends_the_search_and_puts_back_what_runs(command: Command) -> No
     assert "The time is over" in done.out
     states = [trial.state for trial in command.study("long").trials]
     assert states.count(TrialState.WAITING) == states.count(TrialState.FAIL) > 0
+
+
+def test_a_study_that_no_longer_improves_ends_itself_and_goes_on_with_more_patience(
+    command: Command,
+) -> None:
+    # Rates that train nothing: no value is better than another by more than noise.
+    (command.folder / "still.toml").write_text("learning_rate = { low = 1e-8, high = 2e-8 }\n")
+    options = (*DIGITS_RUN, "--epochs", "1", "--space", "still.toml", "--workers", "1")
+    done = command(*options, "--trials", "40", "--patience", "2")
+    assert done.code == 0, done.err
+    assert "until 2 bring nothing better" in done.out
+    assert "No better trial in the last 2." in done.out
+    assert "goes on with --patience 4" in done.out
+    trials = command.study("digits-3000x1").trials
+    patience = Patience(2, n_validation=359)
+    assert patience.n_without_progress(trials) == 2
+    assert not any(patience.is_over(trials[:n]) for n in range(len(trials)))
+
+    again = command(*options, "--trials", "40", "--patience", "2")
+    assert again.code == 0, again.err
+    assert "No better trial in the last 2." in again.out
+    assert len(command.study("digits-3000x1").trials) == len(trials)
+
+    more = command(*options, "--trials", "40", "--patience", "3")
+    assert more.code == 0, more.err
+    assert "No better trial in the last 3." in more.out
+    assert len(command.study("digits-3000x1").trials) > len(trials)
+    assert [run["patience"] for run in run_records(command.study("digits-3000x1"))] == [2, 2, 3]
 
 
 def test_auto_takes_the_digits_where_mnist_is_not_to_be_had(command: Command) -> None:

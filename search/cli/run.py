@@ -46,6 +46,10 @@ def run(
     timeout: Annotated[
         str | None, typer.Option(help="Stop after this time, as 30m, 2h or 1h30m.")
     ] = None,
+    patience: Annotated[
+        int | None,
+        count_option("Stop after this many trained trials without a better one.  [default: never]"),
+    ] = None,
     dataset: Annotated[
         str, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")
     ] = "auto",
@@ -99,13 +103,12 @@ def run(
                 sampler=sampler,
                 pruner=pruner,
                 space=space,
+                patience=patience,
             )
         )
     with _stop_signals() as should_stop, begin_search(plan) as search:
         _print_plan(console, search)
-        outcome = Outcome.REACHED
-        if search.before.n_trained < trials:
-            outcome = _watch(console, search, should_stop)
+        outcome = search.over() or _watch(console, search, should_stop)
         _print_result(console, search, outcome)
     if outcome is Outcome.INTERRUPTED:
         raise typer.Exit(_INTERRUPTED)
@@ -144,6 +147,7 @@ def _print_plan(console: Console, search: Search) -> None:
         known += f"; {search.n_swept} that a search left unfinished are queued again"
     note = f"; {plan.dataset_note}" if plan.dataset_note else ""
     limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
+    limit += f", until {request.patience} bring nothing better" if request.patience else ""
     for name, value in (
         ("study", f"{plan.study_name}, {known}"),
         (
@@ -203,6 +207,14 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
             trained = counted(counts.n_trained, "trained trial")
             console.print(f"The study has its {trained}.", style="bold", end=" ")
             console.print(f"For more, give the same command with --trials {2 * counts.n_trained}.")
+        case Outcome.NO_BETTER:
+            patience = search.plan.request.patience or 0
+            console.print(f"No better trial in the last {patience}.", style="bold", end=" ")
+            console.print(
+                "What is within one standard error, on "
+                f"{search.plan.dataset.info.n_validation:,} validation images, is not better. "
+                f"The same command goes on with --patience {2 * patience}."
+            )
         case Outcome.EXHAUSTED:
             console.print("The space has no untried configuration left.", style="bold", end=" ")
             console.print("For more, search a larger space, as another study: --space, --study.")
