@@ -25,7 +25,7 @@ from search.data import (
     is_available,
     load_dataset,
 )
-from search.exceptions import DataUnavailableError
+from search.exceptions import DataUnavailableError, StudyError
 from search.patience import Patience
 from search.pruners import make_pruner
 from search.sampler import make_sampler
@@ -43,6 +43,7 @@ from search.study import (
 )
 from search.summary import Tally, tally
 from search.training import find_device
+from search.warmstart import WarmStart, warm_start
 from search.workers import WorkerPool, default_worker_count
 
 
@@ -54,6 +55,7 @@ class SearchRequest:
         study: by default named after data set, budget and epochs.
         n_workers: by default one for each core that this process may use.
         patience: trained trials without progress that end the study; without it they do not.
+        from_study: an earlier study whose best trials a new one tries first.
     """
 
     budget: int
@@ -71,6 +73,7 @@ class SearchRequest:
     pruner: str = "halving"
     space: str = "standard"
     patience: int | None = None
+    from_study: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class SearchPlan:
 
     Args:
         dataset_note: why this data set, and how to get another; empty where it was asked for.
+        warm_start: what a new study tries first; None where nothing was asked for, or it has
+            trials.
     """
 
     request: SearchRequest
@@ -88,6 +93,7 @@ class SearchPlan:
     study_name: str
     device: str
     n_workers: int
+    warm_start: WarmStart | None
 
 
 def plan_search(request: SearchRequest) -> SearchPlan:
@@ -108,14 +114,16 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     )
     space.check_fits(request.budget)
     make_sampler(request.sampler, space, request.budget, seed=request.seed, n_trials=0)
+    study_name = request.study or f"{info.name}-{request.budget}x{request.epochs}"
     return SearchPlan(
         request=request,
         dataset=dataset,
         dataset_note=note,
         space=space,
-        study_name=request.study or f"{info.name}-{request.budget}x{request.epochs}",
+        study_name=study_name,
         device=device,
         n_workers=request.n_workers or default_worker_count(),
+        warm_start=_plan_warm_start(request, study_name, space),
     )
 
 
@@ -127,6 +135,8 @@ class Search:
         before: the study as it was found, once what a dead search left behind was put right.
         n_swept: how many trials that was.
         n_workers: how many there will be; never more than trials are missing.
+        n_queued: how many trials of an earlier study were put in the queue; None where that was
+            not to be done.
     """
 
     plan: SearchPlan
@@ -134,6 +144,7 @@ class Search:
     before: Tally
     n_swept: int
     n_workers: int
+    n_queued: int | None = None
 
     @property
     def patience(self) -> Patience | None:
@@ -213,7 +224,28 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
                     patience=request.patience,
                 ),
             )
-            yield Search(plan, study, before, n_swept, n_workers)
+            n_queued = None
+            if plan.warm_start is not None and not trials:
+                plan.warm_start.queue(study)
+                n_queued = len(plan.warm_start.configurations)
+            yield Search(plan, study, before, n_swept, n_workers, n_queued)
+
+
+def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> WarmStart | None:
+    """What the study tries first; None where it has trials, so that the same command goes on."""
+    name = request.from_study
+    if name is None:
+        return None
+    if name == study_name:
+        raise StudyError(
+            f"A study must start from another one, but --from-study names {name!r} itself; leave "
+            "it out to go on with that study, or name a new one with --study."
+        )
+    with opened_storage(request.storage) as storage:
+        is_known = study_name in study_names(storage)
+        if is_known and open_study(storage, study_name).get_trials(deepcopy=False):
+            return None
+        return warm_start(open_study(storage, name), space, request.budget)
 
 
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:

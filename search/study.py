@@ -391,8 +391,9 @@ def requeue(study: Study, trial: FrozenTrial, *, n_crashes: int) -> None:
     marked with its number, and `sweep` sees that.
     """
     attributes: dict[str, Any] = {"repeats": trial.number, "crashes": n_crashes}
-    if "training_seed" in trial.user_attrs:
-        attributes["training_seed"] = trial.user_attrs["training_seed"]
+    for key in ("training_seed", "from_study"):
+        if key in trial.user_attrs:
+            attributes[key] = trial.user_attrs[key]
     parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     study.enqueue_trial(parameters, user_attrs=attributes)
 

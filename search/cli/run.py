@@ -58,6 +58,10 @@ def run(
     study: Annotated[
         str | None, typer.Option(help="Name of the study.  [default: as mnist-8000x15]")
     ] = None,
+    from_study: Annotated[
+        str | None,
+        typer.Option(help="Start a new study from the best trials of this one, of any budget."),
+    ] = None,
     workers: Workers = None,
     device: Device = "auto",
     seed: Annotated[
@@ -104,6 +108,7 @@ def run(
                 pruner=pruner,
                 space=space,
                 patience=patience,
+                from_study=from_study,
             )
         )
     with _stop_signals() as should_stop, begin_search(plan) as search:
@@ -171,7 +176,21 @@ def _print_plan(console: Console, search: Search) -> None:
     ):
         table.add_row(name, value)
     console.print(table)
+    _print_warm_start(console, search)
     console.print()
+
+
+def _print_warm_start(console: Console, search: Search) -> None:
+    name = search.plan.request.from_study
+    if name is None:
+        return
+    if search.n_queued is None:
+        line = f"--from-study {name} is ignored: the study has trials already"
+    else:
+        line = f"starts from {name}: {search.n_queued} of its best trials queued"
+        if search.n_queued == 0:
+            line += ", because none has a topology that fits this space and budget"
+    console.print(line, soft_wrap=True)
 
 
 def _watch(console: Console, search: Search, should_stop: Callable[[], bool]) -> Outcome:
