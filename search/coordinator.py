@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from models.size import parameter_count
 from models.spec import SpecError
 from search.exceptions import StudyDeletedError, TrainingError
+from search.patience import Patience
 from search.sampler import CappedSampler
 from search.space import Space
 from search.study import (
@@ -43,6 +44,8 @@ class Outcome(Enum):
     REACHED = "the number of trials is reached"
     TIMED_OUT = "the time is over"
     INTERRUPTED = "interrupted"
+    NO_BETTER = "no better trial in the last ones"
+    EXHAUSTED = "the space has no untried configuration left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class TrialEnded:
         state: COMPLETE, PRUNED or FAIL; None where a person ended or deleted it.
         value: of a complete trial.
         n_epochs: how many it trained.
+        is_duplicate: whether it was refused because its configuration is trained already.
     """
 
     number: int
@@ -81,6 +85,7 @@ class TrialEnded:
     n_epochs: int = 0
     reason: str | None = None
     is_requeued: bool = False
+    is_duplicate: bool = False
 
 
 SearchEvent = TrialStarted | TrialEpoch | TrialEnded
@@ -122,6 +127,7 @@ class Coordinator:
         listener: told each `SearchEvent` as it happens.
         should_stop: asked about twice a second; true puts what runs back in the queue.
         is_time_over: asked as often; true does the same, with another outcome.
+        patience: once it is over no trial is started; one that runs may still bring progress.
         seed: from which, with the trial's number, each training seed follows.
     """
 
@@ -136,6 +142,7 @@ class Coordinator:
         listener: Callable[[SearchEvent], None],
         should_stop: Callable[[], bool],
         is_time_over: Callable[[], bool],
+        patience: Patience | None = None,
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
@@ -148,11 +155,13 @@ class Coordinator:
         self._listener = listener
         self._should_stop = should_stop
         self._is_time_over = is_time_over
+        self._patience = patience
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
         self._owner = owner_of_this_process()
         self._running: dict[int, _Running] = {}
         self._n_failures_in_a_row = 0
+        self._found_nothing_new = False
 
     def run(self) -> Outcome:
         """Searches; returns why it ended.
@@ -170,8 +179,14 @@ class Coordinator:
                 n_missing = self._n_missing()
                 if n_missing <= 0 and not self._running:
                     return Outcome.REACHED
-                while self._pool.n_idle and n_missing > 0:
+                if self._patience is not None and self._patience.is_over(self._trials()):
+                    if not self._running:
+                        return Outcome.NO_BETTER
+                    n_missing = 0
+                while self._pool.n_idle and n_missing > 0 and self._has_next():
                     n_missing -= self._start_next()
+                if not self._running and n_missing > 0 and not self._has_next():
+                    return Outcome.EXHAUSTED
                 for event in self._pool.events(_WAIT_SECONDS):
                     self._handle(event)
         finally:
@@ -181,6 +196,14 @@ class Coordinator:
         """How many more trials are to be started, if all that run now end well."""
         n_trained = sum(map(is_trained, self._trials()))
         return self._n_trials - n_trained - len(self._running)
+
+    def _has_next(self) -> bool:
+        """Whether a trial waits in the queue, or the space has a configuration to try."""
+        trials = self._trials()
+        if any(trial.state == TrialState.WAITING for trial in trials):
+            return True
+        self._sampler.tried.update(trials)
+        return not self._found_nothing_new and self._sampler.tried.has_untried()
 
     def _trials(self) -> list[FrozenTrial]:
         try:
@@ -230,6 +253,15 @@ class Coordinator:
             trial.set_user_attr(key, value)
         if count >= self._settings.budget:
             return self._refuse_too_large(trial, count)
+        if not draw.is_new and "fixed_params" not in frozen.system_attrs:
+            self._found_nothing_new = True
+            return self._refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)
+        self._sampler.tried.update(self._trials(), besides=trial.number)
+        earlier = self._sampler.tried.trained_by(trial.params)
+        if earlier is not None:
+            trained = "trains" if earlier in self._running else "trained"
+            reason = f"trial {earlier} {trained} this configuration already"
+            return self._refuse_duplicate(trial, count, reason)
         job = Job(
             key=trial.number,
             hyperparameters=hyperparameters,
@@ -248,6 +280,14 @@ class Coordinator:
         trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.PRUNED)
         return TrialEnded(trial.number, TrialState.PRUNED, count, reason=reason)
+
+    def _refuse_duplicate(self, trial: Trial, count: int, reason: str) -> SearchEvent:
+        """What is queued comes here, and what was drawn where nothing new could be found.
+
+        FAIL, not PRUNED: to a sampler, a pruned trial says that its configuration is weak.
+        """
+        fail(self._study, self._frozen(trial), reason)
+        return TrialEnded(trial.number, TrialState.FAIL, count, reason=reason, is_duplicate=True)
 
     def _training_seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
@@ -269,7 +309,7 @@ class Coordinator:
             self._publish(search_event)
 
     def _publish(self, event: SearchEvent) -> None:
-        if isinstance(event, TrialEnded) and event.state is not None:
+        if isinstance(event, TrialEnded) and event.state is not None and not event.is_duplicate:
             failed = event.state == TrialState.FAIL
             self._n_failures_in_a_row = self._n_failures_in_a_row + 1 if failed else 0
         self._listener(event)

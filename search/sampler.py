@@ -1,15 +1,17 @@
-"""Samplers that never propose a network over the cap.
+"""Samplers that never propose a network over the cap, nor a configuration that was tried.
 
 Optuna has no hard constraints: its samplers learn to avoid what was infeasible, and each lesson
 costs a trial. A parameter count is arithmetic, so here a candidate that does not fit is drawn
-again before it becomes a trial.
+again before it becomes a trial. So is one that the study has tried: samplers come back to what is
+good, and in a space of choices that is often the very same configuration.
 """
 
 from __future__ import annotations
 
+import random
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from models.size import parameter_count
 from models.spec import SpecError
 from search.exceptions import InputError
 from search.space import Space
+from search.tried import Tried
+
+_N_RANDOM_DRAWS = 200  # that find nothing new: a range of floats gives something new in one or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +37,44 @@ class Draw:
     Args:
         n_redraws: how many candidates before it were over the cap.
         is_shrunk: whether none fitted, and the last one was scaled down.
+        is_new: false where no candidate was found that the study has not tried.
     """
 
     n_redraws: int = 0
     is_shrunk: bool = False
+    is_new: bool = True
 
 
 class CappedSampler(BaseSampler):
-    """Draws whole candidates from `sampler` until one has fewer parameters than the cap.
+    """Draws whole candidates from `sampler` until one is under the cap and was not tried.
 
     Optuna's samplers draw one hyperparameter after another while there are few trials, and
     jointly later. A candidate can only be judged whole, so here all of them are drawn at once,
     as one joint sample, from the first trial on.
 
     Args:
-        max_redraws: after so many candidates over the cap the next one is scaled down to fit.
+        max_redraws: after so many candidates that were over the cap or tried, one over the cap is
+            scaled down to fit, and where that was tried, too, candidates are drawn at random.
+        seed: of those random draws.
     """
 
     def __init__(
-        self, sampler: BaseSampler, space: Space, parameter_cap: int, *, max_redraws: int
+        self,
+        sampler: BaseSampler,
+        space: Space,
+        parameter_cap: int,
+        *,
+        max_redraws: int,
+        seed: int = 0,
     ) -> None:
         self._sampler = sampler
         self._space = space
         self._parameter_cap = parameter_cap
         self._max_redraws = max_redraws
         self._draw = Draw()
+        self._tried = Tried(space, parameter_cap)
+        self._random = random.Random(seed)
+        self._random_sampler = optuna.samplers.RandomSampler(seed=seed)
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({self._sampler})"
@@ -65,6 +83,11 @@ class CappedSampler(BaseSampler):
         """How the newest candidate came about; `Draw()` where nothing was drawn since."""
         draw, self._draw = self._draw, Draw()
         return draw
+
+    @property
+    def tried(self) -> Tried:
+        """What the study had tried when the newest candidate was drawn."""
+        return self._tried
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -79,16 +102,14 @@ class CappedSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         fixed = trial.system_attrs.get("fixed_params", {})
-        for n_redraws in range(self._max_redraws + 1):
-            candidate = self._sample(study, trial, search_space)
-            if self._fits({**candidate, **fixed}):
-                self._draw = Draw(n_redraws)
-                return candidate
-        whole = self._with_single({**candidate, **fixed})
-        # What a person asked for stays as it is; the coordinator refuses what is still too large.
-        shrunk = self._space.shrink(whole, self._parameter_cap, keep=fixed)
-        self._draw = Draw(self._max_redraws, is_shrunk=shrunk != whole)
-        return {name: shrunk[name] for name in candidate}
+        # From the storage, because Hyperband hands over a study that shows one bracket's trials.
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        self._tried.update(trials, besides=trial.number)
+        for whole, draw in self._candidates(study, trial, search_space, fixed):
+            self._draw = replace(draw, is_new=whole not in self._tried)
+            if self._draw.is_new:
+                break
+        return {name: whole[name] for name in search_space}
 
     def sample_independent(
         self,
@@ -113,6 +134,8 @@ class CappedSampler(BaseSampler):
 
     def reseed_rng(self) -> None:
         self._sampler.reseed_rng()
+        self._random_sampler.reseed_rng()
+        self._random.seed()
 
     def _sample(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -124,18 +147,61 @@ class CappedSampler(BaseSampler):
                 candidate[name] = self._sampler.sample_independent(study, trial, name, distribution)
         return candidate
 
-    def _with_single(self, candidate: dict[str, Any]) -> dict[str, Any]:
-        """With the values that Optuna does not sample because they have no alternative."""
-        choices: dict[str, Any] = {
-            name: optuna.distributions._get_single_value(distribution)
-            for name, distribution in self._space.distributions.items()
-            if distribution.single()
-        }
-        return {**choices, **candidate}
+    def _candidates(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        fixed: Mapping[str, Any],
+    ) -> Iterator[tuple[dict[str, Any], Draw]]:
+        """Candidates under the cap, those of the sampler first; at least one."""
+        n_over = 0
+        for _ in range(self._max_redraws + 1):
+            whole = self._space.with_single({**self._sample(study, trial, search_space), **fixed})
+            if self._fits(whole):
+                yield whole, Draw(n_over)
+            else:
+                n_over += 1
+        n_redraws = min(n_over, self._max_redraws)
+        if n_over > self._max_redraws:
+            # What a person asked for stays as it is; the coordinator refuses what is too large.
+            shrunk = self._space.shrink(whole, self._parameter_cap, keep=fixed)
+            yield shrunk, Draw(n_redraws, is_shrunk=shrunk != whole)
+        for other, is_shrunk in self._others(study, trial, search_space, fixed):
+            if self._fits(other):
+                yield other, Draw(n_redraws, is_shrunk=is_shrunk)
 
-    def _fits(self, candidate: dict[str, Any]) -> bool:
+    def _others(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        fixed: Mapping[str, Any],
+    ) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Random candidates: of a small space all that were not tried, else a number of draws.
+
+        With each, whether it was scaled down to fit.
+        """
+        untried = self._tried.untried()
+        if untried is not None:
+            self._random.shuffle(untried)
+            for values in untried:
+                yield {**values, **fixed}, False
+            return
+        for _ in range(_N_RANDOM_DRAWS):
+            drawn = {
+                name: self._random_sampler.sample_independent(study, trial, name, distribution)
+                for name, distribution in search_space.items()
+            }
+            whole = self._space.with_single({**drawn, **fixed})
+            if self._fits(whole):
+                yield whole, False
+            else:
+                yield self._space.shrink(whole, self._parameter_cap, keep=fixed), True
+
+    def _fits(self, whole: Mapping[str, Any]) -> bool:
         try:
-            spec = self._space.spec(self._with_single(candidate))
+            spec = self._space.spec(whole)
         except SpecError:  # a topology for larger images, say
             return False
         return parameter_count(spec) < self._parameter_cap
@@ -195,4 +261,4 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = kind.make(own_seed)
-    return CappedSampler(sampler, space, parameter_cap, max_redraws=kind.max_redraws)
+    return CappedSampler(sampler, space, parameter_cap, max_redraws=kind.max_redraws, seed=own_seed)

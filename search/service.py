@@ -27,7 +27,8 @@ from search.data import (
     is_available,
     load_dataset,
 )
-from search.exceptions import DataUnavailableError
+from search.exceptions import DataUnavailableError, StudyError
+from search.patience import Patience
 from search.pruners import make_pruner
 from search.sampler import make_sampler
 from search.space import Space
@@ -44,6 +45,7 @@ from search.study import (
 )
 from search.summary import Tally, best_trial, is_trained, tally
 from search.training import find_device
+from search.warmstart import WarmStart, warm_start
 from search.workers import WorkerPool, default_worker_count
 
 CONFIRMED_FROM = 20  # trained trials
@@ -59,6 +61,8 @@ class SearchRequest:
     Args:
         study: by default named after data set, budget and epochs.
         n_workers: by default one for each core that this process may use.
+        patience: trained trials without progress that end the study; without it they do not.
+        from_study: an earlier study whose best trials a new one tries first.
     """
 
     budget: int
@@ -76,6 +80,8 @@ class SearchRequest:
     pruner: str = "halving"
     space: str = "standard"
     confirm: bool = True
+    patience: int | None = None
+    from_study: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,8 @@ class SearchPlan:
 
     Args:
         dataset_note: why this data set, and how to get another; empty where it was asked for.
+        warm_start: what a new study tries first; None where nothing was asked for, or it has
+            trials.
     """
 
     request: SearchRequest
@@ -93,6 +101,7 @@ class SearchPlan:
     study_name: str
     device: str
     n_workers: int
+    warm_start: WarmStart | None
 
 
 def plan_search(request: SearchRequest) -> SearchPlan:
@@ -113,14 +122,16 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     )
     space.check_fits(request.budget)
     make_sampler(request.sampler, space, request.budget, seed=request.seed, n_trials=0)
+    study_name = request.study or f"{info.name}-{request.budget}x{request.epochs}"
     return SearchPlan(
         request=request,
         dataset=dataset,
         dataset_note=note,
         space=space,
-        study_name=request.study or f"{info.name}-{request.budget}x{request.epochs}",
+        study_name=study_name,
         device=device,
         n_workers=request.n_workers or default_worker_count(),
+        warm_start=_plan_warm_start(request, study_name, space),
     )
 
 
@@ -133,6 +144,8 @@ class Search:
         n_swept: how many trials that was.
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
+        n_queued: how many trials of an earlier study were put in the queue; None where that was
+            not to be done.
     """
 
     plan: SearchPlan
@@ -141,11 +154,27 @@ class Search:
     n_swept: int
     n_workers: int
     started: float
+    n_queued: int | None = None
+
+    @property
+    def patience(self) -> Patience | None:
+        n_trials = self.plan.request.patience
+        n_validation = self.plan.dataset.info.n_validation
+        return None if n_trials is None else Patience(n_trials, n_validation)
+
+    def over(self) -> Outcome | None:
+        """Why there is nothing to run, or None where there is something."""
+        if self.before.n_trained >= self.plan.request.n_trials:
+            return Outcome.REACHED
+        trials = self.study.get_trials(deepcopy=False)
+        if self.patience is not None and self.patience.is_over(trials):
+            return Outcome.NO_BETTER
+        return None
 
     def run(
         self, listener: Callable[[SearchEvent], None], *, should_stop: Callable[[], bool]
     ) -> Outcome:
-        """Searches until the study has its trials, the time is over, or `should_stop`.
+        """Searches until the study has its trials, time or patience is over, or `should_stop`.
 
         Of a limited time, a fifth is left for `confirm`, where the study has the trials for it.
 
@@ -162,6 +191,7 @@ class Search:
                 device=self.plan.device,
                 listener=listener,
                 should_stop=should_stop,
+                patience=self.patience,
                 is_time_over=self._is_search_over,
             ).run()
 
@@ -267,9 +297,31 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
                     device=plan.device,
                     n_workers=n_workers,
                     n_trials=request.n_trials,
+                    patience=request.patience,
                 ),
             )
-            yield Search(plan, study, before, n_swept, n_workers, started)
+            n_queued = None
+            if plan.warm_start is not None and not trials:
+                plan.warm_start.queue(study)
+                n_queued = len(plan.warm_start.configurations)
+            yield Search(plan, study, before, n_swept, n_workers, started, n_queued)
+
+
+def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> WarmStart | None:
+    """What the study tries first; None where it has trials, so that the same command goes on."""
+    name = request.from_study
+    if name is None:
+        return None
+    if name == study_name:
+        raise StudyError(
+            f"A study must start from another one, but --from-study names {name!r} itself; leave "
+            "it out to go on with that study, or name a new one with --study."
+        )
+    with opened_storage(request.storage) as storage:
+        is_known = study_name in study_names(storage)
+        if is_known and open_study(storage, study_name).get_trials(deepcopy=False):
+            return None
+        return warm_start(open_study(storage, name), space, request.budget)
 
 
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:

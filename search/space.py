@@ -20,11 +20,12 @@ import functools
 import itertools
 import math
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -250,17 +251,46 @@ class Space:
         """The network alone of `hyperparameters(values)`."""
         value = {**self.table, **values}
         topology = _topology(value["topology"])
-        widths = tuple(value[f"width_{i + 1}"] for i in range(topology.n_widths))
-        if self._limit(value):
-            widths = _scale_to(
-                self._limit(value), topology, widths, self.input_shape, self.n_classes
-            )
         return topology.spec(
-            widths,
+            self._widths(value),
             round(float(value["dropout"]), _DROPOUT_DECIMALS) if topology.has_open_dropout else 0.0,
             input_shape=self.input_shape,
             n_classes=self.n_classes,
         )
+
+    def _widths(self, value: Mapping[str, Any]) -> tuple[int, ...]:
+        """The channels of the open convolutions, from each name's value."""
+        topology = _topology(value["topology"])
+        widths = tuple(value[f"width_{i + 1}"] for i in range(topology.n_widths))
+        limit = self._limit(value)
+        if not limit:
+            return widths
+        return _scale_to(limit, topology, widths, self.input_shape, self.n_classes)
+
+    def recipe(self, values: Mapping[str, Any]) -> Hyperparameters | None:
+        """`hyperparameters(values)`, or None where its network cannot exist."""
+        try:
+            return self.hyperparameters(values)
+        except SpecError:  # a topology for larger images, say
+            return None
+
+    def with_single(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` with those that Optuna does not sample because they have no alternative."""
+        single: dict[str, Any] = {
+            name: optuna.distributions._get_single_value(distribution)
+            for name, distribution in self.distributions.items()
+            if distribution.single()
+        }
+        return {**single, **values}
+
+    def n_combinations(self) -> float:
+        """How many combinations there are of what is searched; infinite with a float range."""
+        return math.prod(map(_n_values, self.distributions.values()))
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """All combinations of what is searched, of which there must be a finite number."""
+        for values in itertools.product(*map(_all_values, self.distributions.values())):
+            yield dict(zip(self.distributions, values, strict=True))
 
     @property
     def scales_widths(self) -> bool:
@@ -313,6 +343,48 @@ class Space:
             if fits(scaled):
                 return scaled
         return self.smallest(values, keep=keep)
+
+    def nearest(
+        self, values: Mapping[str, Any], other: Space, parameter_cap: int
+    ) -> dict[str, Any] | None:
+        """The values here that come nearest to `values` of another space.
+
+        What the other space fixes counts like what it searches. A number is taken to the end of
+        the range here, or to the nearest choice; a text that is no choice here is left out, for a
+        sampler to choose; what this space fixes stays so. The widths are those of the network,
+        scaled down where it is over the cap.
+
+        Returns:
+            None where the topology is not in this space, or not to be had under the cap.
+        """
+        theirs = other._as_seen_by(self, values, parameter_cap)
+        topology = next((t for t in self._topologies() if _is_same(t, theirs["topology"])), None)
+        if topology is None:
+            return None
+        found: dict[str, Any] = {name: self._lowest_width(name) for name in self._searched_widths()}
+        for name, distribution in self.distributions.items():
+            value = _nearest(distribution, theirs.get(name))
+            if value is not None:
+                found[name] = value
+        if "topology" in self.distributions:
+            found["topology"] = topology
+        try:
+            found = self.shrink(found, parameter_cap, keep=("topology",))
+            return found if parameter_count(self.spec(found)) < parameter_cap else None
+        except SpecError:  # for images or classes that it was not made for
+            return None
+
+    def _as_seen_by(
+        self, other: Space, values: Mapping[str, Any], parameter_cap: int
+    ) -> dict[str, Any]:
+        """Each name's value, searched or fixed, with the widths as the other space means them."""
+        value = {**self.table, **values}
+        if self.scales_widths and not other.scales_widths:  # there they are channels
+            widths = enumerate(self._widths(value), start=1)
+            value.update({f"width_{i}": width for i, width in widths})
+        if other.scales_widths and not self.scales_widths:  # there they are proportions
+            value["budget_share"] = (parameter_count(self.spec(values)) + 1) / parameter_cap
+        return value
 
     def check_fits(self, parameter_cap: int) -> None:
         """Raises SpaceError where even the smallest network has `parameter_cap` parameters."""
@@ -475,6 +547,43 @@ def _is_inside(distribution: BaseDistribution, value: Any) -> bool:
         case CategoricalDistribution(choices=choices):
             return any(value == choice and type(value) is type(choice) for choice in choices)
     return False
+
+
+def _n_values(distribution: BaseDistribution) -> float:
+    match distribution:
+        case IntDistribution(low=low, high=high):
+            return high - low + 1
+        case CategoricalDistribution(choices=choices):
+            return len(choices)
+    return math.inf
+
+
+def _all_values(distribution: BaseDistribution) -> Sequence[Any]:
+    match distribution:
+        case IntDistribution(low=low, high=high):
+            return range(low, high + 1)
+        case CategoricalDistribution(choices=choices):
+            return choices
+    raise TypeError(distribution)
+
+
+def _is_same(topology: str, other: str) -> bool:
+    """Whether two notations differ in nothing but blanks."""
+    return "".join(topology.split()) == "".join(other.split())
+
+
+def _nearest(distribution: BaseDistribution, value: Any) -> Any:
+    """The value of a distribution that is nearest to another one; None where none is near."""
+    match distribution:
+        case CategoricalDistribution(choices=choices) if isinstance(value, str):
+            return value if value in choices else None
+        case CategoricalDistribution(choices=choices) if isinstance(value, int | float):
+            return min(cast(tuple[float, ...], choices), key=lambda choice: abs(choice - value))
+        case FloatDistribution(low=low, high=high) if isinstance(value, int | float):
+            return min(max(float(value), low), high)
+        case IntDistribution(low=low, high=high) if isinstance(value, int | float):
+            return min(max(round(value), low), high)
+    return None  # the other space has no value, or a range that none of its recipes depends on
 
 
 def _suggest(trial: TrialLike, name: str, distribution: BaseDistribution) -> Any:

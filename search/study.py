@@ -91,13 +91,22 @@ class RunRecord:
     device: str
     n_workers: int
     n_trials: int
+    patience: int | None
     versions: dict[str, str]
     git_commit: str | None
     host: str
 
     @classmethod
     def now(
-        cls, *, sampler: str, pruner: str, seed: int, device: str, n_workers: int, n_trials: int
+        cls,
+        *,
+        sampler: str,
+        pruner: str,
+        seed: int,
+        device: str,
+        n_workers: int,
+        n_trials: int,
+        patience: int | None,
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
@@ -108,6 +117,7 @@ class RunRecord:
             device=device,
             n_workers=n_workers,
             n_trials=n_trials,
+            patience=patience,
             versions={
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in packages},
@@ -381,8 +391,9 @@ def requeue(study: Study, trial: FrozenTrial, *, n_crashes: int) -> None:
     marked with its number, and `sweep` sees that.
     """
     attributes: dict[str, Any] = {"repeats": trial.number, "crashes": n_crashes}
-    if "training_seed" in trial.user_attrs:
-        attributes["training_seed"] = trial.user_attrs["training_seed"]
+    for key in ("training_seed", "from_study"):
+        if key in trial.user_attrs:
+            attributes[key] = trial.user_attrs[key]
     parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     study.enqueue_trial(parameters, user_attrs=attributes)
 

@@ -12,6 +12,7 @@ Names of the attributes that the search stores with each trial, on top of Optuna
 | `worker`, `seconds` | which worker trained it, and for how long |
 | `reason` | why it was pruned or failed |
 | `repeats`, `crashes` | the trial it repeats; how many workers died over its configuration |
+| `from_study` | study and number, as NAME/17, of the earlier trial that it is nearest to |
 | `owner` | the process that asked for it: host, process identifier, start time |
 """
 

@@ -103,6 +103,7 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
         (("run", "--budget", "9", "--epochs", "0"), "from 1 up, but got '0'"),
         (("run", "--budget", "9", "--epochs", "1", "--trials", "0"), "from 1 up, but got '0'"),
         (("run", "--budget", "9", "--epochs", "1", "--workers", "-1"), "from 1 up, but got '-1'"),
+        (("run", "--budget", "9", "--epochs", "1", "--patience", "0"), "from 1 up, but got '0'"),
         (("retrain", "--seeds", "0"), "from 1 up, but got '0'"),
         (("ablate", "--seeds", "0"), "from 1 up, but got '0'"),
         (("baseline", "v36", "--seeds", "none"), "from 1 up, but got 'none'"),

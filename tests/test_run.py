@@ -7,6 +7,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from models.size import parameter_count
+from search.patience import Patience
+from search.space import to_toml
 from search.study import StudySettings, give_back, rebuild, run_records, sweep
 from tests.conftest import DIGITS_RUN, Command, wait_until
 
@@ -234,6 +237,50 @@ def test_hand_made_trials_are_trained_or_refused(finished: Command) -> None:
     assert "learning_rat is not searched" in unknown.user_attrs["reason"]
 
 
+def test_what_a_person_queues_again_is_refused_once_it_is_trained(finished: Command) -> None:
+    study = finished.study(NAME)
+    new = {**study.trials[0].params, "momentum": 0.9}
+    for _ in range(11):  # more than may fail in a row
+        study.enqueue_trial(study.trials[2].params)
+    study.enqueue_trial(new)
+    study.enqueue_trial(new)
+    done = finished(*DIGITS_RUN, "--trials", "6", "--workers", "2")
+    assert done.code == 0, done.err
+    *refused, first, second, last = finished.study(NAME).trials[4:]
+    assert {trial.state for trial in refused} == {TrialState.FAIL}
+    assert {trial.user_attrs["reason"] for trial in refused} == {
+        "trial 2 trained this configuration already"
+    }
+    assert (first.state, first.params) == (TrialState.COMPLETE, new)
+    assert second.state == TrialState.FAIL
+    assert second.user_attrs["reason"] == f"trial {first.number} trains this configuration already"
+    assert (last.state, last.number) == (TrialState.COMPLETE, 17)
+    assert last.params != new
+
+
+def test_a_search_of_a_small_space_ends_when_all_of_it_is_trained(command: Command) -> None:
+    standard = tomllib.loads(to_toml("standard"))
+    fixed = {
+        key: value["low"] if isinstance(value, dict) else value for key, value in standard.items()
+    }
+    lines = {**fixed, "width_1": [4, 5], "batch_size": [64, 128]}
+    (command.folder / "small.toml").write_text(
+        "\n".join(f"{key} = {value!r}" for key, value in lines.items())
+    )
+    options = (*DIGITS_RUN, "--epochs", "1", "--space", "small.toml", "--workers", "2")
+    done = command(*options, "--trials", "3")
+    assert done.code == 0, done.err
+    assert "no untried configuration" not in done.out
+    for _ in range(2):
+        done = command(*options, "--trials", "9")
+        assert done.code == 0, done.err
+        assert "The space has no untried configuration left" in done.out
+        assert "The same command goes on" not in done.out
+        trials = command.study("digits-3000x1").trials
+        assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+        assert len({str(trial.params) for trial in trials}) == 4
+
+
 def test_a_loss_that_is_not_finite_prunes_its_trial_and_counts(command: Command) -> None:
     space = command.folder / "wild.toml"
     space.write_text("learning_rate = 100.0\nmomentum = 0.98\nweight_decay = 10.0\n")
@@ -324,6 +371,34 @@ def test_timeout_ends_the_search_and_puts_back_what_runs(command: Command) -> No
     assert "The time is over" in done.out
     states = [trial.state for trial in command.study("long").trials]
     assert states.count(TrialState.WAITING) == states.count(TrialState.FAIL) > 0
+
+
+def test_a_study_that_no_longer_improves_ends_itself_and_goes_on_with_more_patience(
+    command: Command,
+) -> None:
+    # Rates that train nothing: no value is better than another by more than noise.
+    (command.folder / "still.toml").write_text("learning_rate = { low = 1e-8, high = 2e-8 }\n")
+    options = (*DIGITS_RUN, "--epochs", "1", "--space", "still.toml", "--workers", "1")
+    done = command(*options, "--trials", "40", "--patience", "2")
+    assert done.code == 0, done.err
+    assert "until 2 bring nothing better" in done.out
+    assert "No better trial in the last 2." in done.out
+    assert "goes on with --patience 4" in done.out
+    trials = command.study("digits-3000x1").trials
+    patience = Patience(2, n_validation=359)
+    assert patience.n_without_progress(trials) == 2
+    assert not any(patience.is_over(trials[:n]) for n in range(len(trials)))
+
+    again = command(*options, "--trials", "40", "--patience", "2")
+    assert again.code == 0, again.err
+    assert "No better trial in the last 2." in again.out
+    assert len(command.study("digits-3000x1").trials) == len(trials)
+
+    more = command(*options, "--trials", "40", "--patience", "3")
+    assert more.code == 0, more.err
+    assert "No better trial in the last 3." in more.out
+    assert len(command.study("digits-3000x1").trials) > len(trials)
+    assert [run["patience"] for run in run_records(command.study("digits-3000x1"))] == [2, 2, 3]
 
 
 def test_auto_takes_the_digits_where_mnist_is_not_to_be_had(command: Command) -> None:

@@ -45,6 +45,10 @@ def run(
     timeout: Annotated[
         str | None, typer.Option(help="Stop after this time, as 30m, 2h or 1h30m.")
     ] = None,
+    patience: Annotated[
+        int | None,
+        count_option("Stop after this many trained trials without a better one.  [default: never]"),
+    ] = None,
     dataset: Annotated[
         str, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")
     ] = "auto",
@@ -52,6 +56,10 @@ def run(
     storage: Storage = DEFAULT_STORAGE,
     study: Annotated[
         str | None, typer.Option(help="Name of the study.  [default: as mnist-8000x15]")
+    ] = None,
+    from_study: Annotated[
+        str | None,
+        typer.Option(help="Start a new study from the best trials of this one, of any budget."),
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -106,13 +114,13 @@ def run(
                 pruner=pruner,
                 space=space,
                 confirm=confirm,
+                patience=patience,
+                from_study=from_study,
             )
         )
     with stop_signals() as should_stop, begin_search(plan) as search:
         _print_plan(console, search)
-        outcome = Outcome.REACHED
-        if search.before.n_trained < trials:
-            outcome = _watch(console, search, should_stop)
+        outcome = search.over() or _watch(console, search, should_stop)
         _print_result(console, search, outcome)
         if outcome is not Outcome.INTERRUPTED:
             _confirm(console, search, should_stop)
@@ -136,6 +144,7 @@ def _print_plan(console: Console, search: Search) -> None:
         known += f"; {search.n_swept} that a search left unfinished are queued again"
     note = f"; {plan.dataset_note}" if plan.dataset_note else ""
     limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
+    limit += f", until {request.patience} bring nothing better" if request.patience else ""
     for name, value in (
         ("study", f"{plan.study_name}, {known}"),
         (
@@ -159,7 +168,21 @@ def _print_plan(console: Console, search: Search) -> None:
     ):
         table.add_row(name, value)
     console.print(table)
+    _print_warm_start(console, search)
     console.print()
+
+
+def _print_warm_start(console: Console, search: Search) -> None:
+    name = search.plan.request.from_study
+    if name is None:
+        return
+    if search.n_queued is None:
+        line = f"--from-study {name} is ignored: the study has trials already"
+    else:
+        line = f"starts from {name}: {search.n_queued} of its best trials queued"
+        if search.n_queued == 0:
+            line += ", because none has a topology that fits this space and budget"
+    console.print(line, soft_wrap=True)
 
 
 def _watch(console: Console, search: Search, should_stop: Callable[[], bool]) -> Outcome:
@@ -195,7 +218,18 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
             trained = counted(counts.n_trained, "trained trial")
             console.print(f"The study has its {trained}.", style="bold", end=" ")
             console.print(f"For more, give the same command with --trials {2 * counts.n_trained}.")
-    if outcome is not Outcome.REACHED:
+        case Outcome.NO_BETTER:
+            patience = search.plan.request.patience or 0
+            console.print(f"No better trial in the last {patience}.", style="bold", end=" ")
+            console.print(
+                "What is within one standard error, on "
+                f"{search.plan.dataset.info.n_validation:,} validation images, is not better. "
+                f"The same command goes on with --patience {2 * patience}."
+            )
+        case Outcome.EXHAUSTED:
+            console.print("The space has no untried configuration left.", style="bold", end=" ")
+            console.print("For more, search a larger space, as another study: --space, --study.")
+    if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(f"The same command goes on:\n  {_same_command()}", soft_wrap=True)
     console.print(
         f"{counts.n_trained} trained ({counts.n_pruned} of them pruned early), {counts.n_failed} "
