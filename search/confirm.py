@@ -20,7 +20,14 @@ from models.size import parameter_count
 from search.exceptions import StudyError
 from search.race import Race, Standing
 from search.study import StudySettings, rebuild
-from search.summary import CONFIRMATION, CONFIRMS, confirmed_number, repeats_name
+from search.summary import (
+    CONFIRMATION,
+    CONFIRMS,
+    accuracy_of,
+    by_accuracy,
+    confirmed_number,
+    repeats_name,
+)
 from search.training import EpochResult, epoch_attribute, last_epochs_mean
 from search.workers import Event, Job, JobCancelled, JobDone, JobEpoch, WorkerPool
 
@@ -136,6 +143,11 @@ class Confirming:
             self._spent_seconds += run.user_attrs["seconds"]
             if seed in self.race.seeds:
                 self._enter(number, seed, run.value if run.state == TrialState.COMPLETE else None)
+
+    @property
+    def parameter_counts(self) -> dict[int, int]:
+        """Of each candidate's network, by the number of its trial."""
+        return {number: parameter_count(recipe.spec) for number, recipe in self._recipes.items()}
 
     def next(self, taken: Iterable[tuple[int, int]] = ()) -> tuple[int, int] | None:
         """Trial and seed to run next, none of `taken`; None where nothing is left in the limit."""
@@ -264,7 +276,7 @@ class Confirming:
         standings = tuple(self.race.standings())
         if not standings or standings[0].is_out:
             return None
-        values = {number: trial.value or 0.0 for number, trial in self._trials.items()}
+        values = {number: accuracy_of(trial) or 0.0 for number, trial in self._trials.items()}
         confirmation = Confirmation(standings, values, self._lucky)
         self.study.set_user_attr(CONFIRMATION, confirmation.to_attribute())
         return confirmation
@@ -278,15 +290,12 @@ class _Running:
 
 def _candidates(study: Study, trials: list[FrozenTrial], top: int) -> list[FrozenTrial]:
     """The best complete trials, best first, and the winner of an earlier race."""
-    complete = [
-        trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None
-    ]
+    complete = by_accuracy(trials)
     if not complete:
         raise StudyError(
             f"A study must have a complete trial to confirm, but {study.study_name!r} has none "
             "yet; go on with 'search run'."
         )
-    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     earlier = confirmed_number(study.user_attrs, trials)
     return complete[:top] + [trial for trial in complete[top:] if trial.number == earlier]
 

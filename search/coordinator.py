@@ -18,6 +18,7 @@ from models.size import parameter_count
 from models.spec import SpecError
 from search.exceptions import StudyDeletedError, TrainingError
 from search.patience import Patience
+from search.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
 from search.sampler import CappedSampler
 from search.space import Space
 from search.study import (
@@ -162,6 +163,9 @@ class Coordinator:
         self._running: dict[int, _Running] = {}
         self._n_failures_in_a_row = 0
         self._found_nothing_new = False
+        self._pruning: Pruning = AccuracyPruning()
+        if len(study.directions) > 1:
+            self._pruning = AccuracyAmongNoLarger(study.pruner, study.get_trials(deepcopy=False))
 
     def run(self) -> Outcome:
         """Searches; returns why it ended.
@@ -327,11 +331,13 @@ class Coordinator:
         trial = running.trial
         running.results.append(result)
         trial.set_user_attr("epochs", [epoch_attribute(result) for result in running.results])
-        trial.report(result.accuracy, step=result.epoch)
+        is_weak = self._pruning.report(
+            trial, running.parameter_count, result.epoch, result.accuracy
+        )
         published: list[SearchEvent] = [TrialEpoch(trial.number, worker, result)]
         if not result.is_finite:
             published.append(self._store_pruned(running, worker, "the loss is not finite"))
-        elif result.epoch < self._settings.epochs and trial.should_prune():
+        elif is_weak and result.epoch < self._settings.epochs:
             published.append(
                 self._store_pruned(running, worker, f"weak after epoch {result.epoch}")
             )
@@ -343,6 +349,7 @@ class Coordinator:
         self._store_origin(trial, worker, sum(result.seconds for result in running.results))
         trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.PRUNED)
+        self._pruning.end(trial.number, None)
         del self._running[trial.number]
         return running.ended(TrialState.PRUNED, reason=reason)
 
@@ -350,7 +357,9 @@ class Coordinator:
         trial = running.trial
         value = last_epochs_mean(running.results)
         self._store_origin(trial, worker, seconds)
-        self._study.tell(trial, value)
+        sizes = [running.parameter_count] * (len(self._study.directions) - 1)
+        self._study.tell(trial, [value, *sizes])
+        self._pruning.end(trial.number, value)
         del self._running[trial.number]
         return running.ended(TrialState.COMPLETE, value=value)
 

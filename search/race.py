@@ -104,19 +104,28 @@ class Race:
         lead = self._mean(leader) - self._mean(candidate)
         return float(stdtr(freedom, -lead / (std * math.sqrt(1 / n + 1 / n_leader)))) < LEAST_CHANCE
 
+    def bounds(self, candidate: int, confidence: float) -> tuple[float, float] | None:
+        """The least and the most that its mean can be, each one-sided; None where nothing tells.
+
+        Args:
+            confidence: that the mean is not below the first; and that it is not above the second.
+        """
+        std, freedom = self._scatter()
+        values = self._values[candidate]
+        if std is None or not values:
+            return None
+        margin = float(stdtrit(freedom, confidence)) * std / len(values) ** 0.5
+        return self._mean(candidate) - margin, self._mean(candidate) + margin
+
     def standings(self) -> list[Standing]:
         """Candidates that were run at least once: those in the race first, by their means."""
-        std, freedom = self._scatter()
         standings = []
         for candidate in self.candidates:
             values = tuple(value for _, value in sorted(self._values[candidate].items()))
             if not values:
                 continue
-            low = high = None
-            if std is not None:
-                margin = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * std / len(values) ** 0.5
-                mean = statistics.fmean(values)
-                low, high = max(0.0, mean - margin), min(1.0, mean + margin)
+            bounds = self.bounds(candidate, (1 + CONFIDENCE) / 2)
+            low, high = (None, None) if bounds is None else (max(0, bounds[0]), min(1, bounds[1]))
             standings.append(Standing(candidate, values, low, high, self.is_out(candidate)))
         return sorted(standings, key=lambda standing: (standing.is_out, -standing.mean))
 

@@ -211,6 +211,7 @@ class CappedSampler(BaseSampler):
 class _SamplerKind:
     make: Callable[[int], BaseSampler]
     max_redraws: int  # by what a draw costs, and whether the next one differs at all
+    knows_several_objectives: bool = True
 
 
 def _random(seed: int) -> BaseSampler:
@@ -218,7 +219,11 @@ def _random(seed: int) -> BaseSampler:
 
 
 SAMPLERS: dict[str, _SamplerKind] = {
-    "tpe": _SamplerKind(lambda seed: optuna.samplers.TPESampler(seed=seed), 100),
+    # Multivariate and with constant liar is TPE's default for one objective, not for several.
+    "tpe": _SamplerKind(
+        lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        100,
+    ),
     "random": _SamplerKind(_random, 200),
     "qmc": _SamplerKind(
         lambda seed: optuna.samplers.QMCSampler(
@@ -238,12 +243,29 @@ SAMPLERS: dict[str, _SamplerKind] = {
             seed=seed, independent_sampler=_random(seed), warn_independent_sampling=False
         ),
         20,
+        knows_several_objectives=False,
     ),
 }
 
 
+def check_sampler(name: str, *, n_objectives: int) -> None:
+    """Raises InputError if there is no sampler of that name, or not for so many objectives."""
+    if name not in SAMPLERS:
+        raise InputError(f"A sampler must be one of {', '.join(SAMPLERS)}, but got {name!r}.")
+    if n_objectives > 1 and not SAMPLERS[name].knows_several_objectives:
+        raise InputError(
+            f"The sampler {name} must have one objective, but got {n_objectives}; take another."
+        )
+
+
 def make_sampler(
-    name: str, space: Space, parameter_cap: int, *, seed: int, n_trials: int
+    name: str,
+    space: Space,
+    parameter_cap: int,
+    *,
+    seed: int,
+    n_trials: int,
+    n_objectives: int = 1,
 ) -> CappedSampler:
     """The sampler of that name, which keeps to the cap.
 
@@ -252,10 +274,9 @@ def make_sampler(
             draws the same candidates, so the seed moves on with the study.
 
     Raises:
-        InputError: if there is no sampler of that name.
+        InputError: as `check_sampler` does.
     """
-    if name not in SAMPLERS:
-        raise InputError(f"A sampler must be one of {', '.join(SAMPLERS)}, but got {name!r}.")
+    check_sampler(name, n_objectives=n_objectives)
     kind = SAMPLERS[name]
     own_seed = int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
     with warnings.catch_warnings():

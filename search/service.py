@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,13 +27,14 @@ from search.data import (
     is_available,
     load_dataset,
 )
-from search.exceptions import DataUnavailableError, StudyError
+from search.exceptions import DataUnavailableError, InputError, StudyError
 from search.patience import Patience
 from search.pruners import make_pruner
-from search.sampler import make_sampler
+from search.sampler import check_sampler, make_sampler
 from search.space import Space
 from search.storage import DEFAULT_URL, has_studies, opened_storage
 from search.study import (
+    OBJECTIVES,
     RunRecord,
     StudySettings,
     create_or_open_study,
@@ -44,6 +45,7 @@ from search.study import (
     sweep,
 )
 from search.summary import Tally, best_trial, is_trained, tally
+from search.target import TARGET_SEEDS, TARGET_TRIALS, Step, judge
 from search.training import find_device
 from search.warmstart import WarmStart, warm_start
 from search.workers import WorkerPool, default_worker_count
@@ -52,6 +54,33 @@ CONFIRMED_FROM = 20  # trained trials
 _CONFIRMED_TRIALS, _CONFIRMED_SEEDS = 3, 3
 _CONFIRMATION_LIMIT = 0.25  # of the seconds that the search's trials trained
 _CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An accuracy to reach with as few parameters as possible.
+
+    Args:
+        accuracy: on the validation images, as a share from 0 to 1.
+        confidence: with which the mean over seeds must reach it.
+
+    Raises:
+        InputError: if either is no share.
+    """
+
+    accuracy: float
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.accuracy < 1:
+            raise InputError(
+                f"A target must be above 0 % and below 100 %, but got {100 * self.accuracy:g}; "
+                "give it in percent, as 99.4."
+            )
+        if not 0.5 <= self.confidence < 1:
+            raise InputError(
+                f"A confidence must be at least 0.5 and below 1, but got {self.confidence:g}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +108,9 @@ class SearchRequest:
     sampler: str = "tpe"
     pruner: str = "halving"
     space: str = "standard"
+    objective: str = "accuracy"
     confirm: bool = True
+    target: Target | None = None
     patience: int | None = None
     from_study: str | None = None
 
@@ -111,7 +142,7 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         InputError: if anything asked for is wrong.
     """
     device = str(find_device(request.device))
-    make_pruner(request.pruner, epochs=request.epochs)
+    _check_objective(request)
     dataset, note = _choose_dataset(request)
     info = dataset.info
     space = Space.load(
@@ -120,9 +151,10 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         n_classes=info.n_classes,
         parameter_cap=request.budget,
     )
+    if request.objective != "accuracy":
+        space = space.with_open_size()
     space.check_fits(request.budget)
-    make_sampler(request.sampler, space, request.budget, seed=request.seed, n_trials=0)
-    study_name = request.study or f"{info.name}-{request.budget}x{request.epochs}"
+    study_name = request.study or _study_name(request, info.name)
     return SearchPlan(
         request=request,
         dataset=dataset,
@@ -133,6 +165,38 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         n_workers=request.n_workers or default_worker_count(),
         warm_start=_plan_warm_start(request, study_name, space),
     )
+
+
+def _study_name(request: SearchRequest, dataset: str) -> str:
+    size = "" if request.objective == "accuracy" else "-by-size"
+    return f"{dataset}-{request.budget}x{request.epochs}{size}"
+
+
+def _check_objective(request: SearchRequest) -> None:
+    """Raises InputError where objective, sampler, pruner and patience do not go together."""
+    if request.objective not in OBJECTIVES:
+        raise InputError(
+            f"An objective must be one of {' or '.join(OBJECTIVES)}, but got {request.objective!r}."
+        )
+    check_sampler(request.sampler, n_objectives=_n_objectives(request))
+    make_pruner(request.pruner, epochs=request.epochs)
+    if request.target is not None and (request.objective != "accuracy" or not request.confirm):
+        raise InputError(
+            "A target must have the objective accuracy, and runs that confirm it; leave out "
+            "--objective and --no-confirm."
+        )
+    if request.objective == "accuracy":
+        return
+    if request.pruner == "hyperband":
+        raise InputError("The pruner hyperband must have one objective, but got two; take another.")
+    if request.patience is not None:
+        raise InputError(
+            "--patience must have one objective to wait for, but got two; leave it out."
+        )
+
+
+def _n_objectives(request: SearchRequest) -> int:
+    return len(request.objective.split(","))
 
 
 @dataclass(frozen=True)
@@ -199,15 +263,18 @@ class Search:
         """The race at the end of the search; None where there is none to run.
 
         A study of 20 trained trials or more races its best three over three seeds, for at most a
-        quarter of the time that its trials trained.
+        quarter of the time that its trials trained. For a target, any study does, over five seeds
+        and without that limit.
 
         Raises:
             StudyError: if the name of the study that keeps the race's runs is taken.
         """
         trials = self.study.get_trials(deepcopy=False)
-        if not self.plan.request.confirm or self._n_trained() < CONFIRMED_FROM:
+        if not self._confirms or best_trial(trials) is None:
             return None
-        if best_trial(trials) is None:
+        if self.plan.request.target is not None:
+            return Confirming(self.study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
+        if self._n_trained() < CONFIRMED_FROM:
             return None
         seconds = sum(trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial))
         confirming = Confirming(
@@ -230,6 +297,8 @@ class Search:
         Raises:
             TrainingError: if workers cannot be started.
         """
+        if confirming.next() is None:
+            return
         with self._pool(self.plan.n_workers) as pool:
             confirming.run(
                 pool,
@@ -251,9 +320,9 @@ class Search:
         if self._is_over(share=1.0):
             return True
         return (
-            self.plan.request.confirm
+            self._confirms
             and self._is_over(share=1 - _CONFIRMATION_SHARE)
-            and self._n_trained() >= CONFIRMED_FROM
+            and (self._n_trained() >= CONFIRMED_FROM or self.plan.request.target is not None)
         )
 
     def _is_over(self, *, share: float) -> bool:
@@ -261,8 +330,48 @@ class Search:
         timeout = self.plan.request.timeout_seconds
         return timeout is not None and time.monotonic() - self.started >= share * timeout
 
+    @property
+    def _confirms(self) -> bool:
+        """Whether a race is to follow: with two objectives there is no one best."""
+        return self.plan.request.confirm and self.plan.request.objective == "accuracy"
+
     def _n_trained(self) -> int:
         return tally(self.study.get_trials(deepcopy=False)).n_trained
+
+
+def judge_target(search: Search, confirming: Confirming) -> Step | None:
+    """What a finished race says of the target that was asked for."""
+    request = search.plan.request
+    assert request.target is not None
+    return judge(
+        confirming,
+        cap=request.budget,
+        target=request.target.accuracy,
+        confidence=request.target.confidence,
+    )
+
+
+def next_request(search: Search, step: Step) -> SearchRequest | None:
+    """The search under the next lower cap; None where no network of the space fits under it."""
+    request = search.plan.request
+    if replace(search.plan.space, parameter_cap=step.next_cap).smallest_count() >= step.next_cap:
+        return None
+    timeout = request.timeout_seconds
+    if timeout is not None:
+        timeout = max(1.0, timeout - (time.monotonic() - search.started))
+    return replace(
+        request,
+        budget=step.next_cap,
+        study=None if request.study is None else _lower_name(request, step.next_cap),
+        from_study=search.plan.study_name,
+        timeout_seconds=timeout,
+    )
+
+
+def _lower_name(request: SearchRequest, cap: int) -> str:
+    """A named study's name with a lower budget behind it."""
+    assert request.study is not None
+    return f"{request.study.removesuffix(f'-{request.budget}')}-{cap}"
 
 
 @contextmanager
@@ -275,7 +384,11 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
     """
     request, started = plan.request, time.monotonic()
     settings = StudySettings.of(
-        budget=request.budget, epochs=request.epochs, info=plan.dataset.info, space=plan.space
+        budget=request.budget,
+        epochs=request.epochs,
+        info=plan.dataset.info,
+        space=plan.space,
+        objective=request.objective,
     )
     with opened_storage(request.storage, create=True) as storage:
         study = create_or_open_study(storage, plan.study_name, settings)
@@ -285,7 +398,12 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
             before = tally(trials)
             n_workers = min(plan.n_workers, max(1, request.n_trials - before.n_trained))
             study.sampler = make_sampler(
-                request.sampler, plan.space, request.budget, seed=request.seed, n_trials=len(trials)
+                request.sampler,
+                plan.space,
+                request.budget,
+                seed=request.seed,
+                n_trials=len(trials),
+                n_objectives=_n_objectives(request),
             )
             study.pruner = make_pruner(request.pruner, epochs=request.epochs)
             record_run(
@@ -360,7 +478,7 @@ def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
                 continue
             dataset = StudySettings.from_study(study).dataset
             if request.study is None:
-                is_meant = name == f"{dataset}-{request.budget}x{request.epochs}"
+                is_meant = name == _study_name(request, dataset)
                 n_trained = tally(study.get_trials(deepcopy=False)).n_trained
                 is_meant = is_meant and n_trained < request.n_trials
             else:

@@ -21,7 +21,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -49,6 +49,7 @@ from search.hyperparameters import (
 
 Scalar = str | int | float
 MAX_WIDTHS = 12
+_OPEN_SHARE = {"low": 0.1, "high": 1.0, "log": True}
 _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
 
 
@@ -385,6 +386,12 @@ class Space:
         if other.scales_widths and not self.scales_widths:  # there they are proportions
             value["budget_share"] = (parameter_count(self.spec(values)) + 1) / parameter_cap
         return value
+
+    def with_open_size(self) -> Space:
+        """The space with networks of all sizes: a fixed share of the budget becomes a range."""
+        if isinstance(self.table["budget_share"], dict | list) or self.table["budget_share"] == 0:
+            return self
+        return replace(self, table={**self.table, "budget_share": dict(_OPEN_SHARE)})
 
     def check_fits(self, parameter_cap: int) -> None:
         """Raises SpaceError where even the smallest network has `parameter_cap` parameters."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data import DatasetInfo
 
 DISTRIBUTION = "budget-search"
+_DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "size": StudyDirection.MINIMIZE}
+OBJECTIVES = ("accuracy", "accuracy,size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,12 @@ class StudySettings:
     n_classes: int
     space_name: str
     space: dict[str, Any]
+    objective: str = "accuracy"
 
     @classmethod
-    def of(cls, *, budget: int, epochs: int, info: DatasetInfo, space: Space) -> StudySettings:
+    def of(
+        cls, *, budget: int, epochs: int, info: DatasetInfo, space: Space, objective: str
+    ) -> StudySettings:
         return cls(
             budget=budget,
             epochs=epochs,
@@ -59,6 +64,7 @@ class StudySettings:
             n_classes=info.n_classes,
             space_name=space.name,
             space=dict(space.table),
+            objective=objective,
         )
 
     @classmethod
@@ -75,6 +81,11 @@ class StudySettings:
                 "settings of it; name another with --study."
             )
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
+
+    @property
+    def directions(self) -> list[StudyDirection]:
+        """Optuna's, one for each objective: accuracy up, size down."""
+        return [_DIRECTIONS[name] for name in self.objective.split(",")]
 
     def search_space(self) -> Space:
         return Space(self.space_name, self.space, self.input_shape, self.n_classes, self.budget)
@@ -219,12 +230,12 @@ def create_or_open_study(storage: BaseStorage, name: str, settings: StudySetting
         StudyError: if it is there and differs from `settings`, naming the differences.
     """
     study = optuna.create_study(
-        study_name=name, storage=storage, direction=StudyDirection.MAXIMIZE, load_if_exists=True
+        study_name=name, storage=storage, directions=settings.directions, load_if_exists=True
     )
-    if study.directions != [StudyDirection.MAXIMIZE]:
+    if "settings" not in study.user_attrs and study.directions != settings.directions:
         raise StudyError(
-            f"A study must maximise one value, the accuracy, but {name!r} was made by something "
-            "else and does not; name another study with --study."
+            f"A study must have the objective {settings.objective}, but {name!r} was made by "
+            "something else and has another; name another study with --study."
         )
     if "settings" not in study.user_attrs and not study.get_trials(deepcopy=False):
         study.set_user_attr("settings", asdict(settings))
@@ -237,7 +248,7 @@ def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None
     if replace(stored, space_name=wanted.space_name) == wanted:
         return  # a space is what it holds, not the file it came from
     differences = []
-    for key in ("budget", "epochs", "dataset"):
+    for key in ("budget", "epochs", "dataset", "objective"):
         before, now = getattr(stored, key), getattr(wanted, key)
         if before != now:
             differences.append(f"{key} {before} there and {now} here")

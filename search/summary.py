@@ -69,12 +69,34 @@ def tally(trials: Iterable[FrozenTrial]) -> Tally:
     )
 
 
+def accuracy_of(trial: FrozenTrial) -> float | None:
+    """What a complete trial reached, the first of its values; None for any other."""
+    is_complete = trial.state == TrialState.COMPLETE and bool(trial.values)
+    return trial.values[0] if is_complete else None
+
+
+def by_accuracy(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The complete trials, the best first; of equals, the earlier."""
+    complete = [(accuracy_of(trial), trial) for trial in trials]
+    ranked = [(accuracy, trial) for accuracy, trial in complete if accuracy is not None]
+    return [trial for _, trial in sorted(ranked, key=lambda pair: (-pair[0], pair[1].number))]
+
+
 def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
-    """The complete trial with the highest value; None where there is none."""
-    complete = [
-        trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None
-    ]
-    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+    """The complete trial with the highest accuracy; None where there is none."""
+    return next(iter(by_accuracy(trials)), None)
+
+
+def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The Pareto front, smallest network first: no other is as accurate and no larger."""
+    smallest_first = sorted(
+        by_accuracy(trials), key=lambda trial: int(trial.user_attrs["parameter_count"])
+    )
+    best: list[FrozenTrial] = []
+    for trial in smallest_first:  # of equal sizes, the most accurate comes first
+        if not best or (accuracy_of(trial) or 0.0) > (accuracy_of(best[-1]) or 0.0):
+            best.append(trial)
+    return best
 
 
 CONFIRMATION = "confirmation"  # attribute of a study: what its race over fresh seeds told
@@ -125,7 +147,7 @@ def summarize_trial(trial: FrozenTrial) -> TrialSummary:
     return TrialSummary(
         number=trial.number,
         state=trial.state.name,
-        value=trial.values[0] if trial.values else None,
+        value=accuracy_of(trial),
         parameter_count=attributes.get("parameter_count"),
         hyperparameters=trial.params,
         training_seed=attributes.get("training_seed"),
@@ -171,7 +193,7 @@ def summarize_study(
         epochs=settings["epochs"],
         space=settings["space_name"],
         trials=asdict(tally(trials)),
-        best_value=best.value if best else None,
+        best_value=accuracy_of(best) if best else None,
         best_trial=best.number if best else None,
         best_parameter_count=best.user_attrs.get("parameter_count") if best else None,
         confirmed_mean=attributes[CONFIRMATION]["mean"] if is_confirmed else None,

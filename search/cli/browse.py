@@ -65,13 +65,57 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
 
 
 def best(
-    study: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False
+    study: StudyName = None,
+    front: Annotated[
+        bool, typer.Option("--front", help="List the most accurate trial of each size instead.")
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
 ) -> None:
     """Show the best trial, the confirmed winner if there is one: value, size, hyperparameters.
 
     Example: search best --study mnist-8000x15
     """
-    _show(study, None, storage, as_json, with_tables=False)
+    if front:
+        _show_front(study, storage, as_json)
+    else:
+        _show(study, None, storage, as_json, with_tables=False)
+
+
+def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
+    """The Pareto front of accuracy against parameters."""
+    from rich.table import Table
+
+    from search.storage import opened_storage
+    from search.study import select_study
+    from search.summary import front, summarize_trial
+
+    with opened_storage(storage) as opened:
+        study = select_study(opened, study_name)
+        trials = front(study.get_trials(deepcopy=False))
+    summaries = [summarize_trial(trial) for trial in trials]
+    specs = [_spec(study, trial) for trial in trials]
+    if as_json:
+        rows = [
+            {"study": study.study_name, **asdict(summary), "network": spec and str(spec)}
+            for summary, spec in zip(summaries, specs, strict=True)
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for heading in ("parameters", "accuracy", "trial"):
+        table.add_column(heading, justify="right")
+    table.add_column("network", overflow="fold")
+    for summary, spec in zip(summaries, specs, strict=True):
+        table.add_row(
+            thousands(summary.parameter_count),
+            percent(summary.value),
+            str(summary.number),
+            str(spec or ""),
+        )
+    console = make_console()
+    console.print(f"Of {study.study_name}, no network is better than these and no larger:\n")
+    console.print(table)
 
 
 def show(

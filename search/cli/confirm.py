@@ -17,16 +17,25 @@ from search.cli.options import (
     Workers,
     count_option,
 )
-from search.cli.output import counted, make_console, percent, stop_signals, thousands
+from search.cli.output import (
+    counted,
+    make_console,
+    percent,
+    shown_command,
+    stop_signals,
+    thousands,
+)
 from search.processes import start_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from optuna.study import Study
     from rich.console import Console
 
     from search.confirm import Confirmation, RepeatEnded
+    from search.service import Target
+    from search.target import Step
 
 _INTERRUPTED = 130
 
@@ -161,3 +170,46 @@ def _table(study: Study, confirmation: Confirmation) -> object:
             "out" if standing.is_out else "first" if place == 0 else "close",
         )
     return table
+
+
+def print_steps(
+    console: Console, steps: Sequence[Step], target: Target, *, is_timed_out: bool
+) -> None:
+    """What each cap of a search for a target gave, and the smallest network that reaches it."""
+    from rich.table import Table
+
+    from search.target import Verdict, smallest
+
+    confidence = f"{100 * target.confidence:g} %"
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("study", overflow="fold")
+    for heading in ("cap", "trial", "parameters", "fresh seeds", f"at least ({confidence})"):
+        table.add_column(heading, justify="right")
+    table.add_column(f"target {percent(target.accuracy)}")
+    for step in steps:
+        table.add_row(
+            step.study,
+            f"{step.cap:,}",
+            str(step.trial),
+            f"{step.parameter_count:,}",
+            percent(step.mean),
+            percent(step.least),
+            step.verdict.value,
+        )
+    console.print()
+    console.print(table)
+    if is_timed_out:
+        console.print("\nThe time was over before a cap was too low.")
+    elif steps and steps[-1].verdict is Verdict.REACHED:
+        console.print(f"\nThe space has no network under {steps[-1].next_cap:,} parameters.")
+    found = smallest(steps)
+    if found is None:
+        console.print("\nNo network under the budget reached the target.", style="bold")
+        return
+    console.print(
+        f"\nSmallest that reaches it: {found.parameter_count:,} parameters, trial {found.trial} of "
+        f"{found.study}",
+        style="bold green",
+    )
+    words = ["retrain", "--study", found.study, "--trial", str(found.trial)]
+    console.print(f"\nNext:\n  {shown_command(words)}", soft_wrap=True)

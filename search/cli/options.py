@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,17 @@ def count_option(help: str) -> Any:
 def not_negative(text: str | int) -> int:
     """A whole number from 0 up, from an option's text (or its default)."""
     return _whole_number(text, low=0)
+
+
+def decimal(text: str | float) -> float:
+    """A finite number, from an option's text (or its default)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"it must be a number, but got {text!r}.")
+    return value
 
 
 Storage = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from search.cli.confirm import print_confirmation, repeat_printer
+from search.cli.confirm import print_confirmation, print_steps, repeat_printer
 from search.cli.options import (
     DEFAULT_STORAGE,
     DataDir,
@@ -17,6 +17,7 @@ from search.cli.options import (
     Storage,
     Workers,
     count_option,
+    decimal,
     not_negative,
     parse_duration,
 )
@@ -26,8 +27,10 @@ from search.processes import start_server
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.confirm import Confirming
     from search.coordinator import Outcome
-    from search.service import Search, SearchPlan
+    from search.service import Search, SearchPlan, SearchRequest
+    from search.target import Step
 
 _INTERRUPTED = 130
 
@@ -74,6 +77,23 @@ def run(
         str, typer.Option(help="halving, median, percentile, hyperband or none.")
     ] = "halving",
     space: Annotated[str, typer.Option(help="standard, wide, or a TOML file.")] = "standard",
+    objective: Annotated[
+        str, typer.Option(help="accuracy, or accuracy,size to search the best of each size.")
+    ] = "accuracy",
+    target: Annotated[
+        float | None,
+        typer.Option(
+            parser=decimal,
+            metavar="PERCENT",
+            help="Find the smallest network that reaches this accuracy, as 99.4.",
+        ),
+    ] = None,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            parser=decimal, metavar="SHARE", help="With which a network must reach the target."
+        ),
+    ] = 0.95,
     confirm: Annotated[
         bool,
         typer.Option(
@@ -93,40 +113,67 @@ def run(
     with console.status("Loading"):
         import optuna
 
-        from search.coordinator import Outcome
-        from search.service import SearchRequest, begin_search, plan_search
+        from search.service import SearchRequest, Target
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        plan = plan_search(
-            SearchRequest(
-                budget=budget,
-                epochs=epochs,
-                n_trials=trials,
-                timeout_seconds=timeout_seconds,
-                dataset=cast(Any, dataset),
-                data_dir=data_dir,
-                storage=storage,
-                study=study,
-                n_workers=workers,
-                device=device,
-                seed=seed,
-                sampler=sampler,
-                pruner=pruner,
-                space=space,
-                confirm=confirm,
-                patience=patience,
-                from_study=from_study,
-            )
+        request = SearchRequest(
+            budget=budget,
+            epochs=epochs,
+            n_trials=trials,
+            timeout_seconds=timeout_seconds,
+            dataset=cast(Any, dataset),
+            data_dir=data_dir,
+            storage=storage,
+            study=study,
+            n_workers=workers,
+            device=device,
+            seed=seed,
+            sampler=sampler,
+            pruner=pruner,
+            space=space,
+            objective=objective,
+            confirm=confirm,
+            patience=patience,
+            from_study=from_study,
+            target=None if target is None else Target(target / 100, confidence),
         )
-    with stop_signals() as should_stop, begin_search(plan) as search:
-        _print_plan(console, search)
-        outcome = search.over() or _watch(console, search, should_stop)
-        _print_result(console, search, outcome)
-        if outcome is not Outcome.INTERRUPTED:
-            _confirm(console, search, should_stop)
-            _print_next(console, search)
-    if outcome is Outcome.INTERRUPTED or should_stop():
+    with stop_signals() as should_stop:
+        is_done = _search(console, request, should_stop)
+    if not is_done:
         raise typer.Exit(_INTERRUPTED)
+
+
+def _search(console: Console, request: SearchRequest, should_stop: Callable[[], bool]) -> bool:
+    """Searches, under lower and lower caps where there is a target; false if interrupted."""
+    from search.coordinator import Outcome
+    from search.service import begin_search, judge_target, next_request, plan_search
+    from search.target import Verdict
+
+    steps: list[Step] = []
+    following: SearchRequest | None = request
+    while following is not None:
+        with console.status("Loading"):
+            plan = plan_search(following)
+        following = None
+        with begin_search(plan) as search:
+            _print_plan(console, search)
+            outcome = search.over() or _watch(console, search, should_stop)
+            _print_result(console, search, outcome)
+            if outcome is Outcome.INTERRUPTED:
+                return False
+            confirming = _confirm(console, search, should_stop)
+            if should_stop():
+                return False
+            if request.target is None:
+                _print_next(console, search)
+            elif confirming is not None and (step := judge_target(search, confirming)):
+                steps.append(step)
+                if step.verdict is Verdict.REACHED and outcome is not Outcome.TIMED_OUT:
+                    following = next_request(search, step)
+                    console.print()
+    if request.target is not None:
+        print_steps(console, steps, request.target, is_timed_out=outcome is Outcome.TIMED_OUT)
+    return True
 
 
 def _print_plan(console: Console, search: Search) -> None:
@@ -245,15 +292,19 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     console.print(f"That is its validation accuracy over {over}.")
 
 
-def _confirm(console: Console, search: Search, should_stop: Callable[[], bool]) -> None:
-    """Races the best trials, where there is a race to run."""
+def _confirm(
+    console: Console, search: Search, should_stop: Callable[[], bool]
+) -> Confirming | None:
+    """Races the best trials; None where there is no race to run."""
     confirming = search.confirming()
     if confirming is None:
-        return
-    assert confirming.limit_seconds is not None
+        return None
+    limit = ""
+    if confirming.limit_seconds is not None:
+        limit = f", for at most {duration(confirming.limit_seconds)} of training (--no-confirm: not"
+        limit += " at all)"
     console.print(
-        f"\nConfirming the best {len(confirming.race.candidates)} over fresh seeds, for at most "
-        f"{duration(confirming.limit_seconds)} of training (--no-confirm leaves it out):"
+        f"\nConfirming the best {len(confirming.race.candidates)} over fresh seeds{limit}:"
     )
     search.confirm(confirming, repeat_printer(console), should_stop=should_stop)
     print_confirmation(console, search.study, confirming.finish())
@@ -262,6 +313,7 @@ def _confirm(console: Console, search: Search, should_stop: Callable[[], bool]) 
             f"Interrupted. The runs above are kept; the same command goes on:\n  {_same_command()}",
             soft_wrap=True,
         )
+    return confirming
 
 
 def _print_next(console: Console, search: Search) -> None:
@@ -271,10 +323,12 @@ def _print_next(console: Console, search: Search) -> None:
     chosen = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
     if chosen is None:
         return
+    by_size = search.plan.request.objective != "accuracy"
     console.print("\nNext:")
     for command, what in (
         (["show", str(chosen.number)], "its layers and epochs"),
         (["confirm"], "race the best trials over more seeds"),
+        *([(["best", "--front"], "the most accurate network of each size")] if by_size else []),
         (["retrain"], "train it on all data, test it, keep its weights"),
         (["dashboard"], "look at all trials in a browser"),
     ):
@@ -316,12 +370,13 @@ def _next_command(plan: SearchPlan, command: list[str]) -> str:
 
 def _best(search: Search) -> Any:
     from search.cli.view import Best
-    from search.summary import best_trial
+    from search.summary import accuracy_of, best_trial
 
     trial = best_trial(search.study.get_trials(deepcopy=False))
-    if trial is None or trial.value is None:
+    accuracy = None if trial is None else accuracy_of(trial)
+    if trial is None or accuracy is None:
         return None
-    return Best(trial.number, trial.value, trial.user_attrs.get("parameter_count"))
+    return Best(trial.number, accuracy, trial.user_attrs.get("parameter_count"))
 
 
 def dashboard(

@@ -1,0 +1,91 @@
+"""Which running trial to stop: by Optuna's pruner, for one objective and for two.
+
+Optuna's `report` and `should_prune` refuse a study of several objectives (optuna issue 3450). But
+what is compared early is one number all the same, the accuracy after an epoch. So with accuracy
+and size as objectives a pruner sees a shadow of the study that has only the accuracies, and of
+that only the trials of networks that are no larger: those that a trial has to beat to be worth its
+size. A small network is never stopped for being weaker than a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search.summary import accuracy_of, is_trained
+
+
+class Pruning(Protocol):
+    """Told each epoch and each end of a trial; says whether to stop it."""
+
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
+        """Whether a trial with that accuracy after that epoch is to be stopped."""
+
+    def end(self, number: int, accuracy: float | None) -> None:
+        """A trial that trained is over; without its final accuracy, it was stopped."""
+
+
+class AccuracyPruning:
+    """By the study's own pruner."""
+
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
+        trial.report(accuracy, step=epoch)
+        return trial.should_prune()
+
+    def end(self, number: int, accuracy: float | None) -> None:
+        pass  # the study knows
+
+
+class AccuracyAmongNoLarger:
+    """By accuracy among the networks that are no larger, with any pruner but Hyperband.
+
+    Args:
+        trials: those that the study has; their epochs are gone through again.
+    """
+
+    def __init__(self, pruner: BasePruner, trials: Iterable[FrozenTrial]) -> None:
+        self._pruner = pruner
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        self._shadow = optuna.create_study(direction="maximize", sampler=sampler)
+        self._shadows: dict[int, Trial] = {}
+        for trial in filter(is_trained, trials):
+            size = trial.user_attrs["parameter_count"]
+            for epoch in trial.user_attrs["epochs"]:
+                self._report(trial.number, size, epoch["epoch"], epoch["accuracy"])
+            self.end(trial.number, accuracy_of(trial))
+
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
+        return self._report(trial.number, size, epoch, accuracy)
+
+    def _report(self, number: int, size: int, epoch: int, accuracy: float) -> bool:
+        if number not in self._shadows:
+            self._shadows[number] = self._shadow.ask()
+            self._shadows[number].set_user_attr("size", size)
+        shadow = self._shadows[number]
+        shadow.report(accuracy, step=epoch)
+        frozen = self._shadow._storage.get_trial(shadow._trial_id)
+        return self._pruner.prune(_NoLarger(self._shadow, size), frozen)
+
+    def end(self, number: int, accuracy: float | None) -> None:
+        state = TrialState.PRUNED if accuracy is None else TrialState.COMPLETE
+        self._shadow.tell(self._shadows.pop(number), accuracy, state=state)
+
+
+class _NoLarger(Study):
+    """A study as it looks with only its trials of at most some size."""
+
+    def __init__(self, study: Study, size: int) -> None:
+        super().__init__(study.study_name, study._storage, sampler=study.sampler)
+        self._size = size
+
+    def get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        return [
+            trial
+            for trial in super().get_trials(*arguments, **options)
+            if trial.user_attrs.get("size", 0) <= self._size
+        ]
