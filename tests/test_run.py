@@ -342,7 +342,7 @@ def test_a_study_that_minimises_is_refused(command: Command) -> None:
     optuna.create_study(study_name="other", storage=f"sqlite:///{command.database}")
     done = command(*DIGITS_RUN, "--study", "other")
     assert done.code == 2
-    assert "must maximise one value" in done.err
+    assert "must have the objective accuracy" in done.err
 
 
 def test_names_that_look_like_markup_are_printed_as_they_are(command: Command) -> None:
