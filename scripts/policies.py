@@ -1,0 +1,323 @@
+"""Policies, and a search by one of them in simulated time.
+
+A policy is written SPACE/SAMPLER/PRUNER or SPACE/SAMPLER/PRUNER/baselines:
+
+- SPACE: `drawn` (`standard`, drawn again where over the cap), `scaled` (widths are proportions,
+  scaled to the cap), `scaled-fixed` (the same with the first width fixed), `wide`, `wide-scaled`
+- SAMPLER: `random`, `qmc`, `gp`, `cmaes`, `tpe`, or `tpe-N` with N random trials first
+- PRUNER: `none`, `median-W`, `percentile-P-W`, `halving-R-F`, `hyperband-R-F`: none before epoch
+  W or R; the best P percent, or one in F, go on; `patient-N-PRUNER`: only without progress for N
+- `baselines`: hand-tuned recipes are the first trials
+
+`reference` is Optuna as its users write it: `drawn` with its own TPE and median pruner, where a
+network over the cap is raised as pruned inside the objective. That costs no training, is no
+trained trial, and teaches the sampler.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import tomllib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import Trial, TrialState
+from record_curves import CAP, EPOCHS
+from surrogate import N_LAST, Answer, Surrogate
+
+from models.size import parameter_count
+from search.sampler import SAMPLERS, CappedSampler
+from search.space import STANDARD, WIDE, Space
+
+Floats = NDArray[np.float64]
+
+REFERENCE = "reference"
+N_TRIALS, N_WORKERS = 50, 2
+
+# The hand-tuned networks for this cap, and their training as far as the spaces have it.
+_BASELINE_WIDTHS = ((8, 10, 12, 16, 16), (8, 10, 14, 18, 18))
+_BASELINE_TRAINING: dict[str, Any] = {
+    "topology": "c3, c3, drop, pool, c3, drop, pool, c3, c3, out+bias, gap",
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 5e-5,
+    "dropout": 0.0,
+    "rotation_degrees": 7.0,
+    "translation": 0.1,
+    "scale": 0.0,
+    "shear_degrees": 0.0,
+    "optimizer": "nesterov",
+    "schedule": "one-cycle",
+    "batch_size": 128,
+}
+
+# --- Policies ---
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a search is run.
+
+    Args:
+        raises: whether a network over the cap becomes a trial, pruned before it trains.
+        first: values of the trials that are queued before the search.
+    """
+
+    name: str
+    space: Space
+    sampler: Callable[[int], BaseSampler]
+    pruner: Callable[[], BasePruner]
+    raises: bool = False
+    first: tuple[dict[str, Any], ...] = ()
+
+
+def make_policy(name: str) -> Policy:
+    """The policy of that name, see the head of this file.
+
+    Raises:
+        ValueError, KeyError: if there is none.
+    """
+    if name == REFERENCE:
+        return Policy(
+            name, _space("drawn"), _user_sampler, optuna.pruners.MedianPruner, raises=True
+        )
+    shape, sampler_name, pruner_name, *rest = name.split("/")
+    if rest not in ([], ["baselines"]):
+        raise ValueError(f"A policy ends with its pruner or with baselines, but got {name!r}.")
+    space = _space(shape)
+    sampler = functools.partial(_capped_sampler, sampler_name, space)
+    pruner = functools.partial(_pruner, *pruner_name.split("-"))
+    sampler(0), pruner()  # so that a wrong name is refused before anything runs
+    return Policy(name, space, sampler, pruner, first=_baselines(space) if rest else ())
+
+
+def _user_sampler(seed: int) -> BaseSampler:
+    return TPESampler(seed=seed)
+
+
+def _space(shape: str) -> Space:
+    changes: dict[str, dict[str, Any]] = {
+        "drawn": {},
+        "scaled": {"budget_share": 1.0},
+        "scaled-fixed": {"budget_share": 1.0, "width_1": 8},
+        "wide": {},
+        "wide-scaled": {"budget_share": 1.0},
+    }
+    text = WIDE if shape.startswith("wide") else STANDARD
+    return Space(shape, {**tomllib.loads(text), **changes[shape]}, parameter_cap=CAP)
+
+
+def _capped_sampler(name: str, space: Space, seed: int) -> BaseSampler:
+    family, _, n_startup_trials = name.partition("-")
+    if n_startup_trials and family != "tpe":
+        raise ValueError(f"Only tpe takes a number of random trials, but got {name!r}.")
+    kind = SAMPLERS[family]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = kind.make(seed)
+    if n_startup_trials:
+        sampler = TPESampler(seed=seed, n_startup_trials=int(n_startup_trials))
+    return CappedSampler(sampler, space, CAP, max_redraws=kind.max_redraws, seed=seed)
+
+
+def _pruner(kind: str, *rest: str) -> BasePruner:
+    pruners = optuna.pruners
+    match kind, rest:
+        case "none", ():
+            return pruners.NopPruner()
+        case "median", (first,):
+            return pruners.MedianPruner(n_warmup_steps=int(first))
+        case "percentile", (percent, first):
+            return pruners.PercentilePruner(float(percent), n_warmup_steps=int(first))
+        case "halving", (first, factor):
+            return pruners.SuccessiveHalvingPruner(
+                min_resource=int(first), reduction_factor=int(factor)
+            )
+        case "hyperband", (first, factor):
+            return pruners.HyperbandPruner(
+                min_resource=int(first), max_resource=EPOCHS, reduction_factor=int(factor)
+            )
+        case "patient", (patience, *inner):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return pruners.PatientPruner(_pruner(*inner), patience=int(patience))
+    raise ValueError(f"There is no pruner {'-'.join((kind, *rest))!r}.")
+
+
+def _baselines(space: Space) -> tuple[dict[str, Any], ...]:
+    """What is left open is for the sampler to draw."""
+    recipes = []
+    for widths in _BASELINE_WIDTHS:
+        named = {f"width_{i}": width for i, width in enumerate(widths, start=1)}
+        values = {**_BASELINE_TRAINING, **named}
+        recipes.append(
+            {name: value for name, value in values.items() if name in space.distributions}
+        )
+    return tuple(recipes)
+
+
+# --- One search ---
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trained trial.
+
+    Args:
+        value: the mean accuracy of its last three epochs, as the search sees it; None if pruned.
+        true_value: the same without noise, had it trained to its end.
+        spent: training seconds of the whole search when the trial ended.
+    """
+
+    parameter_count: int
+    n_epochs: int
+    epoch_seconds: float
+    value: float | None
+    true_value: float
+    spent: float
+
+
+@dataclass
+class Replay:
+    """One search: its trained trials in the order in which they ended.
+
+    Args:
+        spent: training seconds, those of both workers added up.
+        n_over: trials over the cap that the policy raised as pruned.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    spent: float = 0.0
+    n_over: int = 0
+
+    def named_best(self) -> tuple[Floats, Floats]:
+        """Seconds spent, and the true value of the trial with the best value so far.
+
+        One entry for each complete trial.
+        """
+        spent, named, best = [], [], (-np.inf, 0.0)
+        for record in self.records:
+            if record.value is not None:
+                best = max(best, (record.value, record.true_value), key=lambda pair: pair[0])
+                spent.append(record.spent)
+                named.append(best[1])
+        return np.array(spent), np.array(named)
+
+
+@dataclass(slots=True)
+class _Running:
+    trial: Trial
+    answer: Answer
+    parameter_count: int
+    n_epochs: int = 0
+
+
+class Search:
+    """A search by a policy, epoch by epoch.
+
+    Each worker trains a trial; the one whose epoch ends first reports first, and a worker whose
+    trial is over asks for the next. It ends as `replay` says.
+    """
+
+    def __init__(
+        self, policy: Policy, surrogate: Surrogate, seed: int, n_trials: int, seconds: float
+    ) -> None:
+        self._policy = policy
+        self._surrogate = surrogate
+        self._seed = seed
+        self._n_trials = n_trials
+        self._seconds = seconds
+        # Hyperband makes its brackets by the study's name.
+        self._study = optuna.create_study(
+            study_name=f"{policy.name} {seed}",
+            direction="maximize",
+            sampler=policy.sampler(seed),
+            pruner=policy.pruner(),
+        )
+        for values in policy.first:
+            self._study.enqueue_trial(values)
+        self._running: list[tuple[float, int, _Running]] = []  # by when the next epoch ends
+        self._replay = Replay()
+
+    def run(self) -> Replay:
+        now = 0.0
+        while True:
+            self._start_trials(now)
+            if not self._running:
+                return self._replay
+            now, _, running = heapq.heappop(self._running)
+            self._end_epoch(now, running)
+
+    def _start_trials(self, now: float) -> None:
+        while len(self._running) < N_WORKERS and self._goes_on():
+            trial = self._study.ask()
+            recipe = self._policy.space.suggest(trial)
+            count = parameter_count(recipe.spec)
+            if count >= CAP and self._policy.raises:
+                self._study.tell(trial, state=TrialState.PRUNED)
+                self._replay.n_over += 1
+                continue
+            answer = self._surrogate.answer(recipe, self._seed)
+            self._wait(now, _Running(trial, answer, count))
+
+    def _goes_on(self) -> bool:
+        n_started = len(self._replay.records) + len(self._running)
+        return n_started < self._n_trials or self._replay.spent < self._seconds
+
+    def _wait(self, now: float, running: _Running) -> None:
+        entry = (now + running.answer.epoch_seconds, running.trial.number, running)
+        heapq.heappush(self._running, entry)
+
+    def _end_epoch(self, now: float, running: _Running) -> None:
+        trial, answer = running.trial, running.answer
+        accuracy = answer.accuracies[running.n_epochs]
+        running.n_epochs += 1
+        self._replay.spent += answer.epoch_seconds
+        trial.report(accuracy, step=running.n_epochs)
+        if running.n_epochs == EPOCHS:
+            self._end_trial(running, float(np.mean(answer.accuracies[-N_LAST:])))
+        elif trial.should_prune():
+            self._end_trial(running, None)
+        else:
+            self._wait(now, running)
+
+    def _end_trial(self, running: _Running, value: float | None) -> None:
+        trial, answer = running.trial, running.answer
+        trial.set_user_attr("epochs", running.n_epochs)  # by this the sampler knows it as trained
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        self._study.tell(trial, value, state=state)
+        self._replay.records.append(
+            Record(
+                running.parameter_count,
+                running.n_epochs,
+                answer.epoch_seconds,
+                value,
+                answer.true_value,
+                self._replay.spent,
+            )
+        )
+
+
+def replay(
+    policy: Policy,
+    surrogate: Surrogate,
+    seed: int,
+    *,
+    n_trials: int = N_TRIALS,
+    seconds: float = 0.0,
+) -> Replay:
+    """One search, of so many trained trials and at least so many training seconds.
+
+    The same seed gives the same search.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return Search(policy, surrogate, seed, n_trials, seconds).run()

@@ -1,0 +1,485 @@
+"""Which sampler, pruner and shape of the space finds good networks soonest: searches replayed.
+
+    python scripts/replay.py                                     # the default policies, as Markdown
+    python scripts/replay.py --pictures docs/choices             # and pictures of them
+    python scripts/replay.py --policies scaled/tpe-5/halving-3-3 # one policy, and the reference
+
+Each replay is a search of Optuna's with its real samplers and pruners, on the spaces of the package
+and with two workers, but what a trial's epochs show and cost comes from models of recorded
+trainings (`surrogate.py`), so that a search takes a second. How a policy is written says
+`policies.py`; each is compared with `reference`, Optuna as its users write it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from policies import N_TRIALS, REFERENCE, Floats, Policy, Replay, make_policy, replay
+from record_curves import CAP, EPOCHS, TABLE, read_table
+from surrogate import N_LAST, SEED_NOISE, Point, Surrogate, points_of, rank_correlation
+
+from search.hyperparameters import OneCycle
+
+_N_BOOTSTRAPS = 500
+_SLOW = {"gp": 10}  # this sampler gets one replay in so many
+Chosen = NDArray[np.intp]  # replays by number, some twice
+
+COMPARISONS = {
+    "spaces": tuple(
+        f"{space}/tpe/halving-5-3"
+        for space in ("drawn", "scaled", "scaled-fixed", "wide", "wide-scaled")
+    ),
+    "samplers": tuple(
+        f"scaled/{sampler}/halving-5-3"
+        for sampler in ("random", "qmc", "tpe-5", "tpe", "tpe-20", "gp", "cmaes")
+    ),
+    "pruners": tuple(
+        f"scaled/tpe/{pruner}"
+        for pruner in (
+            "none",
+            "median-0",
+            "median-5",
+            "percentile-25-5",
+            "halving-1-2",
+            "halving-1-3",
+            "halving-3-2",
+            "halving-3-3",
+            "halving-5-2",
+            "halving-5-3",
+            "halving-8-3",
+            "hyperband-5-3",
+            "patient-2-median-5",
+            "patient-1-halving-3-3",
+        )
+    ),
+    "first-trials": (
+        "scaled/tpe/halving-5-3",
+        "scaled/tpe/halving-5-3/baselines",
+        "drawn/tpe/halving-5-3/baselines",
+    ),
+}
+
+
+# --- Many searches ---
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure, and the 95 % interval of it over bootstraps of the replays."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a policy is worth, over its replays.
+
+    Args:
+        named_best: median, over the replays, of the true value of the trial that the search names
+            best at its end: accuracy, from 0 to 1.
+        total_seconds: median training seconds of all its trained trials.
+        named_at_reference_seconds: median true value of the trial that it names best once it has
+            trained as many seconds as the reference does in all, or at its end if that is sooner.
+        reached_share: of the replays that name a trial at least as good as the reference's median
+            at its end.
+        seconds_to_reference: median training seconds until then; infinite where most never do.
+        ratio: of those to the seconds that the reference trains in all.
+        false_prune_rate: of the best tenth of a search's trials, by true value, the share that was
+            pruned; the mean over replays.
+        saved_share: of the seconds that its trials would train to their end; the mean.
+        over_cap: trials over the cap for each trained one; the mean.
+    """
+
+    policy: str
+    n_replays: int
+    named_best: Interval
+    total_seconds: float
+    named_at_reference_seconds: Interval
+    reached_share: float
+    seconds_to_reference: float
+    ratio: Interval
+    false_prune_rate: float
+    saved_share: float
+    over_cap: float
+
+
+class Paths:
+    """The named best of several replays as matrices, padded at the end with its last entry."""
+
+    def __init__(self, replays: Sequence[Replay]) -> None:
+        paths = [replay.named_best() for replay in replays]
+        width = max(len(spent) for spent, _ in paths)
+        self.spent, self.named = (
+            np.array([np.pad(path[i], (0, width - len(path[i])), mode="edge") for path in paths])
+            for i in (0, 1)
+        )
+        self.total = np.array([replay.spent for replay in replays])
+
+    def __len__(self) -> int:
+        return len(self.total)
+
+    def seconds_to(self, value: float) -> Floats:
+        """Of each replay until it names a trial of that true value; infinite where it does not."""
+        is_reached = self.named >= value
+        first = self.spent[np.arange(len(self)), is_reached.argmax(axis=1)]
+        return np.where(is_reached.any(axis=1), first, np.inf)
+
+    def named_at(self, spent: Floats) -> Floats:
+        """Of each replay, what it names after so many seconds; 0 before its first trial's end."""
+        values = []
+        for row, named in zip(self.spent, self.named, strict=True):
+            place = np.searchsorted(row, spent, side="right")
+            values.append(np.concatenate(([0.0], named))[place])
+        return np.array(values)
+
+
+def _interval(value: float, samples: Sequence[float]) -> Interval:
+    # An order statistic, because infinite samples cannot be interpolated.
+    low, high = np.quantile(samples, (0.025, 0.975), method="nearest")
+    return Interval(value, float(low), float(high))
+
+
+def measure(name: str, replays: Sequence[Replay], reference: Sequence[Replay]) -> Measures:
+    """A policy's figures. For the intervals its replays and the reference's are drawn anew.
+
+    They are drawn apart, although replays of one seed and sampler begin with the same trials, so
+    two policies differ more surely than their intervals say.
+    """
+    own, other = Paths(replays), Paths(reference)
+    at_seconds = own.named_at(np.array([np.median(other.total)]))[:, 0]
+
+    def ratio(chosen: Chosen, references: Chosen) -> float:
+        target = float(np.median(other.named[references, -1]))
+        seconds = np.median(own.seconds_to(target)[chosen])
+        return float(seconds / np.median(other.total[references]))
+
+    random = np.random.default_rng(0)
+    draws = [
+        (random.integers(len(own), size=len(own)), random.integers(len(other), size=len(other)))
+        for _ in range(_N_BOOTSTRAPS)
+    ]
+    seconds = own.seconds_to(float(np.median(other.named[:, -1])))
+    return Measures(
+        policy=name,
+        n_replays=len(own),
+        named_best=_median_interval(own.named[:, -1], draws),
+        total_seconds=float(np.median(own.total)),
+        named_at_reference_seconds=_median_interval(at_seconds, draws),
+        reached_share=float(np.isfinite(seconds).mean()),
+        seconds_to_reference=float(np.median(seconds)),
+        ratio=_interval(
+            ratio(np.arange(len(own)), np.arange(len(other))), [ratio(*draw) for draw in draws]
+        ),
+        false_prune_rate=float(np.mean([_false_prune_rate(replay) for replay in replays])),
+        saved_share=float(np.mean([_saved_share(replay) for replay in replays])),
+        over_cap=float(np.mean([replay.n_over / len(replay.records) for replay in replays])),
+    )
+
+
+def _median_interval(values: Floats, draws: Sequence[tuple[Chosen, Chosen]]) -> Interval:
+    return _interval(
+        float(np.median(values)), [float(np.median(values[chosen])) for chosen, _ in draws]
+    )
+
+
+def _false_prune_rate(replay: Replay) -> float:
+    ranked = sorted(replay.records, key=lambda record: record.true_value, reverse=True)
+    best = ranked[: max(1, len(ranked) // 10)]
+    return sum(record.value is None for record in best) / len(best)
+
+
+def _saved_share(replay: Replay) -> float:
+    whole = sum(EPOCHS * record.epoch_seconds for record in replay.records)
+    return 1 - replay.spent / whole
+
+
+def _replays_of(
+    policy: Policy, surrogate: Surrogate, seeds: Sequence[int], seconds: float
+) -> list[Replay]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return [replay(policy, surrogate, seed, seconds=seconds) for seed in seeds]
+
+
+def run_policies(
+    names: Sequence[str], surrogate: Surrogate, *, n_replays: int, n_jobs: int, seconds: float
+) -> dict[str, list[Replay]]:
+    """The replays of each policy, with seeds from 0; a slow sampler has fewer."""
+    tasks: list[tuple[Policy, Sequence[int]]] = []
+    for name in names:
+        policy = make_policy(name)
+        share = max((n for slow, n in _SLOW.items() if f"/{slow}/" in name), default=1)
+        seeds = range(max(2, n_replays // share))
+        tasks += [(policy, seeds[i::n_jobs]) for i in range(min(n_jobs, len(seeds)))]
+    results: dict[str, list[Replay]] = {name: [] for name in names}
+    with ProcessPoolExecutor(n_jobs) as pool:
+        futures = [
+            (policy.name, pool.submit(_replays_of, policy, surrogate, seeds, seconds))
+            for policy, seeds in tasks
+        ]
+        for name, future in futures:
+            results[name] += future.result()
+    return results
+
+
+# --- What the recorded table says by itself ---
+
+
+def epoch_correlations(points: Sequence[Point]) -> dict[str, list[float]]:
+    """By schedule, the rank correlation of each epoch's accuracy with the final value."""
+    by_schedule: dict[str, list[Floats]] = {}
+    for point in points:
+        name = type(point.recipe.schedule).__name__
+        by_schedule.setdefault(name, []).append(np.array(point.accuracies))
+    return {
+        f"{name} ({len(curves)})": _epoch_correlations(np.array(curves))
+        for name, curves in sorted(by_schedule.items())
+        if len(curves) > 2  # two points agree or they do not
+    }
+
+
+def answered_correlations(surrogate: Surrogate) -> dict[str, list[float]]:
+    """The same of the recorded recipes of one-cycle, answered instead of trained."""
+    recipes = [point.recipe for point in surrogate.points]
+    curves = [
+        np.array(surrogate.answer(recipe, 0).accuracies)
+        for recipe in recipes
+        if isinstance(recipe.schedule, OneCycle)
+    ]
+    return {f"OneCycle, answered ({len(curves)})": _epoch_correlations(np.array(curves))}
+
+
+def _epoch_correlations(curves: Floats) -> list[float]:
+    final = curves[:, -N_LAST:].mean(axis=1)
+    return [rank_correlation(epoch, final) for epoch in curves.T]
+
+
+# --- Output ---
+
+
+def describe(surrogate: Surrogate) -> dict[str, Any]:
+    """How answers are made, as values."""
+    return {
+        "points": len(surrogate.points),
+        "left_out_rank_correlation": {
+            kind: {"all": scores[0], "upper_half": scores[1]}
+            for kind, scores in surrogate.scores.items()
+        },
+        "final_value_model": surrogate.chosen[0],
+        "shape_models": surrogate.chosen[1:],
+        "left_out_error_log": surrogate.left_out_error,
+        "final_noise_log": surrogate.final_noise,
+        "epoch_seconds": asdict(surrogate.cost),
+    }
+
+
+def markdown_of_surrogate(surrogate: Surrogate) -> str:
+    cost = surrogate.cost
+    lines = [
+        f"{len(surrogate.points)} recorded points, {EPOCHS} epochs each, under {CAP:,} parameters. "
+        f"The final value is answered by the model `{surrogate.chosen[0]}`, the three components "
+        f"of the curve's shape by {', '.join(f'`{kind}`' for kind in surrogate.chosen[1:])}. A "
+        f"point left out is predicted to {surrogate.left_out_error:.2f} (standard deviation, "
+        "logarithm of the error). Noise of the final value: "
+        f"{surrogate.final_noise:.3f} in the same unit, {100 * SEED_NOISE:.2f} percentage points "
+        "in the middle of the best quarter. Seconds of an epoch: "
+        f"{cost.fixed:.2f} + {1e6 * cost.per_flop:.2f} × million step operations of an image.",
+        "",
+        "| model of the final value | left-out rank correlation | among the upper half |",
+        "| --- | --- | --- |",
+        *(
+            f"| {kind} | {scores[0]:.2f} | {scores[1]:.2f} |"
+            for kind, scores in surrogate.scores.items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def markdown_of_correlations(correlations: Mapping[str, Sequence[float]]) -> str:
+    """A row a schedule (and how many points it has), a column an epoch."""
+    epochs = [str(epoch) for epoch in range(1, EPOCHS + 1)]
+    lines = [f"| rank correlation after epoch | {' | '.join(epochs)} |", "| --- " * 16 + "|"]
+    for name, row in correlations.items():
+        lines.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in row)} |")
+    return "\n".join(lines)
+
+
+def markdown_of_measures(measures: Sequence[Measures]) -> str:
+    """A row a policy; accuracies in percent, brackets are 95 % intervals."""
+    titles = (
+        "policy",
+        "replays",
+        "named best, %",
+        "seconds",
+        "named at the reference's seconds, %",
+        "reach the reference",
+        "seconds until then",
+        "of the reference's",
+        "best tenth pruned",
+        "seconds saved",
+        "over the cap",
+    )
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
+    for row in measures:
+        cells = (
+            row.policy,
+            str(row.n_replays),
+            _brackets(row.named_best, 100, 3),
+            f"{row.total_seconds:,.0f}",
+            _brackets(row.named_at_reference_seconds, 100, 3),
+            f"{row.reached_share:.0%}",
+            _number(row.seconds_to_reference, 0),
+            _brackets(row.ratio, 1, 2),
+            f"{row.false_prune_rate:.0%}",
+            f"{row.saved_share:.0%}",
+            f"{row.over_cap:.2f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _brackets(interval: Interval, factor: float, decimals: int) -> str:
+    value, low, high = (
+        _number(factor * x, decimals) for x in (interval.value, interval.low, interval.high)
+    )
+    return f"{value} ({low} to {high})"
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:,.{decimals}f}" if np.isfinite(value) else "never"
+
+
+def _finite(value: Any) -> Any:
+    """As JSON has it, which has no infinity: that becomes null."""
+    match value:
+        case dict():
+            return {name: _finite(part) for name, part in value.items()}
+        case list():
+            return [_finite(part) for part in value]
+        case float():
+            return value if np.isfinite(value) else None
+    return value
+
+
+def draw_pictures(
+    folder: Path,
+    results: Mapping[str, Sequence[Replay]],
+    correlations: Mapping[str, Sequence[float]],
+) -> None:
+    """One picture for each comparison of which two policies ran, and one of the epochs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, names in COMPARISONS.items():
+        shown = {name: results[name] for name in (REFERENCE, *names) if name in results}
+        if len(shown) > 2:
+            _draw_paths(folder / f"{title}.png", title, shown)
+    _draw_correlations(folder / "epochs.png", correlations)
+
+
+def _pyplot() -> Any:
+    """Imported where pictures are asked for, and without a screen to show them on."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _draw_paths(path: Path, title: str, shown: Mapping[str, Sequence[Replay]]) -> None:
+    """The median of the named best's true error, and the 95 % interval of that median."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(9, 6))
+    for i, (name, replays) in enumerate(shown.items()):
+        paths = Paths(replays)
+        # From where each replay has named a trial to where half of them have ended.
+        spent = np.linspace(paths.spent[:, 0].max(), np.median(paths.total), 200)
+        errors = 100 * (1 - paths.named_at(spent))
+        style = {"color": f"C{i % 10}", "linestyle": ("-", "--")[i // 10 % 2]}
+        axes.plot(spent, np.median(errors, axis=0), label=name, **style)
+        random = np.random.default_rng(0)
+        medians = [
+            np.median(errors[random.integers(len(errors), size=len(errors))], axis=0)
+            for _ in range(_N_BOOTSTRAPS)
+        ]
+        band = np.quantile(medians, (0.025, 0.975), axis=0)
+        axes.fill_between(spent, *band, color=style["color"], alpha=0.1, linewidth=0)
+    axes.set(xlabel="training seconds", ylabel="true error of the named best, %", title=title)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:.2f}")
+    axes.yaxis.set_minor_formatter("{x:.2f}")
+    axes.legend(fontsize="small", loc="upper right")
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _draw_correlations(path: Path, correlations: Mapping[str, Sequence[float]]) -> None:
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for name, row in correlations.items():
+        axes.plot(range(1, EPOCHS + 1), row, marker=".", label=name)
+    axes.set(xlabel="epoch", ylabel="rank correlation with the final value")
+    axes.legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--policies", nargs="+", metavar="NAME", help="default: all compared")
+    parser.add_argument("--replays", type=int, default=100)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=0.0,
+        help=f"go on past {N_TRIALS} trials until so many training seconds are spent",
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = _options()
+    surrogate = Surrogate(points_of(read_table(options.table)))
+    compared = [name for names in COMPARISONS.values() for name in names]
+    names = list(dict.fromkeys((REFERENCE, *(options.policies or compared))))
+    results = run_policies(
+        names,
+        surrogate,
+        n_replays=options.replays,
+        n_jobs=options.jobs,
+        seconds=options.seconds,
+    )
+    measures = [measure(name, results[name], results[REFERENCE]) for name in names]
+    correlations = epoch_correlations(surrogate.points) | answered_correlations(surrogate)
+    if options.json:
+        figures = {
+            "surrogate": describe(surrogate),
+            "epoch_correlations": correlations,
+            "policies": [asdict(row) for row in measures],
+        }
+        print(json.dumps(_finite(figures), indent=1))
+    else:
+        print(markdown_of_surrogate(surrogate), end="\n\n")
+        print(markdown_of_correlations(correlations), end="\n\n")
+        print(markdown_of_measures(measures))
+    if options.pictures:
+        draw_pictures(options.pictures, results, correlations)
+
+
+if __name__ == "__main__":
+    main()
