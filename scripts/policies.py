@@ -105,10 +105,10 @@ def _user_sampler(seed: int) -> BaseSampler:
 
 def _space(shape: str) -> Space:
     changes: dict[str, dict[str, Any]] = {
-        "drawn": {},
+        "drawn": {"budget_share": 0.0},
         "scaled": {"budget_share": 1.0},
         "scaled-fixed": {"budget_share": 1.0, "width_1": 8},
-        "wide": {},
+        "wide": {"budget_share": 0.0},
         "wide-scaled": {"budget_share": 1.0},
     }
     text = WIDE if shape.startswith("wide") else STANDARD

@@ -8,7 +8,7 @@ run, with the attributes `candidate` (the number of the trial it repeats) and `t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -17,23 +17,31 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from models.size import parameter_count
-from search.exceptions import StudyError
+from search.exceptions import StudyDeletedError, StudyError
 from search.race import Race, Standing
-from search.study import StudySettings, rebuild
+from search.study import StudySettings, find_repeats, open_study, rebuild, study_names
 from search.summary import (
     CONFIRMATION,
     CONFIRMS,
     accuracy_of,
     by_accuracy,
-    confirmed_number,
     repeats_name,
 )
 from search.training import EpochResult, epoch_attribute, last_epochs_mean
-from search.workers import Event, Job, JobCancelled, JobDone, JobEpoch, WorkerPool
+from search.workers import (
+    Event,
+    Job,
+    JobCancelled,
+    JobDone,
+    JobEpoch,
+    JobFailed,
+    WorkerPool,
+)
 
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
 _WAIT_SECONDS = 0.5
 _DRIFT = 1.1
+_NOT_FINITE = "the loss is not finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +49,14 @@ class RepeatEnded:
     """A run of a candidate is over.
 
     Args:
-        value: the mean accuracy of its last three epochs; None where it failed or diverged.
-        n_done: how many runs the race has by now.
+        value: the mean accuracy of its last three epochs; None where it came to nothing.
+        reason: why it came to nothing.
     """
 
     trial: int
     seed: int
     value: float | None
-    n_done: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +67,24 @@ class Confirmation:
         standings: the winner first.
         search_values: what each candidate reached in the search, by its number.
         lucky: the search's own best trial.
+        n_racing: how many candidates are still in the race, run or not.
     """
 
     standings: tuple[Standing, ...]
     search_values: dict[int, float]
     lucky: int
+    n_racing: int
 
     @property
     def winner(self) -> Standing:
         return self.standings[0]
+
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether all that are still in the race were run twice or more: once tells nothing."""
+        return self.n_racing == sum(
+            len(standing.values) > 1 for standing in self.standings if not standing.is_out
+        )
 
     @property
     def luck(self) -> float | None:
@@ -112,7 +129,7 @@ class Confirming:
     Args:
         top: how many of the study's best trials take part; the winner of an earlier race does so
             beside them.
-        n_seeds: how often each may be run.
+        n_seeds: how often each is run at most; what is kept of earlier races counts all the same.
         limit_seconds: the most training time, of all workers and of all earlier races of the
             study together; None for no limit.
 
@@ -139,9 +156,11 @@ class Confirming:
         )
         self._spent_seconds = 0.0
         self.n_kept = 0
-        for number, seed, run in _kept_runs(self.study, self._trials):
+        for run in _kept_runs(self.study):
             self._spent_seconds += run.user_attrs["seconds"]
-            if seed in self.race.seeds:
+            number, seed = run.user_attrs["candidate"], run.user_attrs["training_seed"]
+            # The parameters tell: a study may have been deleted and made again under its name.
+            if number in self._trials and self._trials[number].params == run.params:
                 self._enter(number, seed, run.value if run.state == TrialState.COMPLETE else None)
 
     @property
@@ -206,14 +225,18 @@ class Confirming:
             run.results.append(event.result)
             return
         del running[event.key]
-        gone.add(run.place)
         self._spent_seconds -= self._expected_seconds(number)
-        value = None
-        if isinstance(event, JobDone):
-            self._spent_seconds += event.seconds
-            value = self._keep(number, seed, run.results, event.seconds)
-        if not isinstance(event, JobCancelled):
-            listener(RepeatEnded(number, seed, value, self.n_kept))
+        match event:
+            case JobDone(seconds=seconds):
+                self._spent_seconds += seconds
+                value = self._keep(number, seed, run.results, seconds)
+                reason = _NOT_FINITE if value is None else None
+                listener(RepeatEnded(number, seed, value, reason))
+            case JobFailed(reason=reason):
+                gone.add(run.place)
+                listener(RepeatEnded(number, seed, None, reason))
+            case JobCancelled():
+                self._spent_seconds += sum(result.seconds for result in run.results)
 
     def _cancel_the_hopeless(self, pool: WorkerPool, running: dict[int, _Running]) -> None:
         """Stops runs of candidates that are out by now."""
@@ -243,13 +266,14 @@ class Confirming:
         attributes = {
             "candidate": number,
             "training_seed": seed,
+            "settings": self._settings.digest,
             "parameter_count": parameter_count(self._recipes[number].spec),
             "seconds": round(seconds, 3),
             "epochs": [epoch_attribute(result) for result in results],
         }
         if not is_finite:
-            attributes["reason"] = "the loss is not finite"
-        repeats_study(self.study).add_trial(
+            attributes["reason"] = _NOT_FINITE
+        _make_repeats(self.study).add_trial(
             create_trial(
                 state=TrialState.COMPLETE if is_finite else TrialState.FAIL,
                 value=value,
@@ -272,13 +296,21 @@ class Confirming:
             self.n_kept += 1
 
     def finish(self) -> Confirmation | None:
-        """Keeps the outcome with the study; None where no run has ended well."""
+        """What the race told, kept with the study if it tells anything; None without a good run."""
         standings = tuple(self.race.standings())
         if not standings or standings[0].is_out:
             return None
         values = {number: accuracy_of(trial) or 0.0 for number, trial in self._trials.items()}
-        confirmation = Confirmation(standings, values, self._lucky)
-        self.study.set_user_attr(CONFIRMATION, confirmation.to_attribute())
+        n_racing = sum(not self.race.is_out(number) for number in self.race.candidates)
+        confirmation = Confirmation(standings, values, self._lucky, n_racing)
+        if confirmation.is_conclusive:
+            try:
+                self.study.set_user_attr(CONFIRMATION, confirmation.to_attribute())
+            except KeyError as error:
+                raise StudyDeletedError(
+                    f"The study must stay while it is confirmed, but {self.study.study_name!r} was "
+                    "deleted."
+                ) from error
         return confirmation
 
 
@@ -296,39 +328,46 @@ def _candidates(study: Study, trials: list[FrozenTrial], top: int) -> list[Froze
             f"A study must have a complete trial to confirm, but {study.study_name!r} has none "
             "yet; go on with 'search run'."
         )
-    earlier = confirmed_number(study.user_attrs, trials)
+    earlier = study.user_attrs.get(CONFIRMATION, {}).get("trial")
     return complete[:top] + [trial for trial in complete[top:] if trial.number == earlier]
 
 
-def repeats_study(study: Study) -> Study:
-    """The study that keeps the runs of a study's races, made where it is missing.
+def check_repeats_name(study: Study) -> None:
+    """Raises StudyError where something else has the name of the study for the races' runs."""
+    name = repeats_name(study.study_name)
+    if name not in study_names(study._storage):
+        return
+    repeats = open_study(study._storage, name)
+    owner = repeats.user_attrs.get(CONFIRMS)
+    if owner != study.study_name and (owner is not None or repeats.get_trials(deepcopy=False)):
+        raise StudyError(
+            f"The runs that confirm {study.study_name!r} must be kept in a study {name!r}, but "
+            "that name is taken; rename or delete it."
+        )
 
-    Raises:
-        StudyError: if something else has its name.
-    """
+
+def _make_repeats(study: Study) -> Study:
+    """The study that keeps the runs of a study's races, made where it is missing."""
+    check_repeats_name(study)
     repeats = optuna.create_study(
         study_name=repeats_name(study.study_name),
         storage=study._storage,
         direction="maximize",
         load_if_exists=True,
     )
-    owner = repeats.user_attrs.get(CONFIRMS)
-    if owner is None and not repeats.get_trials(deepcopy=False):
-        repeats.set_user_attr(CONFIRMS, study.study_name)
-    elif owner != study.study_name:
-        raise StudyError(
-            f"The runs that confirm {study.study_name!r} must be kept in a study "
-            f"{repeats.study_name!r}, but that name is taken; rename or delete it."
-        )
+    repeats.set_user_attr(CONFIRMS, study.study_name)
     return repeats
 
 
-def _kept_runs(
-    study: Study, candidates: dict[int, FrozenTrial]
-) -> Iterator[tuple[int, int, FrozenTrial]]:
-    """Trial, seed and run of all that is kept of the candidates."""
-    for run in repeats_study(study).get_trials(deepcopy=False):
-        number = run.user_attrs.get("candidate")
-        # The parameters tell: a study may have been deleted and made again under its name.
-        if number in candidates and candidates[number].params == run.params:
-            yield number, run.user_attrs["training_seed"], run
+def _kept_runs(study: Study) -> list[FrozenTrial]:
+    """The runs that are kept of a study's races, and not of another that had its name."""
+    check_repeats_name(study)
+    repeats = find_repeats(study._storage, study.study_name)
+    if repeats is None:
+        return []
+    digest = StudySettings.from_study(study).digest
+    return [
+        run
+        for run in repeats.get_trials(deepcopy=False)
+        if run.user_attrs.get("settings") == digest
+    ]

@@ -133,7 +133,7 @@ def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
             work()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         work()
     return graph.replay
 
@@ -158,6 +158,8 @@ class GraphEngine(TorchEngine):
         *,
         record: Callable[[Callable[[], None]], Callable[[], None]] = record_cuda_graph,
     ) -> None:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # a graph is recorded on the current device
         super().__init__(network, training, normalization, device)
         self._record = record
         self._index = torch.zeros(batch_size, dtype=torch.int64, device=device)

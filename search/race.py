@@ -51,12 +51,15 @@ class Race:
     Args:
         candidates: the most promising first.
         seeds: those that each candidate may be run with, in order.
+
+    Attributes:
+        disqualified: candidates one of whose runs came to nothing.
     """
 
     candidates: Sequence[int]
     seeds: Sequence[int]
     _values: dict[int, dict[int, float]] = field(init=False)
-    _disqualified: set[int] = field(init=False, default_factory=set)
+    disqualified: set[int] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self._values = {candidate: {} for candidate in self.candidates}
@@ -66,7 +69,7 @@ class Race:
 
     def disqualify(self, candidate: int) -> None:
         """Puts a candidate out, one of whose runs came to nothing."""
-        self._disqualified.add(candidate)
+        self.disqualified.add(candidate)
 
     def next(self, taken: Collection[tuple[int, int]] = ()) -> tuple[int, int] | None:
         """The candidate and seed to run next, not one of `taken`; None where there is none.
@@ -92,7 +95,7 @@ class Race:
 
         The chance is that of Student's t for the difference of two means of equal variance.
         """
-        if candidate in self._disqualified:
+        if candidate in self.disqualified:
             return True
         leader = self._leader()
         if leader is None or candidate == leader or not self._values[candidate]:
@@ -133,7 +136,7 @@ class Race:
         run = [
             candidate
             for candidate in self.candidates
-            if self._values[candidate] and candidate not in self._disqualified
+            if self._values[candidate] and candidate not in self.disqualified
         ]
         return max(run, key=self._mean, default=None)
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from optuna.study import Study
 
-from search.confirm import Confirming, RepeatEnded
+from search.confirm import Confirming, RepeatEnded, check_repeats_name
 from search.coordinator import Coordinator, Outcome, SearchEvent
 from search.data import (
     Dataset,
@@ -44,7 +44,7 @@ from search.study import (
     study_names,
     sweep,
 )
-from search.summary import Tally, best_trial, is_trained, tally
+from search.summary import Tally, best_trial, confirmed_number, is_trained, tally
 from search.target import TARGET_SEEDS, TARGET_TRIALS, Step, judge
 from search.training import find_device
 from search.warmstart import WarmStart, warm_start
@@ -72,9 +72,9 @@ class Target:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if not 0 < self.accuracy < 1:
+        if not 0.01 <= self.accuracy < 1:
             raise InputError(
-                f"A target must be above 0 % and below 100 %, but got {100 * self.accuracy:g}; "
+                f"A target must be at least 1 % and below 100 %, but got {100 * self.accuracy:g}; "
                 "give it in percent, as 99.4."
             )
         if not 0.5 <= self.confidence < 1:
@@ -263,7 +263,8 @@ class Search:
         """The race at the end of the search; None where there is none to run.
 
         A study of 20 trained trials or more races its best three over three seeds, for at most a
-        quarter of the time that its trials trained. For a target, any study does, over five seeds
+        quarter of the time that its trials trained; fewer than three where that is too little to
+        run each twice. For a target, any study does, over five seeds
         and without that limit.
 
         Raises:
@@ -276,14 +277,20 @@ class Search:
             return Confirming(self.study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
         if self._n_trained() < CONFIRMED_FROM:
             return None
-        seconds = sum(trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial))
+        seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
+        limit = _CONFIRMATION_LIMIT * sum(seconds)
+        # One run of each would tell nothing: rather fewer trials, each run twice.
+        n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
         confirming = Confirming(
             self.study,
-            top=_CONFIRMED_TRIALS,
+            top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
             n_seeds=_CONFIRMED_SEEDS,
-            limit_seconds=_CONFIRMATION_LIMIT * seconds,
+            limit_seconds=limit,
         )
-        return confirming if confirming.next() is not None else None
+        is_due = confirming.next() is not None or (
+            confirming.n_kept > 0 and confirmed_number(self.study.user_attrs, trials) is None
+        )
+        return confirming if is_due else None
 
     def confirm(
         self,
@@ -362,6 +369,7 @@ def next_request(search: Search, step: Step) -> SearchRequest | None:
     return replace(
         request,
         budget=step.next_cap,
+        dataset=check_dataset_name(search.plan.dataset.info.name),
         study=None if request.study is None else _lower_name(request, step.next_cap),
         from_study=search.plan.study_name,
         timeout_seconds=timeout,
@@ -393,6 +401,8 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
     with opened_storage(request.storage, create=True) as storage:
         study = create_or_open_study(storage, plan.study_name, settings)
         with only_search(study, request.storage):
+            if request.confirm:
+                check_repeats_name(study)
             n_swept = sweep(study)
             trials = study.get_trials(deepcopy=False)
             before = tally(trials)

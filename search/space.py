@@ -104,7 +104,7 @@ width_2 = { low = 4, high = 28 }
 width_3 = { low = 4, high = 32 }
 width_4 = { low = 4, high = 32 }
 width_5 = { low = 4, high = 32 }
-budget_share = 0
+budget_share = 1.0
 learning_rate = { low = 0.005, high = 0.3, log = true }
 momentum = { low = 0.8, high = 0.98 }
 weight_decay = { low = 1e-6, high = 1e-3, log = true }
@@ -136,7 +136,7 @@ width_4 = { low = 4, high = 32 }
 width_5 = { low = 4, high = 32 }
 width_6 = { low = 4, high = 32 }
 width_7 = { low = 4, high = 32 }
-budget_share = 0
+budget_share = 1.0
 learning_rate = { low = 0.0005, high = 0.5, log = true }
 momentum = { low = 0.5, high = 0.99 }
 weight_decay = { low = 1e-7, high = 1e-2, log = true }
@@ -198,6 +198,7 @@ class Space:
                 if distribution is not None and self._has_effect(key):
                     distributions[key] = distribution
         object.__setattr__(self, "distributions", distributions)
+        self._check_budget_share()
         self._check_topologies()
 
     @classmethod
@@ -462,6 +463,15 @@ class Space:
             scaled[name] = target
         return scaled
 
+    def _check_budget_share(self) -> None:
+        share = self.table["budget_share"]
+        lowest = share["low"] if isinstance(share, dict) else min(_choices(share))
+        if lowest == 0 and "budget_share" in self.distributions:
+            raise SpaceError(
+                f"{self.name}: budget_share: 0, for widths as they are drawn, must stand alone, "
+                f"but got {share!r}."
+            )
+
     def _check_topologies(self) -> None:
         missing = [key for key in _KINDS if not key.startswith("width_") and key not in self.table]
         if missing:
@@ -520,6 +530,8 @@ def _scale_to(
         spec = topology.spec(scaled(factor), 0.0, input_shape=input_shape, n_classes=n_classes)
         return parameter_count(spec) <= limit
 
+    if not widths:
+        return widths
     low, high = 0.0, 1.0
     while fits(high) and max(scaled(high)) < limit:  # a convolution has more weights than channels
         low, high = high, 2 * high

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import socket
@@ -25,7 +27,7 @@ from search.exceptions import StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
 from search.storage import sqlite_path
-from search.summary import INTERRUPTED, chosen_trial
+from search.summary import CONFIRMS, INTERRUPTED, chosen_trial, repeats_name
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data import DatasetInfo
@@ -81,6 +83,12 @@ class StudySettings:
                 "settings of it; name another with --study."
             )
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
+
+    @property
+    def digest(self) -> str:
+        """Tells these settings from all others."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def directions(self) -> list[StudyDirection]:
@@ -172,6 +180,14 @@ def open_study(storage: BaseStorage, name: str) -> Study:
         ) from error
 
 
+def find_repeats(storage: BaseStorage, name: str) -> Study | None:
+    """The study that keeps the runs which confirm a study; None where there is none of its own."""
+    if repeats_name(name) not in study_names(storage):
+        return None
+    repeats = open_study(storage, repeats_name(name))
+    return repeats if repeats.user_attrs.get(CONFIRMS) == name else None
+
+
 def select_study(storage: BaseStorage, name: str | None) -> Study:
     """The study of that name; without a name, the one that was used last.
 
@@ -245,8 +261,11 @@ def create_or_open_study(storage: BaseStorage, name: str, settings: StudySetting
 
 
 def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
-    if replace(stored, space_name=wanted.space_name) == wanted:
-        return  # a space is what it holds, not the file it came from
+    # A space is what it holds, not the file it came from; an earlier version's says less of it.
+    before_space, space = dict(stored.search_space().table), dict(wanted.search_space().table)
+    in_this_space = replace(stored, space_name=wanted.space_name, space=space)
+    if before_space == space and in_this_space == replace(wanted, space=space):
+        return
     differences = []
     for key in ("budget", "epochs", "dataset", "objective"):
         before, now = getattr(stored, key), getattr(wanted, key)
@@ -258,9 +277,9 @@ def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None
         elif stored.split_fingerprint != wanted.split_fingerprint:
             differences.append("the split into training and validation images")
     differences += [
-        f"{key} of the space: {stored.space.get(key)!r} there and {wanted.space.get(key)!r} here"
-        for key in sorted({*stored.space, *wanted.space})
-        if stored.space.get(key) != wanted.space.get(key)
+        f"{key} of the space: {before_space.get(key)!r} there and {space.get(key)!r} here"
+        for key in sorted({*before_space, *space})
+        if before_space.get(key) != space.get(key)
     ]
     raise StudyError(
         f"A run must agree with its study, but {name!r} differs in: {'; '.join(differences)}. "

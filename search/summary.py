@@ -89,9 +89,8 @@ def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
 
 def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The Pareto front, smallest network first: no other is as accurate and no larger."""
-    smallest_first = sorted(
-        by_accuracy(trials), key=lambda trial: int(trial.user_attrs["parameter_count"])
-    )
+    known = [trial for trial in by_accuracy(trials) if "parameter_count" in trial.user_attrs]
+    smallest_first = sorted(known, key=lambda trial: int(trial.user_attrs["parameter_count"]))
     best: list[FrozenTrial] = []
     for trial in smallest_first:  # of equal sizes, the most accurate comes first
         if not best or (accuracy_of(trial) or 0.0) > (accuracy_of(best[-1]) or 0.0):
@@ -108,13 +107,17 @@ def repeats_name(study_name: str) -> str:
     return f"{study_name}-confirmed"
 
 
-def confirmed_number(attributes: dict[str, Any], trials: Iterable[FrozenTrial]) -> int | None:
-    """The trial that won a study's race; None where there was none, or it is gone since."""
-    number = attributes.get(CONFIRMATION, {}).get("trial")
-    is_there = any(
-        trial.number == number and trial.state == TrialState.COMPLETE for trial in trials
-    )
-    return number if is_there else None
+def confirmed_number(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> int | None:
+    """The trial that won a study's race; None where there was none, or it is out of date.
+
+    That is so once the search has found a better trial, which was not in the race.
+    """
+    confirmation = attributes.get(CONFIRMATION)
+    best = best_trial(trials)
+    if confirmation is None or best is None:
+        return None
+    raced = {candidate["trial"] for candidate in confirmation["candidates"]}
+    return confirmation["trial"] if best.number in raced else None
 
 
 def chosen_trial(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

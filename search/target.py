@@ -54,12 +54,18 @@ class Step:
 def judge(confirming: Confirming, *, cap: int, target: float, confidence: float) -> Step | None:
     """What a finished race says of a target; None where no run came to an end.
 
+    Several candidates try for the target at once, so each must pass at a share of the error
+    (Bonferroni's correction), or the luckiest of three would pass three times as often.
+
     Args:
         target: an accuracy as a share from 0 to 1.
-        confidence: with which a mean must be at least the target; one-sided.
+        confidence: with which one of the means is at least the target, where the verdict is that
+            it is reached; for one cap.
     """
     race, sizes = confirming.race, confirming.parameter_counts
-    standings = [standing for standing in race.standings() if not standing.is_out]
+    confidence = 1 - (1 - confidence) / len(race.candidates)
+    # One that is worse than the race's first may reach the target all the same, and be smaller.
+    standings = [row for row in race.standings() if row.candidate not in race.disqualified]
     if not standings:
         return None
     verdicts = {

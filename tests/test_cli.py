@@ -117,7 +117,7 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
         ((*DIGITS_RUN, "--pruner", "axe"), "must be one of halving"),
         ((*DIGITS_RUN, "--device", "tpu"), "must be auto, cpu or cuda"),
         ((*DIGITS_RUN, "--space", "missing.toml"), "there is no file 'missing.toml'"),
-        ((*DIGITS_RUN, "--budget", "100"), "take a budget of 703 or more"),
+        ((*DIGITS_RUN, "--budget", "50"), "take a budget of 76 or more"),
         ((*DIGITS_RUN, "--storage", "studies"), "A storage must be a URL"),
         ((*DIGITS_RUN, "--storage", "sqlite:///no/such/folder.db"), "folder of a new database"),
         (("best",), "There is no database studies.db"),

@@ -13,8 +13,10 @@ from pathlib import Path
 import optuna
 import pytest
 
+from search.confirm import Confirming
 from search.race import Race
-from search.summary import repeats_name
+from search.study import StudySettings
+from search.summary import chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 
 SEEDS = (11, 12, 13, 14, 15)
@@ -152,7 +154,12 @@ def test_best_and_retrain_take_the_confirmed_winner(
     runs.set_user_attr("confirms", STUDY)
     for trial, value in ((first, 0.1), (second, 0.999)):
         for seed in (1001, 1002):
-            attributes = {"candidate": trial.number, "training_seed": seed, "seconds": 0.1}
+            attributes = {
+                "candidate": trial.number,
+                "training_seed": seed,
+                "seconds": 0.1,
+                "settings": StudySettings.from_study(study).digest,
+            }
             runs.add_trial(
                 optuna.create_trial(
                     value=value + seed / 1e7,
@@ -181,6 +188,38 @@ def test_deleting_a_study_deletes_the_runs_that_confirm_it(finished: Command) ->
     url = f"sqlite:///{finished.database}"
     assert run_here("delete", STUDY, "--yes", "--storage", url) == 0
     assert optuna.get_all_study_names(url) == []
+
+
+def test_deleting_a_study_spares_another_of_that_name(finished: Command) -> None:
+    url = f"sqlite:///{finished.database}"
+    optuna.create_study(study_name=repeats_name(STUDY), storage=url)
+    assert run_here("delete", STUDY, "--yes", "--storage", url) == 0
+    assert optuna.get_all_study_names(url) == [repeats_name(STUDY)]
+
+
+def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:
+    study = optuna.create_study(direction="maximize")
+    for value in (0.97, 0.98, 0.96):
+        study.add_trial(optuna.create_trial(value=value))
+    confirmation = {"trial": 0, "candidates": [{"trial": 0}, {"trial": 1}]}
+    chosen = chosen_trial({"confirmation": confirmation}, study.get_trials())
+    assert chosen is not None
+    assert chosen.number == 0
+    study.add_trial(optuna.create_trial(value=0.99))
+    chosen = chosen_trial({"confirmation": confirmation}, study.get_trials())
+    assert chosen is not None
+    assert chosen.number == 3
+
+
+def test_runs_of_a_study_that_was_deleted_do_not_count(finished: Command) -> None:
+    url = f"sqlite:///{finished.database}"
+    assert finished("confirm", "--top", "1", "--seeds", "1").code == 0
+    settings = finished.study(STUDY).user_attrs["settings"]
+    finished.study(STUDY).set_user_attr("settings", {**settings, "epochs": 2})
+    opened = optuna.load_study(study_name=STUDY, storage=url)
+    assert Confirming(opened, top=1, n_seeds=1).n_kept == 0
+    opened.set_user_attr("settings", settings)
+    assert Confirming(opened, top=1, n_seeds=1).n_kept == 1
 
 
 def test_a_study_of_somebody_else_is_not_written_to(
@@ -220,7 +259,8 @@ def test_an_interrupted_race_keeps_its_runs_and_goes_on(finished: Command) -> No
     assert "the same command goes on" in out
     n_kept = len(finished.study(runs).get_trials())
     assert n_kept >= 2
-    assert "confirmation" in finished.study(STUDY).user_attrs
+    again = finished("confirm", "--top", "4", "--seeds", "1")
+    assert f"{n_kept} runs kept from before" in again.out
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sqlite3
 import subprocess
@@ -214,18 +213,20 @@ def test_a_study_deleted_while_it_runs_ends_the_search_with_a_clear_error(
     assert "Traceback" not in out
 
 
-def test_hand_made_trials_are_trained_or_refused(finished: Command) -> None:
-    study = finished.study(NAME)
+def test_hand_made_trials_are_trained_or_refused(command: Command) -> None:
+    (command.folder / "space.toml").write_text("budget_share = 0", encoding="utf-8")
+    search = (*DIGITS_RUN, "--space", "space.toml")
+    first = command(*search, "--trials", "4")
+    assert first.code == 0, first.err
+    study = command.study(NAME)
     good = {**study.trials[0].params, "momentum": 0.9}
     study.enqueue_trial(good)
     study.enqueue_trial({**good, "width_4": 32, "width_5": 32})  # over the cap
     study.enqueue_trial({"momentum": 1.5})
     study.enqueue_trial({"learning_rat": 0.1})
-    done = finished(*DIGITS_RUN, "--trials", "5")
-    assert done.code == 0, done.err
-    more = finished(*DIGITS_RUN, "--trials", "6")
+    more = command(*search, "--trials", "6")
     assert more.code == 0, more.err
-    queued, large, outside, unknown = finished.study(NAME).trials[4:8]
+    queued, large, outside, unknown = command.study(NAME).trials[4:8]
     assert queued.state == TrialState.COMPLETE
     assert queued.params == good
     assert large.state == TrialState.PRUNED
@@ -362,7 +363,8 @@ def test_a_tiny_budget_works(command: Command) -> None:
     counts = [trial.user_attrs["parameter_count"] for trial in command.study("digits-800x1").trials]
     assert len(counts) == 2
     assert max(counts) < 800
-    assert int(re.findall(r"(\d+) candidates over the cap redrawn", done.out)[0]) > 0
+    assert min(counts) > 500  # what is there to use is used
+    assert "redrawn" not in done.out
 
 
 def test_timeout_ends_the_search_and_puts_back_what_runs(command: Command) -> None:

@@ -20,6 +20,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial
 
 from models.size import parameter_count
+from models.spec import Conv, Topology
 from search.exceptions import SpaceError
 from search.hyperparameters import Constant, Cosine, OneCycle, StepDecay
 from search.space import Space, to_toml
@@ -454,3 +455,51 @@ def test_hand_made_values_are_refused_with_the_reason(
 @pytest.mark.parametrize("value", [{"optimizer": "sgd"}, {"batch_size": 100}, {"topology": 5}])
 def test_hand_made_choices_that_are_not_in_the_list_are_refused(value: dict[str, Any]) -> None:
     assert "outside its range" in (Space.load("wide").refuse(value) or "")
+
+
+def _filled(cap: int, **changes: Any) -> Space:
+    table = {**Space.load("standard").table, "budget_share": 1.0, **changes}
+    return Space("filled", table, parameter_cap=cap)
+
+
+@settings(deadline=None, max_examples=50)
+@given(cap=st.integers(200, 40_000), seed=st.integers(0, 10_000))
+def test_scaled_widths_fill_the_budget_and_stay_under_it(cap: int, seed: int) -> None:
+    space = _filled(cap)
+    values = _random_values(space, seed)
+    spec = space.spec(values)
+    assert parameter_count(spec) < cap
+    # One more step of all widths would be over it.
+    widths = [layer.channels for layer in spec.layers if isinstance(layer, Conv)]
+    topology = Topology(space.table["topology"])
+    assert parameter_count(topology.spec([width + 1 for width in widths], 0.0)) >= cap
+
+
+def test_scaled_widths_keep_their_proportions() -> None:
+    values = {**_random_values(_filled(8_000), 0)}
+    values |= {"width_1": 4, "width_2": 8, "width_3": 16, "width_4": 16, "width_5": 32}
+    spec = _filled(20_000).spec(values)
+    widths = [layer.channels for layer in spec.layers if isinstance(layer, Conv)]
+    assert [width / widths[0] for width in widths] == pytest.approx([1, 2, 4, 4, 8], rel=0.1)
+    half = parameter_count(_filled(20_000, budget_share=0.5).spec(values))
+    assert 9_000 < half < 10_000
+
+
+def test_a_topology_without_open_widths_has_nothing_to_scale() -> None:
+    space = _filled(8_000, topology="c3 8, pool, c3 20, c1 2, gap, out")
+    assert space.smallest_count() == parameter_count(space.spec(_random_values(space, 1)))
+    assert str(space.spec(_random_values(space, 0))) == "c3 8, pool, c3 20, c1 2, gap, out"
+
+
+@pytest.mark.parametrize("share", [[0, 0.5], {"low": 0.0, "high": 1.0}])
+def test_widths_as_drawn_cannot_be_one_choice_of_several(share: Any) -> None:
+    with pytest.raises(SpaceError, match="must stand alone"):
+        _filled(8_000, budget_share=share)
+
+
+def test_a_table_that_does_not_name_the_share_has_widths_as_drawn() -> None:
+    table = {k: v for k, v in Space.load("standard").table.items() if k != "budget_share"}
+    space = Space("earlier", table, parameter_cap=8_000)
+    values = _random_values(space, 0)
+    widths = [layer.channels for layer in space.spec(values).layers if isinstance(layer, Conv)]
+    assert widths == [values[f"width_{i}"] for i in range(1, 6)]

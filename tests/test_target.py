@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
+from typing import cast
 
 import optuna
 import pytest
 
+from search.confirm import Confirming
 from search.race import Race
 from search.summary import repeats_name
+from search.target import Verdict, judge
 from tests.conftest import Command
 
 RUN = (
@@ -29,6 +33,41 @@ def test_bounds_are_one_sided_and_widen_with_the_confidence() -> None:
     # t of 4 degrees of freedom at 0.95 is 2.132; the deviation is 0.001581.
     assert bounds[0] == pytest.approx(0.991 - 2.132 * 0.001581 / 5**0.5, abs=1e-6)
     assert wider[0] < bounds[0] < 0.991 < bounds[1] < wider[1]
+
+
+class _Raced:
+    """A race that is over, as `judge` asks for it."""
+
+    def __init__(self, race: Race) -> None:
+        self.race = race
+        self.study = optuna.create_study()
+        self.parameter_counts = {candidate: 100 + candidate for candidate in race.candidates}
+
+
+def test_networks_at_the_target_pass_no_more_often_than_the_confidence_says() -> None:
+    n, n_reached = 600, 0
+    for seed in range(n):
+        noise = random.Random(seed)
+        race = Race([0, 1, 2], range(5))
+        while (following := race.next()) is not None:
+            race.add(*following, noise.gauss(0.99, 0.0005))
+        raced = cast(Confirming, _Raced(race))
+        step = judge(raced, cap=1000, target=0.99, confidence=0.9)
+        n_reached += step is not None and step.verdict is Verdict.REACHED
+    assert n_reached / n < 0.1 + 3 * (0.1 * 0.9 / n) ** 0.5
+
+
+def test_the_smallest_of_those_that_reach_a_target_is_chosen() -> None:
+    race = Race([3, 2, 1], range(3))
+    for candidate, mean in ((3, 0.995), (2, 0.994), (1, 0.980)):
+        for seed in range(3):
+            race.add(candidate, seed, mean + seed * 1e-5)
+    step = judge(cast(Confirming, _Raced(race)), cap=1000, target=0.99, confidence=0.95)
+    assert step is not None
+    assert (step.trial, step.verdict, step.next_cap) == (2, Verdict.REACHED, int(0.85 * 102))
+    missed = judge(cast(Confirming, _Raced(race)), cap=1000, target=0.999, confidence=0.95)
+    assert missed is not None
+    assert missed.verdict is Verdict.MISSED
 
 
 def test_a_low_target_leads_to_lower_and_lower_caps_until_it_is_out_of_reach(
@@ -81,8 +120,8 @@ def test_a_target_out_of_reach_says_so_and_lowers_no_cap(command: Command) -> No
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        (("--target", "0"), "above 0 % and below 100 %"),
-        (("--target", "100"), "above 0 % and below 100 %"),
+        (("--target", "0.994"), "at least 1 % and below 100 %"),
+        (("--target", "100"), "at least 1 % and below 100 %"),
         (("--target", "nan"), "must be a number"),
         (("--target", "99.4", "--confidence", "1"), "at least 0.5 and below 1"),
         (("--target", "99.4", "--no-confirm"), "leave out"),

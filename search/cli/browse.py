@@ -281,16 +281,16 @@ def delete(
     import optuna
 
     from search.storage import opened_storage
-    from search.study import open_study, study_names
-    from search.summary import repeats_name
+    from search.study import find_repeats, open_study
 
     with opened_storage(storage, write=True) as opened:
         n_trials = len(open_study(opened, study).get_trials(deepcopy=False))
         if not yes:
             typer.confirm(f"Delete {study} with its {n_trials} trials?", abort=True)
-        for name in (repeats_name(study), study):
-            if name == study or name in study_names(opened):
-                optuna.delete_study(study_name=name, storage=opened)
+        repeats = find_repeats(opened, study)
+        if repeats is not None:
+            optuna.delete_study(study_name=repeats.study_name, storage=opened)
+        optuna.delete_study(study_name=study, storage=opened)
     typer.echo(f"Deleted {study} ({n_trials} trials).")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,6 @@ from search.cli.output import (
     counted,
     make_console,
     percent,
-    shown_command,
     stop_signals,
     thousands,
 )
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from search.confirm import Confirmation, RepeatEnded
     from search.service import Target
     from search.target import Step
+
+    NextWords = Callable[[list[str], str], str]
 
 _INTERRUPTED = 130
 
@@ -57,12 +59,15 @@ def confirm(
     import optuna
 
     from search.storage import opened_storage
-    from search.study import StudySettings, check_same_data, select_study
+    from search.study import StudySettings, check_same_data, only_search, select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
-    with opened_storage(storage, write=True) as opened, stop_signals() as should_stop:
+    with ExitStack() as stack:
+        opened = stack.enter_context(opened_storage(storage, write=True))
+        should_stop = stack.enter_context(stop_signals())
         chosen = select_study(opened, study)
+        stack.enter_context(only_search(chosen, storage))
         start_server()
 
         from search.confirm import Confirming
@@ -99,7 +104,7 @@ def repeat_printer(console: Console) -> Callable[[RepeatEnded], None]:
     """Prints a line for each run of a race."""
 
     def show(event: RepeatEnded) -> None:
-        how = "came to nothing" if event.value is None else percent(event.value)
+        how = event.reason if event.value is None else percent(event.value)
         console.print(f"trial {event.trial}, seed {event.seed}: {how}", soft_wrap=True)
 
     return show
@@ -113,6 +118,9 @@ def print_confirmation(console: Console, study: Study, confirmation: Confirmatio
     console.print()
     console.print(_table(study, confirmation))
     winner = confirmation.winner
+    if not confirmation.is_conclusive:
+        console.print("\nOne run of each tells too little, so nothing is confirmed.", style="bold")
+        return
     console.print(
         f"\nConfirmed: trial {winner.candidate}, {describe_mean(*_interval(confirmation))}",
         style="bold green",
@@ -131,9 +139,7 @@ def _interval(confirmation: Confirmation) -> tuple[float, float | None, float | 
 
 
 def describe_mean(mean: float, low: float | None, high: float | None, n_seeds: int) -> str:
-    """A mean over fresh seeds with its interval, where there is one."""
-    if low is None or high is None:
-        return f"{percent(mean)} ({counted(n_seeds, 'fresh seed')}, too few for an interval)"
+    """A mean over fresh seeds with its interval."""
     return (
         f"{percent(mean)} (95 % interval {percent(low)} to {percent(high)}, "
         f"{counted(n_seeds, 'fresh seed')})"
@@ -173,12 +179,17 @@ def _table(study: Study, confirmation: Confirmation) -> object:
 
 
 def print_steps(
-    console: Console, steps: Sequence[Step], target: Target, *, is_timed_out: bool
+    console: Console, steps: Sequence[Step], target: Target, *, ended: str, next_words: NextWords
 ) -> None:
-    """What each cap of a search for a target gave, and the smallest network that reaches it."""
+    """What each cap of a search for a target gave, and the smallest network that reaches it.
+
+    Args:
+        ended: why no lower cap was tried, as a sentence.
+        next_words: the command on a study, with all options that it needs to find it.
+    """
     from rich.table import Table
 
-    from search.target import Verdict, smallest
+    from search.target import smallest
 
     confidence = f"{100 * target.confidence:g} %"
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
@@ -198,10 +209,7 @@ def print_steps(
         )
     console.print()
     console.print(table)
-    if is_timed_out:
-        console.print("\nThe time was over before a cap was too low.")
-    elif steps and steps[-1].verdict is Verdict.REACHED:
-        console.print(f"\nThe space has no network under {steps[-1].next_cap:,} parameters.")
+    console.print(f"\n{ended}")
     found = smallest(steps)
     if found is None:
         console.print("\nNo network under the budget reached the target.", style="bold")
@@ -211,5 +219,5 @@ def print_steps(
         f"{found.study}",
         style="bold green",
     )
-    words = ["retrain", "--study", found.study, "--trial", str(found.trial)]
-    console.print(f"\nNext:\n  {shown_command(words)}", soft_wrap=True)
+    words = next_words(["retrain", "--trial", str(found.trial)], found.study)
+    console.print(f"\nNext:\n  {words}", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -21,7 +21,7 @@ from search.cli.options import (
     not_negative,
     parse_duration,
 )
-from search.cli.output import counted, duration, make_console, shown_command, stop_signals
+from search.cli.output import counted, duration, make_console, percent, shown_command, stop_signals
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -172,8 +172,32 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
                     following = next_request(search, step)
                     console.print()
     if request.target is not None:
-        print_steps(console, steps, request.target, is_timed_out=outcome is Outcome.TIMED_OUT)
+        print_steps(
+            console,
+            steps,
+            request.target,
+            ended=_why_no_lower(steps, plan, outcome),
+            next_words=lambda words, study: _next_command(plan, words, study=study),
+        )
     return True
+
+
+def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, outcome: Outcome) -> str:
+    """Why a search for a target has come to its end."""
+    from search.coordinator import Outcome
+    from search.target import Verdict
+
+    if outcome is Outcome.TIMED_OUT:
+        return "The time was over before a cap was too low."
+    if not steps or steps[-1].study != plan.study_name:
+        return f"Under {plan.request.budget:,} parameters no trial could be confirmed."
+    match steps[-1].verdict:
+        case Verdict.REACHED:
+            return f"The space has no network under {steps[-1].next_cap:,} parameters."
+        case Verdict.OPEN:
+            return "Under the last cap it is not certain; more --trials may find a better network."
+        case Verdict.MISSED:
+            return "Under the last cap it is out of reach."
 
 
 def _print_plan(console: Console, search: Search) -> None:
@@ -205,6 +229,7 @@ def _print_plan(console: Console, search: Search) -> None:
             f"networks from {plan.space.smallest_count():,} parameters",
         ),
         ("cap", f"fewer than {request.budget:,} parameters, {counted(request.epochs, 'epoch')}"),
+        ("goal", _goal(request)),
         (
             "trials",
             f"{request.n_trials} trained in total{limit}; sampler {request.sampler}, "
@@ -219,10 +244,23 @@ def _print_plan(console: Console, search: Search) -> None:
     console.print()
 
 
+def _goal(request: SearchRequest) -> str:
+    if request.target is not None:
+        return (
+            f"the fewest parameters for {percent(request.target.accuracy)}, at "
+            f"{100 * request.target.confidence:g} % confidence"
+        )
+    if request.objective == "accuracy":
+        return "the highest accuracy"
+    return "the highest accuracy at each size"
+
+
 def _print_warm_start(console: Console, search: Search) -> None:
     name = search.plan.request.from_study
     if name is None:
         return
+    if search.n_queued is None and search.plan.request.target is not None:
+        return  # a lower cap that goes on: nobody asked for --from-study
     if search.n_queued is None:
         line = f"--from-study {name} is ignored: the study has trials already"
     else:
@@ -278,9 +316,12 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
             console.print("For more, search a larger space, as another study: --space, --study.")
     if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(f"The same command goes on:\n  {_same_command()}", soft_wrap=True)
+    redrawn = ""
+    if counts.n_redraws:
+        redrawn = f", {counts.n_redraws} candidates over the cap redrawn before they became trials"
     console.print(
         f"{counts.n_trained} trained ({counts.n_pruned} of them pruned early), {counts.n_failed} "
-        f"failed, {counts.n_redraws} candidates over the cap redrawn before they became trials."
+        f"failed{redrawn}."
     )
     best = _best(search)
     if best is None:
@@ -353,13 +394,13 @@ def _same_command() -> str:
     return shown_command(words)
 
 
-def _next_command(plan: SearchPlan, command: list[str]) -> str:
+def _next_command(plan: SearchPlan, command: list[str], *, study: str | None = None) -> str:
     """A command on the same study, with the options that it needs to find it."""
     from search.storage import shown_url
 
     words = list(command)
     if command[0] != "dashboard":
-        words += ["--study", plan.study_name]
+        words += ["--study", study or plan.study_name]
     if plan.request.storage not in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
         words += ["--storage", shown_url(plan.request.storage)]
     is_file = plan.dataset.info.name != "digits"
