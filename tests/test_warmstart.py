@@ -137,7 +137,7 @@ def test_widths_that_were_scaled_arrive_as_channels() -> None:
 
 
 def test_channels_arrive_as_widths_to_scale_with_their_share_of_the_cap() -> None:
-    new = _space(20_000, budget_share={"low": 0.0, "high": 1.0})
+    new = _space(20_000, budget_share={"low": 0.01, "high": 1.0})
     values = _drawn(_STANDARD)
 
     found = _nearest(values, _STANDARD, new, cap=20_000)
