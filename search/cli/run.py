@@ -340,13 +340,13 @@ def _confirm(
     confirming = search.confirming()
     if confirming is None:
         return None
-    limit = ""
+    n_racing = len(confirming.race.candidates)
+    best = "best trial" if n_racing == 1 else f"best {n_racing} trials"
+    console.print(f"\nConfirming the {best} over fresh seeds", end="")
     if confirming.limit_seconds is not None:
-        limit = f", for at most {duration(confirming.limit_seconds)} of training (--no-confirm: not"
-        limit += " at all)"
-    console.print(
-        f"\nConfirming the best {len(confirming.race.candidates)} over fresh seeds{limit}:"
-    )
+        limit = duration(confirming.limit_seconds)
+        console.print(f", for at most {limit} of training (--no-confirm leaves it out)", end="")
+    console.print(":")
     search.confirm(confirming, repeat_printer(console), should_stop=should_stop)
     print_confirmation(console, search.study, confirming.finish())
     if should_stop():
