@@ -3,7 +3,9 @@
 A policy is written SPACE/SAMPLER/PRUNER or SPACE/SAMPLER/PRUNER/baselines:
 
 - SPACE: `drawn` (`standard`, drawn again where over the cap), `scaled` (widths are proportions,
-  scaled to the cap), `scaled-fixed` (the same with the first width fixed), `wide`, `wide-scaled`
+  scaled to the cap), `scaled-fixed` (the same with the first width fixed), `wide`, `wide-scaled`;
+  `SPACE+NAME=VALUE` is that space with one hyperparameter fixed, to the choice with that number
+  (from 1) where VALUE is one and the choices are texts: `wide-scaled+schedule=cosine+topology=2`
 - SAMPLER: `random`, `qmc`, `gp`, `cmaes`, `tpe`, or `tpe-N` with N random trials first
 - PRUNER: `none`, `median-W`, `percentile-P-W`, `halving-R-F`, `hyperband-R-F`: none before epoch
   W or R; the best P percent, or one in F, go on; `patient-N-PRUNER`: only without progress for N
@@ -94,7 +96,7 @@ def make_policy(name: str) -> Policy:
         raise ValueError(f"A policy ends with its pruner or with baselines, but got {name!r}.")
     space = _space(shape)
     sampler = functools.partial(_capped_sampler, sampler_name, space)
-    pruner = functools.partial(_pruner, *pruner_name.split("-"))
+    pruner = functools.partial(make_pruner, pruner_name)
     sampler(0), pruner()  # so that a wrong name is refused before anything runs
     return Policy(name, space, sampler, pruner, first=_baselines(space) if rest else ())
 
@@ -103,7 +105,8 @@ def _user_sampler(seed: int) -> BaseSampler:
     return TPESampler(seed=seed)
 
 
-def _space(shape: str) -> Space:
+def _space(name: str) -> Space:
+    shape, *fixed = name.split("+")
     changes: dict[str, dict[str, Any]] = {
         "drawn": {"budget_share": 0.0},
         "scaled": {"budget_share": 1.0},
@@ -112,7 +115,17 @@ def _space(shape: str) -> Space:
         "wide-scaled": {"budget_share": 1.0},
     }
     text = WIDE if shape.startswith("wide") else STANDARD
-    return Space(shape, {**tomllib.loads(text), **changes[shape]}, parameter_cap=CAP)
+    table = {**tomllib.loads(text), **changes[shape]}
+    for part in fixed:
+        key, _, value = part.partition("=")
+        table[key] = _fixed(table[key], value)
+    return Space(name, table, parameter_cap=CAP)
+
+
+def _fixed(entry: Any, text: str) -> str | float:
+    if isinstance(entry, list) and isinstance(entry[0], str):
+        return str(entry[int(text) - 1]) if text.isdigit() else text
+    return int(text) if text.isdigit() else float(text)
 
 
 def _capped_sampler(name: str, space: Space, seed: int) -> BaseSampler:
@@ -128,10 +141,16 @@ def _capped_sampler(name: str, space: Space, seed: int) -> BaseSampler:
     return CappedSampler(sampler, space, CAP, max_redraws=kind.max_redraws, seed=seed)
 
 
-def _pruner(kind: str, *rest: str) -> BasePruner:
+def make_pruner(name: str) -> BasePruner:
+    """The pruner of that name, see the head of this file.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    kind, *rest = name.split("-")
     pruners = optuna.pruners
     match kind, rest:
-        case "none", ():
+        case "none", []:
             return pruners.NopPruner()
         case "median", (first,):
             return pruners.MedianPruner(n_warmup_steps=int(first))
@@ -148,8 +167,8 @@ def _pruner(kind: str, *rest: str) -> BasePruner:
         case "patient", (patience, *inner):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return pruners.PatientPruner(_pruner(*inner), patience=int(patience))
-    raise ValueError(f"There is no pruner {'-'.join((kind, *rest))!r}.")
+                return pruners.PatientPruner(make_pruner("-".join(inner)), patience=int(patience))
+    raise ValueError(f"There is no pruner {name!r}.")
 
 
 def _baselines(space: Space) -> tuple[dict[str, Any], ...]:

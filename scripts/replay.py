@@ -25,7 +25,8 @@ import optuna
 from numpy.typing import NDArray
 from policies import N_TRIALS, REFERENCE, Floats, Policy, Replay, make_policy, replay
 from record_curves import CAP, EPOCHS, TABLE, read_table
-from surrogate import N_LAST, SEED_NOISE, Point, Surrogate, points_of, rank_correlation
+from recorded import correlations_of, epoch_correlations, markdown_of_correlations
+from surrogate import SEED_NOISE, Surrogate, points_of
 
 from search.hyperparameters import OneCycle
 
@@ -232,22 +233,6 @@ def run_policies(
     return results
 
 
-# --- What the recorded table says by itself ---
-
-
-def epoch_correlations(points: Sequence[Point]) -> dict[str, list[float]]:
-    """By schedule, the rank correlation of each epoch's accuracy with the final value."""
-    by_schedule: dict[str, list[Floats]] = {}
-    for point in points:
-        name = type(point.recipe.schedule).__name__
-        by_schedule.setdefault(name, []).append(np.array(point.accuracies))
-    return {
-        f"{name} ({len(curves)})": _epoch_correlations(np.array(curves))
-        for name, curves in sorted(by_schedule.items())
-        if len(curves) > 2  # two points agree or they do not
-    }
-
-
 def answered_correlations(surrogate: Surrogate) -> dict[str, list[float]]:
     """The same of the recorded recipes of one-cycle, answered instead of trained."""
     recipes = [point.recipe for point in surrogate.points]
@@ -256,12 +241,7 @@ def answered_correlations(surrogate: Surrogate) -> dict[str, list[float]]:
         for recipe in recipes
         if isinstance(recipe.schedule, OneCycle)
     ]
-    return {f"OneCycle, answered ({len(curves)})": _epoch_correlations(np.array(curves))}
-
-
-def _epoch_correlations(curves: Floats) -> list[float]:
-    final = curves[:, -N_LAST:].mean(axis=1)
-    return [rank_correlation(epoch, final) for epoch in curves.T]
+    return {f"OneCycle, answered ({len(curves)})": correlations_of(np.array(curves))}
 
 
 # --- Output ---
@@ -302,15 +282,6 @@ def markdown_of_surrogate(surrogate: Surrogate) -> str:
             for kind, scores in surrogate.scores.items()
         ),
     ]
-    return "\n".join(lines)
-
-
-def markdown_of_correlations(correlations: Mapping[str, Sequence[float]]) -> str:
-    """A row a schedule (and how many points it has), a column an epoch."""
-    epochs = [str(epoch) for epoch in range(1, EPOCHS + 1)]
-    lines = [f"| rank correlation after epoch | {' | '.join(epochs)} |", "| --- " * 16 + "|"]
-    for name, row in correlations.items():
-        lines.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in row)} |")
     return "\n".join(lines)
 
 
@@ -385,7 +356,7 @@ def draw_pictures(
     _draw_correlations(folder / "epochs.png", correlations)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """Imported where pictures are asked for, and without a screen to show them on."""
     import matplotlib
 
@@ -397,7 +368,7 @@ def _pyplot() -> Any:
 
 def _draw_paths(path: Path, title: str, shown: Mapping[str, Sequence[Replay]]) -> None:
     """The median of the named best's true error, and the 95 % interval of that median."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(9, 6))
     for i, (name, replays) in enumerate(shown.items()):
         paths = Paths(replays)
@@ -423,7 +394,7 @@ def _draw_paths(path: Path, title: str, shown: Mapping[str, Sequence[Replay]]) -
 
 
 def _draw_correlations(path: Path, correlations: Mapping[str, Sequence[float]]) -> None:
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(8, 5))
     for name, row in correlations.items():
         axes.plot(range(1, EPOCHS + 1), row, marker=".", label=name)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from policies import REFERENCE, Search, make_policy, replay
 from record_curves import CAP, EPOCHS, draw
-from replay import COMPARISONS, Paths, draw_pictures, epoch_correlations, measure, run_policies
+from recorded import epoch_correlations, prune_recorded
+from replay import COMPARISONS, Paths, draw_pictures, measure, run_policies
 from surrogate import N_LAST, Cost, Point, Surrogate, points_of
 
 from models.size import parameter_count
@@ -190,3 +191,20 @@ def test_a_comparison_and_the_epochs_are_drawn(surrogate: Surrogate, tmp_path: P
 def test_a_policy_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="no pruner"):
         make_policy("scaled/tpe/best")
+
+
+def test_a_pruner_that_stops_early_saves_epochs_of_recorded_trainings(surrogate: Surrogate) -> None:
+    none, halving = (
+        prune_recorded(surrogate.points, name, n_orders=3) for name in ("none", "halving-5-3")
+    )
+    assert none.saved == none.best_tenth == none.named == 0
+    assert 0 < halving.saved < 10 / 15
+    assert halving.best <= halving.all
+
+
+def test_a_space_may_have_something_fixed() -> None:
+    space = make_policy("wide-scaled+schedule=cosine+topology=2+batch_size=64/random/none").space
+    free = make_policy("wide-scaled/random/none").space
+    fixed = {"schedule", "topology", "batch_size"}
+    of_other_schedules = {"warmup_share", "step_share", "step_gamma"}
+    assert free.distributions.keys() - space.distributions.keys() == fixed | of_other_schedules

@@ -1,0 +1,256 @@
+"""Real searches on MNIST, ours and Optuna as its users write it, in turn, on the same training.
+
+    python scripts/compare_searches.py --data-dir DIR --folder FOLDER
+    python scripts/compare_searches.py --data-dir DIR --folder FOLDER --picture real-searches.png
+
+The other way is `reference` of `policies.py`: an objective that draws widths directly, raises a
+network over the cap as pruned, trains, reports each epoch and asks whether to stop, with Optuna's
+own TPE and median pruner, optimised by two processes on one SQLite file. Ours is `search run` with
+its defaults. Both train with the same compiled step, and until as many trials have been trained. A
+trial's value is its validation accuracy, the mean of the last three epochs. FOLDER keeps each
+search; one that is whole is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import optuna
+import torch
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+from policies import REFERENCE, make_policy
+from record_curves import CAP, EPOCHS
+from replay import pyplot
+
+from models.size import parameter_count
+from search.data import load_dataset
+from search.training import last_epochs_mean, train
+
+N_PROCESSES = 2
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+# --- The two ways ---
+
+
+@dataclass(frozen=True)
+class Task:
+    """One search."""
+
+    way: str
+    seed: int
+    n_trials: int
+    data_dir: Path
+    folder: Path
+
+    @property
+    def study_name(self) -> str:
+        return f"{self.way}-{self.seed}"
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder}/{self.study_name}.db"
+
+
+def run_reference(task: Task) -> None:
+    """Each process asks for trials of its own, as `study.optimize` does in each that is started."""
+    storage = optuna.storages.RDBStorage(task.url)
+    optuna.create_study(
+        storage=storage, study_name=task.study_name, direction="maximize", load_if_exists=True
+    )
+    storage.engine.dispose()
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_optimize, args=(task, i)) for i in range(N_PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        sys.exit(f"A process of {task.study_name} failed.")
+
+
+def _optimize(task: Task, place: int) -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    dataset = load_dataset("mnist", task.data_dir)
+    policy = make_policy(REFERENCE)
+    n_training = dataset.info.n_training
+
+    def objective(trial: Trial) -> float:
+        recipe = policy.space.suggest(trial)
+        if parameter_count(recipe.spec) >= CAP:
+            raise optuna.TrialPruned
+        results = []
+        for result in train(
+            recipe,
+            dataset.development[:n_training],
+            dataset.development[n_training:],
+            dataset.info.normalization,
+            epochs=EPOCHS,
+            seed=trial.number,
+            device="cpu",
+        ):
+            results.append(result)
+            trial.set_user_attr("seconds", sum(result.seconds for result in results))
+            trial.report(result.accuracy, step=result.epoch)
+            if result.epoch < EPOCHS and (trial.should_prune() or not result.is_finite):
+                raise optuna.TrialPruned
+        return last_epochs_mean(results)
+
+    def stop_when_enough(study: Study, trial: FrozenTrial) -> None:
+        if len(trained(study)) >= task.n_trials:
+            study.stop()
+
+    study = optuna.load_study(
+        study_name=task.study_name,
+        storage=task.url,
+        sampler=policy.sampler(task.seed + 1000 * place),
+        pruner=policy.pruner(),
+    )
+    study.optimize(objective, callbacks=[stop_when_enough])
+
+
+def run_ours(task: Task) -> None:
+    command = [sys.executable, "-m", "search", "run", "--budget", str(CAP), "--epochs", str(EPOCHS)]
+    command += ["--trials", str(task.n_trials), "--seed", str(task.seed), "--no-confirm"]
+    command += ["--dataset", "mnist", "--data-dir", str(task.data_dir)]
+    command += ["--storage", task.url, "--study", task.study_name]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+WAYS = {"reference": run_reference, "search": run_ours}
+
+
+# --- What they found ---
+
+
+def trained(study: Study) -> list[FrozenTrial]:
+    """The trials that trained, in the order in which they ended; without those over the cap."""
+    trials = study.get_trials(deepcopy=False, states=ENDED)
+    return sorted(
+        (trial for trial in trials if "seconds" in trial.user_attrs),
+        key=lambda trial: (trial.datetime_complete is None, trial.datetime_complete),
+    )
+
+
+@dataclass(frozen=True)
+class Course:
+    """The best value so far, and the training seconds (of both workers) until then.
+
+    One entry for each trained trial that was not pruned.
+    """
+
+    spent: list[float]
+    best: list[float]
+    total: float
+    n_trained: int
+
+    @classmethod
+    def of(cls, study: Study) -> Course:
+        spent: list[float] = []
+        best: list[float] = []
+        total = 0.0
+        trials = trained(study)
+        for trial in trials:
+            total += trial.user_attrs["seconds"]
+            if trial.state is TrialState.COMPLETE:
+                spent.append(total)
+                best.append(max([*best[-1:], trial.values[0]]))
+        return cls(spent, best, total, len(trials))
+
+    def seconds_to(self, value: float) -> float | None:
+        pairs = zip(self.spent, self.best, strict=True)
+        return next((spent for spent, best in pairs if best >= value), None)
+
+
+def markdown(courses: dict[Task, Course]) -> str:
+    """A row a search, in the order of running. Values are percent."""
+    references = [course for task, course in courses.items() if task.way == REFERENCE]
+    target = median(course.best[-1] for course in references)
+    target_seconds = median(course.total for course in references)
+    lines = [
+        "| search | trained | seconds | best value, % | seconds to the reference's median best |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for task, course in courses.items():
+        until = course.seconds_to(target)
+        share = "never" if until is None else f"{until:,.0f} ({until / target_seconds:.2f})"
+        lines.append(
+            f"| {task.study_name} | {course.n_trained} | {course.total:,.0f} "
+            f"| {100 * course.best[-1]:.3f} | {share} |"
+        )
+    lines += [
+        "",
+        f"The reference's median: {100 * target:.3f} % after {target_seconds:,.0f} seconds; "
+        "in brackets the share of these seconds.",
+    ]
+    return "\n".join(lines)
+
+
+def draw(path: Path, courses: dict[Task, Course]) -> None:
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(9, 5))
+    for place, way in enumerate(WAYS):
+        own = [course for task, course in courses.items() if task.way == way]
+        for course in own:
+            axes.step(
+                [*course.spent, course.total],
+                [100 * value for value in (*course.best, course.best[-1])],
+                where="post",
+                color=f"C{place}",
+                alpha=0.8,
+                label=way if course is own[0] else None,
+            )
+    axes.set(xlabel="training seconds", ylabel="best validation accuracy so far, %")
+    axes.set_ylim(bottom=98.5)
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--searches", type=int, default=5, help="of each way")
+    parser.add_argument("--trials", type=int, default=20, help="trained trials of each search")
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    tasks = [
+        Task(way, seed, options.trials, options.data_dir.resolve(), options.folder.resolve())
+        for seed in range(options.searches)
+        for way in WAYS
+    ]
+    courses = {}
+    for task in tasks:
+        names = optuna.get_all_study_names(optuna.storages.RDBStorage(task.url))
+        if task.study_name not in names or not _is_whole(task):
+            WAYS[task.way](task)
+        courses[task] = Course.of(_study(task))
+        print(f"{task.study_name}: {100 * courses[task].best[-1]:.3f} %", flush=True)
+    print(markdown(courses))
+    if options.picture:
+        draw(options.picture, courses)
+
+
+def _study(task: Task) -> Study:
+    return optuna.load_study(study_name=task.study_name, storage=task.url)
+
+
+def _is_whole(task: Task) -> bool:
+    return len(trained(_study(task))) >= task.n_trials
+
+
+if __name__ == "__main__":
+    main()
