@@ -1,10 +1,17 @@
-"""A trial's recipe and each change of it trained, compared, and stored with the study."""
+"""A trial's recipe and each change of it trained, compared, and stored with the study.
+
+`search.kept` keeps every finished run at once, in a study named after the search with `-ablated`
+behind it, with the attributes `change` (its name) and `recipe`. The recipe tells which run it is,
+so that one of another trial, or of another version's changes, is never taken for it.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -14,13 +21,17 @@ from search.ablation import UNCHANGED, Row, make_row, variants
 from search.data import DatasetInfo
 from search.exceptions import StudyError
 from search.hyperparameters import Hyperparameters
+from search.kept import KeptRuns
 from search.repeats import Repeat, train_recipes
 from search.study import StudySettings, check_same_data, rebuild
+from search.summary import ABLATES, accuracy_of
 from search.workers import WorkerPool
 
 
 class Ablation:
     """The ablation of one trial: what is to be trained, and what has been trained so far.
+
+    Runs that are kept of an earlier one are not trained again.
 
     Args:
         seeds: with each of which the unchanged recipe and every change of it are trained.
@@ -49,7 +60,29 @@ class Ablation:
             for name, changed in self._changes
             if parameter_count(changed.spec) < settings.budget
         ]
-        self._finished: dict[tuple[str, int], Repeat] = {}
+        # What each run came to, by change and seed; None where its loss was not finite.
+        self._finished: dict[tuple[str, int], float | None] = {}
+        self._kept = KeptRuns(study, ABLATES)
+        self.keeps_runs = not self._kept.is_name_taken
+        if self.keeps_runs:
+            self._take_kept()
+        self.n_kept = len(self._finished)
+
+    def _take_kept(self) -> None:
+        values = {
+            (_text(run.user_attrs["recipe"]), run.user_attrs["training_seed"]): accuracy_of(run)
+            for run in self._kept.runs()
+        }
+        for name, changed in self._trained:
+            text = _text(changed.to_dict())
+            for seed in self._seeds:
+                if (text, seed) in values:
+                    self._finished[name, seed] = values[text, seed]
+
+    @property
+    def kept_in(self) -> str:
+        """The name of the study that keeps the runs; another's where `keeps_runs` is false."""
+        return self._kept.name
 
     @property
     def n_changes(self) -> int:
@@ -63,7 +96,7 @@ class Ablation:
 
     @property
     def n_finished(self) -> int:
-        """How many of them have ended."""
+        """How many of them have ended, before or now."""
         return len(self._finished)
 
     def run(
@@ -73,10 +106,15 @@ class Ablation:
         *,
         device: str,
         listener: Callable[[str, Repeat, bool], None],
+        should_stop: Callable[[], bool],
     ) -> None:
-        """Trains all, and stores the rows with the study, as far as they are known when it ends.
+        """Trains what is missing, and stores the rows with the study, as far as they are known.
+
+        Every change has its turn with a seed before the next seed begins, so that an interruption
+        leaves the same seeds of each.
 
         Args:
+            should_stop: ends it where it is.
             listener: told a change, its run so far, and whether that has ended, after each epoch.
 
         Raises:
@@ -84,21 +122,39 @@ class Ablation:
             TrainingError: if a training run cannot be finished.
         """
         check_same_data(self._study, info)
+        missing = [
+            (name, changed, seed)
+            for seed in self._seeds
+            for name, changed in self._trained
+            if (name, seed) not in self._finished
+        ]
         try:
             for place, repeat in train_recipes(
                 pool,
-                [changed for _, changed in self._trained],
-                seeds=self._seeds,
+                [(changed, seed) for _, changed, seed in missing],
                 epochs=self.epochs,
                 device=device,
+                should_stop=should_stop,
             ):
-                name, _ = self._trained[place]
+                name, changed, _ = missing[place]
                 is_finished = len(repeat.epochs) == self.epochs or not repeat.is_finite
                 if is_finished:
-                    self._finished[name, repeat.seed] = repeat
+                    self._finish(name, changed, repeat)
                 listener(name, repeat, is_finished)
         finally:
             self._store()
+
+    def _finish(self, name: str, changed: Hyperparameters, repeat: Repeat) -> None:
+        if self.keeps_runs:
+            self._kept.add(
+                repeat.epochs,
+                seed=repeat.seed,
+                seconds=repeat.seconds,
+                parameter_count=parameter_count(changed.spec),
+                attributes={"change": name, "recipe": changed.to_dict()},
+            )
+        value = repeat.last_three_mean if repeat.is_finite else None
+        self._finished[name, repeat.seed] = value
 
     def rows(self) -> list[Row]:
         """The unchanged recipe and each change of it, from what has been trained so far."""
@@ -110,12 +166,12 @@ class Ablation:
         count = parameter_count(changed.spec)
         if (name, changed) not in self._trained:
             return Row(name, count, [None] * len(self._seeds), verdict="over budget")
-        runs = [self._finished.get((name, seed)) for seed in self._seeds]
+        places = [(name, seed) for seed in self._seeds]
         return make_row(
             name,
             count,
-            [run.last_three_mean if run and run.is_finite else None for run in runs],
-            is_diverged=any(run is not None and not run.is_finite for run in runs),
+            [self._finished.get(place) for place in places],
+            is_diverged=any(self._finished.get(place, 0.0) is None for place in places),
             reference=reference,
         )
 
@@ -135,3 +191,8 @@ class Ablation:
                 "rows": [asdict(row) for row in self.rows()],
             },
         )
+
+
+def _text(recipe: dict[str, Any]) -> str:
+    """A recipe's values as text, the same before they were stored and after."""
+    return json.dumps(recipe, sort_keys=True)

@@ -1,9 +1,9 @@
 """The best few trials of a search run again over fresh seeds: which is best, and how sure that is.
 
 The top of a search is the luckiest of many. So its best trials race on the search's own split, each
-with seeds that the search has not used; `search.race` says who gets how many. Every finished run is
-kept at once in a study of its own, named after the search with `-confirmed` behind it: one trial a
-run, with the attributes `candidate` (the number of the trial it repeats) and `training_seed`.
+with seeds that the search has not used; `search.race` says who gets how many. `search.kept`
+keeps every finished run at once, in a study named after the search with `-confirmed` behind it; the
+attribute `candidate` is the number of the trial that a run repeats.
 """
 
 from __future__ import annotations
@@ -12,22 +12,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import optuna
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from models.size import parameter_count
 from search.exceptions import StudyDeletedError, StudyError
+from search.kept import NOT_FINITE, KeptRuns
 from search.race import Race, Standing
-from search.study import StudySettings, find_repeats, open_study, rebuild, study_names
-from search.summary import (
-    CONFIRMATION,
-    CONFIRMS,
-    accuracy_of,
-    by_accuracy,
-    repeats_name,
-)
-from search.training import EpochResult, epoch_attribute, last_epochs_mean
+from search.study import StudySettings, rebuild
+from search.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
+from search.training import EpochResult
 from search.workers import (
     Event,
     Job,
@@ -41,7 +35,6 @@ from search.workers import (
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
 _WAIT_SECONDS = 0.5
 _DRIFT = 1.1
-_NOT_FINITE = "the loss is not finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +149,8 @@ class Confirming:
         )
         self._spent_seconds = 0.0
         self.n_kept = 0
-        for run in _kept_runs(self.study):
+        self._kept = KeptRuns(self.study, CONFIRMS)
+        for run in self._kept.runs():
             self._spent_seconds += run.user_attrs["seconds"]
             number, seed = run.user_attrs["candidate"], run.user_attrs["training_seed"]
             # The parameters tell: a study may have been deleted and made again under its name.
@@ -230,7 +224,7 @@ class Confirming:
             case JobDone(seconds=seconds):
                 self._spent_seconds += seconds
                 value = self._keep(number, seed, run.results, seconds)
-                reason = _NOT_FINITE if value is None else None
+                reason = NOT_FINITE if value is None else None
                 listener(RepeatEnded(number, seed, value, reason))
             case JobFailed(reason=reason):
                 gone.add(run.place)
@@ -260,30 +254,16 @@ class Confirming:
     def _keep(
         self, number: int, seed: int, results: list[EpochResult], seconds: float
     ) -> float | None:
-        """Stores a run that has ended; returns its value, None where its loss was not finite."""
-        trial, is_finite = self._trials[number], results[-1].is_finite
-        value = last_epochs_mean(results) if is_finite else None
-        attributes = {
-            "candidate": number,
-            "training_seed": seed,
-            "settings": self._settings.digest,
-            "parameter_count": parameter_count(self._recipes[number].spec),
-            "seconds": round(seconds, 3),
-            "epochs": [epoch_attribute(result) for result in results],
-        }
-        if not is_finite:
-            attributes["reason"] = _NOT_FINITE
-        _make_repeats(self.study).add_trial(
-            create_trial(
-                state=TrialState.COMPLETE if is_finite else TrialState.FAIL,
-                value=value,
-                params=trial.params,
-                distributions=trial.distributions,
-                intermediate_values={
-                    result.epoch: result.accuracy for result in results if result.is_finite
-                },
-                user_attrs=attributes,
-            )
+        """Keeps a run that has ended; returns its value, None where its loss was not finite."""
+        trial = self._trials[number]
+        value = self._kept.add(
+            results,
+            seed=seed,
+            seconds=seconds,
+            parameter_count=parameter_count(self._recipes[number].spec),
+            attributes={"candidate": number},
+            params=trial.params,
+            distributions=trial.distributions,
         )
         self._enter(number, seed, value)
         return value
@@ -330,44 +310,3 @@ def _candidates(study: Study, trials: list[FrozenTrial], top: int) -> list[Froze
         )
     earlier = study.user_attrs.get(CONFIRMATION, {}).get("trial")
     return complete[:top] + [trial for trial in complete[top:] if trial.number == earlier]
-
-
-def check_repeats_name(study: Study) -> None:
-    """Raises StudyError where something else has the name of the study for the races' runs."""
-    name = repeats_name(study.study_name)
-    if name not in study_names(study._storage):
-        return
-    repeats = open_study(study._storage, name)
-    owner = repeats.user_attrs.get(CONFIRMS)
-    if owner != study.study_name and (owner is not None or repeats.get_trials(deepcopy=False)):
-        raise StudyError(
-            f"The runs that confirm {study.study_name!r} must be kept in a study {name!r}, but "
-            "that name is taken; rename or delete it."
-        )
-
-
-def _make_repeats(study: Study) -> Study:
-    """The study that keeps the runs of a study's races, made where it is missing."""
-    check_repeats_name(study)
-    repeats = optuna.create_study(
-        study_name=repeats_name(study.study_name),
-        storage=study._storage,
-        direction="maximize",
-        load_if_exists=True,
-    )
-    repeats.set_user_attr(CONFIRMS, study.study_name)
-    return repeats
-
-
-def _kept_runs(study: Study) -> list[FrozenTrial]:
-    """The runs that are kept of a study's races, and not of another that had its name."""
-    check_repeats_name(study)
-    repeats = find_repeats(study._storage, study.study_name)
-    if repeats is None:
-        return []
-    digest = StudySettings.from_study(study).digest
-    return [
-        run
-        for run in repeats.get_trials(deepcopy=False)
-        if run.user_attrs.get("settings") == digest
-    ]

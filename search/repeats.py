@@ -105,37 +105,36 @@ def train_repeats(
 
 def train_recipes(
     pool: WorkerPool,
-    recipes: Sequence[Hyperparameters],
+    runs: Sequence[tuple[Hyperparameters, int]],
     *,
-    seeds: Sequence[int],
     epochs: int,
     device: str,
+    should_stop: Callable[[], bool],
 ) -> Iterator[tuple[int, Repeat]]:
-    """Trains several recipes once per seed each, as one queue that keeps all workers busy.
+    """Trains recipes, each with a seed, in that order, as one queue that keeps all workers busy.
 
     They train on the images that a search trains on, and are evaluated on those that validate it.
-    Every recipe has its turn with a seed before the next seed begins, so that an interruption
-    leaves the same seeds of each. A loss that is not finite ends its own run alone.
+    A loss that is not finite ends its own run alone.
 
     Yields:
-        after each epoch, the recipe's place in `recipes` and its run as far as it has come.
+        after each epoch, the place in `runs` and the run as far as it has come.
 
     Raises:
         TrainingError: if a training run cannot be finished.
     """
-    runs = [(place, seed) for seed in seeds for place in range(len(recipes))]
     jobs = [
-        Job(key=index, hyperparameters=recipes[place], epochs=epochs, seed=seed, device=device)
-        for index, (place, seed) in enumerate(runs)
+        Job(key=place, hyperparameters=recipe, epochs=epochs, seed=seed, device=device)
+        for place, (recipe, seed) in enumerate(runs)
     ]
-    for index, repeat in _train(pool, jobs):
-        yield runs[index][0], repeat
+    yield from _train(pool, jobs, should_stop=should_stop)
 
 
-def _train(pool: WorkerPool, jobs: Sequence[Job]) -> Iterator[tuple[int, Repeat]]:
+def _train(
+    pool: WorkerPool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, Repeat]]:
     """Yields a job's key, which is its place in `jobs`, and its run, after each of its epochs."""
     repeats = [Repeat(job.seed) for job in jobs]
-    for event in run_jobs(pool, jobs):
+    for event in run_jobs(pool, jobs, should_stop=should_stop):
         if isinstance(event, JobEpoch):
             repeats[event.key].epochs.append(event.result)
             yield event.key, repeats[event.key]

@@ -16,7 +16,7 @@ from typing import Literal
 
 from optuna.study import Study
 
-from search.confirm import Confirming, RepeatEnded, check_repeats_name
+from search.confirm import Confirming, RepeatEnded
 from search.coordinator import Coordinator, Outcome, SearchEvent
 from search.data import (
     Dataset,
@@ -28,6 +28,7 @@ from search.data import (
     load_dataset,
 )
 from search.exceptions import DataUnavailableError, InputError, StudyError
+from search.kept import KeptRuns
 from search.patience import Patience
 from search.pruners import make_pruner
 from search.sampler import check_sampler, make_sampler
@@ -44,7 +45,7 @@ from search.study import (
     study_names,
     sweep,
 )
-from search.summary import Tally, best_trial, confirmed_number, is_trained, tally
+from search.summary import CONFIRMS, Tally, best_trial, confirmed_number, is_trained, tally
 from search.target import TARGET_SEEDS, TARGET_TRIALS, Step, judge
 from search.training import find_device
 from search.warmstart import WarmStart, warm_start
@@ -402,7 +403,7 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
         study = create_or_open_study(storage, plan.study_name, settings)
         with only_search(study, request.storage):
             if request.confirm:
-                check_repeats_name(study)
+                KeptRuns(study, CONFIRMS).check_name()
             n_swept = sweep(study)
             trials = study.get_trials(deepcopy=False)
             before = tally(trials)

@@ -27,7 +27,7 @@ from search.exceptions import StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
 from search.storage import sqlite_path
-from search.summary import CONFIRMS, INTERRUPTED, chosen_trial, repeats_name
+from search.summary import INTERRUPTED, chosen_trial, repeats_name
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data import DatasetInfo
@@ -180,12 +180,13 @@ def open_study(storage: BaseStorage, name: str) -> Study:
         ) from error
 
 
-def find_repeats(storage: BaseStorage, name: str) -> Study | None:
-    """The study that keeps the runs which confirm a study; None where there is none of its own."""
-    if repeats_name(name) not in study_names(storage):
+def find_repeats(storage: BaseStorage, name: str, purpose: str) -> Study | None:
+    """The study that keeps a study's runs for a purpose; None where there is none of its own."""
+    kept_in = repeats_name(name, purpose)
+    if kept_in not in study_names(storage):
         return None
-    repeats = open_study(storage, repeats_name(name))
-    return repeats if repeats.user_attrs.get(CONFIRMS) == name else None
+    repeats = open_study(storage, kept_in)
+    return repeats if repeats.user_attrs.get(purpose) == name else None
 
 
 def select_study(storage: BaseStorage, name: str | None) -> Study:

@@ -99,12 +99,15 @@ def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 CONFIRMATION = "confirmation"  # attribute of a study: what its race over fresh seeds told
-CONFIRMS = "confirms"  # attribute of the study that keeps the race's runs: whose they are
+# Attributes of the studies that keep a race's runs and an ablation's: whose they are.
+CONFIRMS = "confirms"
+ABLATES = "ablates"
+_SUFFIXES = {CONFIRMS: "-confirmed", ABLATES: "-ablated"}
 
 
-def repeats_name(study_name: str) -> str:
-    """The name of the study that keeps the runs which confirm another."""
-    return f"{study_name}-confirmed"
+def repeats_name(study_name: str, purpose: str = CONFIRMS) -> str:
+    """The name of the study that keeps the runs which confirm or ablate another."""
+    return study_name + _SUFFIXES[purpose]
 
 
 def confirmed_number(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> int | None:

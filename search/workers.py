@@ -13,7 +13,7 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -266,15 +266,20 @@ class WorkerPool:
                 fresh.connection.send(worker.job)
 
 
-def run_jobs(pool: WorkerPool, jobs: Sequence[Job]) -> Iterator[Event]:
+def run_jobs(
+    pool: WorkerPool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Event]:
     """Trains all jobs, as many at a time as there are workers; yields what happens.
+
+    Args:
+        should_stop: ends it where it is; what runs then ends with the pool.
 
     Raises:
         TrainingError: if a job fails.
     """
     waiting = deque(jobs)
     n_left = len(jobs)
-    while n_left:
+    while n_left and not should_stop():
         while waiting and pool.n_idle:
             pool.submit(waiting.popleft())
         for event in pool.events(timeout=1.0):

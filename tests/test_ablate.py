@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
 import signal
 import statistics
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from models.size import parameter_count
 from models.spec import ModelSpec
+from search.ablate import Ablation
 from search.ablation import Difference, Row, make_row, variants
 from search.data import load_dataset
 from search.hyperparameters import (
@@ -27,6 +31,7 @@ from search.hyperparameters import (
 )
 from search.space import Space
 from search.study import rebuild
+from search.summary import ABLATES, repeats_name
 from search.training import last_epochs_mean, train
 from tests.conftest import Command, Result, run_here
 
@@ -281,15 +286,26 @@ def test_differences_are_taken_seed_by_seed(ablated: tuple[Command, Result]) -> 
         assert (tuple(row["interval"]), row["verdict"]) == (found.interval, found.verdict)
 
 
-def test_one_seed_gives_neither_interval_nor_verdict(finished: Command) -> None:
-    done = finished("ablate", "--seeds", "1", "--workers", "2")
-    assert done.code == 0, done.err
-    assert "One seed gives no interval and no verdict" in done.out
-    assert "within noise" not in done.out
-    assert "false alarms" not in done.out
+def again_here(command: Command, *arguments: str) -> int:
+    """`search ablate` in this process, where all of its runs are kept, so that none is trained."""
+    return run_here("ablate", *arguments, "--storage", f"sqlite:///{command.database}")
 
 
-def test_a_change_that_diverges_or_does_not_fit_leaves_the_others(command: Command) -> None:
+def test_one_seed_gives_neither_interval_nor_verdict(
+    ablated: tuple[Command, Result], command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ablated[0].folder, command.folder, dirs_exist_ok=True)
+    assert again_here(command, "--trial", "1", "--seeds", "1") == 0
+    out = capsys.readouterr().out
+    assert f"Going on: {len(ablated[1].json)} runs kept from before." in out
+    assert "One seed gives no interval and no verdict" in out
+    assert "within noise" not in out
+    assert "false alarms" not in out
+
+
+def test_a_change_that_diverges_or_does_not_fit_leaves_the_others(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     (command.folder / "own.toml").write_text(UNSTABLE)
     options = ("--epochs", "3", "--trials", "1", "--workers", "1", "--space", "own.toml")
     done = command("run", "--dataset", "digits", "--budget", "1700", *options)
@@ -316,37 +332,113 @@ def test_a_change_that_diverges_or_does_not_fit_leaves_the_others(command: Comma
         assert line.rstrip().endswith(rows[change]["verdict"])
     assert "constant schedule, seed 2: diverged" in done.out
     assert "without conv 3, seed" not in done.out
+    # What diverged is not trained again either.
+    assert again_here(command, "--seeds", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == stored["rows"]
 
 
-@pytest.mark.parametrize("is_known", [False, True])
-def test_an_interrupted_ablation_keeps_and_prints_what_is_done(
-    finished: Command, is_known: bool
-) -> None:
-    best = finished.study(NAME).best_trial.number
-    whole = {"complete": True, "rows": []}
-    if is_known:
-        finished.study(NAME).set_user_attr(f"ablation_{best}", whole)
-    process = finished.start("ablate", "--seeds", "500", "--workers", "2")
+def wait_for_runs(process: subprocess.Popen[str], n: int) -> str:
+    """What an ablation prints until `n` of its runs have ended."""
     assert process.stdout is not None
     seen = ""
-    while "[20/" not in seen:
+    while f"[{n}/" not in seen:
         line = process.stdout.readline()
         assert line, seen
         seen += line
+    return seen
+
+
+def test_an_interrupted_ablation_keeps_and_prints_what_is_done(
+    finished: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = finished.start("ablate", "--seeds", "500", "--workers", "2")
+    wait_for_runs(process, 20)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert "Ended early" in rest
     assert "\nunchanged " in rest.split("difference")[1]
+    assert "The runs above are kept; the same command goes on." in rest
+    best = finished.study(NAME).best_trial.number
     stored = finished.study(NAME).user_attrs[f"ablation_{best}"]
-    if is_known:
-        assert stored == whole  # a part never takes the place of a whole
-        return
     assert stored["complete"] is False
     n_done = [sum(value is not None for value in row["accuracies"]) for row in stored["rows"]]
     assert sum(n_done) >= 20
     assert max(n_done) - min(n_done) <= 2  # all changes take turns
+    assert sum(n_done) == len(finished.study(repeats_name(NAME, ABLATES)).trials)
+
+    assert again_here(finished, "--seeds", "1", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["accuracies"] for row in rows] == [r["accuracies"][:1] for r in stored["rows"]]
+
+
+def test_after_a_kill_only_what_is_missing_is_trained(
+    finished: Command, ablated: tuple[Command, Result]
+) -> None:
+    process = finished.start("ablate", "--trial", "1", "--seeds", "1", "--workers", "2")
+    wait_for_runs(process, 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    n_kept = len(finished.study(repeats_name(NAME, ABLATES)).trials)
+    assert n_kept >= 3
+    done = finished("ablate", "--trial", "1", "--seeds", "2", "--workers", "2", "--json")
+    assert done.code == 0, done.err
+    assert f"Going on: {n_kept} runs kept from before." in done.err
+    assert done.json == ablated[1].json  # as if nothing had happened
+    runs = finished.study(repeats_name(NAME, ABLATES)).trials
+    places = {(run.user_attrs["change"], run.user_attrs["training_seed"]) for run in runs}
+    assert len(runs) == len(places) == 2 * len(done.json)
+
+
+def test_a_name_that_is_taken_costs_the_runs_and_a_part_never_replaces_a_whole(
+    finished: Command,
+) -> None:
+    best = finished.study(NAME).best_trial.number
+    whole = {"complete": True, "rows": []}
+    finished.study(NAME).set_user_attr(f"ablation_{best}", whole)
+    name = repeats_name(NAME, ABLATES)
+    other = optuna.create_study(study_name=name, storage=f"sqlite:///{finished.database}")
+    other.add_trial(optuna.create_trial(value=1.0))
+    process = finished.start("ablate", "--seeds", "500", "--workers", "2")
+    seen = wait_for_runs(process, 1)
+    process.terminate()
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"The name {name} is taken, so no run is kept" in seen
+    assert rest.rstrip().endswith("Interrupted.")
+    assert len(finished.study(name).trials) == 1
+    assert finished.study(NAME).user_attrs[f"ablation_{best}"] == whole
+
+
+def test_a_kept_run_counts_for_its_recipe_seed_and_settings_alone(
+    ablated: tuple[Command, Result], finished: Command
+) -> None:
+    runs = ablated[0].study(repeats_name(NAME, ABLATES)).trials
+    study = finished.study(NAME)
+    url = f"sqlite:///{finished.database}"
+    kept = optuna.create_study(study_name=repeats_name(NAME, ABLATES), storage=url)
+    kept.set_user_attr(ABLATES, NAME)
+
+    def n_kept(number: int = 1) -> int:
+        return Ablation(study, study.trials[number], seeds=[1, 2]).n_kept
+
+    run = runs[0]
+    recipe = {**run.user_attrs["recipe"], "momentum": 0.123}  # as another version changed it
+    for differing in ({"recipe": recipe}, {"training_seed": 3}, {"settings": "0" * 16}):
+        kept.add_trial(optuna.create_trial(value=0.5, user_attrs={**run.user_attrs, **differing}))
+    assert n_kept() == 0
+    kept.add_trial(run)
+    assert (n_kept(), n_kept(0)) == (1, 0)
+
+
+def test_deleting_a_study_deletes_its_ablation(
+    ablated: tuple[Command, Result], command: Command
+) -> None:
+    shutil.copytree(ablated[0].folder, command.folder, dirs_exist_ok=True)
+    url = f"sqlite:///{command.database}"
+    assert run_here("delete", NAME, "--yes", "--storage", url) == 0
+    assert optuna.get_all_study_names(url) == []
 
 
 def test_other_data_than_the_study_was_made_with_are_refused(

@@ -20,7 +20,7 @@ from search.cli.options import (
     Workers,
     not_negative,
 )
-from search.cli.output import counted, make_console, percent
+from search.cli.output import INTERRUPTED, counted, make_console, percent, stop_signals
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -59,11 +59,14 @@ def ablate(
 
     Example: search ablate --study mnist-8000x15 --seeds 5
     """
+    import optuna
+
     from search.storage import opened_storage
     from search.study import StudySettings, check_same_data, open_trial, select_study
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
-    with opened_storage(storage, write=True) as opened:
+    with opened_storage(storage, write=True) as opened, stop_signals() as should_stop:
         chosen = select_study(opened, study)
         frozen = open_trial(chosen, trial)
         settings = StudySettings.from_study(chosen)
@@ -80,13 +83,22 @@ def ablate(
         check_same_data(chosen, dataset.info)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {ablation.recipe.spec}")
         try:
-            _train(console, ablation, dataset, workers, device)
+            _train(console, ablation, dataset, workers, device, should_stop)
         finally:  # what an interruption leaves is worth a table, too
             _print_rows(console, ablation, as_json=as_json)
+    if ablation.n_finished < ablation.n_runs:
+        kept = "The runs above are kept; the same command goes on."
+        console.print(f"Interrupted. {kept}" if ablation.keeps_runs else "Interrupted.")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _train(
-    console: Console, ablation: Ablation, dataset: Dataset, workers: int | None, device: str
+    console: Console,
+    ablation: Ablation,
+    dataset: Dataset,
+    workers: int | None,
+    device: str,
+    should_stop: Callable[[], bool],
 ) -> None:
     from search.data import dataset_files
     from search.workers import WorkerPool, default_worker_count
@@ -95,15 +107,23 @@ def _train(
     console.print(
         f"The recipe and {counted(ablation.n_changes, 'change')} of it, in "
         f"{counted(ablation.n_runs, 'training run')} of {counted(ablation.epochs, 'epoch')}: "
-        f"{info.n_training:,} images of {info.name} train, {info.n_validation:,} validate.\n"
+        f"{info.n_training:,} images of {info.name} train, {info.n_validation:,} validate."
     )
-    n_workers = min(workers or default_worker_count(), ablation.n_runs)
+    if ablation.n_kept:
+        console.print(f"Going on: {counted(ablation.n_kept, 'run')} kept from before.")
+    if not ablation.keeps_runs:
+        console.print(
+            f"The name {ablation.kept_in} is taken, so no run is kept: what is interrupted starts "
+            "over."
+        )
+    console.print()
+    n_workers = min(workers or default_worker_count(), ablation.n_runs - ablation.n_kept)
     with (
         dataset_files(dataset, with_test=False) as files,
         WorkerPool(n_workers, files) as pool,
         _progress(console, ablation) as listener,
     ):
-        ablation.run(pool, info, device=device, listener=listener)
+        ablation.run(pool, info, device=device, listener=listener, should_stop=should_stop)
 
 
 @contextmanager
@@ -117,7 +137,11 @@ def _progress(
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task("epochs", total=ablation.n_runs * ablation.epochs)
+        task = bar.add_task(
+            "epochs",
+            total=ablation.n_runs * ablation.epochs,
+            completed=ablation.n_kept * ablation.epochs,
+        )
 
         def show(change: str, repeat: Repeat, is_finished: bool) -> None:
             # A run whose loss is not finite ends before its last epoch.

@@ -274,7 +274,7 @@ def delete(
     storage: Storage = DEFAULT_STORAGE,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study with all its trials, and the runs that confirm it.
+    """Delete a study with all its trials, and the runs that confirm or ablate it.
 
     Example: search delete mnist-8000x15
     """
@@ -282,14 +282,16 @@ def delete(
 
     from search.storage import opened_storage
     from search.study import find_repeats, open_study
+    from search.summary import ABLATES, CONFIRMS
 
     with opened_storage(storage, write=True) as opened:
         n_trials = len(open_study(opened, study).get_trials(deepcopy=False))
         if not yes:
             typer.confirm(f"Delete {study} with its {n_trials} trials?", abort=True)
-        repeats = find_repeats(opened, study)
-        if repeats is not None:
-            optuna.delete_study(study_name=repeats.study_name, storage=opened)
+        for purpose in (CONFIRMS, ABLATES):
+            repeats = find_repeats(opened, study, purpose)
+            if repeats is not None:
+                optuna.delete_study(study_name=repeats.study_name, storage=opened)
         optuna.delete_study(study_name=study, storage=opened)
     typer.echo(f"Deleted {study} ({n_trials} trials).")
 

@@ -19,6 +19,7 @@ from search.cli.options import (
     count_option,
 )
 from search.cli.output import (
+    INTERRUPTED,
     counted,
     make_console,
     percent,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from search.target import Step
 
     NextWords = Callable[[list[str], str], str]
-
-_INTERRUPTED = 130
 
 
 def confirm(
@@ -97,7 +96,7 @@ def confirm(
             typer.echo(json.dumps(confirmation.to_attribute(), indent=2))
     if not is_done:
         console.print("Interrupted. The runs above are kept; the same command goes on.")
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def repeat_printer(console: Console) -> Callable[[RepeatEnded], None]:

@@ -21,7 +21,15 @@ from search.cli.options import (
     not_negative,
     parse_duration,
 )
-from search.cli.output import counted, duration, make_console, percent, shown_command, stop_signals
+from search.cli.output import (
+    INTERRUPTED,
+    counted,
+    duration,
+    make_console,
+    percent,
+    shown_command,
+    stop_signals,
+)
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -31,8 +39,6 @@ if TYPE_CHECKING:
     from search.coordinator import Outcome
     from search.service import Search, SearchPlan, SearchRequest
     from search.target import Step
-
-_INTERRUPTED = 130
 
 
 def run(
@@ -140,7 +146,7 @@ def run(
     with stop_signals() as should_stop:
         is_done = _search(console, request, should_stop)
     if not is_done:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _search(console: Console, request: SearchRequest, should_stop: Callable[[], bool]) -> bool:
