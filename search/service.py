@@ -47,7 +47,7 @@ from search.study import (
 from search.summary import Tally, best_trial, confirmed_number, is_trained, tally
 from search.target import TARGET_SEEDS, TARGET_TRIALS, Step, judge
 from search.training import find_device
-from search.warmstart import WarmStart, warm_start
+from search.warmstart import WarmStart, queue_rest, warm_start
 from search.workers import WorkerPool, default_worker_count
 
 CONFIRMED_FROM = 20  # trained trials
@@ -208,8 +208,8 @@ class Search:
         n_swept: how many trials that was.
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
-        n_queued: how many trials of an earlier study were put in the queue; None where that was
-            not to be done.
+        queued: what was put in the queue from an earlier study; None where that was not to be
+            done.
     """
 
     plan: SearchPlan
@@ -218,7 +218,7 @@ class Search:
     n_swept: int
     n_workers: int
     started: float
-    n_queued: int | None = None
+    queued: WarmStart | None = None
 
     @property
     def patience(self) -> Patience | None:
@@ -428,11 +428,12 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
                     patience=request.patience,
                 ),
             )
-            n_queued = None
-            if plan.warm_start is not None and not trials:
-                plan.warm_start.queue(study)
-                n_queued = len(plan.warm_start.configurations)
-            yield Search(plan, study, before, n_swept, n_workers, started, n_queued)
+            queued = plan.warm_start if not trials else None
+            if queued is None:
+                queued = queue_rest(study)
+            else:
+                queued.queue(study)
+            yield Search(plan, study, before, n_swept, n_workers, started, queued)
 
 
 def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> WarmStart | None:

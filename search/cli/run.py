@@ -256,17 +256,17 @@ def _goal(request: SearchRequest) -> str:
 
 
 def _print_warm_start(console: Console, search: Search) -> None:
-    name = search.plan.request.from_study
-    if name is None:
-        return
-    if search.n_queued is None and search.plan.request.target is not None:
-        return  # a lower cap that goes on: nobody asked for --from-study
-    if search.n_queued is None:
-        line = f"--from-study {name} is ignored: the study has trials already"
-    else:
-        line = f"starts from {name}: {search.n_queued} of its best trials queued"
-        if search.n_queued == 0:
+    request, queued = search.plan.request, search.queued
+    if queued is not None:
+        n = len(queued.configurations)
+        more = "" if search.plan.warm_start is not None else " more"
+        line = f"starts from {queued.study}: {n}{more} of its best trials queued"
+        if not n:
             line += ", because none has a topology that fits this space and budget"
+    elif request.from_study is None or request.target is not None:
+        return  # under a lower cap that goes on, nobody asked for --from-study
+    else:
+        line = f"--from-study {request.from_study} is ignored: the study has trials already"
     console.print(line, soft_wrap=True)
 
 
