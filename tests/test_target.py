@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from pathlib import Path
 from typing import cast
 
 import optuna
@@ -14,7 +15,7 @@ from search.confirm import Confirming
 from search.race import Race
 from search.summary import repeats_name
 from search.target import Verdict, judge
-from tests.conftest import Command
+from tests.conftest import Command, run_here
 
 RUN = (
     *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--trials", "3"),
@@ -124,13 +125,18 @@ def test_a_target_out_of_reach_says_so_and_lowers_no_cap(command: Command) -> No
         (("--target", "100"), "at least 1 % and below 100 %"),
         (("--target", "nan"), "must be a number"),
         (("--target", "99.4", "--confidence", "1"), "at least 0.5 and below 1"),
+        (("--target", "99.4", "--confidence", "0"), "at least 0.5 and below 1"),
+        (("--confidence", "0.9"), "got --confidence 0.9 without --target; add --target"),
         (("--target", "99.4", "--no-confirm"), "leave out"),
     ],
 )
 def test_a_target_that_is_none_is_refused_before_anything_is_written(
-    command: Command, options: tuple[str, ...], rule: str
+    tmp_path: Path,
+    options: tuple[str, ...],
+    rule: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    refused = command(*RUN, *options)
-    assert refused.code == 2
-    assert rule in refused.err
-    assert not command.database.exists()
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    assert run_here(*RUN, "--storage", url, *options) == 2
+    assert rule in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())

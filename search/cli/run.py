@@ -22,6 +22,7 @@ from search.cli.options import (
     parse_duration,
 )
 from search.cli.output import counted, duration, make_console, percent, shown_command, stop_signals
+from search.exceptions import InputError
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from search.confirm import Confirming
     from search.coordinator import Outcome
-    from search.service import Search, SearchPlan, SearchRequest
+    from search.service import Search, SearchPlan, SearchRequest, Target
     from search.target import Step
 
 _INTERRUPTED = 130
@@ -89,11 +90,13 @@ def run(
         ),
     ] = None,
     confidence: Annotated[
-        float,
+        float | None,
         typer.Option(
-            parser=decimal, metavar="SHARE", help="With which a network must reach the target."
+            parser=decimal,
+            metavar="SHARE",
+            help="With which a network must reach the target.  [default: 0.95]",
         ),
-    ] = 0.95,
+    ] = None,
     confirm: Annotated[
         bool,
         typer.Option(
@@ -113,7 +116,7 @@ def run(
     with console.status("Loading"):
         import optuna
 
-        from search.service import SearchRequest, Target
+        from search.service import SearchRequest
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         request = SearchRequest(
@@ -135,12 +138,26 @@ def run(
             confirm=confirm,
             patience=patience,
             from_study=from_study,
-            target=None if target is None else Target(target / 100, confidence),
+            target=_target(target, confidence),
         )
     with stop_signals() as should_stop:
         is_done = _search(console, request, should_stop)
     if not is_done:
         raise typer.Exit(_INTERRUPTED)
+
+
+def _target(target: float | None, confidence: float | None) -> Target | None:
+    from search.service import Target
+
+    if target is None:
+        if confidence is None:
+            return None
+        raise InputError(
+            f"A confidence must have a target that it is for, but got --confidence {confidence:g} "
+            "without --target; add --target, or leave it out."
+        )
+    accuracy = target / 100
+    return Target(accuracy) if confidence is None else Target(accuracy, confidence)
 
 
 def _search(console: Console, request: SearchRequest, should_stop: Callable[[], bool]) -> bool:
