@@ -111,6 +111,7 @@ class RunRecord:
     n_workers: int
     n_trials: int
     patience: int | None
+    target: float | None
     versions: dict[str, str]
     git_commit: str | None
     host: str
@@ -126,6 +127,7 @@ class RunRecord:
         n_workers: int,
         n_trials: int,
         patience: int | None,
+        target: float | None,
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
@@ -137,6 +139,7 @@ class RunRecord:
             n_workers=n_workers,
             n_trials=n_trials,
             patience=patience,
+            target=target,
             versions={
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in packages},

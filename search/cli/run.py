@@ -183,10 +183,15 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
                 return False
             if request.target is None:
                 _print_next(console, search)
-            elif confirming is not None and (step := judge_target(search, confirming)):
-                steps.append(step)
-                if step.verdict is Verdict.REACHED and outcome is not Outcome.TIMED_OUT:
-                    following = next_request(search, step)
+            elif confirming is not None:
+                step = judge_target(search, confirming)
+                if step is not None:
+                    steps.append(step)
+                reached = step if step is not None and step.verdict is Verdict.REACHED else None
+                if search.is_time_over() and (reached or confirming.next() is not None):
+                    outcome = Outcome.TIMED_OUT
+                if reached and outcome is not Outcome.TIMED_OUT:
+                    following = next_request(search, reached)
                     console.print()
     if request.target is not None:
         print_steps(
@@ -205,7 +210,7 @@ def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, outcome: Outcome) -> 
     from search.target import Verdict
 
     if outcome is Outcome.TIMED_OUT:
-        return "The time was over before a cap was too low."
+        return "The time was over before a cap was too low; the same command goes on."
     if not steps or steps[-1].study != plan.study_name:
         return f"Under {plan.request.budget:,} parameters no trial could be confirmed."
     match steps[-1].verdict:
