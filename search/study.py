@@ -263,6 +263,10 @@ def create_or_open_study(storage: BaseStorage, name: str, settings: StudySetting
     return study
 
 
+# A built-in space may have changed since an earlier version, and then its name is not enough.
+_SPACE_HINT = " What differs in the space can stand in a file for --space."
+
+
 def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
     # A space is what it holds, not the file it came from; an earlier version's says less of it.
     before_space, space = dict(stored.search_space().table), dict(wanted.search_space().table)
@@ -287,6 +291,7 @@ def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None
     raise StudyError(
         f"A run must agree with its study, but {name!r} differs in: {'; '.join(differences)}. "
         "Give what the study was made with, or name another study with --study."
+        f"{_SPACE_HINT if before_space != space else ''}"
     )
 
 
