@@ -42,13 +42,14 @@ from search.study import (
     only_search,
     open_study,
     record_run,
+    run_records,
     study_names,
     sweep,
 )
 from search.summary import CONFIRMS, Tally, best_trial, confirmed_number, is_trained, tally
 from search.target import TARGET_SEEDS, TARGET_TRIALS, Step, judge
 from search.training import find_device
-from search.warmstart import WarmStart, warm_start
+from search.warmstart import WarmStart, queue_rest, warm_start
 from search.workers import WorkerPool, default_worker_count
 
 CONFIRMED_FROM = 20  # trained trials
@@ -209,8 +210,8 @@ class Search:
         n_swept: how many trials that was.
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
-        n_queued: how many trials of an earlier study were put in the queue; None where that was
-            not to be done.
+        queued: what was put in the queue from an earlier study; None where that was not to be
+            done.
     """
 
     plan: SearchPlan
@@ -219,7 +220,7 @@ class Search:
     n_swept: int
     n_workers: int
     started: float
-    n_queued: int | None = None
+    queued: WarmStart | None = None
 
     @property
     def patience(self) -> Patience | None:
@@ -312,8 +313,12 @@ class Search:
                 pool,
                 device=self.plan.device,
                 listener=listener,
-                should_stop=lambda: should_stop() or self._is_over(share=1.0),
+                should_stop=lambda: should_stop() or self.is_time_over(),
             )
+
+    def is_time_over(self) -> bool:
+        """Whether all of the time that was asked for is over."""
+        return self._is_over(share=1.0)
 
     @contextmanager
     def _pool(self, n_workers: int) -> Iterator[WorkerPool]:
@@ -325,7 +330,7 @@ class Search:
 
     def _is_search_over(self) -> bool:
         """Whether the time is over but for what `confirm` needs."""
-        if self._is_over(share=1.0):
+        if self.is_time_over():
             return True
         return (
             self._confirms
@@ -427,13 +432,15 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
                     n_workers=n_workers,
                     n_trials=request.n_trials,
                     patience=request.patience,
+                    target=None if request.target is None else request.target.accuracy,
                 ),
             )
-            n_queued = None
-            if plan.warm_start is not None and not trials:
-                plan.warm_start.queue(study)
-                n_queued = len(plan.warm_start.configurations)
-            yield Search(plan, study, before, n_swept, n_workers, started, n_queued)
+            queued = plan.warm_start if not trials else None
+            if queued is None:
+                queued = queue_rest(study)
+            else:
+                queued.queue(study)
+            yield Search(plan, study, before, n_swept, n_workers, started, queued)
 
 
 def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> WarmStart | None:
@@ -478,7 +485,8 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
 def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
     """Name and data set of the study that this request would go on with, if there is one.
 
-    That is the study it names, or one of budget and epochs that still lacks trials.
+    That is the study it names, or one of budget and epochs that still lacks trials, or whose search
+    for a target may go on under lower caps.
     """
     if not has_studies(request.storage):
         return None
@@ -489,11 +497,20 @@ def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
                 continue
             dataset = StudySettings.from_study(study).dataset
             if request.study is None:
-                is_meant = name == _study_name(request, dataset)
-                n_trained = tally(study.get_trials(deepcopy=False)).n_trained
-                is_meant = is_meant and n_trained < request.n_trials
+                is_meant = name == _study_name(request, dataset) and _lacks_something(
+                    study, request
+                )
             else:
                 is_meant = name == request.study
             if is_meant:
                 return name, check_dataset_name(dataset)
     return None
+
+
+def _lacks_something(study: Study, request: SearchRequest) -> bool:
+    """Whether a study lacks trials, or was last searched for this target: a lower cap may be."""
+    if tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials:
+        return True
+    records = run_records(study)
+    target = None if request.target is None else request.target.accuracy
+    return target is not None and bool(records) and records[-1].get("target") == target

@@ -8,6 +8,7 @@ busy timeout in place of "database is locked", and no wait for the disk at each 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from search.exceptions import StorageError
 DEFAULT_URL = "sqlite:///studies.db"
 _BUSY_TIMEOUT_SECONDS = 60
 _CONNECT_TIMEOUT_SECONDS = 10
-_SQLITE_MAGIC = b"SQLite format 3\x00"
+_SMALLEST_PAGE = 512  # bytes of a SQLite file that is not empty
 
 
 def shown_url(url: str) -> str:
@@ -162,18 +163,22 @@ def _check_sqlite_file(parsed: URL, *, create: bool, write: bool) -> None:
             f"The database must be writable, but {path} is read-only; change its rights, or name "
             "another file with --storage sqlite:///FILE."
         )
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_SQLITE_MAGIC))
-    except OSError as error:
+    # Not by reading it: to close a file drops all locks that this process has on it, SQLite's, too.
+    if not path.is_file() or not os.access(path, os.R_OK):
+        why = "its rights forbid it" if path.is_file() else "it is none"
         raise StorageError(
-            f"The database must be a readable file, but {path} is not ({error.strerror})."
-        ) from error
-    if head not in (b"", _SQLITE_MAGIC):
-        raise StorageError(
-            f"The database must be a SQLite file, but {path} is something else; name another file "
+            f"The database must be a readable file, but {path} is not ({why}); name another file "
             "with --storage sqlite:///FILE."
         )
+    if 0 < path.stat().st_size < _SMALLEST_PAGE:  # SQLite takes a file of one byte for empty
+        raise _no_sqlite_file(database)
+
+
+def _no_sqlite_file(database: str | None) -> StorageError:
+    return StorageError(
+        f"The database must be a SQLite file, but {database} is something else; name another file "
+        "with --storage sqlite:///FILE."
+    )
 
 
 def _check_schema(parsed: URL, *, create: bool) -> None:
@@ -208,6 +213,9 @@ def _check_schema(parsed: URL, *, create: bool) -> None:
 
 
 def _cannot_open(parsed: URL, error: Exception) -> StorageError:
+    code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
+    if code == sqlite3.SQLITE_NOTADB:
+        return _no_sqlite_file(parsed.database)
     reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     first_line = reason.strip().splitlines()[0] if reason.strip() else type(error).__name__
     if parsed.password:

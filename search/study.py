@@ -111,6 +111,7 @@ class RunRecord:
     n_workers: int
     n_trials: int
     patience: int | None
+    target: float | None
     versions: dict[str, str]
     git_commit: str | None
     host: str
@@ -126,6 +127,7 @@ class RunRecord:
         n_workers: int,
         n_trials: int,
         patience: int | None,
+        target: float | None,
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
@@ -137,6 +139,7 @@ class RunRecord:
             n_workers=n_workers,
             n_trials=n_trials,
             patience=patience,
+            target=target,
             versions={
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in packages},
@@ -261,6 +264,10 @@ def create_or_open_study(storage: BaseStorage, name: str, settings: StudySetting
     return study
 
 
+# A built-in space may have changed since an earlier version, and then its name is not enough.
+_SPACE_HINT = " What differs in the space can stand in a file for --space."
+
+
 def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
     # A space is what it holds, not the file it came from; an earlier version's says less of it.
     before_space, space = dict(stored.search_space().table), dict(wanted.search_space().table)
@@ -285,6 +292,7 @@ def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None
     raise StudyError(
         f"A run must agree with its study, but {name!r} differs in: {'; '.join(differences)}. "
         "Give what the study was made with, or name another study with --study."
+        f"{_SPACE_HINT if before_space != space else ''}"
     )
 
 

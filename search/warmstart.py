@@ -14,6 +14,7 @@ from search.space import Space
 from search.study import StudySettings
 
 _N_BEST = 5
+_TO_QUEUE = "warm_start"  # attribute of a study: what is to be queued; None once all of it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,33 @@ class WarmStart:
     configurations: dict[int, dict[str, Any]]
 
     def queue(self, study: Study) -> None:
-        """Puts the configurations in the queue of a study, each marked with where it is from."""
-        for number, values in self.configurations.items():
-            study.enqueue_trial(values, user_attrs={"from_study": f"{self.study}/{number}"})
+        """Puts the configurations in the queue of a study, each marked with where it is from.
+
+        The study keeps all of them first: where a search dies before the last one is queued,
+        `queue_rest` queues what is missing, even if the earlier study is gone by then.
+        """
+        whole = {str(number): values for number, values in self.configurations.items()}
+        study.set_user_attr(_TO_QUEUE, {"study": self.study, "configurations": whole})
+        queue_rest(study)
+
+
+def queue_rest(study: Study) -> WarmStart | None:
+    """Queues what a search that died left to be queued; returns that, or None where nothing was.
+
+    Only for who has the study to himself, as `only_search` sees to.
+    """
+    stored = study.user_attrs.get(_TO_QUEUE)
+    if stored is None:
+        return None
+    queued = {trial.user_attrs.get("from_study") for trial in study.get_trials(deepcopy=False)}
+    rest: dict[int, dict[str, Any]] = {}
+    for number, values in stored["configurations"].items():
+        origin = f"{stored['study']}/{number}"
+        if origin not in queued:
+            study.enqueue_trial(values, user_attrs={"from_study": origin})
+            rest[int(number)] = values
+    study.set_user_attr(_TO_QUEUE, None)
+    return WarmStart(stored["study"], rest) if rest else None
 
 
 def warm_start(earlier: Study, space: Space, parameter_cap: int) -> WarmStart:

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
 from optuna.pruners import MedianPruner, SuccessiveHalvingPruner
 from optuna.study import Study
+from optuna.trial import TrialState
 
 from search.pruning import AccuracyAmongNoLarger
+from search.service import SearchRequest, begin_search, plan_search
 from search.space import Space
-from search.summary import front
-from tests.conftest import Command
+from search.summary import by_accuracy, front, repeats_name
+from tests.conftest import Command, Result, run_here
 
 RUN = (
     *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--workers", "2"),
     *("--objective", "accuracy,size", "--trials", "12"),
 )
 STUDY = "digits-3000x3-by-size"
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder in which a search with two objectives ran, and what it printed."""
+    folder = tmp_path_factory.mktemp("by-size")
+    done = Command(folder)(*RUN)
+    assert done.code == 0, done.err
+    return folder, done
+
+
+@pytest.fixture
+def by_size(searched: tuple[Path, Result], command: Command) -> Command:
+    """A copy of that folder, to do with as a test likes."""
+    shutil.copytree(searched[0], command.folder, dirs_exist_ok=True)
+    return command
 
 
 def study_of_two() -> Study:
@@ -54,22 +75,28 @@ def test_halving_keeps_a_third_of_those_that_are_no_larger() -> None:
     assert not pruning.report(tiny, 500, 2, 0.5)
 
 
-def test_a_search_by_size_prunes_and_shows_its_front(command: Command) -> None:
-    done = command(*RUN)
-    assert done.code == 0, done.err
-    study = command.study(STUDY)
+def test_a_search_by_size_prunes_and_shows_its_front(
+    searched: tuple[Path, Result], by_size: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{by_size.database}"
+
+    def best(*options: str) -> str:
+        assert run_here("best", *options, "--storage", url) == 0
+        return capsys.readouterr().out
+
+    study = by_size.study(STUDY)
     trials = study.get_trials()
     assert len(trials) == 12
     assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}
     for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
         assert trial.values[1] == trial.user_attrs["parameter_count"] < 3_000
-    shown = command("best", "--front", "--json").json
+    shown = json.loads(best("--front", "--json"))
     # Optuna's own front, but for networks of one size and one accuracy.
     expected = {(trial.values[1], trial.values[0]) for trial in study.best_trials}
     assert {(row["parameter_count"], row["value"]) for row in shown} == expected
-    assert "no network is better than these" in command("best", "--front").out
-    assert "Confirming" not in done.out
-    assert command("best", "--json").json["value"] == max(
+    assert "no network is better than these" in best("--front")
+    assert "Confirming" not in searched[1].out
+    assert json.loads(best("--json"))["value"] == max(
         trial.values[0] for trial in trials if trial.values
     )
 
@@ -79,6 +106,66 @@ def test_a_search_by_size_prunes_and_shows_its_front(command: Command) -> None:
     fresh = study.ask()
     assert AccuracyAmongNoLarger(halving, trials).report(fresh, 2_999, 1, weakest - 0.01)
     assert not AccuracyAmongNoLarger(halving, []).report(fresh, 2_999, 1, weakest - 0.01)
+
+
+def test_the_most_accurate_of_all_sizes_is_retrained_ablated_and_confirmed(
+    by_size: Command,
+) -> None:
+    first, second = by_accuracy(by_size.study(STUDY).trials)[:2]
+
+    retrained = by_size("retrain", "--seeds", "1", "--out", "weights")
+    assert retrained.code == 0, retrained.err
+    card = json.loads((by_size.folder / "weights" / "card.json").read_text())
+    assert (card["trial"], card["parameter_count"]) == (first.number, first.values[1])
+
+    ablated = by_size("ablate", "--seeds", "1", "--json")
+    assert ablated.code == 0, ablated.err
+    rows = {row["change"]: row for row in ablated.json}
+    assert rows["unchanged"]["parameter_count"] == first.values[1]
+    assert rows["half the width"]["parameter_count"] < first.values[1]
+
+    confirmed = by_size("confirm", "--top", "2", "--seeds", "2", "--json")
+    assert confirmed.code == 0, confirmed.err
+    raced = {row["trial"]: row["search_value"] for row in confirmed.json["candidates"]}
+    assert raced == {trial.number: trial.values[0] for trial in (first, second)}
+    study = by_size.study(STUDY)
+    assert study.user_attrs["confirmation"]["trial"] in raced
+    assert study.user_attrs["test_looks"] == 1
+    assert len(by_size.study(repeats_name(STUDY)).trials) >= 3
+
+
+def test_studies_of_one_objective_and_of_two_start_from_each_other(by_size: Command) -> None:
+    old = by_size.study(STUDY)
+    best = by_accuracy(old.trials)[:5]
+    new = ("run", "--dataset", "digits", "--budget", "1500", "--epochs", "1", "--workers", "1")
+    done = by_size(*new, "--from-study", STUDY, "--trials", "2")
+    assert done.code == 0, done.err
+    assert f"starts from {STUDY}: 5 of its best trials queued" in done.out
+    study = by_size.study("digits-1500x1")
+    origins = [trial.user_attrs["from_study"] for trial in study.trials]
+    assert origins == [f"{STUDY}/{trial.number}" for trial in best]
+    for earlier, trial in zip(best, study.trials[:2], strict=False):
+        assert trial.state == TrialState.COMPLETE
+        assert trial.params["learning_rate"] == earlier.params["learning_rate"]
+        assert 1_300 < trial.user_attrs["parameter_count"] < 1_500  # one objective fills the budget
+
+    request = SearchRequest(
+        budget=1500,
+        epochs=1,
+        dataset="digits",
+        objective="accuracy,size",
+        storage=f"sqlite:///{by_size.database}",
+        from_study="digits-1500x1",
+    )
+    with begin_search(plan_search(request)) as search:
+        queued = search.study.trials
+        assert search.study.study_name == "digits-1500x1-by-size"
+    best = by_accuracy(study.trials)
+    assert [trial.user_attrs["from_study"] for trial in queued] == [
+        f"digits-1500x1/{trial.number}" for trial in best
+    ]
+    for earlier, trial in zip(best, queued, strict=True):
+        assert trial.system_attrs["fixed_params"] == {**earlier.params, "budget_share": 1.0}
 
 
 def test_a_front_leaves_out_what_is_larger_and_no_better() -> None:
@@ -100,18 +187,24 @@ def test_a_front_leaves_out_what_is_larger_and_no_better() -> None:
     ],
 )
 def test_what_two_objectives_cannot_do_is_refused_before_anything_is_written(
-    command: Command, options: tuple[str, ...], rule: str
+    tmp_path: Path,
+    options: tuple[str, ...],
+    rule: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    refused = command("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", *options)
-    assert refused.code == 2
-    assert rule in refused.err
-    assert not command.database.exists()
+    run = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3")
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    assert run_here(*run, "--storage", url, *options) == 2
+    assert rule in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_study_keeps_its_objective(finished: Command) -> None:
-    refused = finished(*RUN, "--study", "digits-3000x3")
-    assert refused.code == 2
-    assert "objective accuracy there and accuracy,size here" in refused.err
+def test_a_study_keeps_its_objective(
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{finished_folder / 'studies.db'}"
+    assert run_here(*RUN, "--study", "digits-3000x3", "--storage", url) == 2
+    assert "objective accuracy there and accuracy,size here" in capsys.readouterr().err
 
 
 def test_a_space_whose_networks_fill_the_budget_opens_to_all_sizes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -20,7 +21,7 @@ from models.size import parameter_count
 from search.patience import Patience
 from search.space import to_toml
 from search.study import StudySettings, give_back, rebuild, run_records, sweep
-from tests.conftest import DIGITS_RUN, Command, wait_until
+from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 
 NAME = "digits-3000x3"
 ENDLESS = ("--epochs", "400", "--study", "long")
@@ -118,6 +119,39 @@ def test_a_reached_total_says_how_to_get_more_and_more_goes_on(finished: Command
     assert len({str(trial.params) for trial in study.trials}) == 6
     settings = [(run["sampler"], run["seed"], run["n_trials"]) for run in run_records(study)]
     assert settings == [("tpe", 1, 4), ("tpe", 0, 4), ("random", 7, 6)]
+
+
+def test_a_study_of_an_earlier_version_is_shown_and_goes_on(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (command.folder / "space.toml").write_text("budget_share = 0")
+    as_drawn = (*DIGITS_RUN, "--space", "space.toml")
+    made = command(*as_drawn, "--trials", "2")
+    assert made.code == 0, made.err
+    study = command.study(NAME)
+    settings = study.user_attrs["settings"]
+    del settings["objective"], settings["space"]["budget_share"]  # those came later
+    study.set_user_attr("settings", {**settings, "space_name": "standard"})
+    for key, run in study.user_attrs.items():
+        if key.startswith("run_"):
+            del run["patience"], run["target"]
+            study.set_user_attr(key, run)
+    url = f"sqlite:///{command.database}"
+
+    assert run_here("best", "--json", "--storage", url) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["number"] == study.best_trial.number
+    assert shown["network"] == str(rebuild(study, study.best_trial).spec)
+    assert run_here(*DIGITS_RUN, "--storage", url) == 2  # the space standard is another by now
+    refused = " ".join(capsys.readouterr().err.split())
+    assert "budget_share of the space: 0.0 there and 1.0 here" in refused
+    assert "can stand in a file for --space" in refused
+    more = command(*as_drawn, "--trials", "3")
+    assert more.code == 0, more.err
+    assert "goes on with 2 trained trials" in more.out
+    trials = command.study(NAME).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert trials[2].user_attrs["parameter_count"] < 3000
 
 
 def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_cores(

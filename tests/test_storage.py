@@ -310,6 +310,23 @@ def test_a_reader_beside_a_writer_never_meets_a_locked_database(database: Path) 
     assert [path.name for path in database.parent.iterdir()] == [database.name]
 
 
+def test_opening_a_database_drops_no_lock_that_this_process_has_on_it(database: Path) -> None:
+    with opened_storage(_url(database), create=True) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        study.tell(study.ask(), 2.0)
+        with opened_storage(_url(database)):
+            pass
+        assert has_studies(_url(database))
+        # Who takes itself for the last one to use the log deletes it, under our feet.
+        code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA user_version')"
+        subprocess.run([sys.executable, "-c", code, str(database)], check=True)
+
+        assert database.with_name(f"{database.name}-wal").exists()
+        study.tell(study.ask(), 3.0)
+    with opened_storage(_url(database)) as storage:
+        assert len(optuna.load_study(study_name="s", storage=storage).trials) == 2
+
+
 def test_plain_optuna_opens_the_database_while_it_is_in_use(database: Path) -> None:
     with opened_storage(_url(database), create=True) as storage:
         study = optuna.load_study(study_name="s", storage=storage)

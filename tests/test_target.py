@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from pathlib import Path
 from typing import cast
 
 import optuna
@@ -12,9 +13,10 @@ import pytest
 
 from search.confirm import Confirming
 from search.race import Race
+from search.service import SearchRequest, Target, begin_search, next_request, plan_search
 from search.summary import repeats_name
-from search.target import Verdict, judge
-from tests.conftest import Command
+from search.target import Step, Verdict, judge
+from tests.conftest import Command, run_here
 
 RUN = (
     *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--trials", "3"),
@@ -117,6 +119,50 @@ def test_a_target_out_of_reach_says_so_and_lowers_no_cap(command: Command) -> No
     }
 
 
+def test_time_that_ends_in_the_race_ends_the_search_for_a_target_on_the_same_data(
+    finished: Command,
+) -> None:
+    trial = finished.study("digits-3000x3").best_trial
+    url, data_dir = f"sqlite:///{finished.database}", finished.folder / "data"
+    request = SearchRequest(
+        budget=3000,
+        epochs=4000,
+        n_trials=1,
+        storage=url,
+        data_dir=data_dir,
+        target=Target(0.12),
+        timeout_seconds=60,
+    )
+    plan = plan_search(request)
+    with begin_search(plan) as search:
+        # A network that was found; each run of its race takes minutes.
+        search.study.add_trial(trial)
+        step = Step(plan.study_name, 3000, 0, 2000, 0.5, 0.4, Verdict.REACHED)
+        lower = next_request(search, step)
+    assert lower is not None
+    assert (lower.budget, lower.dataset, lower.from_study) == (1700, "digits", plan.study_name)
+    assert lower.timeout_seconds is not None
+    assert 1 <= lower.timeout_seconds < 60
+    names = optuna.get_all_study_names(url)
+
+    # MNIST arrives meanwhile, but the search goes on with what it began with.
+    raw = data_dir / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, kind in itertools.product(("train", "t10k"), ("images-idx3", "labels-idx1")):
+        (raw / f"{part}-{kind}-ubyte").touch()
+    done = finished(
+        *("run", "--budget", "3000", "--epochs", "4000", "--trials", "1", "--target", "12"),
+        *("--data-dir", "data", "--timeout", "3s"),
+    )
+
+    assert done.code == 0, done.err
+    assert "that of digits-3000x4000, which goes on" in done.out
+    assert "Confirming the best trial" in done.out
+    assert "The time was over before a cap was too low" in done.out
+    assert "No network" not in done.out
+    assert optuna.get_all_study_names(url) == names
+
+
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
@@ -124,13 +170,18 @@ def test_a_target_out_of_reach_says_so_and_lowers_no_cap(command: Command) -> No
         (("--target", "100"), "at least 1 % and below 100 %"),
         (("--target", "nan"), "must be a number"),
         (("--target", "99.4", "--confidence", "1"), "at least 0.5 and below 1"),
+        (("--target", "99.4", "--confidence", "0"), "at least 0.5 and below 1"),
+        (("--confidence", "0.9"), "got --confidence 0.9 without --target; add --target"),
         (("--target", "99.4", "--no-confirm"), "leave out"),
     ],
 )
 def test_a_target_that_is_none_is_refused_before_anything_is_written(
-    command: Command, options: tuple[str, ...], rule: str
+    tmp_path: Path,
+    options: tuple[str, ...],
+    rule: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    refused = command(*RUN, *options)
-    assert refused.code == 2
-    assert rule in refused.err
-    assert not command.database.exists()
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    assert run_here(*RUN, "--storage", url, *options) == 2
+    assert rule in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import replace
 from typing import Any
 
 import optuna
 import pytest
+from optuna.study import Study
 from optuna.trial import TrialState
 
 from models.size import parameter_count
+from search.service import SearchRequest, begin_search, plan_search
 from search.space import Space
 from search.study import rebuild, requeue
+from search.warmstart import WarmStart
 from tests.conftest import Command
 
 _STANDARD = Space.load("standard")
@@ -197,6 +203,59 @@ def test_a_study_starts_from_the_best_of_an_earlier_one(finished: Command) -> No
     assert again.code == 0, again.err
     assert "--from-study digits-3000x3 is ignored: the study has trials already" in again.out
     assert len(finished.study("new").trials) == 4
+
+
+class _KilledAfterTwo(WarmStart):
+    """One whose process is killed, as by `kill -9`, between the second trial and the third."""
+
+    def queue(self, study: Study) -> None:
+        super().queue(_DeadlyStudy(study.study_name, study._storage))
+
+
+class _DeadlyStudy(Study):
+    def enqueue_trial(self, *arguments: Any, **options: Any) -> None:
+        if len(self.trials) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().enqueue_trial(*arguments, **options)
+
+
+def test_a_start_that_was_killed_half_way_is_made_whole_by_the_next(finished: Command) -> None:
+    old = finished.study("digits-3000x3")
+    best = sorted(old.trials, key=lambda trial: -trial.values[0])
+    request = SearchRequest(
+        budget=1500,
+        epochs=1,
+        dataset="digits",
+        study="new",
+        storage=f"sqlite:///{finished.database}",
+        from_study="digits-3000x3",
+    )
+    plan = plan_search(request)
+    assert plan.warm_start is not None
+    deadly = _KilledAfterTwo(plan.warm_start.study, plan.warm_start.configurations)
+    child = os.fork()
+    if child == 0:
+        try:
+            with begin_search(replace(plan, warm_start=deadly)):
+                pass
+        finally:
+            os._exit(0)  # not reached
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [trial.state for trial in finished.study("new").trials] == [TrialState.WAITING] * 2
+    # The next start needs the earlier study no more.
+    optuna.delete_study(study_name="digits-3000x3", storage=request.storage)
+
+    done = finished(*NEW, "--from-study", "digits-3000x3", "--workers", "1", "--trials", "4")
+
+    assert done.code == 0, done.err
+    assert "starts from digits-3000x3: 2 more of its best trials queued" in done.out
+    trials = finished.study("new").trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    origins = [trial.user_attrs["from_study"] for trial in trials]
+    assert origins == [f"digits-3000x3/{trial.number}" for trial in best]
+    with begin_search(plan_search(request)) as search:
+        assert search.queued is None
+        assert len(search.study.trials) == 4
 
 
 def test_trials_that_do_not_fit_are_left_out(finished: Command) -> None:

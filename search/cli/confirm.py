@@ -190,6 +190,9 @@ def print_steps(
 
     from search.target import smallest
 
+    if not steps:
+        console.print(f"\n{ended}")
+        return
     confidence = f"{100 * target.confidence:g} %"
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("study", overflow="fold")

@@ -30,6 +30,7 @@ from search.cli.output import (
     shown_command,
     stop_signals,
 )
+from search.exceptions import InputError
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from search.confirm import Confirming
     from search.coordinator import Outcome
-    from search.service import Search, SearchPlan, SearchRequest
+    from search.service import Search, SearchPlan, SearchRequest, Target
     from search.target import Step
 
 
@@ -95,11 +96,13 @@ def run(
         ),
     ] = None,
     confidence: Annotated[
-        float,
+        float | None,
         typer.Option(
-            parser=decimal, metavar="SHARE", help="With which a network must reach the target."
+            parser=decimal,
+            metavar="SHARE",
+            help="With which a network must reach the target.  [default: 0.95]",
         ),
-    ] = 0.95,
+    ] = None,
     confirm: Annotated[
         bool,
         typer.Option(
@@ -119,7 +122,7 @@ def run(
     with console.status("Loading"):
         import optuna
 
-        from search.service import SearchRequest, Target
+        from search.service import SearchRequest
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         request = SearchRequest(
@@ -141,12 +144,26 @@ def run(
             confirm=confirm,
             patience=patience,
             from_study=from_study,
-            target=None if target is None else Target(target / 100, confidence),
+            target=_target(target, confidence),
         )
     with stop_signals() as should_stop:
         is_done = _search(console, request, should_stop)
     if not is_done:
         raise typer.Exit(INTERRUPTED)
+
+
+def _target(target: float | None, confidence: float | None) -> Target | None:
+    from search.service import Target
+
+    if target is None:
+        if confidence is None:
+            return None
+        raise InputError(
+            f"A confidence must have a target that it is for, but got --confidence {confidence:g} "
+            "without --target; add --target, or leave it out."
+        )
+    accuracy = target / 100
+    return Target(accuracy) if confidence is None else Target(accuracy, confidence)
 
 
 def _search(console: Console, request: SearchRequest, should_stop: Callable[[], bool]) -> bool:
@@ -172,10 +189,15 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
                 return False
             if request.target is None:
                 _print_next(console, search)
-            elif confirming is not None and (step := judge_target(search, confirming)):
-                steps.append(step)
-                if step.verdict is Verdict.REACHED and outcome is not Outcome.TIMED_OUT:
-                    following = next_request(search, step)
+            elif confirming is not None:
+                step = judge_target(search, confirming)
+                if step is not None:
+                    steps.append(step)
+                reached = step if step is not None and step.verdict is Verdict.REACHED else None
+                if search.is_time_over() and (reached or confirming.next() is not None):
+                    outcome = Outcome.TIMED_OUT
+                if reached and outcome is not Outcome.TIMED_OUT:
+                    following = next_request(search, reached)
                     console.print()
     if request.target is not None:
         print_steps(
@@ -194,7 +216,7 @@ def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, outcome: Outcome) -> 
     from search.target import Verdict
 
     if outcome is Outcome.TIMED_OUT:
-        return "The time was over before a cap was too low."
+        return "The time was over before a cap was too low; the same command goes on."
     if not steps or steps[-1].study != plan.study_name:
         return f"Under {plan.request.budget:,} parameters no trial could be confirmed."
     match steps[-1].verdict:
@@ -262,17 +284,17 @@ def _goal(request: SearchRequest) -> str:
 
 
 def _print_warm_start(console: Console, search: Search) -> None:
-    name = search.plan.request.from_study
-    if name is None:
-        return
-    if search.n_queued is None and search.plan.request.target is not None:
-        return  # a lower cap that goes on: nobody asked for --from-study
-    if search.n_queued is None:
-        line = f"--from-study {name} is ignored: the study has trials already"
-    else:
-        line = f"starts from {name}: {search.n_queued} of its best trials queued"
-        if search.n_queued == 0:
+    request, queued = search.plan.request, search.queued
+    if queued is not None:
+        n = len(queued.configurations)
+        more = "" if search.plan.warm_start is not None else " more"
+        line = f"starts from {queued.study}: {n}{more} of its best trials queued"
+        if not n:
             line += ", because none has a topology that fits this space and budget"
+    elif request.from_study is None or request.target is not None:
+        return  # under a lower cap that goes on, nobody asked for --from-study
+    else:
+        line = f"--from-study {request.from_study} is ignored: the study has trials already"
     console.print(line, soft_wrap=True)
 
 
