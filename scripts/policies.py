@@ -2,18 +2,19 @@
 
 A policy is written SPACE/SAMPLER/PRUNER or SPACE/SAMPLER/PRUNER/baselines:
 
-- SPACE: `drawn` (`standard`, drawn again where over the cap), `scaled` (widths are proportions,
-  scaled to the cap), `scaled-fixed` (the same with the first width fixed), `wide`, `wide-scaled`;
+- SPACE: `standard` as it is shipped, where widths are proportions, scaled to the cap; `even`, the
+  same with widths that differ less; `broad` with the ranges that the recorded points are drawn
+  from; `wide`. Behind them `-drawn`: widths are drawn as they are, and again where over the cap.
   `SPACE+NAME=VALUE` is that space with one hyperparameter fixed, to the choice with that number
-  (from 1) where VALUE is one and the choices are texts: `wide-scaled+schedule=cosine+topology=2`
+  (from 1) where the choices are texts: `wide+schedule=cosine+topology=2`
 - SAMPLER: `random`, `qmc`, `gp`, `cmaes`, `tpe`, or `tpe-N` with N random trials first
 - PRUNER: `none`, `median-W`, `percentile-P-W`, `halving-R-F`, `hyperband-R-F`: none before epoch
   W or R; the best P percent, or one in F, go on; `patient-N-PRUNER`: only without progress for N
 - `baselines`: hand-tuned recipes are the first trials
 
-`reference` is Optuna as its users write it: `drawn` with its own TPE and median pruner, where a
-network over the cap is raised as pruned inside the objective. That costs no training, is no
-trained trial, and teaches the sampler.
+`reference` is Optuna as its users write it: `broad-drawn` with its own TPE and median pruner, where
+a network over the cap is raised as pruned inside the objective. That costs no training, is no
+trained trial, and teaches the sampler. `reference-standard` is the same on `standard-drawn`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import Trial, TrialState
-from record_curves import CAP, EPOCHS
+from record_curves import BROAD, CAP, EPOCHS
 from surrogate import N_LAST, Answer, Surrogate
 
 from models.size import parameter_count
@@ -42,6 +43,7 @@ from search.space import STANDARD, WIDE, Space
 Floats = NDArray[np.float64]
 
 REFERENCE = "reference"
+_REFERENCES = {REFERENCE: "broad-drawn", "reference-standard": "standard-drawn"}
 N_TRIALS, N_WORKERS = 50, 2
 
 # The hand-tuned networks for this cap, and their training as far as the spaces have it.
@@ -59,6 +61,20 @@ _BASELINE_TRAINING: dict[str, Any] = {
     "optimizer": "nesterov",
     "schedule": "one-cycle",
     "batch_size": 128,
+}
+
+_EVEN_WIDTHS = {
+    "width_1": {"low": 8, "high": 16},
+    **{f"width_{i}": {"low": 8, "high": 24} for i in range(2, 6)},
+}
+_SPACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "standard": (STANDARD, {}),
+    "standard-drawn": (STANDARD, {"budget_share": 0.0}),
+    "even": (STANDARD, _EVEN_WIDTHS),
+    "broad": (STANDARD, BROAD),
+    "broad-drawn": (STANDARD, {**BROAD, "budget_share": 0.0}),
+    "wide": (WIDE, {}),
+    "wide-drawn": (WIDE, {"budget_share": 0.0}),
 }
 
 # --- Policies ---
@@ -87,10 +103,9 @@ def make_policy(name: str) -> Policy:
     Raises:
         ValueError, KeyError: if there is none.
     """
-    if name == REFERENCE:
-        return Policy(
-            name, _space("drawn"), _user_sampler, optuna.pruners.MedianPruner, raises=True
-        )
+    if name in _REFERENCES:
+        space = _space(_REFERENCES[name])
+        return Policy(name, space, _user_sampler, optuna.pruners.MedianPruner, raises=True)
     shape, sampler_name, pruner_name, *rest = name.split("/")
     if rest not in ([], ["baselines"]):
         raise ValueError(f"A policy ends with its pruner or with baselines, but got {name!r}.")
@@ -107,15 +122,8 @@ def _user_sampler(seed: int) -> BaseSampler:
 
 def _space(name: str) -> Space:
     shape, *fixed = name.split("+")
-    changes: dict[str, dict[str, Any]] = {
-        "drawn": {"budget_share": 0.0},
-        "scaled": {"budget_share": 1.0},
-        "scaled-fixed": {"budget_share": 1.0, "width_1": 8},
-        "wide": {"budget_share": 0.0},
-        "wide-scaled": {"budget_share": 1.0},
-    }
-    text = WIDE if shape.startswith("wide") else STANDARD
-    table = {**tomllib.loads(text), **changes[shape]}
+    text, changes = _SPACES[shape]
+    table = {**tomllib.loads(text), **changes}
     for part in fixed:
         key, _, value = part.partition("=")
         table[key] = _fixed(table[key], value)

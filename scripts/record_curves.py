@@ -32,6 +32,12 @@ from search.workers import Job, JobDone, JobEpoch, WorkerPool, default_worker_co
 
 TABLE = Path(__file__).parent.parent / "tests" / "data" / "mnist_curves.csv.gz"
 EPOCHS, CAP = 15, 8_000
+# Wider than what is shipped, so that the curves can tell how wide that should be.
+BROAD = {
+    "learning_rate": {"low": 0.005, "high": 0.3, "log": True},
+    "dropout": {"low": 0.0, "high": 0.15},
+    "translation": {"low": 0.0, "high": 0.12},
+}
 COLUMNS = (
     "point",
     "space",
@@ -59,9 +65,9 @@ COLUMNS = (
 
 def space_of(point: int) -> tuple[Space, str]:
     """The space that a point is drawn from, and how its widths are made."""
-    name, text = ("wide", WIDE) if point % 10 >= 7 else ("standard", STANDARD)
-    is_scaled = point % 2 == 0
-    table = {**tomllib.loads(text), "budget_share": 1.0 if is_scaled else 0.0}
+    is_wide, is_scaled = point % 10 >= 7, point % 2 == 0
+    name, text, ranges = ("wide", WIDE, {}) if is_wide else ("standard", STANDARD, BROAD)
+    table = {**tomllib.loads(text), **ranges, "budget_share": 1.0 if is_scaled else 0.0}
     return Space(name, table, parameter_cap=CAP), "scaled" if is_scaled else "drawn"
 
 

@@ -2,7 +2,7 @@
 
     python scripts/replay.py                                     # the default policies, as Markdown
     python scripts/replay.py --pictures docs/choices             # and pictures of them
-    python scripts/replay.py --policies scaled/tpe-5/halving-3-3 # one policy, and the reference
+    python scripts/replay.py --policies broad/tpe-5/halving-3-3 # one policy, and the reference
 
 Each replay is a search of Optuna's with its real samplers and pruners, on the spaces of the package
 and with two workers, but what a trial's epochs show and cost comes from models of recorded
@@ -35,16 +35,28 @@ _SLOW = {"gp": 10}  # this sampler gets one replay in so many
 Chosen = NDArray[np.intp]  # replays by number, some twice
 
 COMPARISONS = {
-    "spaces": tuple(
-        f"{space}/tpe/halving-5-3"
-        for space in ("drawn", "scaled", "scaled-fixed", "wide", "wide-scaled")
+    "spaces": (
+        "reference-standard",
+        *(
+            f"{space}/tpe/halving-5-3"
+            for space in (
+                "broad-drawn",
+                "broad",
+                "standard-drawn",
+                "standard",
+                "standard+width_1=8",
+                "even",
+                "wide-drawn",
+                "wide",
+            )
+        ),
     ),
     "samplers": tuple(
-        f"scaled/{sampler}/halving-5-3"
+        f"standard/{sampler}/halving-5-3"
         for sampler in ("random", "qmc", "tpe-5", "tpe", "tpe-20", "gp", "cmaes")
     ),
     "pruners": tuple(
-        f"scaled/tpe/{pruner}"
+        f"standard/tpe/{pruner}"
         for pruner in (
             "none",
             "median-0",
@@ -63,10 +75,19 @@ COMPARISONS = {
         )
     ),
     "first-trials": (
-        "scaled/tpe/halving-5-3",
-        "scaled/tpe/halving-5-3/baselines",
-        "drawn/tpe/halving-5-3/baselines",
+        "standard/tpe/halving-5-3",
+        "standard/tpe/halving-5-3/baselines",
+        "broad-drawn/tpe/halving-5-3/baselines",
     ),
+    **{
+        name: tuple(f"wide+{name}={choice}/tpe/halving-5-3" for choice in choices)
+        for name, choices in {
+            "topology": range(1, 6),
+            "schedule": ("one-cycle", "step", "cosine", "constant"),
+            "optimizer": ("nesterov", "adamw"),
+            "batch_size": (32, 64, 128, 256, 512),
+        }.items()
+    },
 }
 
 
@@ -90,8 +111,8 @@ class Measures:
         named_best: median, over the replays, of the true value of the trial that the search names
             best at its end: accuracy, from 0 to 1.
         total_seconds: median training seconds of all its trained trials.
-        named_at_reference_seconds: median true value of the trial that it names best once it has
-            trained as many seconds as the reference does in all, or at its end if that is sooner.
+        named_at: median true value of the trial that it names best once it has trained so many
+            seconds as all are compared after, or at its end if that is sooner.
         reached_share: of the replays that name a trial at least as good as the reference's median
             at its end.
         seconds_to_reference: median training seconds until then; infinite where most never do.
@@ -106,7 +127,7 @@ class Measures:
     n_replays: int
     named_best: Interval
     total_seconds: float
-    named_at_reference_seconds: Interval
+    named_at: Interval
     reached_share: float
     seconds_to_reference: float
     ratio: Interval
@@ -151,14 +172,19 @@ def _interval(value: float, samples: Sequence[float]) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def measure(name: str, replays: Sequence[Replay], reference: Sequence[Replay]) -> Measures:
+def measure(
+    name: str, replays: Sequence[Replay], reference: Sequence[Replay], *, seconds: float = 0.0
+) -> Measures:
     """A policy's figures. For the intervals its replays and the reference's are drawn anew.
+
+    Args:
+        seconds: after which policies are compared; 0: those that the reference trains in all.
 
     They are drawn apart, although replays of one seed and sampler begin with the same trials, so
     two policies differ more surely than their intervals say.
     """
     own, other = Paths(replays), Paths(reference)
-    at_seconds = own.named_at(np.array([np.median(other.total)]))[:, 0]
+    at_seconds = own.named_at(np.array([seconds or np.median(other.total)]))[:, 0]
 
     def ratio(chosen: Chosen, references: Chosen) -> float:
         target = float(np.median(other.named[references, -1]))
@@ -170,15 +196,15 @@ def measure(name: str, replays: Sequence[Replay], reference: Sequence[Replay]) -
         (random.integers(len(own), size=len(own)), random.integers(len(other), size=len(other)))
         for _ in range(_N_BOOTSTRAPS)
     ]
-    seconds = own.seconds_to(float(np.median(other.named[:, -1])))
+    until = own.seconds_to(float(np.median(other.named[:, -1])))
     return Measures(
         policy=name,
         n_replays=len(own),
         named_best=_median_interval(own.named[:, -1], draws),
         total_seconds=float(np.median(own.total)),
-        named_at_reference_seconds=_median_interval(at_seconds, draws),
-        reached_share=float(np.isfinite(seconds).mean()),
-        seconds_to_reference=float(np.median(seconds)),
+        named_at=_median_interval(at_seconds, draws),
+        reached_share=float(np.isfinite(until).mean()),
+        seconds_to_reference=float(np.median(until)),
         ratio=_interval(
             ratio(np.arange(len(own)), np.arange(len(other))), [ratio(*draw) for draw in draws]
         ),
@@ -292,7 +318,7 @@ def markdown_of_measures(measures: Sequence[Measures]) -> str:
         "replays",
         "named best, %",
         "seconds",
-        "named at the reference's seconds, %",
+        "named at equal seconds, %",
         "reach the reference",
         "seconds until then",
         "of the reference's",
@@ -307,7 +333,7 @@ def markdown_of_measures(measures: Sequence[Measures]) -> str:
             str(row.n_replays),
             _brackets(row.named_best, 100, 3),
             f"{row.total_seconds:,.0f}",
-            _brackets(row.named_at_reference_seconds, 100, 3),
+            _brackets(row.named_at, 100, 3),
             f"{row.reached_share:.0%}",
             _number(row.seconds_to_reference, 0),
             _brackets(row.ratio, 1, 2),
@@ -415,7 +441,8 @@ def _options() -> argparse.Namespace:
         "--seconds",
         type=float,
         default=0.0,
-        help=f"go on past {N_TRIALS} trials until so many training seconds are spent",
+        help=f"compare after so many; searches go on past {N_TRIALS} trials until then "
+        "(default: those of the reference, and none goes on)",
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", action="store_true")
@@ -435,7 +462,9 @@ def main() -> None:
         n_jobs=options.jobs,
         seconds=options.seconds,
     )
-    measures = [measure(name, results[name], results[REFERENCE]) for name in names]
+    measures = [
+        measure(name, results[name], results[REFERENCE], seconds=options.seconds) for name in names
+    ]
     correlations = epoch_correlations(surrogate.points) | answered_correlations(surrogate)
     if options.json:
         figures = {

@@ -105,12 +105,12 @@ width_3 = { low = 4, high = 32 }
 width_4 = { low = 4, high = 32 }
 width_5 = { low = 4, high = 32 }
 budget_share = 1.0
-learning_rate = { low = 0.005, high = 0.3, log = true }
+learning_rate = { low = 0.02, high = 0.3, log = true }
 momentum = { low = 0.8, high = 0.98 }
 weight_decay = { low = 1e-6, high = 1e-3, log = true }
-dropout = { low = 0.0, high = 0.15 }
+dropout = { low = 0.0, high = 0.1 }
 rotation_degrees = { low = 0.0, high = 15.0 }
-translation = { low = 0.0, high = 0.12 }
+translation = { low = 0.0, high = 0.1 }
 scale = { low = 0.0, high = 0.15 }
 shear_degrees = { low = 0.0, high = 10.0 }
 optimizer = "nesterov"

@@ -92,7 +92,11 @@ def test_a_row_whose_loss_diverged_is_read_as_chance() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["scaled/tpe-5/halving-3-3", "drawn/random/hyperband-5-3", "wide/qmc/median-0/baselines"],
+    [
+        "broad/tpe-5/halving-3-3",
+        "broad-drawn/random/hyperband-5-3",
+        "wide-drawn/qmc/median-0/baselines",
+    ],
 )
 def test_a_replay_is_the_same_by_the_same_seed(surrogate: Surrogate, name: str) -> None:
     first = replay(make_policy(name), surrogate, 7, n_trials=12)
@@ -102,7 +106,12 @@ def test_a_replay_is_the_same_by_the_same_seed(surrogate: Surrogate, name: str) 
 
 @pytest.mark.parametrize(
     "name",
-    ["drawn/tpe-5/none", "drawn/random/none/baselines", "scaled-fixed/cmaes/none", REFERENCE],
+    [
+        "broad-drawn/tpe-5/none",
+        "broad-drawn/random/none/baselines",
+        "standard+width_1=8/cmaes/none",
+        REFERENCE,
+    ],
 )
 def test_no_trial_over_the_cap_is_trained(surrogate: Surrogate, name: str) -> None:
     search = replay(make_policy(name), surrogate, 0, n_trials=15)
@@ -112,10 +121,10 @@ def test_no_trial_over_the_cap_is_trained(surrogate: Surrogate, name: str) -> No
 
 def test_only_the_reference_makes_trials_over_the_cap(surrogate: Surrogate) -> None:
     assert replay(make_policy(REFERENCE), surrogate, 0, n_trials=15).n_over > 0
-    assert replay(make_policy("drawn/tpe/none"), surrogate, 0, n_trials=15).n_over == 0
+    assert replay(make_policy("broad-drawn/tpe/none"), surrogate, 0, n_trials=15).n_over == 0
 
 
-@pytest.mark.parametrize("name", ["scaled/random/none", "scaled/random/halving-3-3"])
+@pytest.mark.parametrize("name", ["standard/random/none", "broad/random/halving-3-3"])
 def test_seconds_add_up(surrogate: Surrogate, name: str) -> None:
     search = replay(make_policy(name), surrogate, 0, n_trials=15)
     trained = sum(record.n_epochs * record.epoch_seconds for record in search.records)
@@ -125,13 +134,13 @@ def test_seconds_add_up(surrogate: Surrogate, name: str) -> None:
 
 
 def test_a_search_may_go_on_until_it_has_trained_long_enough(surrogate: Surrogate) -> None:
-    search = replay(make_policy("scaled/random/none"), surrogate, 0, n_trials=2, seconds=1000)
+    search = replay(make_policy("standard/random/none"), surrogate, 0, n_trials=2, seconds=1000)
     assert search.spent >= 1000
     assert len(search.records) > 2
 
 
 def test_hand_tuned_recipes_are_the_first_trials(surrogate: Surrogate) -> None:
-    policy = make_policy("drawn/random/none/baselines")
+    policy = make_policy("broad-drawn/random/none/baselines")
     asked: list[Hyperparameters] = []
     search = Search(policy, _Listener(surrogate, asked), 0, 3, 0.0)
     search.run()
@@ -154,7 +163,7 @@ class _Listener(Surrogate):
 def test_what_is_measured_of_a_policy_that_prunes_and_of_one_that_does_not(
     surrogate: Surrogate,
 ) -> None:
-    names = [REFERENCE, "scaled/random/none"]
+    names = [REFERENCE, "standard/random/none"]
     results = run_policies(names, surrogate, n_replays=2, n_jobs=1, seconds=0)
     plain = measure(names[1], results[names[1]], results[REFERENCE])
     assert plain.saved_share == pytest.approx(0)
@@ -165,7 +174,7 @@ def test_what_is_measured_of_a_policy_that_prunes_and_of_one_that_does_not(
 
 
 def test_a_path_names_the_best_value_and_tells_its_true_one(surrogate: Surrogate) -> None:
-    search = replay(make_policy("scaled/random/none"), surrogate, 0, n_trials=10)
+    search = replay(make_policy("standard/random/none"), surrogate, 0, n_trials=10)
     spent, named = search.named_best()
     best = max(search.records, key=lambda record: record.value or 0)
     assert named[-1] == best.true_value
@@ -190,7 +199,7 @@ def test_a_comparison_and_the_epochs_are_drawn(surrogate: Surrogate, tmp_path: P
 
 def test_a_policy_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="no pruner"):
-        make_policy("scaled/tpe/best")
+        make_policy("standard/tpe/best")
 
 
 def test_a_pruner_that_stops_early_saves_epochs_of_recorded_trainings(surrogate: Surrogate) -> None:
@@ -203,8 +212,8 @@ def test_a_pruner_that_stops_early_saves_epochs_of_recorded_trainings(surrogate:
 
 
 def test_a_space_may_have_something_fixed() -> None:
-    space = make_policy("wide-scaled+schedule=cosine+topology=2+batch_size=64/random/none").space
-    free = make_policy("wide-scaled/random/none").space
+    space = make_policy("wide+schedule=cosine+topology=2+batch_size=64/random/none").space
+    free = make_policy("wide/random/none").space
     fixed = {"schedule", "topology", "batch_size"}
     of_other_schedules = {"warmup_share", "step_share", "step_gamma"}
     assert free.distributions.keys() - space.distributions.keys() == fixed | of_other_schedules
