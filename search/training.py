@@ -29,9 +29,9 @@ class EpochResult:
     Args:
         epoch: counted from 1.
         training_loss, training_accuracy: means over the epoch's training images, each taken just
-            before the step that it made.
+            before the step that it made. The loss is what is minimised, label smoothing included.
         learning_rate: that of the epoch's last step.
-        loss, accuracy: on the evaluation images, after the epoch.
+        loss, accuracy: on the evaluation images, after the epoch; the loss is the cross-entropy.
         seconds: the epoch's own time, evaluation included.
     """
 
@@ -124,6 +124,7 @@ class Training:
             training,
             normalization,
             batch_size=hyperparameters.batch_size,
+            label_smoothing=hyperparameters.label_smoothing,
             seed=seed,
             device=device,
             use_native=use_native,

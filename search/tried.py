@@ -30,6 +30,7 @@ _ALWAYS_ACTING = (
     "translation",
     "scale",
     "shear_degrees",
+    "label_smoothing",
 )
 
 

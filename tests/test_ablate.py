@@ -36,6 +36,7 @@ FULL = Hyperparameters(
     learning_rate=0.1,
     weight_decay=1e-4,
     augmentation=Augmentation(10, 0.1, 0.05, 5),
+    label_smoothing=0.1,
 )
 # With a learning rate r and a weight decay d, a step multiplies weights by 1 - r d: over two
 # times the inverse they grow. A schedule that soon leaves its peak keeps them finite.
@@ -85,6 +86,7 @@ def test_each_change_is_of_one_thing() -> None:
         "no momentum": {"momentum"},
         "no weight decay": {"weight_decay"},
         "no dropout": {"spec"},
+        "no label smoothing": {"label_smoothing"},
         "step schedule": {"schedule"},
         "cosine schedule": {"schedule"},
         "constant schedule": {"schedule"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -309,6 +310,30 @@ def test_evaluation_equals_a_direct_computation(digits: Dataset) -> None:
         logits = network((held_out.images.float() / 255 - 0.3) / 0.4)
     assert result.loss == pytest.approx(F.cross_entropy(logits, held_out.labels).item(), rel=1e-5)
     assert result.accuracy == int((logits.argmax(dim=1) == held_out.labels).sum()) / 333
+
+
+@pytest.mark.parametrize("use_native", [True, False])
+def test_labels_are_smoothed_in_training_alone(digits: Dataset, use_native: bool) -> None:
+    batch, held_out = digits.development[:16], digits.development[-50:]
+    run = train(
+        replace(_TINY, label_smoothing=0.3),
+        batch,
+        held_out,
+        Normalization((0.3,), (0.4,)),
+        epochs=1,
+        device="cpu",
+        use_native=use_native,
+    )
+
+    before = copy.deepcopy(run.network).train()
+    (result,) = run
+
+    def loss(network: ConvNet, examples: Examples, smoothing: float) -> float:
+        logits = network((examples.images.float() / 255 - 0.3) / 0.4)
+        return F.cross_entropy(logits, examples.labels, label_smoothing=smoothing).item()
+
+    assert result.training_loss == pytest.approx(loss(before, batch, 0.3), rel=1e-5)
+    assert result.loss == pytest.approx(loss(run.network.eval(), held_out, 0.0), rel=1e-5)
 
 
 def test_evaluation_covers_more_images_than_one_of_its_batches() -> None:

@@ -262,6 +262,7 @@ def _recipe_words(recipe: Hyperparameters) -> list[str]:
     for name, value in (
         ("weight decay", recipe.weight_decay),
         ("gradient clipping", recipe.gradient_clip),
+        ("label smoothing", recipe.label_smoothing),
     ):
         if value:
             words.append(f"{name} {value}")
