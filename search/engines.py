@@ -26,13 +26,16 @@ class Engine(Protocol):
     """One network, one set of training images, and a way to train on them.
 
     `network` holds the weights; `parameters` is what an optimiser is to change, with their
-    gradients set by `backward`.
+    gradients set by `backward`. `state` is all that training changes in the network, the running
+    statistics included, and may be changed in place.
     """
 
     @property
     def network(self) -> ConvNet: ...
     @property
     def parameters(self) -> Sequence[nn.Parameter]: ...
+    @property
+    def state(self) -> Sequence[Tensor]: ...
 
     def backward(self, index: Tensor, matrices: Tensor | None) -> None:
         """Sets the gradient of the mean loss of the images at `index`, (N,).
@@ -88,6 +91,9 @@ class TorchEngine:
     ) -> None:
         self.network = network.to(device)
         self.parameters = list(network.parameters())
+        self.state = [
+            tensor for tensor in network.state_dict().values() if tensor.is_floating_point()
+        ]
         self._training = training.to(device)
         self._label_smoothing = label_smoothing
         self._mean = torch.tensor(normalization.mean, device=device).view(1, -1, 1, 1)
@@ -228,6 +234,7 @@ class NativeEngine:
         self.network = network
         self._native = native.NativeNetwork(network, kernel, batch_size, seed=seed)
         self.parameters = [self._native.parameters]
+        self.state = [self._native.parameters.detach(), self._native.statistics]
         self._training = training
         self._label_smoothing = label_smoothing
         self._batch = native.Batch(

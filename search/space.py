@@ -98,6 +98,9 @@ _KINDS: dict[str, _Kind] = {
     "label_smoothing": _Kind(
         float, "share of each label spread over all classes", 0, _BELOW_ONE, silent=0.0
     ),
+    "ema_epochs": _Kind(
+        float, "epochs over which the weights are averaged; 0: not at all", 0, 1000, silent=0.0
+    ),
 }
 
 STANDARD = """\
@@ -251,6 +254,7 @@ class Space:
                 shear_degrees=float(value["shear_degrees"]),
             ),
             label_smoothing=float(value["label_smoothing"]),
+            ema_epochs=float(value["ema_epochs"]),
         )
 
     def spec(self, values: Mapping[str, Any]) -> ModelSpec:

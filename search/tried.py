@@ -31,6 +31,7 @@ _ALWAYS_ACTING = (
     "scale",
     "shear_degrees",
     "label_smoothing",
+    "ema_epochs",
 )
 
 

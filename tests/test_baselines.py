@@ -298,6 +298,7 @@ def test_every_kind_of_recipe_survives_json(
         augmentation=Augmentation(1.0, 0.2, 0.3, 4.0),
         gradient_clip=clip,
         label_smoothing=0.1,
+        ema_epochs=1.5,
     )
 
     assert Hyperparameters.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
@@ -305,7 +306,7 @@ def test_every_kind_of_recipe_survives_json(
 
 def test_a_recipe_that_an_earlier_version_stored_trains_as_it_did_then() -> None:
     recipe = baseline("v36").hyperparameters
-    added = {"label_smoothing": 0.0}
+    added = {"label_smoothing": 0.0, "ema_epochs": 0.0}
     stored = {name: value for name, value in recipe.to_dict().items() if name not in added}
 
     assert recipe.to_dict() == {**stored, **added}
@@ -330,6 +331,9 @@ def test_a_recipe_that_an_earlier_version_stored_trains_as_it_did_then() -> None
         ({"label_smoothing": 1.0}, "0 <= label_smoothing < 1"),
         ({"label_smoothing": -0.1}, "0 <= label_smoothing < 1"),
         ({"label_smoothing": math.nan}, "0 <= label_smoothing < 1"),
+        ({"ema_epochs": -1.0}, "0 <= ema_epochs < inf"),
+        ({"ema_epochs": math.inf}, "0 <= ema_epochs < inf"),
+        ({"ema_epochs": math.nan}, "0 <= ema_epochs < inf"),
         ({"optimizer": "rmsprop"}, "optimizer in .*nesterov"),
     ],
 )

@@ -27,6 +27,7 @@ RECIPE = replace(
     augmentation=Augmentation(rotation_degrees=10.0, translation=0.1, scale=0.1, shear_degrees=5.0),
     gradient_clip=1.0,
     label_smoothing=0.1,
+    ema_epochs=0.5,
 )
 
 

@@ -266,6 +266,8 @@ def _recipe_words(recipe: Hyperparameters) -> list[str]:
     ):
         if value:
             words.append(f"{name} {value}")
+    if recipe.ema_epochs:
+        words.append(f"weights averaged over {recipe.ema_epochs} epochs")
     words.append(f"batches of {recipe.batch_size}")
     for part in (recipe.schedule, recipe.augmentation):
         settings = ", ".join(
