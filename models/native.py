@@ -355,6 +355,7 @@ class NativeNetwork:
 
     Attributes:
         parameters: (n_parameters,), float32, with `.grad` set by `step`: what to optimise.
+        statistics: (n_statistics,), float32: the running means and variances.
 
     Raises:
         ValueError: for a network that `uncovered` names, or one that is not on the CPU in float32.
@@ -377,7 +378,7 @@ class NativeNetwork:
         self._gradient = torch.zeros_like(self.parameters, requires_grad=False)
         _view_as_parts(self.parameters.detach(), self._gradient, list(network.parameters()))
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-        self._statistics, self._n_batches = _flatten_statistics(norms)
+        self.statistics, self._n_batches = _flatten_statistics(norms)
         self._smallest_map = min(
             height * width
             for layer, (_, height, width) in zip(spec.layers, spec.output_shapes(), strict=True)
@@ -392,7 +393,7 @@ class NativeNetwork:
         if not self._handle:
             raise MemoryError(f"No memory for '{spec}' in batches of {max_batch}.")
         assert self._library.native_parameters(self._handle) == len(self.parameters)
-        assert self._library.native_statistics(self._handle) == len(self._statistics)
+        assert self._library.native_statistics(self._handle) == len(self.statistics)
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -431,7 +432,7 @@ class NativeNetwork:
             (self._seed * 0x9E3779B97F4A7C15 + self._steps) % 2**64,
             self.parameters.data_ptr(),
             self._gradient.data_ptr(),
-            self._statistics.data_ptr(),
+            self.statistics.data_ptr(),
             ctypes.byref(self._loss_sum),
             ctypes.byref(self._n_correct),
         )
@@ -458,7 +459,7 @@ class NativeNetwork:
             batch.n,
             batch.labels.data_ptr(),
             self.parameters.data_ptr(),
-            self._statistics.data_ptr(),
+            self.statistics.data_ptr(),
             None if logits is None else logits.data_ptr(),
             ctypes.byref(self._loss_sum),
             ctypes.byref(self._n_correct),

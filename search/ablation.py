@@ -51,8 +51,9 @@ def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameter
     """The recipe with one thing changed, and what that is; without changes that change nothing.
 
     These are: no augmentation; each kind of augmentation alone, with the recipe's own range; no
-    momentum, weight decay or dropout; each of the other schedules, with the parameters that the
-    standard space fixes; half the width of every convolution; and the next simpler topology.
+    momentum, weight decay, dropout, label smoothing or weight averaging; each of the other
+    schedules, with the parameters that the standard space fixes; half the width of every
+    convolution; and the next simpler topology.
 
     The next simpler topology lacks the last convolution that can be removed. Without `out` that
     is not the last one, whose channels are the logits, unless the one before has as many. Pools
@@ -75,6 +76,8 @@ def _changes(recipe: Hyperparameters) -> Iterator[tuple[str, Hyperparameters | N
     yield "no momentum", _without_momentum(recipe)
     yield "no weight decay", replace(recipe, weight_decay=0.0)
     yield "no dropout", _without_dropout(recipe)
+    yield "no label smoothing", replace(recipe, label_smoothing=0.0)
+    yield "no weight averaging", replace(recipe, ema_epochs=0.0)
     for name, schedule in _SCHEDULES.items():
         if type(schedule) is not type(recipe.schedule):
             yield f"{name} schedule", replace(recipe, schedule=schedule)

@@ -26,13 +26,16 @@ class Engine(Protocol):
     """One network, one set of training images, and a way to train on them.
 
     `network` holds the weights; `parameters` is what an optimiser is to change, with their
-    gradients set by `backward`.
+    gradients set by `backward`. `state` is all that training changes in the network, the running
+    statistics included, and may be changed in place.
     """
 
     @property
     def network(self) -> ConvNet: ...
     @property
     def parameters(self) -> Sequence[nn.Parameter]: ...
+    @property
+    def state(self) -> Sequence[Tensor]: ...
 
     def backward(self, index: Tensor, matrices: Tensor | None) -> None:
         """Sets the gradient of the mean loss of the images at `index`, (N,).
@@ -42,7 +45,7 @@ class Engine(Protocol):
         """
 
     def take_totals(self) -> tuple[float, int]:
-        """Sum of losses and number of hits since the last call."""
+        """Sum of losses, as they are minimised, and number of hits since the last call."""
 
     def evaluate(self, examples: Examples) -> tuple[float, float]:
         """Mean cross-entropy and accuracy on `examples`, which are on the engine's device."""
@@ -54,17 +57,24 @@ def make_engine(
     normalization: Normalization,
     *,
     batch_size: int,
+    label_smoothing: float,
     seed: int,
     device: torch.device,
     use_native: bool,
 ) -> Engine:
     """The fastest engine that serves `network` on `device`."""
     if device.type == "cuda":
-        return GraphEngine(network, training, normalization, device, batch_size)
+        return GraphEngine(
+            network, training, normalization, device, batch_size, label_smoothing=label_smoothing
+        )
     kernel = native.kernel() if use_native else None
     if kernel is None or native.uncovered(network.spec) is not None:
-        return TorchEngine(network, training, normalization, device)
-    return NativeEngine(network, training, normalization, kernel, batch_size, seed)
+        return TorchEngine(
+            network, training, normalization, device, label_smoothing=label_smoothing
+        )
+    return NativeEngine(
+        network, training, normalization, kernel, batch_size, seed, label_smoothing=label_smoothing
+    )
 
 
 class TorchEngine:
@@ -76,10 +86,16 @@ class TorchEngine:
         training: Examples,
         normalization: Normalization,
         device: torch.device,
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.network = network.to(device)
         self.parameters = list(network.parameters())
+        self.state = [
+            tensor for tensor in network.state_dict().values() if tensor.is_floating_point()
+        ]
         self._training = training.to(device)
+        self._label_smoothing = label_smoothing
         self._mean = torch.tensor(normalization.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(normalization.std, device=device).view(1, -1, 1, 1)
         self._loss_sum = torch.zeros((), device=device)
@@ -93,7 +109,7 @@ class TorchEngine:
             images = warp(images, matrices)
         labels = self._training.labels[index]  # (N,)
         logits = self.network(self._normalize(images))  # (N, n_classes)
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         # Added up on the device: reading a value would wait for it at each step.
         self._loss_sum += loss.detach() * len(index)
@@ -156,11 +172,12 @@ class GraphEngine(TorchEngine):
         device: torch.device,
         batch_size: int,
         *,
+        label_smoothing: float = 0.0,
         record: Callable[[Callable[[], None]], Callable[[], None]] = record_cuda_graph,
     ) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # a graph is recorded on the current device
-        super().__init__(network, training, normalization, device)
+        super().__init__(network, training, normalization, device, label_smoothing=label_smoothing)
         self._record = record
         self._index = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self._matrices = torch.eye(2, 3, device=device).repeat(batch_size, 1, 1)
@@ -211,11 +228,15 @@ class NativeEngine:
         kernel: native.Kernel,
         batch_size: int,
         seed: int,
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.network = network
         self._native = native.NativeNetwork(network, kernel, batch_size, seed=seed)
         self.parameters = [self._native.parameters]
+        self.state = [self._native.parameters.detach(), self._native.statistics]
         self._training = training
+        self._label_smoothing = label_smoothing
         self._batch = native.Batch(
             kernel,
             network.spec.input_shape,
@@ -227,7 +248,7 @@ class NativeEngine:
 
     def backward(self, index: Tensor, matrices: Tensor | None) -> None:
         self._batch.fill(self._training.images, self._training.labels, index, matrices)
-        loss_sum, n_correct = self._native.step(self._batch)
+        loss_sum, n_correct = self._native.step(self._batch, label_smoothing=self._label_smoothing)
         self._loss_sum += loss_sum
         self._n_correct += n_correct
 

@@ -109,6 +109,9 @@ class Hyperparameters:
     Args:
         momentum: of SGD; Adam and AdamW use it as their beta1.
         gradient_clip: the largest norm that a batch's gradient may have, or None.
+        label_smoothing: the share of each label that is spread evenly over all classes.
+        ema_epochs: the horizon of the weights' moving average, which is evaluated and kept; at
+            first it is a ninth of the epochs so far. 0 keeps the weights themselves.
 
     Raises:
         ValueError: if a value is outside the range in which training is defined.
@@ -123,6 +126,8 @@ class Hyperparameters:
     batch_size: int = 128
     augmentation: Augmentation = field(default_factory=Augmentation)
     gradient_clip: float | None = None
+    label_smoothing: float = 0.0
+    ema_epochs: float = 0.0
 
     def __post_init__(self) -> None:
         names = get_args(OptimizerName)
@@ -134,6 +139,8 @@ class Hyperparameters:
         _require("batch_size >= 1", self.batch_size >= 1, self.batch_size)
         clip = self.gradient_clip
         _require("gradient_clip > 0", clip is None or clip > 0, clip)
+        _require("0 <= label_smoothing < 1", 0 <= self.label_smoothing < 1, self.label_smoothing)
+        _require("0 <= ema_epochs < inf", 0 <= self.ema_epochs < math.inf, self.ema_epochs)
 
     def to_dict(self) -> dict[str, Any]:
         """As values that JSON knows; `from_dict` gives the same recipe back."""
@@ -149,7 +156,7 @@ class Hyperparameters:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Hyperparameters:
-        """The recipe that `to_dict` wrote.
+        """The recipe that `to_dict` wrote, in this version or one that knew fewer fields.
 
         Raises:
             ValueError: if a value is wrong.

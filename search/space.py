@@ -95,6 +95,12 @@ _KINDS: dict[str, _Kind] = {
     "step_share": _Kind(float, "step: share of the epochs between two drops", 0.01, 1),
     "step_gamma": _Kind(float, "step: factor of each drop", 1e-4, _BELOW_ONE),
     "batch_size": _Kind(int, "images a step", 1, 65536),
+    "label_smoothing": _Kind(
+        float, "share of each label spread over all classes", 0, _BELOW_ONE, silent=0.0
+    ),
+    "ema_epochs": _Kind(
+        float, "epochs over which the weights are averaged; 0: not at all", 0, 1000, silent=0.0
+    ),
 }
 
 STANDARD = """\
@@ -247,6 +253,8 @@ class Space:
                 scale=float(value["scale"]),
                 shear_degrees=float(value["shear_degrees"]),
             ),
+            label_smoothing=float(value["label_smoothing"]),
+            ema_epochs=float(value["ema_epochs"]),
         )
 
     def spec(self, values: Mapping[str, Any]) -> ModelSpec:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from models.convnet import ConvNet
 from search.augment import affine_matrices
+from search.averaging import WeightAverage
 from search.data import Examples, Normalization
 from search.engines import NativeEngine, make_engine
 from search.exceptions import DeviceError, TrainingError
@@ -29,9 +30,10 @@ class EpochResult:
     Args:
         epoch: counted from 1.
         training_loss, training_accuracy: means over the epoch's training images, each taken just
-            before the step that it made.
+            before the step that it made. The loss is what is minimised, label smoothing included.
         learning_rate: that of the epoch's last step.
-        loss, accuracy: on the evaluation images, after the epoch.
+        loss, accuracy: on the evaluation images, after the epoch, with the averaged weights where
+            the recipe has an average; the loss is the cross-entropy.
         seconds: the epoch's own time, evaluation included.
     """
 
@@ -124,6 +126,7 @@ class Training:
             training,
             normalization,
             batch_size=hyperparameters.batch_size,
+            label_smoothing=hyperparameters.label_smoothing,
             seed=seed,
             device=device,
             use_native=use_native,
@@ -133,10 +136,12 @@ class Training:
         self._scheduler = _scheduler(
             hyperparameters, self._optimizer, epochs, steps_per_epoch=len(self._batches)
         )
+        horizon = hyperparameters.ema_epochs * len(self._batches)
+        self._average = WeightAverage(self._engine.state, horizon) if horizon > 0 else None
 
     @property
     def network(self) -> ConvNet:
-        """The network that is trained."""
+        """The network that is trained; after an epoch it has the weights that were evaluated."""
         return self._engine.network
 
     @property
@@ -147,9 +152,13 @@ class Training:
     def __iter__(self) -> Iterator[EpochResult]:
         for epoch in range(1, self.epochs + 1):
             started = time.perf_counter()
+            if self._average is not None:
+                self._average.restore()
             trained = self._train_epoch()
             if trained is None:
                 return
+            if self._average is not None:
+                self._average.apply()
             training_loss, training_accuracy, learning_rate = trained
             loss, accuracy = self._engine.evaluate(self._evaluation)
             result = EpochResult(
@@ -181,6 +190,8 @@ class Training:
                     self._engine.parameters, self._hyperparameters.gradient_clip
                 )
             self._optimizer.step()
+            if self._average is not None:
+                self._average.update()
             learning_rate = self._optimizer.param_groups[0]["lr"]
             if not isinstance(self._scheduler, lr_scheduler.StepLR):
                 self._scheduler.step()

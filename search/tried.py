@@ -30,6 +30,8 @@ _ALWAYS_ACTING = (
     "translation",
     "scale",
     "shear_degrees",
+    "label_smoothing",
+    "ema_epochs",
 )
 
 

@@ -41,6 +41,8 @@ FULL = Hyperparameters(
     learning_rate=0.1,
     weight_decay=1e-4,
     augmentation=Augmentation(10, 0.1, 0.05, 5),
+    label_smoothing=0.1,
+    ema_epochs=1.0,
 )
 # With a learning rate r and a weight decay d, a step multiplies weights by 1 - r d: over two
 # times the inverse they grow. A schedule that soon leaves its peak keeps them finite.
@@ -90,6 +92,8 @@ def test_each_change_is_of_one_thing() -> None:
         "no momentum": {"momentum"},
         "no weight decay": {"weight_decay"},
         "no dropout": {"spec"},
+        "no label smoothing": {"label_smoothing"},
+        "no weight averaging": {"ema_epochs"},
         "step schedule": {"schedule"},
         "cosine schedule": {"schedule"},
         "constant schedule": {"schedule"},

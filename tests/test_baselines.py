@@ -297,9 +297,20 @@ def test_every_kind_of_recipe_survives_json(
         schedule=schedule,
         augmentation=Augmentation(1.0, 0.2, 0.3, 4.0),
         gradient_clip=clip,
+        label_smoothing=0.1,
+        ema_epochs=1.5,
     )
 
     assert Hyperparameters.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_a_recipe_that_an_earlier_version_stored_trains_as_it_did_then() -> None:
+    recipe = baseline("v36").hyperparameters
+    added = {"label_smoothing": 0.0, "ema_epochs": 0.0}
+    stored = {name: value for name, value in recipe.to_dict().items() if name not in added}
+
+    assert recipe.to_dict() == {**stored, **added}
+    assert Hyperparameters.from_dict(stored) == recipe
 
 
 @pytest.mark.parametrize(
@@ -317,6 +328,12 @@ def test_every_kind_of_recipe_survives_json(
         ({"batch_size": 0}, "batch_size >= 1"),
         ({"gradient_clip": 0.0}, "gradient_clip > 0"),
         ({"gradient_clip": math.nan}, "gradient_clip > 0"),
+        ({"label_smoothing": 1.0}, "0 <= label_smoothing < 1"),
+        ({"label_smoothing": -0.1}, "0 <= label_smoothing < 1"),
+        ({"label_smoothing": math.nan}, "0 <= label_smoothing < 1"),
+        ({"ema_epochs": -1.0}, "0 <= ema_epochs < inf"),
+        ({"ema_epochs": math.inf}, "0 <= ema_epochs < inf"),
+        ({"ema_epochs": math.nan}, "0 <= ema_epochs < inf"),
         ({"optimizer": "rmsprop"}, "optimizer in .*nesterov"),
     ],
 )

@@ -26,6 +26,8 @@ RECIPE = replace(
     learning_rate=0.01,
     augmentation=Augmentation(rotation_degrees=10.0, translation=0.1, scale=0.1, shear_degrees=5.0),
     gradient_clip=1.0,
+    label_smoothing=0.1,
+    ema_epochs=0.5,
 )
 
 
@@ -110,10 +112,18 @@ def test_replaying_a_recorded_step_trains_as_the_step_itself_does(
         network = ConvNet(baseline(name).hyperparameters.spec)
         engine = (
             GraphEngine(
-                network, training, digits.info.normalization, device, batch_size, record=play_again
+                network,
+                training,
+                digits.info.normalization,
+                device,
+                batch_size,
+                label_smoothing=0.1,
+                record=play_again,
             )
             if is_recorded
-            else TorchEngine(network, training, digits.info.normalization, device)
+            else TorchEngine(
+                network, training, digits.info.normalization, device, label_smoothing=0.1
+            )
         )
         optimizer = torch.optim.SGD(engine.parameters, lr=0.05, momentum=0.9)
         matrices = affine_matrices(RECIPE.augmentation, n, torch.Generator().manual_seed(1))

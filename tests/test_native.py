@@ -387,7 +387,7 @@ def test_evaluation_is_pytorchs(kernel: Kernel) -> None:
         exact = F.cross_entropy(expected, labels, reduction="sum").item()
         assert loss_sum == pytest.approx(exact, rel=1e-3, abs=1e-3)
         assert n_correct == (logits.argmax(1) == labels).sum()
-        assert (trained._statistics == NativeNetwork(network, kernel, n)._statistics).all()
+        assert (trained.statistics == NativeNetwork(network, kernel, n).statistics).all()
 
 
 def test_evaluation_of_bytes_goes_over_all_images(kernel: Kernel) -> None:
@@ -612,7 +612,7 @@ def test_nothing_is_written_outside_what_is_handed_over(kernel: Kernel) -> None:
             name: torch.full((tensor.numel() + 64,), 12345.0)
             for name, tensor in (
                 ("_gradient", network._gradient),
-                ("_statistics", network._statistics),
+                ("statistics", network.statistics),
             )
         }
         for name, memory in guarded.items():

@@ -136,6 +136,22 @@ def test_a_file_chooses_the_schedule(schedule: str, expected: object, tmp_path: 
     assert space.hyperparameters(_random_values(space, 0)).schedule == expected
 
 
+@pytest.mark.parametrize("name", ["label_smoothing", "ema_epochs"])
+def test_what_no_built_in_space_names_is_off_until_a_file_names_it(
+    name: str, tmp_path: Path
+) -> None:
+    fixed = _load(tmp_path, f"{name} = 0.25")
+    searched = _load(tmp_path, f"{name} = {{ low = 0.0, high = 0.5 }}")
+    values = _random_values(searched, 0)
+
+    for space in map(Space.load, _NAMES):
+        assert name not in space.distributions
+        assert getattr(space.hyperparameters(_random_values(space, 0)), name) == 0
+    assert name not in fixed.distributions
+    assert getattr(fixed.hyperparameters(_random_values(fixed, 0)), name) == 0.25
+    assert getattr(searched.hyperparameters(values), name) == values[name] > 0
+
+
 def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None:
     fixed = {
         key: value["low"] if isinstance(value, dict) else value
@@ -173,6 +189,8 @@ def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None
         ("learning_rate = 0", "learning_rate", "must be in"),
         ("momentum = 1", "momentum", "must be in"),
         ("scale = 1.0", "scale", "must be in 0 to 0.9"),
+        ("label_smoothing = 1", "label_smoothing", "must be in 0 to 1"),
+        ("ema_epochs = -1", "ema_epochs", "must be in 0 to 1000"),
         ("width_1 = 8.0", "width_1", "must be a whole number, but got 8.0"),
         ("width_1 = { low = 4, high = 8.5 }", "width_1", "must be a whole number"),
         ("width_1 = 0", "width_1", "must be in 1 to 4096"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from search.hyperparameters import (
     Schedule,
     StepDecay,
 )
-from search.training import EpochResult, find_device, train
+from search.training import EpochResult, Training, find_device, train
 
 _TINY = Hyperparameters(
     ModelSpec.parse("c3 2, pool, gap, out"), 0.05, schedule=Constant(), batch_size=16
@@ -309,6 +310,73 @@ def test_evaluation_equals_a_direct_computation(digits: Dataset) -> None:
         logits = network((held_out.images.float() / 255 - 0.3) / 0.4)
     assert result.loss == pytest.approx(F.cross_entropy(logits, held_out.labels).item(), rel=1e-5)
     assert result.accuracy == int((logits.argmax(dim=1) == held_out.labels).sum()) / 333
+
+
+@pytest.mark.parametrize("use_native", [True, False])
+def test_labels_are_smoothed_in_training_alone(digits: Dataset, use_native: bool) -> None:
+    batch, held_out = digits.development[:16], digits.development[-50:]
+    run = train(
+        replace(_TINY, label_smoothing=0.3),
+        batch,
+        held_out,
+        Normalization((0.3,), (0.4,)),
+        epochs=1,
+        device="cpu",
+        use_native=use_native,
+    )
+
+    before = copy.deepcopy(run.network).train()
+    (result,) = run
+
+    def loss(network: ConvNet, examples: Examples, smoothing: float) -> float:
+        logits = network((examples.images.float() / 255 - 0.3) / 0.4)
+        return F.cross_entropy(logits, examples.labels, label_smoothing=smoothing).item()
+
+    assert result.training_loss == pytest.approx(loss(before, batch, 0.3), rel=1e-5)
+    assert result.loss == pytest.approx(loss(run.network.eval(), held_out, 0.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("use_native", [True, False])
+def test_averaged_weights_are_evaluated_while_training_goes_on_with_its_own(
+    digits: Dataset, use_native: bool
+) -> None:
+    held_out = digits.development[-50:]
+    raw: list[dict[str, Tensor]] = []
+
+    def run(ema_epochs: float, should_stop: Callable[[], bool]) -> Training:
+        return train(
+            replace(_LIVELY, ema_epochs=ema_epochs),
+            digits.development[:48],
+            held_out,
+            Normalization((0.3,), (0.4,)),
+            epochs=3,
+            device="cpu",
+            should_stop=should_stop,
+            use_native=use_native,
+        )
+
+    def note_weights() -> bool:
+        raw.append(copy.deepcopy(plain.network.state_dict()))
+        return False
+
+    plain = run(0.0, note_weights)
+    plain_results = list(plain)
+    note_weights()  # after the last of 3 × 3 steps
+
+    averaged = run(0.3, lambda: False)
+    average = raw[0]
+    for epoch, result in enumerate(averaged):
+        for step in range(3 * epoch, 3 * epoch + 3):
+            decay = min(math.exp(-1 / (0.3 * 3)), (1 + step) / (10 + step))
+            for name, value in raw[step + 1].items():
+                is_count = name.endswith("num_batches_tracked")
+                average[name] = value if is_count else decay * average[name] + (1 - decay) * value
+        torch.testing.assert_close(dict(averaged.network.state_dict()), dict(average))
+        network = copy.deepcopy(averaged.network).eval()
+        logits = network((held_out.images.float() / 255 - 0.3) / 0.4)
+        loss = F.cross_entropy(logits, held_out.labels).item()
+        assert result.loss == pytest.approx(loss, rel=1e-5)
+        assert result.training_loss == plain_results[epoch].training_loss
 
 
 def test_evaluation_covers_more_images_than_one_of_its_batches() -> None:

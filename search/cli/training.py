@@ -262,9 +262,12 @@ def _recipe_words(recipe: Hyperparameters) -> list[str]:
     for name, value in (
         ("weight decay", recipe.weight_decay),
         ("gradient clipping", recipe.gradient_clip),
+        ("label smoothing", recipe.label_smoothing),
     ):
         if value:
             words.append(f"{name} {value}")
+    if recipe.ema_epochs:
+        words.append(f"weights averaged over {recipe.ema_epochs} epochs")
     words.append(f"batches of {recipe.batch_size}")
     for part in (recipe.schedule, recipe.augmentation):
         settings = ", ".join(
