@@ -22,6 +22,7 @@ from typing import Any
 
 import optuna
 
+from models import native
 from models.size import parameter_count
 from search.data import dataset_files, load_dataset
 from search.hyperparameters import Hyperparameters, OneCycle, StepDecay
@@ -103,6 +104,12 @@ def row_of(point: int, results: list[EpochResult], seconds: float) -> dict[str, 
 
 
 def processor() -> str:
+    """Its name, and the vector instructions that the compiled step uses on it."""
+    kernel = native.kernel()
+    return f"{_processor_name()}, {kernel.isa if kernel else 'PyTorch'}"
+
+
+def _processor_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if "model name" in line)

@@ -70,12 +70,16 @@ _LEAST_ERROR, _MOST_ERROR = 0.003, 0.93
 
 @dataclass(frozen=True)
 class Point:
-    """One recorded training: `accuracies` are shares, one an epoch; `seconds` of all epochs."""
+    """One recorded training: `accuracies` are shares, one an epoch; `seconds` of all epochs.
+
+    `processor` is that of the machine that recorded it.
+    """
 
     recipe: Hyperparameters
     accuracies: tuple[float, ...]
     seconds: float
     n_epochs: int  # that were trained; fewer than there are accuracies where the loss diverged
+    processor: str
 
 
 def points_of(rows: Sequence[Mapping[str, str]]) -> list[Point]:
@@ -85,7 +89,9 @@ def points_of(rows: Sequence[Mapping[str, str]]) -> list[Point]:
         texts = [row[f"accuracy_{epoch}"] for epoch in range(1, EPOCHS + 1)]
         accuracies = [float(text) for text in texts if text]
         filled = (*accuracies, *[CHANCE] * (EPOCHS - len(accuracies)))
-        points.append(Point(recipe_of(row), filled, float(row["seconds"]), len(accuracies)))
+        points.append(
+            Point(recipe_of(row), filled, float(row["seconds"]), len(accuracies), row["processor"])
+        )
     return points
 
 
@@ -282,8 +288,9 @@ class Cost:
     """Seconds of one epoch: `fixed + per_flop × step_flops`.
 
     Fitted to the recorded seconds by the least mean absolute logarithm of the ratio, both parts
-    at least 0: the recording machine's speed moved by a factor of two and more, and a median does
-    not ask how far off the worst rows are. The scale is that machine's on its middling day.
+    at least 0: the recording machines' speed moved by a factor of two and more, and a median does
+    not ask how far off the worst rows are. Each processor has a scale of its own; the one kept is
+    that of the processor with the most points, on its middling day.
     """
 
     fixed: float
@@ -293,12 +300,14 @@ class Cost:
     def fit(cls, points: Sequence[Point]) -> Cost:
         flops = np.array([step_flops(point.recipe.spec) for point in points], dtype=float)
         seconds = np.log([point.seconds / point.n_epochs for point in points])
+        names, places = np.unique([point.processor for point in points], return_inverse=True)
+        most = int(np.bincount(places).argmax())
         best = (math.inf, 0.0, 0.0)
         for share in np.linspace(0, 1, 101):  # of a middling network's cost that is fixed
-            shape = share + (1 - share) * flops / np.median(flops)
-            scale = float(np.median(seconds - np.log(shape)))
-            loss = float(np.abs(seconds - np.log(shape) - scale).mean())
-            best = min(best, (loss, float(share), math.exp(scale)))
+            ratios = seconds - np.log(share + (1 - share) * flops / np.median(flops))
+            scales = np.array([np.median(ratios[places == i]) for i in range(len(names))])
+            loss = float(np.abs(ratios - scales[places]).mean())
+            best = min(best, (loss, float(share), math.exp(scales[most])))
         _, share, level = best
         return cls(share * level, (1 - share) * level / float(np.median(flops)))
 

@@ -26,7 +26,7 @@ def made_up_point(number: int) -> Point:
     error *= (CAP / parameter_count(recipe.spec)) ** 0.5
     errors = [min(0.9, error * (1 + 4 / epoch)) for epoch in range(1, EPOCHS + 1)]
     seconds = EPOCHS * true_cost().epoch_seconds(recipe.spec) * (1, 2.5, 1, 0.9)[number % 4]
-    return Point(recipe, tuple(1 - error for error in errors), seconds, EPOCHS)
+    return Point(recipe, tuple(1 - error for error in errors), seconds, EPOCHS, "one")
 
 
 def true_cost() -> Cost:
@@ -81,6 +81,7 @@ def test_a_row_whose_loss_diverged_is_read_as_chance() -> None:
         "step_gamma": "0.1",
         "batch_size": "32",
         "seconds": "10.5",
+        "processor": "one",
         **dict.fromkeys(("rotation_degrees", "translation", "scale", "shear_degrees"), "0"),
         **{f"accuracy_{epoch}": "" for epoch in range(1, EPOCHS + 1)},
         "accuracy_1": "0.4",
