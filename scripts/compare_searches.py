@@ -6,9 +6,10 @@
 The other way is `reference` of `policies.py`: an objective that draws widths directly, raises a
 network over the cap as pruned, trains, reports each epoch and asks whether to stop, with Optuna's
 own TPE and median pruner, optimised by two processes on one SQLite file. Ours is `search run` with
-its defaults. Both train with the same compiled step, and until as many trials have been trained. A
-trial's value is its validation accuracy, the mean of the last three epochs. FOLDER keeps each
-search; one that is whole is not run again.
+its defaults, two workers, and no confirmation. Both train with the same compiled step, and the same
+number of trained trials is looked at. A trial's value is its validation accuracy, the mean of the
+last three epochs. FOLDER keeps each search; one that is whole is not run again, one that is not is
+begun anew.
 """
 
 from __future__ import annotations
@@ -55,17 +56,17 @@ class Task:
         return f"{self.way}-{self.seed}"
 
     @property
+    def path(self) -> Path:
+        return self.folder / f"{self.study_name}.db"
+
+    @property
     def url(self) -> str:
-        return f"sqlite:///{self.folder}/{self.study_name}.db"
+        return f"sqlite:///{self.path}"
 
 
 def run_reference(task: Task) -> None:
     """Each process asks for trials of its own, as `study.optimize` does in each that is started."""
-    storage = optuna.storages.RDBStorage(task.url)
-    optuna.create_study(
-        storage=storage, study_name=task.study_name, direction="maximize", load_if_exists=True
-    )
-    storage.engine.dispose()
+    optuna.create_study(storage=task.url, study_name=task.study_name, direction="maximize")
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_optimize, args=(task, i)) for i in range(N_PROCESSES)]
     for process in processes:
@@ -121,6 +122,7 @@ def _optimize(task: Task, place: int) -> None:
 def run_ours(task: Task) -> None:
     command = [sys.executable, "-m", "search", "run", "--budget", str(CAP), "--epochs", str(EPOCHS)]
     command += ["--trials", str(task.n_trials), "--seed", str(task.seed), "--no-confirm"]
+    command += ["--workers", str(N_PROCESSES)]
     command += ["--dataset", "mnist", "--data-dir", str(task.data_dir)]
     command += ["--storage", task.url, "--study", task.study_name]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -154,11 +156,12 @@ class Course:
     n_trained: int
 
     @classmethod
-    def of(cls, study: Study) -> Course:
+    def of(cls, study: Study, n_trials: int) -> Course:
+        """The course of the first trained trials; two processes may have ended with one more."""
         spent: list[float] = []
         best: list[float] = []
         total = 0.0
-        trials = trained(study)
+        trials = trained(study)[:n_trials]
         for trial in trials:
             total += trial.user_attrs["seconds"]
             if trial.state is TrialState.COMPLETE:
@@ -225,21 +228,23 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=5, help="of each way")
     parser.add_argument("--trials", type=int, default=20, help="trained trials of each search")
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     tasks = [
         Task(way, seed, options.trials, options.data_dir.resolve(), options.folder.resolve())
         for seed in range(options.searches)
-        for way in WAYS
+        for way in options.ways
     ]
     courses = {}
     for task in tasks:
-        names = optuna.get_all_study_names(optuna.storages.RDBStorage(task.url))
-        if task.study_name not in names or not _is_whole(task):
+        if not _is_whole(task):
+            task.path.unlink(missing_ok=True)
             WAYS[task.way](task)
-        courses[task] = Course.of(_study(task))
+        courses[task] = Course.of(_study(task), task.n_trials)
         print(f"{task.study_name}: {100 * courses[task].best[-1]:.3f} %", flush=True)
-    print(markdown(courses))
+    if REFERENCE in options.ways:
+        print(markdown(courses))
     if options.picture:
         draw(options.picture, courses)
 
@@ -249,6 +254,8 @@ def _study(task: Task) -> Study:
 
 
 def _is_whole(task: Task) -> bool:
+    if not task.path.exists() or task.study_name not in optuna.get_all_study_names(task.url):
+        return False
     return len(trained(_study(task))) >= task.n_trials
 
 

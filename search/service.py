@@ -440,7 +440,16 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
                 queued = queue_rest(study)
             else:
                 queued.queue(study)
+            if not trials and queued is None:
+                _queue_first(study, plan.space, request.budget)
             yield Search(plan, study, before, n_swept, n_workers, started, queued)
+
+
+def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:
+    """Queues the values with which the space says that a search begins, if it does."""
+    values = space.first(parameter_cap)
+    if values:
+        study.enqueue_trial(values)
 
 
 def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> WarmStart | None:

@@ -7,6 +7,9 @@ written as TOML, in a file or in code (`STANDARD`, `WIDE`)::
     optimizer = ["nesterov", "adamw"]                           # a choice
     learning_rate = { low = 0.005, high = 0.3, log = true }     # a range
 
+A range may say with which value a search begins, as `first = 0.1`: the first trial has these, and
+what other ranges and choices leave open is drawn.
+
 A file states only what differs from `standard`, or from `wide` where it says `base = "wide"`.
 
 The space is flat: each trial suggests every name that is searched, in the same order and with
@@ -105,20 +108,20 @@ _KINDS: dict[str, _Kind] = {
 
 STANDARD = """\
 topology = "c3, c3, drop, pool, c3, drop, pool, c3, c3, out+bias, gap"
-width_1 = { low = 4, high = 20 }
-width_2 = { low = 4, high = 28 }
-width_3 = { low = 4, high = 32 }
-width_4 = { low = 4, high = 32 }
-width_5 = { low = 4, high = 32 }
+width_1 = { low = 4, high = 20, first = 8 }
+width_2 = { low = 4, high = 28, first = 12 }
+width_3 = { low = 4, high = 32, first = 14 }
+width_4 = { low = 4, high = 32, first = 16 }
+width_5 = { low = 4, high = 32, first = 18 }
 budget_share = 1.0
-learning_rate = { low = 0.02, high = 0.3, log = true }
-momentum = { low = 0.8, high = 0.98 }
-weight_decay = { low = 1e-6, high = 1e-3, log = true }
-dropout = { low = 0.0, high = 0.1 }
-rotation_degrees = { low = 0.0, high = 15.0 }
-translation = { low = 0.0, high = 0.1 }
-scale = { low = 0.0, high = 0.15 }
-shear_degrees = { low = 0.0, high = 10.0 }
+learning_rate = { low = 0.02, high = 0.3, log = true, first = 0.1 }
+momentum = { low = 0.8, high = 0.98, first = 0.9 }
+weight_decay = { low = 1e-6, high = 1e-3, log = true, first = 1e-4 }
+dropout = { low = 0.0, high = 0.1, first = 0.02 }
+rotation_degrees = { low = 0.0, high = 15.0, first = 7.0 }
+translation = { low = 0.0, high = 0.1, first = 0.04 }
+scale = { low = 0.0, high = 0.15, first = 0.08 }
+shear_degrees = { low = 0.0, high = 10.0, first = 5.0 }
 optimizer = "nesterov"
 schedule = "one-cycle"
 warmup_share = 0.2
@@ -292,6 +295,19 @@ class Space:
             if distribution.single()
         }
         return {**single, **values}
+
+    def first(self, parameter_cap: int) -> dict[str, Any]:
+        """The values with which a search begins; none where their network is over the cap."""
+        values = {
+            name: self.table[name]["first"]
+            for name in self.distributions
+            if isinstance(self.table[name], dict) and "first" in self.table[name]
+        }
+        if values.keys() == self.distributions.keys():
+            recipe = self.recipe(values)
+            if recipe is None or parameter_count(recipe.spec) >= parameter_cap:
+                return {}
+        return values
 
     def n_combinations(self) -> float:
         """How many combinations there are of what is searched; infinite with a float range."""
@@ -680,8 +696,8 @@ def _range(
 ) -> BaseDistribution:
     if kind.type is str:
         raise fail(f"must be a text or a list of texts, but got {value!r}.")
-    if not {"low", "high"} <= set(value) <= {"low", "high", "log"}:
-        raise fail(f"a range has low, high and, where wanted, log, but got {value!r}.")
+    if not {"low", "high"} <= set(value) <= {"low", "high", "log", "first"}:
+        raise fail(f"a range has low, high and, where wanted, log and first, but got {value!r}.")
     low, high, log = value["low"], value["high"], value.get("log", False)
     for bound in (low, high):
         _check_value(kind, bound, fail)
@@ -691,6 +707,10 @@ def _range(
         raise fail(f"low < high must hold, but got low = {low!r}, high = {high!r}.")
     if log and low <= 0:
         raise fail(f"low > 0 must hold for a log range, but got low = {low!r}.")
+    first = value.get("first", low)
+    _check_value(kind, first, fail)
+    if not low <= first <= high:
+        raise fail(f"low <= first <= high must hold, but got first = {first!r}.")
     if kind.type is int:
         return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)

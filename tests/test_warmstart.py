@@ -60,14 +60,14 @@ def test_from_standard_to_wide_the_recipe_stays() -> None:
 def test_from_wide_to_standard_what_is_fixed_there_is_taken() -> None:
     wide = Space.load("wide")
     values = {**_drawn(wide), "topology": _STANDARD.table["topology"], "optimizer": "adamw"}
-    values = {**values, "learning_rate": 0.01, "momentum": 0.9, "batch_size": 512}
+    values = {**values, "learning_rate": 0.04, "momentum": 0.9, "batch_size": 512}
 
     found = _nearest(values, wide, _STANDARD)
 
     recipe = _STANDARD.hyperparameters(found)
     assert found.keys() == _STANDARD.distributions.keys()
     assert (recipe.optimizer, recipe.batch_size) == ("nesterov", 128)
-    assert (recipe.learning_rate, recipe.momentum) == (0.01, 0.9)
+    assert (recipe.learning_rate, recipe.momentum) == (0.04, 0.9)
     assert recipe.spec == wide.spec(values)
 
 
