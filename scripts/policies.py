@@ -5,8 +5,8 @@ A policy is written SPACE/SAMPLER/PRUNER or SPACE/SAMPLER/PRUNER/baselines:
 - SPACE: `standard` as it is shipped, where widths are proportions, scaled to the cap; `even`, the
   same with widths that differ less; `broad` with the ranges that the recorded points are drawn
   from; `wide`. Behind them `-drawn`: widths are drawn as they are, and again where over the cap.
-  `SPACE+NAME=VALUE` is that space with one hyperparameter fixed, to the choice with that number
-  (from 1) where the choices are texts: `wide+schedule=cosine+topology=2`
+  `SPACE+NAME=VALUE` is that space with one hyperparameter fixed, a text by its name
+  or by its number among the choices, from 1: `wide+schedule=cosine+topology=2`
 - SAMPLER: `random`, `qmc`, `gp`, `cmaes`, `tpe`, or `tpe-N` with N random trials first
 - PRUNER: `none`, `median-W`, `percentile-P-W`, `halving-R-F`, `hyperband-R-F`: none before epoch
   W or R; the best P percent, or one in F, go on; `patient-N-PRUNER`: only without progress for N
@@ -132,7 +132,8 @@ def _space(name: str) -> Space:
 
 def _fixed(entry: Any, text: str) -> str | float:
     if isinstance(entry, list) and isinstance(entry[0], str):
-        return str(entry[int(text) - 1]) if text.isdigit() else text
+        names = dict(zip(map(str, range(1, len(entry) + 1)), entry, strict=True))
+        return str(names[text] if text.isdigit() else text)
     return int(text) if text.isdigit() else float(text)
 
 

@@ -177,11 +177,11 @@ def measure(
 ) -> Measures:
     """A policy's figures. For the intervals its replays and the reference's are drawn anew.
 
-    Args:
-        seconds: after which policies are compared; 0: those that the reference trains in all.
-
     They are drawn apart, although replays of one seed and sampler begin with the same trials, so
     two policies differ more surely than their intervals say.
+
+    Args:
+        seconds: after which policies are compared; 0: those that the reference trains in all.
     """
     own, other = Paths(replays), Paths(reference)
     at_seconds = own.named_at(np.array([seconds or np.median(other.total)]))[:, 0]

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from models.size import parameter_count
 from search.ablation import UNCHANGED, Row, make_row, variants
 from search.data import DatasetInfo
-from search.exceptions import StudyError
+from search.exceptions import StudyDeletedError, StudyError
 from search.hyperparameters import Hyperparameters
 from search.kept import KeptRuns
 from search.repeats import Repeat, train_recipes
@@ -142,7 +142,7 @@ class Ablation:
                     self._finish(name, changed, repeat)
                 listener(name, repeat, is_finished)
         finally:
-            self._store()
+            self.store()
 
     def _finish(self, name: str, changed: Hyperparameters, repeat: Repeat) -> None:
         if self.keeps_runs:
@@ -175,22 +175,30 @@ class Ablation:
             reference=reference,
         )
 
-    def _store(self) -> None:
-        """Keeps the rows; those of an interrupted run never in place of a whole one's."""
+    def store(self) -> None:
+        """Keeps the rows with the study, but never in place of those of more runs.
+
+        Raises:
+            StudyDeletedError: if the study was deleted.
+        """
         is_complete = self.n_finished == self.n_runs
-        stored = self._study.user_attrs.get(self._key, {})
-        if self.n_finished == 0 or (stored.get("complete") and not is_complete):
-            return
-        self._study.set_user_attr(
-            self._key,
-            {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seeds": self._seeds,
-                "epochs": self.epochs,
-                "complete": is_complete,
-                "rows": [asdict(row) for row in self.rows()],
-            },
-        )
+        rows = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seeds": self._seeds,
+            "epochs": self.epochs,
+            "complete": is_complete,
+            "rows": [asdict(row) for row in self.rows()],
+        }
+        try:
+            stored = self._study.user_attrs.get(self._key, {})
+            is_larger = not is_complete or len(stored.get("seeds", ())) > len(self._seeds)
+            if self.n_finished > 0 and not (stored.get("complete") and is_larger):
+                self._study.set_user_attr(self._key, rows)
+        except KeyError as error:
+            raise StudyDeletedError(
+                f"The study must stay while its recipe is changed, but {self._study.study_name!r} "
+                "was deleted."
+            ) from error
 
 
 def _text(recipe: dict[str, Any]) -> str:

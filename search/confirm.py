@@ -150,11 +150,14 @@ class Confirming:
         self._spent_seconds = 0.0
         self.n_kept = 0
         self._kept = KeptRuns(self.study, CONFIRMS)
+        params = {trial.number: trial.params for trial in trials}
         for run in self._kept.runs():
-            self._spent_seconds += run.user_attrs["seconds"]
             number, seed = run.user_attrs["candidate"], run.user_attrs["training_seed"]
             # The parameters tell: a study may have been deleted and made again under its name.
-            if number in self._trials and self._trials[number].params == run.params:
+            if params.get(number) != run.params:
+                continue
+            self._spent_seconds += run.user_attrs["seconds"]
+            if number in self._trials:
                 self._enter(number, seed, run.value if run.state == TrialState.COMPLETE else None)
 
     @property

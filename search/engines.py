@@ -26,8 +26,8 @@ class Engine(Protocol):
     """One network, one set of training images, and a way to train on them.
 
     `network` holds the weights; `parameters` is what an optimiser is to change, with their
-    gradients set by `backward`. `state` is all that training changes in the network, the running
-    statistics included, and may be changed in place.
+    gradients set by `backward`. `state` is all floating-point tensors that training changes in the
+    network, the running statistics included; they may be changed in place.
     """
 
     @property

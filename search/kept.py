@@ -1,8 +1,8 @@
 """Further runs of a study's recipes, each kept as it ends in a study of their own beside it.
 
 That study is named after the first and says so in an attribute. It has one trial a run, with the
-attributes `training_seed`, `settings` (which tell a study that was deleted and made again),
-`parameter_count`, `seconds`, `epochs`, and those of whoever keeps the run.
+attributes `training_seed`, `settings` (of the study then, which may have been deleted and made
+again with others), `parameter_count`, `seconds`, `epochs`, and those of whoever keeps the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.exceptions import StudyError
+from search.exceptions import StudyDeletedError, StudyError
 from search.study import StudySettings, find_repeats, open_study, study_names
 from search.summary import repeats_name
 from search.training import EpochResult, epoch_attribute, last_epochs_mean
@@ -44,9 +44,8 @@ class KeptRuns:
             return False
         repeats = open_study(self._storage, self.name)
         owner = repeats.user_attrs.get(self._purpose)
-        return owner != self._owner and (
-            owner is not None or bool(repeats.get_trials(deepcopy=False))
-        )
+        is_used = "settings" in repeats.user_attrs or bool(repeats.get_trials(deepcopy=False))
+        return owner != self._owner and (owner is not None or is_used)
 
     def check_name(self) -> None:
         """Raises StudyError where something else has the name of the runs' study."""
@@ -87,6 +86,7 @@ class KeptRuns:
 
         Raises:
             StudyError: if the name is taken.
+            StudyDeletedError: if the study that they are runs of was deleted.
         """
         is_finite = results[-1].is_finite
         value = last_epochs_mean(results) if is_finite else None
@@ -116,6 +116,11 @@ class KeptRuns:
 
     def _make(self) -> Study:
         """The study that keeps the runs, made where it is missing."""
+        if self._owner not in study_names(self._storage):
+            raise StudyDeletedError(
+                f"The study must stay while its recipes are trained, but {self._owner!r} was "
+                "deleted."
+            )
         self.check_name()
         repeats = optuna.create_study(
             study_name=self.name,

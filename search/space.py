@@ -5,7 +5,7 @@ written as TOML, in a file or in code (`STANDARD`, `WIDE`)::
 
     batch_size = 128                                            # fixed
     optimizer = ["nesterov", "adamw"]                           # a choice
-    learning_rate = { low = 0.005, high = 0.3, log = true }     # a range
+    learning_rate = { low = 0.02, high = 0.3, log = true }      # a range
 
 A range may say with which value a search begins, as `first = 0.1`: the first trial has these, and
 what other ranges and choices leave open is drawn.

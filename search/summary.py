@@ -105,7 +105,7 @@ ABLATES = "ablates"
 _SUFFIXES = {CONFIRMS: "-confirmed", ABLATES: "-ablated"}
 
 
-def repeats_name(study_name: str, purpose: str = CONFIRMS) -> str:
+def repeats_name(study_name: str, purpose: str) -> str:
     """The name of the study that keeps the runs which confirm or ablate another."""
     return study_name + _SUFFIXES[purpose]
 

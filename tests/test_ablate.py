@@ -436,6 +436,18 @@ def test_a_kept_run_counts_for_its_recipe_seed_and_settings_alone(
     assert (n_kept(), n_kept(0)) == (1, 0)
 
 
+def test_a_finished_table_is_shown_again_without_data_and_fewer_seeds_do_not_replace_it(
+    ablated: tuple[Command, Result], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command, _ = ablated
+    key = f"ablation_{command.study(NAME).best_trial.number}"
+    stored = command.study(NAME).user_attrs[key]
+    storage = ("--storage", f"sqlite:///{command.database}")
+    assert run_here("ablate", "--seeds", "1", "--data-dir", str(tmp_path / "none"), *storage) == 0
+    assert "kept from before" in capsys.readouterr().out
+    assert command.study(NAME).user_attrs[key] == stored
+
+
 def test_deleting_a_study_deletes_its_ablation(
     ablated: tuple[Command, Result], command: Command
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from search.confirm import Confirming
 from search.race import Race
 from search.study import StudySettings
-from search.summary import chosen_trial, repeats_name
+from search.summary import CONFIRMS, chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 
 SEEDS = (11, 12, 13, 14, 15)
@@ -114,7 +114,7 @@ def test_confirm_keeps_each_run_names_a_winner_and_goes_on(finished: Command) ->
     done = finished("confirm", "--top", "2", "--seeds", "2", "--json")
     assert done.code == 0, done.err
     outcome = done.json
-    runs = finished.study(repeats_name(STUDY)).get_trials()
+    runs = finished.study(repeats_name(STUDY, CONFIRMS)).get_trials()
     best_two = sorted(
         (trial for trial in finished.study(STUDY).get_trials() if trial.value is not None),
         key=lambda trial: -(trial.value or 0),
@@ -140,7 +140,7 @@ def test_confirm_keeps_each_run_names_a_winner_and_goes_on(finished: Command) ->
 
     again = finished("confirm", "--top", "2", "--seeds", "2")
     assert f"{len(runs)} runs kept from before" in again.out
-    assert len(finished.study(repeats_name(STUDY)).get_trials()) == len(runs)
+    assert len(finished.study(repeats_name(STUDY, CONFIRMS)).get_trials()) == len(runs)
 
 
 def test_best_and_retrain_take_the_confirmed_winner(
@@ -150,7 +150,9 @@ def test_best_and_retrain_take_the_confirmed_winner(
     first, second = sorted(study.get_trials(), key=lambda trial: -(trial.value or 0))[:2]
     # The runs of a race that the search's second wins by far.
     url = f"sqlite:///{finished.database}"
-    runs = optuna.create_study(study_name=repeats_name(STUDY), storage=url, direction="maximize")
+    runs = optuna.create_study(
+        study_name=repeats_name(STUDY, CONFIRMS), storage=url, direction="maximize"
+    )
     runs.set_user_attr("confirms", STUDY)
     for trial, value in ((first, 0.1), (second, 0.999)):
         for seed in (1001, 1002):
@@ -170,7 +172,7 @@ def test_best_and_retrain_take_the_confirmed_winner(
             )
     confirmed = finished("confirm", "--top", "2", "--seeds", "2", "--json")
     assert confirmed.json["trial"] == second.number, confirmed.err
-    assert len(finished.study(repeats_name(STUDY)).get_trials()) == 4
+    assert len(finished.study(repeats_name(STUDY, CONFIRMS)).get_trials()) == 4
     assert run_here("best", "--json", "--storage", url) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["number"] == second.number
@@ -192,9 +194,9 @@ def test_deleting_a_study_deletes_the_runs_that_confirm_it(finished: Command) ->
 
 def test_deleting_a_study_spares_another_of_that_name(finished: Command) -> None:
     url = f"sqlite:///{finished.database}"
-    optuna.create_study(study_name=repeats_name(STUDY), storage=url)
+    optuna.create_study(study_name=repeats_name(STUDY, CONFIRMS), storage=url)
     assert run_here("delete", STUDY, "--yes", "--storage", url) == 0
-    assert optuna.get_all_study_names(url) == [repeats_name(STUDY)]
+    assert optuna.get_all_study_names(url) == [repeats_name(STUDY, CONFIRMS)]
 
 
 def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:
@@ -225,7 +227,7 @@ def test_runs_of_a_study_that_was_deleted_do_not_count(finished: Command) -> Non
 def test_a_study_of_somebody_else_is_not_written_to(
     finished: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, url = repeats_name(STUDY), f"sqlite:///{finished.database}"
+    name, url = repeats_name(STUDY, CONFIRMS), f"sqlite:///{finished.database}"
     other = optuna.create_study(study_name=name, storage=url)
     other.add_trial(optuna.create_trial(value=1.0))
     assert run_here("confirm", "--storage", url) == 2
@@ -241,12 +243,12 @@ def test_a_study_without_a_complete_trial_has_nothing_to_confirm(
     study.set_user_attr("settings", finished.study(STUDY).user_attrs["settings"])
     assert run_here("confirm", "--study", "empty", "--storage", url) == 2
     assert "must have a complete trial to confirm" in capsys.readouterr().err
-    assert repeats_name("empty") not in optuna.get_all_study_names(url)
+    assert repeats_name("empty", CONFIRMS) not in optuna.get_all_study_names(url)
 
 
 def test_an_interrupted_race_keeps_its_runs_and_goes_on(finished: Command) -> None:
     process = finished.start("confirm", "--top", "4", "--seeds", "40", "--workers", "1")
-    runs = repeats_name(STUDY)
+    runs = repeats_name(STUDY, CONFIRMS)
 
     def are_some_kept() -> bool:
         names = optuna.get_all_study_names(f"sqlite:///{finished.database}")
@@ -278,7 +280,7 @@ def test_a_search_of_twenty_trials_confirms_its_best_within_a_quarter_of_its_tim
     folder, out = twenty
     shutil.copytree(folder, command.folder, dirs_exist_ok=True)
     assert "Confirmed: trial" in out
-    runs = command.study(repeats_name(STUDY)).get_trials()
+    runs = command.study(repeats_name(STUDY, CONFIRMS)).get_trials()
     seconds = [
         sum(trial.user_attrs["seconds"] for trial in trials)
         for trials in (runs, command.study(STUDY).get_trials())

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from search.pruning import AccuracyAmongNoLarger
 from search.service import SearchRequest, begin_search, plan_search
 from search.space import Space
-from search.summary import by_accuracy, front, repeats_name
+from search.summary import CONFIRMS, by_accuracy, front, repeats_name
 from tests.conftest import Command, Result, run_here
 
 RUN = (
@@ -131,7 +131,7 @@ def test_the_most_accurate_of_all_sizes_is_retrained_ablated_and_confirmed(
     study = by_size.study(STUDY)
     assert study.user_attrs["confirmation"]["trial"] in raced
     assert study.user_attrs["test_looks"] == 1
-    assert len(by_size.study(repeats_name(STUDY)).trials) >= 3
+    assert len(by_size.study(repeats_name(STUDY, CONFIRMS)).trials) >= 3
 
 
 def test_studies_of_one_objective_and_of_two_start_from_each_other(by_size: Command) -> None:

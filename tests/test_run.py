@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from models.size import parameter_count
 from search.patience import Patience
-from search.space import to_toml
+from search.space import Space, to_toml
 from search.study import StudySettings, give_back, rebuild, run_records, sweep
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 
@@ -54,6 +54,12 @@ def test_every_trial_is_trained_and_under_the_cap(finished: Command) -> None:
     for trial in study.trials:
         spec = rebuild(study, trial).spec
         assert parameter_count(spec) == trial.user_attrs["parameter_count"] < 3000
+
+
+def test_the_first_trial_has_the_values_with_which_the_space_begins(finished: Command) -> None:
+    first = Space.load("standard").first(3000)
+    assert finished.study(NAME).trials[0].params == first
+    assert finished.study(NAME).trials[1].params != first
 
 
 def test_a_trial_keeps_all_that_is_known_of_it(finished: Command) -> None:

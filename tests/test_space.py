@@ -23,9 +23,10 @@ from models.size import parameter_count
 from models.spec import Conv, Topology
 from search.exceptions import SpaceError
 from search.hyperparameters import Constant, Cosine, OneCycle, StepDecay
-from search.space import Space, to_toml
+from search.space import STANDARD, Space, to_toml
 
 _NAMES = ("standard", "wide")
+STANDARD_TABLE = tomllib.loads(STANDARD)
 
 
 def _file(folder: Path, text: str) -> str:
@@ -521,3 +522,29 @@ def test_a_table_that_does_not_name_the_share_has_widths_as_drawn() -> None:
     values = _random_values(space, 0)
     widths = [layer.channels for layer in space.spec(values).layers if isinstance(layer, Conv)]
     assert widths == [values[f"width_{i}"] for i in range(1, 6)]
+
+
+# --- With what a search begins ---
+
+
+def test_a_search_may_begin_with_some_values_and_leave_others_open() -> None:
+    rate = {"low": 0.01, "high": 0.1, "first": 0.05}
+    space = Space("one", {**STANDARD_TABLE, "learning_rate": rate, "momentum": [0.8, 0.9]})
+    first = space.first(8000)
+    assert first["learning_rate"] == 0.05
+    assert "momentum" not in first
+    assert Space.load("wide").first(8000) == {}
+
+
+def test_a_first_network_over_the_cap_is_not_tried() -> None:
+    drawn = Space("drawn", {**STANDARD_TABLE, "budget_share": 0.0}, parameter_cap=5000)
+    count = parameter_count(drawn.spec(drawn.first(100_000)))
+    assert drawn.first(count) == {}
+    assert drawn.first(count + 1) != {}
+
+
+@pytest.mark.parametrize("first", [0.001, 0.5, "middle"])
+def test_a_first_value_outside_its_range_is_refused(first: Any) -> None:
+    rate = {"low": 0.01, "high": 0.1, "first": first}
+    with pytest.raises(SpaceError, match="learning_rate"):
+        Space("wrong", {**STANDARD_TABLE, "learning_rate": rate})

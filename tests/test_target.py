@@ -14,7 +14,7 @@ import pytest
 from search.confirm import Confirming
 from search.race import Race
 from search.service import SearchRequest, Target, begin_search, next_request, plan_search
-from search.summary import repeats_name
+from search.summary import CONFIRMS, repeats_name
 from search.target import Step, Verdict, judge
 from tests.conftest import Command, run_here
 
@@ -100,7 +100,7 @@ def test_a_low_target_leads_to_lower_and_lower_caps_until_it_is_out_of_reach(
         assert lower in {int(0.85 * sizes[number]) for number in raced}
         first = command.study(f"digits-{lower}x3").get_trials()[0]
         assert first.user_attrs["from_study"].startswith(f"digits-{cap}x3/")
-        assert repeats_name(f"digits-{cap}x3") in names
+        assert repeats_name(f"digits-{cap}x3", CONFIRMS) in names
     found = re.search(
         r"Smallest that reaches it: ([\d,]+) parameters, trial (\d+) of (\S+)", done.out
     )
@@ -115,7 +115,7 @@ def test_a_target_out_of_reach_says_so_and_lowers_no_cap(command: Command) -> No
     assert "No network under the budget reached the target." in done.out
     assert set(optuna.get_all_study_names(f"sqlite:///{command.database}")) == {
         "high",
-        repeats_name("high"),
+        repeats_name("high", CONFIRMS),
     }
 
 

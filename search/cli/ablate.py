@@ -20,7 +20,7 @@ from search.cli.options import (
     Workers,
     not_negative,
 )
-from search.cli.output import INTERRUPTED, counted, make_console, percent, stop_signals
+from search.cli.output import EXIT_INTERRUPTED, counted, make_console, percent, stop_signals
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -79,17 +79,22 @@ def ablate(
         device = str(find_device(device))
         # None of the search's own seeds, which are of 32 bits: those chose the trial.
         ablation = Ablation(chosen, frozen, seeds=range(1, seeds + 1))
-        dataset = load_dataset(check_dataset_name(settings.dataset), data_dir or default_data_dir())
-        check_same_data(chosen, dataset.info)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {ablation.recipe.spec}")
         try:
-            _train(console, ablation, dataset, workers, device, should_stop)
+            if ablation.n_finished < ablation.n_runs:
+                name = check_dataset_name(settings.dataset)
+                dataset = load_dataset(name, data_dir or default_data_dir())
+                check_same_data(chosen, dataset.info)
+                _train(console, ablation, dataset, workers, device, should_stop)
+            else:
+                console.print("All of its runs are kept from before.\n")
+                ablation.store()
         finally:  # what an interruption leaves is worth a table, too
             _print_rows(console, ablation, as_json=as_json)
     if ablation.n_finished < ablation.n_runs:
         kept = "The runs above are kept; the same command goes on."
         console.print(f"Interrupted. {kept}" if ablation.keeps_runs else "Interrupted.")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _train(

@@ -19,7 +19,7 @@ from search.cli.options import (
     count_option,
 )
 from search.cli.output import (
-    INTERRUPTED,
+    EXIT_INTERRUPTED,
     counted,
     make_console,
     percent,
@@ -96,7 +96,7 @@ def confirm(
             typer.echo(json.dumps(confirmation.to_attribute(), indent=2))
     if not is_done:
         console.print("Interrupted. The runs above are kept; the same command goes on.")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def repeat_printer(console: Console) -> Callable[[RepeatEnded], None]:

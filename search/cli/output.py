@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-INTERRUPTED = 130  # exit code
+EXIT_INTERRUPTED = 130  # exit code
 _PIPED_WIDTH = 160  # columns: a pipe has none of its own, and 80 would break lines apart
 
 

@@ -22,7 +22,7 @@ from search.cli.options import (
     parse_duration,
 )
 from search.cli.output import (
-    INTERRUPTED,
+    EXIT_INTERRUPTED,
     counted,
     duration,
     make_console,
@@ -149,7 +149,7 @@ def run(
     with stop_signals() as should_stop:
         is_done = _search(console, request, should_stop)
     if not is_done:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _target(target: float | None, confidence: float | None) -> Target | None:
@@ -173,6 +173,7 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
     from search.target import Verdict
 
     steps: list[Step] = []
+    is_timed_out = False
     following: SearchRequest | None = request
     while following is not None:
         with console.status("Loading"):
@@ -189,14 +190,17 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
                 return False
             if request.target is None:
                 _print_next(console, search)
-            elif confirming is not None:
+            elif confirming is None:
+                is_timed_out = outcome is Outcome.TIMED_OUT
+            else:
                 step = judge_target(search, confirming)
                 if step is not None:
                     steps.append(step)
                 reached = step if step is not None and step.verdict is Verdict.REACHED else None
-                if search.is_time_over() and (reached or confirming.next() is not None):
-                    outcome = Outcome.TIMED_OUT
-                if reached and outcome is not Outcome.TIMED_OUT:
+                # A search leaves time to its race, so its own outcome does not tell.
+                is_cut = bool(reached) or confirming.next() is not None
+                is_timed_out = search.is_time_over() and is_cut
+                if reached and not is_timed_out:
                     following = next_request(search, reached)
                     console.print()
     if request.target is not None:
@@ -204,18 +208,17 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
             console,
             steps,
             request.target,
-            ended=_why_no_lower(steps, plan, outcome),
+            ended=_why_no_lower(steps, plan, is_timed_out=is_timed_out),
             next_words=lambda words, study: _next_command(plan, words, study=study),
         )
     return True
 
 
-def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, outcome: Outcome) -> str:
+def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, *, is_timed_out: bool) -> str:
     """Why a search for a target has come to its end."""
-    from search.coordinator import Outcome
     from search.target import Verdict
 
-    if outcome is Outcome.TIMED_OUT:
+    if is_timed_out:
         return "The time was over before a cap was too low; the same command goes on."
     if not steps or steps[-1].study != plan.study_name:
         return f"Under {plan.request.budget:,} parameters no trial could be confirmed."
@@ -291,6 +294,8 @@ def _print_warm_start(console: Console, search: Search) -> None:
         line = f"starts from {queued.study}: {n}{more} of its best trials queued"
         if not n:
             line += ", because none has a topology that fits this space and budget"
+        if request.from_study not in (None, queued.study):
+            line += f"; --from-study {request.from_study} is ignored"
     elif request.from_study is None or request.target is not None:
         return  # under a lower cap that goes on, nobody asked for --from-study
     else:
