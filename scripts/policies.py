@@ -1,6 +1,6 @@
 """Policies, and a search by one of them in simulated time.
 
-A policy is written SPACE/SAMPLER/PRUNER or SPACE/SAMPLER/PRUNER/baselines:
+A policy is written SPACE/SAMPLER/PRUNER, or with `/first` or `/baselines` behind it:
 
 - SPACE: `standard` as it is shipped, where widths are proportions, scaled to the cap; `even`, the
   same with widths that differ less; `broad` with the ranges that the recorded points are drawn
@@ -10,7 +10,8 @@ A policy is written SPACE/SAMPLER/PRUNER or SPACE/SAMPLER/PRUNER/baselines:
 - SAMPLER: `random`, `qmc`, `gp`, `cmaes`, `tpe`, or `tpe-N` with N random trials first
 - PRUNER: `none`, `median-W`, `percentile-P-W`, `halving-R-F`, `hyperband-R-F`: none before epoch
   W or R; the best P percent, or one in F, go on; `patient-N-PRUNER`: only without progress for N
-- `baselines`: hand-tuned recipes are the first trials
+- `first`: the first trial has the values with which the space begins, as in `search run`;
+  `baselines`: hand-tuned recipes are the first trials
 
 `reference` is Optuna as its users write it: `broad-drawn` with its own TPE and median pruner, where
 a network over the cap is raised as pruned inside the objective. That costs no training, is no
@@ -107,13 +108,14 @@ def make_policy(name: str) -> Policy:
         space = _space(_REFERENCES[name])
         return Policy(name, space, _user_sampler, optuna.pruners.MedianPruner, raises=True)
     shape, sampler_name, pruner_name, *rest = name.split("/")
-    if rest not in ([], ["baselines"]):
-        raise ValueError(f"A policy ends with its pruner or with baselines, but got {name!r}.")
+    if rest not in ([], ["first"], ["baselines"]):
+        raise ValueError(f"A policy ends with its pruner, first or baselines, but got {name!r}.")
     space = _space(shape)
     sampler = functools.partial(_capped_sampler, sampler_name, space)
     pruner = functools.partial(make_pruner, pruner_name)
     sampler(0), pruner()  # so that a wrong name is refused before anything runs
-    return Policy(name, space, sampler, pruner, first=_baselines(space) if rest else ())
+    first = {"first": (space.first(CAP),), "baselines": _baselines(space)}
+    return Policy(name, space, sampler, pruner, first=first[rest[0]] if rest else ())
 
 
 def _user_sampler(seed: int) -> BaseSampler:

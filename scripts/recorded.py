@@ -45,7 +45,6 @@ PRUNERS = (
     "patient-2-median-5",
     "patient-1-halving-5-3",
 )
-BEST_SHARE = 0.1
 
 
 # --- Early against late ---
@@ -87,18 +86,17 @@ class Pruned:
     """What a pruner did, the mean over orders; shares from 0 to 1.
 
     Args:
-        best_tenth: share of the best tenth of the trainings that it stopped.
+        best_tenth, best_fifth: share of those of the trainings that it stopped.
         best: share of the orders in which it stopped the very best.
         all: share of all trainings that it stopped.
         saved: share of all epochs that it saved.
-        named: the best final value among those that went on, less the best of all.
     """
 
     best_tenth: float
+    best_fifth: float
     best: float
     all: float
     saved: float
-    named: float
 
 
 def prune_recorded(points: Sequence[Point], pruner: str, *, n_orders: int) -> Pruned:
@@ -106,7 +104,8 @@ def prune_recorded(points: Sequence[Point], pruner: str, *, n_orders: int) -> Pr
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     curves = np.array([point.accuracies for point in points])
     final = curves[:, -N_LAST:].mean(axis=1)
-    best = np.argsort(-final, kind="stable")[: max(1, round(BEST_SHARE * len(points)))]
+    ranked = np.argsort(-final, kind="stable")
+    tenth, fifth = (ranked[: max(1, round(share * len(points)))] for share in (0.1, 0.2))
     rows = []
     for order in range(n_orders):
         epochs = np.zeros(len(points), dtype=int)
@@ -117,14 +116,13 @@ def prune_recorded(points: Sequence[Point], pruner: str, *, n_orders: int) -> Pr
         for place in np.random.default_rng(order).permutation(len(points)):
             epochs[place] = _train(study, curves[place])
         is_pruned = epochs < EPOCHS
-        kept = final[~is_pruned].max(initial=0.0)
         rows.append(
             (
-                is_pruned[best].mean(),
-                is_pruned[best[0]],
+                is_pruned[tenth].mean(),
+                is_pruned[fifth].mean(),
+                is_pruned[ranked[0]],
                 is_pruned.mean(),
                 1 - epochs.mean() / EPOCHS,
-                kept - final.max(),
             )
         )
     return Pruned(*map(float, np.mean(rows, axis=0)))
@@ -144,12 +142,12 @@ def _train(study: Study, curve: Floats) -> int:
 
 def markdown_of_pruners(results: Mapping[str, Pruned]) -> str:
     lines = [
-        "| pruner | best tenth stopped | best stopped | all stopped | epochs saved | points lost |",
+        "| stopped by | of the best tenth | of the best fifth | the best | of all | epochs saved |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {name} | {row.best_tenth:.0%} | {row.best:.0%} | {row.all:.0%} | {row.saved:.0%} "
-        f"| {abs(100 * row.named):.3f} |"
+        f"| {name} | {row.best_tenth:.0%} | {row.best_fifth:.0%} | {row.best:.0%} | {row.all:.0%} "
+        f"| {row.saved:.0%} |"
         for name, row in results.items()
     ]
     return "\n".join(lines)
@@ -163,11 +161,20 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=100)
     options = parser.parse_args()
     rows = read_table(options.table)
-    print(markdown_of_correlations(epoch_correlations(points_of(rows))), end="\n\n")
-    for widths in ("scaled", "drawn"):
-        points = points_of(
+    standard = {
+        widths: points_of(
             [row for row in rows if row["space"] == "standard" and row["widths"] == widths]
         )
+        for widths in ("scaled", "drawn")
+    }
+    correlations = epoch_correlations(points_of(rows)) | {
+        f"standard, {widths} ({len(points)})": correlations_of(
+            np.array([point.accuracies for point in points])
+        )
+        for widths, points in standard.items()
+    }
+    print(markdown_of_correlations(correlations), end="\n\n")
+    for widths, points in standard.items():
         print(f"{len(points)} trainings of `standard`, widths {widths}:", end="\n\n")
         results = {name: prune_recorded(points, name, n_orders=options.orders) for name in PRUNERS}
         print(markdown_of_pruners(results), end="\n\n")

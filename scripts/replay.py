@@ -76,6 +76,7 @@ COMPARISONS = {
     ),
     "first-trials": (
         "standard/tpe/halving-5-3",
+        "standard/tpe/halving-5-3/first",
         "standard/tpe/halving-5-3/baselines",
         "broad-drawn/tpe/halving-5-3/baselines",
     ),

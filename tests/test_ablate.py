@@ -440,12 +440,11 @@ def test_a_finished_table_is_shown_again_without_data_and_fewer_seeds_do_not_rep
     ablated: tuple[Command, Result], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     command, _ = ablated
-    key = f"ablation_{command.study(NAME).best_trial.number}"
-    stored = command.study(NAME).user_attrs[key]
-    storage = ("--storage", f"sqlite:///{command.database}")
-    assert run_here("ablate", "--seeds", "1", "--data-dir", str(tmp_path / "none"), *storage) == 0
+    stored = command.study(NAME).user_attrs["ablation_1"]
+    where = ("--trial", "1", "--storage", f"sqlite:///{command.database}")
+    assert run_here("ablate", "--seeds", "1", "--data-dir", str(tmp_path / "none"), *where) == 0
     assert "kept from before" in capsys.readouterr().out
-    assert command.study(NAME).user_attrs[key] == stored
+    assert command.study(NAME).user_attrs["ablation_1"] == stored
 
 
 def test_deleting_a_study_deletes_its_ablation(

@@ -207,7 +207,7 @@ def test_a_pruner_that_stops_early_saves_epochs_of_recorded_trainings(surrogate:
     none, halving = (
         prune_recorded(surrogate.points, name, n_orders=3) for name in ("none", "halving-5-3")
     )
-    assert none.saved == none.best_tenth == none.named == 0
+    assert none.saved == none.best_tenth == none.best_fifth == 0
     assert 0 < halving.saved < 10 / 15
     assert halving.best <= halving.all
 
