@@ -301,7 +301,7 @@ def test_one_seed_gives_neither_interval_nor_verdict(
     shutil.copytree(ablated[0].folder, command.folder, dirs_exist_ok=True)
     assert again_here(command, "--trial", "1", "--seeds", "1") == 0
     out = capsys.readouterr().out
-    assert f"Going on: {len(ablated[1].json)} runs kept from before." in out
+    assert "All of its runs are kept from before." in out
     assert "One seed gives no interval and no verdict" in out
     assert "within noise" not in out
     assert "false alarms" not in out

@@ -57,7 +57,7 @@ def test_every_trial_is_trained_and_under_the_cap(finished: Command) -> None:
 
 
 def test_the_first_trial_has_the_values_with_which_the_space_begins(finished: Command) -> None:
-    first = Space.load("standard").first(3000)
+    first = Space.load("standard", parameter_cap=3000).first(3000)
     assert finished.study(NAME).trials[0].params == first
     assert finished.study(NAME).trials[1].params != first
 
@@ -280,7 +280,7 @@ def test_hand_made_trials_are_trained_or_refused(command: Command) -> None:
 
 def test_what_a_person_queues_again_is_refused_once_it_is_trained(finished: Command) -> None:
     study = finished.study(NAME)
-    new = {**study.trials[0].params, "momentum": 0.9}
+    new = {**study.trials[0].params, "momentum": 0.85}
     for _ in range(11):  # more than may fail in a row
         study.enqueue_trial(study.trials[2].params)
     study.enqueue_trial(new)
