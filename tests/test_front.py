@@ -140,7 +140,9 @@ def test_studies_of_one_objective_and_of_two_start_from_each_other(by_size: Comm
     new = ("run", "--dataset", "digits", "--budget", "1500", "--epochs", "1", "--workers", "1")
     done = by_size(*new, "--from-study", STUDY, "--trials", "2")
     assert done.code == 0, done.err
-    assert f"starts from {STUDY}: 5 of its best trials queued" in done.out
+    # How many of the 12 were not stopped early is a matter of the workers' timing.
+    assert len(best) >= 2
+    assert f"starts from {STUDY}: {len(best)} of its best trials queued" in done.out
     study = by_size.study("digits-1500x1")
     origins = [trial.user_attrs["from_study"] for trial in study.trials]
     assert origins == [f"{STUDY}/{trial.number}" for trial in best]
