@@ -163,6 +163,25 @@ def test_baseline_lists_all_with_their_counts(capsys: pytest.CaptureFixture[str]
     assert "18,962" in listed
 
 
+def test_a_baseline_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--dataset", "digits", "--epochs", "2", "--seeds", "2", "--workers", "1", "--json")
+    assert run_here("baseline", "v36", *options) == 0
+    printed = capsys.readouterr()
+    measured = json.loads(printed.out)
+    assert measured["parameter_count"] == 6_198
+    assert measured["claimed_percent"]["last_three_mean"] == 99.42
+    assert [run["seed"] for run in measured["runs"]] == [1, 2]
+    for run in measured["runs"]:
+        assert len(run["test_accuracies"]) == 2
+        assert run["last_three_mean"] == pytest.approx(sum(run["test_accuracies"]) / 2)
+    assert "chosen here" in printed.err
+
+
+def test_json_of_all_baselines_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here("baseline", "--json") == 2
+    assert "must come with a baseline's name" in capsys.readouterr().err
+
+
 def test_a_baseline_that_holds_out_more_than_there_is_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

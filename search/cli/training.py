@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from search.cli.options import (
     DEFAULT_STORAGE,
+    AsJson,
     DataDir,
     Device,
     Seeds,
@@ -19,6 +21,7 @@ from search.cli.options import (
     not_negative,
 )
 from search.cli.output import counted, duration, make_console, percent
+from search.exceptions import InputError
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -119,6 +122,7 @@ def baseline(
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """List the hand-tuned systems, or train one by its author's own recipe and protocol.
 
@@ -127,8 +131,10 @@ def baseline(
 
     from search.baselines import baseline as find_baseline
 
-    console = make_console()
+    console = make_console(to_stderr=as_json)
     if name is None:
+        if as_json:
+            raise InputError("--json must come with a baseline's name, as in v36 --json.")
         _list_baselines(console)
         return
     found = find_baseline(name)
@@ -169,6 +175,33 @@ def baseline(
         )
     _print_repeats(console, repeats, "test")
     _print_claim(console, found, repeats)
+    if as_json:
+        typer.echo(json.dumps(_measured(found, n_epochs, repeats), indent=2))
+
+
+def _measured(found: Baseline, epochs: int, repeats: Sequence[Repeat]) -> dict[str, Any]:
+    """A baseline's runs as values that JSON knows, accuracies as shares from 0 to 1."""
+    from dataclasses import asdict
+
+    from models.size import parameter_count
+
+    return {
+        "name": found.name,
+        "parameter_count": parameter_count(found.hyperparameters.spec),
+        "hyperparameters": found.hyperparameters.to_dict(),
+        "epochs": epochs,
+        "claimed_percent": asdict(found.claim),
+        "runs": [
+            {
+                "seed": repeat.seed,
+                "test_accuracies": [result.accuracy for result in repeat.epochs],
+                "last_three_mean": repeat.last_three_mean,
+                "best_epoch": repeat.best.epoch,
+                "seconds": round(repeat.seconds, 3),
+            }
+            for repeat in repeats
+        ],
+    }
 
 
 def _epoch_printer(console: Console, part: str) -> Callable[[int, EpochResult], None]:
