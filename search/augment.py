@@ -11,16 +11,23 @@ from torch import Generator, Tensor
 from search.hyperparameters import Augmentation
 
 
-def affine_matrices(augmentation: Augmentation, n: int, generator: Generator) -> Tensor:
+def affine_matrices(
+    augmentation: Augmentation, n: int, generator: Generator, *, strength: Tensor | None = None
+) -> Tensor:
     """`n` random maps from output to input coordinates, (n, 2, 3), for `affine_grid`.
 
     Coordinates run from -1 to 1 over an image, as `torch.nn.functional.affine_grid` has them, so
     a translation by a share `t` of the side is a shift by `2 t`. Each map shears along the
     rows, rotates and scales, then shifts.
+
+    Args:
+        strength: (n,), by which share the ranges apply to each image; None is all of them to all.
     """
     device = generator.device
     # One draw for all kinds, so that a recipe's stream does not depend on which are in use.
     draws = 2 * torch.rand(5, n, generator=generator, device=device) - 1  # even in -1..1
+    if strength is not None:
+        draws *= strength
     angle = draws[0] * math.radians(augmentation.rotation_degrees)
     size = 1 / (1 + draws[1] * augmentation.scale)
     shear = torch.tan(draws[2] * math.radians(augmentation.shear_degrees))

@@ -112,6 +112,8 @@ class Hyperparameters:
         label_smoothing: the share of each label that is spread evenly over all classes.
         ema_epochs: the horizon of the weights' moving average, which is evaluated and kept; at
             first it is a ninth of the epochs so far. 0 keeps the weights themselves.
+        final_augmentation: the share of the augmentation's ranges that is left at the end of
+            training; they shrink to it along a straight line, image by image.
 
     Raises:
         ValueError: if a value is outside the range in which training is defined.
@@ -128,6 +130,7 @@ class Hyperparameters:
     gradient_clip: float | None = None
     label_smoothing: float = 0.0
     ema_epochs: float = 0.0
+    final_augmentation: float = 1.0
 
     def __post_init__(self) -> None:
         names = get_args(OptimizerName)
@@ -141,6 +144,8 @@ class Hyperparameters:
         _require("gradient_clip > 0", clip is None or clip > 0, clip)
         _require("0 <= label_smoothing < 1", 0 <= self.label_smoothing < 1, self.label_smoothing)
         _require("0 <= ema_epochs < inf", 0 <= self.ema_epochs < math.inf, self.ema_epochs)
+        final = self.final_augmentation
+        _require("0 <= final_augmentation <= 1", 0 <= final <= 1, final)
 
     def to_dict(self) -> dict[str, Any]:
         """As values that JSON knows; `from_dict` gives the same recipe back."""

@@ -104,6 +104,9 @@ _KINDS: dict[str, _Kind] = {
     "ema_epochs": _Kind(
         float, "epochs over which the weights are averaged; 0: not at all", 0, 1000, silent=0.0
     ),
+    "final_augmentation": _Kind(
+        float, "share of the augmentation's ranges that is left at the end", 0, 1, silent=1.0
+    ),
 }
 
 STANDARD = """\
@@ -258,6 +261,7 @@ class Space:
             ),
             label_smoothing=float(value["label_smoothing"]),
             ema_epochs=float(value["ema_epochs"]),
+            final_augmentation=float(value["final_augmentation"]),
         )
 
     def spec(self, values: Mapping[str, Any]) -> ModelSpec:

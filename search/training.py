@@ -154,7 +154,7 @@ class Training:
             started = time.perf_counter()
             if self._average is not None:
                 self._average.restore()
-            trained = self._train_epoch()
+            trained = self._train_epoch(epoch)
             if trained is None:
                 return
             if self._average is not None:
@@ -174,10 +174,10 @@ class Training:
             if not result.is_finite:
                 return
 
-    def _train_epoch(self) -> tuple[float, float, float] | None:
+    def _train_epoch(self, epoch: int) -> tuple[float, float, float] | None:
         """Training loss, training accuracy and last learning rate; None where it was stopped."""
         order = torch.randperm(self._n_training, generator=self._generator, device=self._device)
-        matrices = self._draw_matrices()
+        matrices = self._draw_matrices(epoch)
         learning_rate = 0.0
         for start, end in self._batches:
             if self._should_stop():
@@ -201,12 +201,17 @@ class Training:
         n_seen = self._batches[-1][1]
         return loss_sum / n_seen, n_correct / n_seen, learning_rate
 
-    def _draw_matrices(self) -> Tensor | None:
+    def _draw_matrices(self, epoch: int) -> Tensor | None:
         """The epoch's augmentation, (n_training, 2, 3), drawn at once; None where there is none."""
-        augmentation = self._hyperparameters.augmentation
+        augmentation, n = self._hyperparameters.augmentation, self._n_training
         if augmentation.is_identity:
             return None
-        return affine_matrices(augmentation, self._n_training, self._generator)
+        final = self._hyperparameters.final_augmentation
+        if final == 1:
+            return affine_matrices(augmentation, n, self._generator)
+        trained = torch.arange(n, device=self._device) / n + (epoch - 1)  # epochs, at each image
+        strength = 1 + (final - 1) * trained / self.epochs
+        return affine_matrices(augmentation, n, self._generator, strength=strength)
 
 
 def _never() -> bool:

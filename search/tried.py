@@ -32,6 +32,7 @@ _ALWAYS_ACTING = (
     "shear_degrees",
     "label_smoothing",
     "ema_epochs",
+    "final_augmentation",
 )
 
 

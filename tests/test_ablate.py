@@ -43,6 +43,7 @@ FULL = Hyperparameters(
     augmentation=Augmentation(10, 0.1, 0.05, 5),
     label_smoothing=0.1,
     ema_epochs=1.0,
+    final_augmentation=0.5,
 )
 # With a learning rate r and a weight decay d, a step multiplies weights by 1 - r d: over two
 # times the inverse they grow. A schedule that soon leaves its peak keeps them finite.
@@ -89,6 +90,7 @@ def test_each_change_is_of_one_thing() -> None:
         "only translation": ranges - {"translation"},
         "only scale": ranges - {"scale"},
         "only shear": ranges - {"shear_degrees"},
+        "augmentation to the end": {"final_augmentation"},
         "no momentum": {"momentum"},
         "no weight decay": {"weight_decay"},
         "no dropout": {"spec"},

@@ -299,6 +299,7 @@ def test_every_kind_of_recipe_survives_json(
         gradient_clip=clip,
         label_smoothing=0.1,
         ema_epochs=1.5,
+        final_augmentation=0.25,
     )
 
     assert Hyperparameters.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
@@ -306,7 +307,7 @@ def test_every_kind_of_recipe_survives_json(
 
 def test_a_recipe_that_an_earlier_version_stored_trains_as_it_did_then() -> None:
     recipe = baseline("v36").hyperparameters
-    added = {"label_smoothing": 0.0, "ema_epochs": 0.0}
+    added = {"label_smoothing": 0.0, "ema_epochs": 0.0, "final_augmentation": 1.0}
     stored = {name: value for name, value in recipe.to_dict().items() if name not in added}
 
     assert recipe.to_dict() == {**stored, **added}
@@ -334,6 +335,8 @@ def test_a_recipe_that_an_earlier_version_stored_trains_as_it_did_then() -> None
         ({"ema_epochs": -1.0}, "0 <= ema_epochs < inf"),
         ({"ema_epochs": math.inf}, "0 <= ema_epochs < inf"),
         ({"ema_epochs": math.nan}, "0 <= ema_epochs < inf"),
+        ({"final_augmentation": 1.1}, "0 <= final_augmentation <= 1"),
+        ({"final_augmentation": math.nan}, "0 <= final_augmentation <= 1"),
         ({"optimizer": "rmsprop"}, "optimizer in .*nesterov"),
     ],
 )

@@ -28,6 +28,7 @@ RECIPE = replace(
     gradient_clip=1.0,
     label_smoothing=0.1,
     ema_epochs=0.5,
+    final_augmentation=0.25,
 )
 
 

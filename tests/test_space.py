@@ -137,9 +137,11 @@ def test_a_file_chooses_the_schedule(schedule: str, expected: object, tmp_path: 
     assert space.hyperparameters(_random_values(space, 0)).schedule == expected
 
 
-@pytest.mark.parametrize("name", ["label_smoothing", "ema_epochs"])
+@pytest.mark.parametrize(
+    ("name", "off"), [("label_smoothing", 0), ("ema_epochs", 0), ("final_augmentation", 1)]
+)
 def test_what_no_built_in_space_names_is_off_until_a_file_names_it(
-    name: str, tmp_path: Path
+    name: str, off: float, tmp_path: Path
 ) -> None:
     fixed = _load(tmp_path, f"{name} = 0.25")
     searched = _load(tmp_path, f"{name} = {{ low = 0.0, high = 0.5 }}")
@@ -147,7 +149,7 @@ def test_what_no_built_in_space_names_is_off_until_a_file_names_it(
 
     for space in map(Space.load, _NAMES):
         assert name not in space.distributions
-        assert getattr(space.hyperparameters(_random_values(space, 0)), name) == 0
+        assert getattr(space.hyperparameters(_random_values(space, 0)), name) == off
     assert name not in fixed.distributions
     assert getattr(fixed.hyperparameters(_random_values(fixed, 0)), name) == 0.25
     assert getattr(searched.hyperparameters(values), name) == values[name] > 0

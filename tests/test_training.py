@@ -490,6 +490,46 @@ def test_augmentation_leaves_its_input_and_its_shape_alone() -> None:
     assert not torch.equal(changed, images)
 
 
+def test_a_share_of_the_strength_is_that_share_of_every_change() -> None:
+    ranges = Augmentation(20.0, 0.2, 0.0, 0.0)
+    strength = torch.tensor([1.0, 0.5, 0.0])
+
+    whole = affine_matrices(ranges, 3, _generator())
+    part = affine_matrices(ranges, 3, _generator(), strength=strength)
+
+    def angles(matrices: Tensor) -> Tensor:
+        return torch.atan2(matrices[:, 1, 0], matrices[:, 0, 0])
+
+    torch.testing.assert_close(angles(part), strength * angles(whole))
+    torch.testing.assert_close(part[:, :, 2], strength[:, None] * whole[:, :, 2])
+
+
+def test_shrinking_augmentation_ends_where_it_is_to(digits: Dataset) -> None:
+    strengths: list[float] = []
+
+    def drawn(augmentation: Augmentation, n: int, generator: Generator, **options: Any) -> Tensor:
+        strengths.extend(options["strength"].tolist())
+        return affine_matrices(augmentation, n, generator, **options)
+
+    recipe = replace(_LIVELY, augmentation=Augmentation(rotation_degrees=5), final_augmentation=0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("search.training.affine_matrices", drawn)
+        run = train(
+            recipe,
+            digits.development[:48],
+            digits.development[-50:],
+            Normalization((0.3,), (0.4,)),
+            epochs=2,
+            device="cpu",
+        )
+        assert len(list(run)) == 2
+
+    assert len(strengths) == 96
+    assert strengths[0] == 1
+    assert strengths[48] == pytest.approx(0.6)
+    assert strengths[-1] == pytest.approx(1 - 0.8 * 95 / 96)
+
+
 def test_a_rotation_by_ninety_degrees_is_exact() -> None:
     one_degree = affine_matrices(Augmentation(rotation_degrees=1.0), 1, _generator())[0]
     drawn = math.degrees(math.atan2(one_degree[1, 0], one_degree[0, 0]))

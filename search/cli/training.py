@@ -301,6 +301,8 @@ def _recipe_words(recipe: Hyperparameters) -> list[str]:
             words.append(f"{name} {value}")
     if recipe.ema_epochs:
         words.append(f"weights averaged over {recipe.ema_epochs} epochs")
+    if recipe.final_augmentation != 1:
+        words.append(f"augmentation shrinking to {recipe.final_augmentation:.4g} of its ranges")
     words.append(f"batches of {recipe.batch_size}")
     for part in (recipe.schedule, recipe.augmentation):
         settings = ", ".join(
