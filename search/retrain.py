@@ -46,6 +46,7 @@ def retrain(
     """
     check_same_data(study, info)
     hyperparameters = rebuild(study, trial)
+    epochs = StudySettings.from_study(study).epochs
     for stale in (folder / CARD_NAME, *folder.glob(weights_name("*"))):
         stale.unlink(missing_ok=True)  # a card beside another run's weights would be a lie
     looks = study.user_attrs.get("test_looks", 0) + len(seeds)
@@ -54,14 +55,14 @@ def retrain(
         pool,
         hyperparameters,
         seeds=seeds,
-        epochs=StudySettings.from_study(study).epochs,
+        epochs=epochs,
         training="development",
         evaluation="test",
         device=device,
         listener=listener,
         folder=folder,
     )
-    card = _card(study, trial, info, hyperparameters, repeats)
+    card = _card(study, trial, info, hyperparameters, epochs, repeats)
     save_card(card, folder)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
     study.set_user_attr(f"retrain_{looks:06d}", summary)
@@ -73,6 +74,7 @@ def _card(
     trial: FrozenTrial,
     info: DatasetInfo,
     hyperparameters: Hyperparameters,
+    epochs: int,
     repeats: Sequence[Repeat],
 ) -> dict[str, Any]:
     return {
@@ -91,6 +93,7 @@ def _card(
         "parameter_count": parameter_count(hyperparameters.spec),
         "hyperparameters": hyperparameters.to_dict(),
         "normalization": asdict(info.normalization),
+        "epochs": epochs,
         "test_accuracy": asdict(Spread.of([repeat.last_three_mean for repeat in repeats])),
         "runs": [
             {
@@ -99,6 +102,7 @@ def _card(
                 "last_accuracy": repeat.epochs[-1].accuracy,
                 "best_epoch": repeat.best.epoch,
                 "best_accuracy": repeat.best.accuracy,
+                "accuracies": [result.accuracy for result in repeat.epochs],
                 "seconds": round(repeat.seconds, 3),
             }
             for repeat in repeats

@@ -61,6 +61,11 @@ def test_it_trains_on_train_and_validation_and_stores_the_result(
     stored = study.user_attrs["retrain_000002"]
     assert stored["runs"] == card["runs"]
     assert [run["seed"] for run in stored["runs"]] == [1, 2]
+    assert card["epochs"] == 3
+    for run in card["runs"]:
+        assert len(run["accuracies"]) == 3
+        assert run["accuracies"][-1] == run["last_accuracy"]
+        assert run["accuracies"][run["best_epoch"] - 1] == run["best_accuracy"]
 
 
 def test_another_look_at_the_test_set_is_counted(
