@@ -105,6 +105,13 @@ def test_the_first_seed_is_the_one_that_loads(retrained: tuple[Command, Result])
         assert not torch.equal(ours, other)
 
 
+def test_the_first_seed_that_was_kept_loads(weights: Path) -> None:
+    (weights / "seed-1.safetensors").unlink()
+    kept, asked = search.load(weights), search.load(weights, seed=2)
+    for ours, same in zip(kept.parameters(), asked.parameters(), strict=True):
+        assert torch.equal(ours, same)
+
+
 def test_the_card_rebuilds_the_trial_without_the_database(
     retrained: tuple[Command, Result],
 ) -> None:
@@ -121,6 +128,7 @@ def test_the_card_rebuilds_the_trial_without_the_database(
         ({"card_version": 2}, "reads cards of version 1"),
         ({"hyperparameters": {}}, "the card cannot be used"),
         ({"runs": []}, "names no training run"),
+        ({"epochs": 4}, "says 4 epochs, but seed 1 has 3 accuracies"),
     ],
 )
 def test_a_card_that_was_changed_is_refused(
@@ -138,6 +146,9 @@ def test_damaged_or_missing_weights_are_refused(weights: Path) -> None:
     with pytest.raises(CardError, match="cannot be read"):
         search.load(weights)
     path.unlink()
+    with pytest.raises(CardError, match="the weights are missing"):
+        search.load(weights, seed=1)
+    (weights / "seed-2.safetensors").unlink()
     with pytest.raises(CardError, match="the weights are missing"):
         search.load(weights)
     with pytest.raises(CardError, match="seed must be one of 1, 2, but got 9"):
