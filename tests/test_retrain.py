@@ -18,25 +18,6 @@ from tests.conftest import Command, Result, run_here
 NAME = "digits-3000x3"
 
 
-@pytest.fixture(scope="module")
-def retrained(
-    finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Command, Result]:
-    """A folder in which the best trial was retrained with two seeds, and what that printed."""
-    folder = tmp_path_factory.mktemp("retrained")
-    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
-    command = Command(folder)
-    done = command("retrain", "--seeds", "2", "--out", "weights")
-    assert done.code == 0, done.err
-    return command, done
-
-
-@pytest.fixture
-def weights(retrained: tuple[Command, Result], tmp_path: Path) -> Path:
-    """A copy of the weights, to damage."""
-    return Path(shutil.copytree(retrained[0].folder / "weights", tmp_path / "weights"))
-
-
 def test_it_prints_each_epoch_then_seeds_mean_and_spread(
     retrained: tuple[Command, Result],
 ) -> None:
@@ -47,6 +28,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
     assert "best epoch" in out
     assert "(mean and spread over 2 seeds)" in out
     assert "The test set was seen 2 times by this study" in out
+    assert "search pictures weights" in out
 
 
 def test_it_trains_on_train_and_validation_and_stores_the_result(
