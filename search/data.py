@@ -29,6 +29,13 @@ from search.files import write_tensors
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+_CLASS_NAMES: dict[DatasetName, str] = {
+    "mnist": "0 1 2 3 4 5 6 7 8 9",
+    "digits": "0 1 2 3 4 5 6 7 8 9",
+    "fashion-mnist": "T-shirt Trousers Pullover Dress Coat Sandal Shirt Sneaker Bag Boot",
+    # The hiragana, romanised: few fonts have them.
+    "kmnist": "o ki su tsu na ha ma ya re wo",
+}
 # Training and test images of the three that torchvision brings, and held out for validation.
 _N_TRAINING, _N_TEST, _N_VALIDATION = 60_000, 10_000, 10_000
 _SPLIT_SEED = 0
@@ -148,6 +155,11 @@ def check_dataset_name(name: str) -> DatasetName:
             f"A data set must be one of {', '.join(get_args(DatasetName))}, but got {name!r}."
         )
     return cast(DatasetName, name)
+
+
+def class_names(name: DatasetName) -> list[str]:
+    """What people call the classes of a data set, by label."""
+    return _CLASS_NAMES[name].split()
 
 
 def stratified_split(labels: NDArray[np.int64], n_held_out: int) -> NDArray[np.int64]:

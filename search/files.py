@@ -13,7 +13,12 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 
-def _write(data: bytes, path: Path) -> None:
+def write_bytes(data: bytes, path: Path) -> None:
+    """Writes bytes as they are.
+
+    Raises:
+        OSError: if they cannot be written; nothing is left behind then.
+    """
     temporary = _temporary(path)
     try:
         temporary.write_bytes(data)
@@ -29,7 +34,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         OSError: if they cannot be written; nothing is left behind then.
     """
-    _write(save({name: tensor.clone() for name, tensor in tensors.items()}), path)
+    write_bytes(save({name: tensor.clone() for name, tensor in tensors.items()}), path)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -38,4 +43,4 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         OSError: if it cannot be written; nothing is left behind then.
     """
-    _write(text.encode(), path)
+    write_bytes(text.encode(), path)

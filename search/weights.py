@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from models.convnet import ConvNet
 from models.size import parameter_count
-from search.data import Normalization
+from search.data import DatasetInfo, Normalization
 from search.exceptions import CardError
 from search.files import write_tensors, write_text
 from search.hyperparameters import Hyperparameters
@@ -38,11 +39,56 @@ def save_card(card: dict[str, Any], folder: Path) -> None:
     write_text(json.dumps(card, indent=2) + "\n", folder / CARD_NAME)
 
 
-@dataclass(frozen=True)
-class _CardContents:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run of a card.
+
+    Args:
+        accuracies: on the test images after each epoch, as shares from 0 to 1; None in cards of
+            before they were kept.
+    """
+
+    seed: int
+    accuracies: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What stands beside weights: whose they are, and all that rebuilds their network.
+
+    Args:
+        created: when the weights were written, in UTC.
+        dataset, fingerprint: the name of the data set that they were trained and tested on, and
+            the SHA-256 of its pixels and labels.
+        mean_accuracy, accuracy_std: test accuracy of the last three epochs as a share from 0 to
+            1, mean and sample standard deviation over the runs; the latter is None for one run.
+        epochs: of each run; None in cards of before they were kept.
+        runs: at least one, in the order in which they were asked for.
+    """
+
+    created: datetime
+    study: str
+    trial: int
+    dataset: str
+    fingerprint: str
     hyperparameters: Hyperparameters
     normalization: Normalization
-    seeds: list[int]
+    mean_accuracy: float
+    accuracy_std: float | None
+    epochs: int | None
+    runs: tuple[Run, ...]
+
+    def check_data(self, info: DatasetInfo) -> None:
+        """Sees that a data set is the one that the weights were trained and tested on.
+
+        Raises:
+            CardError: if it has other images or labels.
+        """
+        if self.fingerprint != info.fingerprint:
+            raise CardError(
+                f"The data must be those that the card was written for, but {info.name} in "
+                f"{info.origin} has other images or labels; name their folder with --data-dir."
+            )
 
 
 class Classifier(nn.Module):
@@ -80,39 +126,48 @@ def load(folder: str | Path, *, seed: int | None = None) -> Classifier:
     """The network that `search retrain` wrote into `folder`, ready to classify.
 
     Args:
-        seed: which of the training runs; by default the first, not the luckiest.
+        seed: which of the training runs; by default the first whose weights are there, not the
+            luckiest.
 
     Raises:
         CardError: if card or weights are missing, damaged, or do not belong together.
     """
     folder = Path(folder)
-    contents = _read_card(folder)
-    if seed is not None and seed not in contents.seeds:
-        seeds = ", ".join(str(known) for known in contents.seeds)
-        raise CardError(f"{folder}: seed must be one of {seeds}, but got {seed}.")
-    network = ConvNet(contents.hyperparameters.spec)
-    path = folder / weights_name(contents.seeds[0] if seed is None else seed)
+    card = read_card(folder)
+    seeds = [run.seed for run in card.runs]
+    if seed is None:
+        seed = kept_seed(folder, card)
+    elif seed not in seeds:
+        known = ", ".join(map(str, seeds))
+        raise CardError(f"{folder}: seed must be one of {known}, but got {seed}.")
+    network = ConvNet(card.hyperparameters.spec)
+    path = folder / weights_name(seed)
     try:
         network.load_state_dict(load_file(path))
     except FileNotFoundError as error:
         raise CardError(f"{path}: the weights are missing; run 'search retrain' again.") from error
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CardError(f"{path}: the weights cannot be read ({error}).") from error
-    return Classifier(network, contents.normalization).eval()
+    return Classifier(network, card.normalization).eval()
 
 
-def _read_card(folder: Path) -> _CardContents:
+def kept_seed(folder: Path, card: Card) -> int:
+    """The seed of the first run whose weights are beside the card; where none are, of the first."""
+    seeds = [run.seed for run in card.runs]
+    return next((seed for seed in seeds if (folder / weights_name(seed)).exists()), seeds[0])
+
+
+def read_card(folder: Path) -> Card:
+    """The card that `search retrain` wrote into `folder`.
+
+    Raises:
+        CardError: if it is missing, damaged, changed by hand, or of another version.
+    """
     path = folder / CARD_NAME
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        version, count = card["card_version"], card["parameter_count"]
-        contents = _CardContents(
-            Hyperparameters.from_dict(card["hyperparameters"]),
-            Normalization(
-                tuple(card["normalization"]["mean"]), tuple(card["normalization"]["std"])
-            ),
-            [int(run["seed"]) for run in card["runs"]],
-        )
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        version, count = contents["card_version"], contents["parameter_count"]
+        card = _parse(contents)
     except FileNotFoundError as error:
         raise CardError(
             f"A folder of weights must hold a {CARD_NAME}, but {folder} does not; "
@@ -125,12 +180,40 @@ def _read_card(folder: Path) -> _CardContents:
             f"{path}: this version reads cards of version {CARD_VERSION}, but the card is of "
             f"version {version!r}; use the version of the package that wrote it."
         )
-    actual = parameter_count(contents.hyperparameters.spec)
+    actual = parameter_count(card.hyperparameters.spec)
     if count != actual:
         raise CardError(
             f"{path}: the card says {count!r} parameters, but its network has {actual:,}; the "
             "card was changed by hand."
         )
-    if not contents.seeds:
+    if not card.runs:
         raise CardError(f"{path}: the card names no training run.")
-    return contents
+    for run in card.runs:
+        if run.accuracies is not None and len(run.accuracies) != card.epochs:
+            raise CardError(
+                f"{path}: the card says {card.epochs} epochs, but seed {run.seed} has "
+                f"{len(run.accuracies)} accuracies; the card was changed by hand."
+            )
+    return card
+
+
+def _parse(contents: dict[str, Any]) -> Card:
+    normalization, accuracy = contents["normalization"], contents["test_accuracy"]
+    runs = []
+    for run in contents["runs"]:
+        accuracies = run.get("accuracies")
+        shares = None if accuracies is None else tuple(map(float, accuracies))
+        runs.append(Run(int(run["seed"]), shares))
+    return Card(
+        created=datetime.fromisoformat(contents["created"]),
+        study=str(contents["study"]),
+        trial=int(contents["trial"]),
+        dataset=str(contents["dataset"]["name"]),
+        fingerprint=str(contents["dataset"]["fingerprint"]),
+        hyperparameters=Hyperparameters.from_dict(contents["hyperparameters"]),
+        normalization=Normalization(tuple(normalization["mean"]), tuple(normalization["std"])),
+        mean_accuracy=float(accuracy["mean"]),
+        accuracy_std=None if accuracy["std"] is None else float(accuracy["std"]),
+        epochs=contents.get("epochs"),
+        runs=tuple(runs),
+    )

@@ -141,6 +141,25 @@ def finished(finished_folder: Path, command: Command) -> Command:
     return command
 
 
+@pytest.fixture(scope="session")
+def retrained(
+    finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Command, Result]:
+    """A folder in which the best trial was retrained with two seeds, and what that printed."""
+    folder = tmp_path_factory.mktemp("retrained")
+    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
+    command = Command(folder)
+    done = command("retrain", "--seeds", "2", "--out", "weights")
+    assert done.code == 0, done.err
+    return command, done
+
+
+@pytest.fixture
+def weights(retrained: tuple[Command, Result], tmp_path: Path) -> Path:
+    """A copy of the weights, to damage."""
+    return Path(shutil.copytree(retrained[0].folder / "weights", tmp_path / "weights"))
+
+
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[RDBStorage]:
     """An empty SQLite storage in a real file."""

@@ -18,25 +18,6 @@ from tests.conftest import Command, Result, run_here
 NAME = "digits-3000x3"
 
 
-@pytest.fixture(scope="module")
-def retrained(
-    finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Command, Result]:
-    """A folder in which the best trial was retrained with two seeds, and what that printed."""
-    folder = tmp_path_factory.mktemp("retrained")
-    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
-    command = Command(folder)
-    done = command("retrain", "--seeds", "2", "--out", "weights")
-    assert done.code == 0, done.err
-    return command, done
-
-
-@pytest.fixture
-def weights(retrained: tuple[Command, Result], tmp_path: Path) -> Path:
-    """A copy of the weights, to damage."""
-    return Path(shutil.copytree(retrained[0].folder / "weights", tmp_path / "weights"))
-
-
 def test_it_prints_each_epoch_then_seeds_mean_and_spread(
     retrained: tuple[Command, Result],
 ) -> None:
@@ -47,6 +28,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
     assert "best epoch" in out
     assert "(mean and spread over 2 seeds)" in out
     assert "The test set was seen 2 times by this study" in out
+    assert "search pictures weights" in out
 
 
 def test_it_trains_on_train_and_validation_and_stores_the_result(
@@ -105,6 +87,13 @@ def test_the_first_seed_is_the_one_that_loads(retrained: tuple[Command, Result])
         assert not torch.equal(ours, other)
 
 
+def test_the_first_seed_that_was_kept_loads(weights: Path) -> None:
+    (weights / "seed-1.safetensors").unlink()
+    kept, asked = search.load(weights), search.load(weights, seed=2)
+    for ours, same in zip(kept.parameters(), asked.parameters(), strict=True):
+        assert torch.equal(ours, same)
+
+
 def test_the_card_rebuilds_the_trial_without_the_database(
     retrained: tuple[Command, Result],
 ) -> None:
@@ -121,6 +110,7 @@ def test_the_card_rebuilds_the_trial_without_the_database(
         ({"card_version": 2}, "reads cards of version 1"),
         ({"hyperparameters": {}}, "the card cannot be used"),
         ({"runs": []}, "names no training run"),
+        ({"epochs": 4}, "says 4 epochs, but seed 1 has 3 accuracies"),
     ],
 )
 def test_a_card_that_was_changed_is_refused(
@@ -138,6 +128,9 @@ def test_damaged_or_missing_weights_are_refused(weights: Path) -> None:
     with pytest.raises(CardError, match="cannot be read"):
         search.load(weights)
     path.unlink()
+    with pytest.raises(CardError, match="the weights are missing"):
+        search.load(weights, seed=1)
+    (weights / "seed-2.safetensors").unlink()
     with pytest.raises(CardError, match="the weights are missing"):
         search.load(weights)
     with pytest.raises(CardError, match="seed must be one of 1, 2, but got 9"):

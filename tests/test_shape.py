@@ -112,13 +112,23 @@ def test_descriptions_never_meet_torch(name: str) -> None:
 
 @pytest.mark.parametrize("code", ["import search", "import search.cli"])
 def test_importing_the_package_brings_neither_torch_nor_optuna(code: str) -> None:
-    check = f"{code}; import sys; sys.exit(bool({{'torch', 'optuna', 'rich'}} & set(sys.modules)))"
+    slow = {"torch", "optuna", "rich", "matplotlib"}
+    check = f"{code}; import sys; sys.exit(bool({slow} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_documented(name: str) -> None:
     assert f"search {name}" in (ROOT / "README.md").read_text()
+
+
+def test_only_the_module_of_pictures_meets_matplotlib() -> None:
+    found = {
+        name
+        for name, path in OWN.items()
+        if any(imported.split(".")[0] == "matplotlib" for imported in imports(path))
+    }
+    assert found == {"search.pictures"}
 
 
 def test_no_file_names_a_lock_or_a_registry() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import ablate, browse, confirm, doctor, run, training
+from search.cli import ablate, browse, confirm, doctor, pictures, run, training
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -51,6 +51,7 @@ for _command in (
     run.run,
     confirm.confirm,
     training.retrain,
+    pictures.pictures,
     ablate.ablate,
     training.baseline,
     browse.studies,

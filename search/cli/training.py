@@ -20,7 +20,7 @@ from search.cli.options import (
     count_option,
     not_negative,
 )
-from search.cli.output import counted, duration, make_console, percent
+from search.cli.output import counted, duration, make_console, percent, shown_command
 from search.exceptions import InputError
 from search.processes import start_server
 
@@ -105,6 +105,10 @@ def retrain(
         console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
     console.print(f"Weights and card: {folder}")
     console.print(f'In Python: network = search.load("{folder}")')
+    words = ["pictures", str(folder)]
+    if data_dir is not None and settings.dataset != "digits":
+        words += ["--data-dir", str(data_dir)]
+    console.print(f"Pictures: {shown_command(words)}", soft_wrap=True)
 
 
 def baseline(

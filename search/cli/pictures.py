@@ -1,0 +1,58 @@
+"""`search pictures`: what a retrained network learnt, and where it still errs, to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DataDir
+from search.cli.output import make_console
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def pictures(
+    folder: Annotated[Path, typer.Argument(help="Folder that 'search retrain' wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures.  [default: that of the weights]")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw how a retrained network learnt, what it confuses, and which test images it gets wrong.
+
+    Example: search pictures runs/mnist-8000x15/trial-17
+    """
+    from search.data import check_dataset_name, class_names, default_data_dir, load_dataset
+    from search.folders import make_folder
+    from search.pictures import (
+        confusion_matrix,
+        draw_confusion,
+        draw_curves,
+        draw_mistakes,
+        probabilities_of,
+        save_picture,
+    )
+    from search.weights import kept_seed, load, read_card
+
+    console = make_console()
+    card = read_card(folder)
+    seed = kept_seed(folder, card)
+    network = load(folder, seed=seed)
+    dataset_name = check_dataset_name(card.dataset)
+    dataset = load_dataset(dataset_name, data_dir or default_data_dir())
+    card.check_data(dataset.info)
+    target = make_folder(out or folder)
+
+    def save(figure: Figure, name: str) -> None:
+        save_picture(figure, target / name)
+        console.print(str(target / name), soft_wrap=True)
+
+    classes = class_names(dataset_name)
+    probabilities = probabilities_of(network, dataset.test)
+    counts = confusion_matrix(probabilities, dataset.test.labels)
+    save(draw_confusion(card, seed, counts, classes), "confusion.png")
+    save(draw_mistakes(card, seed, dataset.test, probabilities, classes), "mistakes.png")
+    save(draw_curves(card), "curves.png")  # the last: an old card has nothing to draw it from
