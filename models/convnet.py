@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.spec import Conv, Dropout, GlobalAveragePool, Layer, ModelSpec, Output, Pool
+from models.spec import (
+    Activation,
+    Conv,
+    Dropout,
+    GlobalAveragePool,
+    Layer,
+    ModelSpec,
+    Output,
+    Pool,
+)
+
+_ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.Hardswish]] = {
+    "relu": nn.ReLU,
+    "hardswish": nn.Hardswish,
+}
 
 
 def _module(layer: Layer, in_channels: int, n_classes: int) -> nn.Module:
@@ -15,7 +29,7 @@ def _module(layer: Layer, in_channels: int, n_classes: int) -> nn.Module:
                     in_channels, channels, layer.kernel, padding=layer.padding, bias=layer.bias
                 ),
                 nn.BatchNorm2d(channels),
-                nn.ReLU(inplace=True),
+                _ACTIVATIONS[layer.activation](inplace=True),
             )
         case Pool():
             return nn.MaxPool2d(2)

@@ -9,8 +9,9 @@
 // Stages. A network is planned as stages. A stage makes a `raw` map out of the activation of the
 // stage before it (a convolution, or a copy where pools and dropouts follow each other in a way
 // that one stage cannot hold), and its activation is made from `raw` on the fly, row by row, just
-// before it is used: BatchNorm, ReLU, dropout, 2×2 maximum, dropout. So only `raw` and the gradient
-// of the activation travel through memory; rows in work stay in rings that fit the caches.
+// before it is used: BatchNorm, ReLU or hard swish, dropout, 2×2 maximum, dropout. So only `raw`
+// and the gradient of the activation travel through memory; rows in work stay in rings that fit the
+// caches.
 //
 // BatchNorm makes the whole batch wait at each stage, so the loops are: stages, blocks, rows.
 // The backward pass of one stage and block does, for each group of rows: the gradient of `raw`, the
@@ -42,6 +43,9 @@
 namespace {
 
 enum LayerKind : int32_t { kConv = 0, kPool = 1, kDropout = 2, kGap = 3, kOutput = 4 };
+
+// Of a stage, behind its BatchNorm; kNothing is a stage that has neither.
+enum Activation : int32_t { kNothing = 0, kRelu = 1, kHardSwish = 2 };
 
 constexpr size_t kNone = ~size_t{0};
 constexpr double kEpsilon = 1e-5;  // of PyTorch's BatchNorm2d, like the momentum
@@ -75,6 +79,7 @@ struct Stage {
     int in_channels = 0, in_height = 0, in_width = 0;
     int channels = 0, height = 0, width = 0;  // of raw
     int out_height = 0, out_width = 0;        // of the activation
+    Activation activation = kNothing;
     bool pool = false;
     Dropout before, after;        // the pool
     bool needs_gradient = false;  // of the activation: there are weights at or before it
@@ -85,8 +90,8 @@ struct Stage {
     // and out_width. The gradient shares the memory of the next convolution's raw: see plan_raw.
     float *raw = nullptr, *gradient = nullptr;
     size_t raw_stride = 0, gradient_stride = 0;  // from block to block
-    // One value a channel. The activation is relu(scale * raw + shift), and the gradient of raw is
-    // scale * dz - (slope * (raw - mean) + level), where dz is that of the BatchNorm's output.
+    // One value a channel. The BatchNorm's output is scale * raw + shift, and the gradient of raw
+    // is scale * dz - (slope * (raw - mean) + level), where dz is that of the BatchNorm's output.
     float *scale = nullptr, *shift = nullptr, *mean = nullptr, *slope = nullptr, *level = nullptr;
     double *inverse_std = nullptr;
     double *mean_rest = nullptr;  // what rounding took from the mean
@@ -127,7 +132,7 @@ struct Sample {
 };
 
 struct LayerCode {  // as native.py declares it
-    int32_t kind, channels, kernel, padding, bias;
+    int32_t kind, channels, kernel, padding, bias, activation;
     float rate;
 };
 
@@ -246,6 +251,7 @@ void add_convolution(Network &network, const LayerCode &layer) {
     Stage stage = copy_of(network.stages.back());
     stage.kernel = layer.kernel;
     stage.padding = layer.padding;
+    stage.activation = Activation(layer.activation);
     stage.channels = layer.channels;
     stage.height = stage.out_height = stage.in_height + 2 * layer.padding - layer.kernel + 1;
     stage.width = stage.out_width = stage.in_width + 2 * layer.padding - layer.kernel + 1;

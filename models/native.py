@@ -30,7 +30,16 @@ import torch
 from torch import Tensor, nn
 
 from models.convnet import ConvNet
-from models.spec import Conv, Dropout, GlobalAveragePool, Layer, ModelSpec, Output, Pool
+from models.spec import (
+    Activation,
+    Conv,
+    Dropout,
+    GlobalAveragePool,
+    Layer,
+    ModelSpec,
+    Output,
+    Pool,
+)
 
 Isa = Literal["avx512", "avx2", "baseline"]
 
@@ -42,6 +51,7 @@ _LAYER_CODES: dict[type[Layer], int] = {
     GlobalAveragePool: 3,
     Output: 4,
 }
+_ACTIVATION_CODES: dict[Activation, int] = {"relu": 1, "hardswish": 2}
 # What the compiled code books time under, in its order.
 _STOPWATCHES = ("forward", "input_gradient", "weight_gradient", "elementwise", "head")
 _LIBRARY_VARIABLE = "BUDGET_SEARCH_NATIVE"
@@ -57,6 +67,7 @@ class _LayerCode(ctypes.Structure):
         ("kernel", ctypes.c_int32),
         ("padding", ctypes.c_int32),
         ("bias", ctypes.c_int32),
+        ("activation", ctypes.c_int32),
         ("rate", ctypes.c_float),
     )
 
@@ -194,6 +205,7 @@ def _layer_code(layer: Layer) -> _LayerCode:
         case Conv():
             code.channels, code.kernel = layer.channels, layer.kernel
             code.padding, code.bias = layer.padding, layer.bias
+            code.activation = _ACTIVATION_CODES[layer.activation]
         case Dropout(rate=rate):
             code.rate = rate
         case Output(bias=bias):
@@ -486,7 +498,7 @@ class NativeNetwork:
         """Where the time goes: seconds by kind of work, in the dictionary once the block ends.
 
         `forward`, `input_gradient` and `weight_gradient` are the convolutions, `elementwise` is
-        BatchNorm, ReLU, dropout and pooling, and `head` is all behind the last convolution.
+        BatchNorm, activation, dropout and pooling, and `head` is all behind the last convolution.
         """
         seconds = (ctypes.c_double * len(_STOPWATCHES))()
         named: dict[str, float] = {}

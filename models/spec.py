@@ -10,6 +10,7 @@ A network is a list of layers, separated by commas::
 | `c3p1 8` | the same with padding 1, so that the image keeps its size |
 | `c1 8` | the same with a 1×1 kernel |
 | `c3+bias 8` | the same with a bias on the convolution |
+| `c3+hs 8`, `c3+bias+hs 8` | the same with hard swish instead of ReLU |
 | `pool` | 2×2 max pooling with stride 2 |
 | `drop 0.1` | dropout of single activations with probability 0.1 |
 | `gap` | global average pooling; exactly one, behind every convolution |
@@ -25,6 +26,9 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Activation = Literal["relu", "hardswish"]
 
 
 class SpecError(ValueError):
@@ -33,16 +37,23 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """`kernel` × `kernel` convolution with stride 1, then BatchNorm and ReLU."""
+    """`kernel` × `kernel` convolution with stride 1, then BatchNorm and the activation.
+
+    Hard swish is z · min(max(z / 6 + 1/2, 0), 1): Howard et al., "Searching for MobileNetV3"
+    (2019).
+    """
 
     channels: int
     kernel: int = 3
     padding: int = 0
     bias: bool = False
+    activation: Activation = "relu"
 
     def __str__(self) -> str:
         padding = f"p{self.padding}" if self.padding else ""
-        return f"c{self.kernel}{padding}{'+bias' if self.bias else ''} {self.channels}"
+        bias = "+bias" if self.bias else ""
+        activation = "+hs" if self.activation == "hardswish" else ""
+        return f"c{self.kernel}{padding}{bias}{activation} {self.channels}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ class GlobalAveragePool:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """1×1 convolution to the classes, with neither BatchNorm nor ReLU."""
+    """1×1 convolution to the classes, with neither BatchNorm nor activation."""
 
     bias: bool = False
 
@@ -84,7 +95,8 @@ class Output:
 Layer = Conv | Pool | Dropout | GlobalAveragePool | Output
 
 _ITEM = re.compile(
-    r"(?:c(?P<kernel>[13])(?P<padding>p1)?(?P<conv_bias>\+bias)?(?:\s+(?P<channels>\d+))?"
+    r"(?:c(?P<kernel>[13])(?P<padding>p1)?(?P<conv_bias>\+bias)?(?P<hard_swish>\+hs)?"
+    r"(?:\s+(?P<channels>\d+))?"
     r"|drop(?:\s+(?P<rate>[0-9.e-]+))?"
     r"|(?P<word>pool|gap|out\+bias|out))"
 )
@@ -98,15 +110,17 @@ def _match(item: str) -> re.Match[str]:
     match = _ITEM.fullmatch(item)
     if match is None:
         raise SpecError(
-            "Each item of a network must be one of c1, c3, c3p1 (with +bias or not), drop, pool, "
-            f"gap, out and out+bias, separated by commas, but got {item!r}."
+            "Each item of a network must be one of c1, c3, c3p1 (each alone or with +bias, +hs or "
+            "+bias+hs), drop, pool, gap, out and out+bias, separated by commas, but got "
+            f"{item!r}."
         )
     if match["kernel"] == "1" and match["padding"]:
         raise SpecError(f"A 1×1 convolution takes no padding, but got {item!r}; write c1.")
     return match
 
 
-def _layer(item: str) -> Layer:
+def _layer(item: str, activation: Activation = "relu") -> Layer:
+    """The layer of an item; `activation` is that of a convolution which names none."""
     match = _match(item)
     if match["kernel"]:
         if match["channels"] is None:
@@ -116,6 +130,7 @@ def _layer(item: str) -> Layer:
             kernel=int(match["kernel"]),
             padding=1 if match["padding"] else 0,
             bias=match["conv_bias"] is not None,
+            activation="hardswish" if match["hard_swish"] else activation,
         )
     match match["word"]:
         case "pool":
@@ -183,6 +198,11 @@ class ModelSpec:
                     "A convolution has at least one channel and is 1×1 without padding or 3×3 "
                     f"with padding 0 or 1, but got '{layer}'."
                 )
+            if isinstance(layer, Conv) and layer.activation not in get_args(Activation):
+                raise SpecError(
+                    f"An activation must be one of {', '.join(get_args(Activation))}, but got "
+                    f"{layer.activation!r}."
+                )
         for layer, (_, height, width) in zip(self.layers, self.output_shapes(), strict=True):
             if min(height, width) < 1:
                 _, rows, columns = self.input_shape
@@ -232,11 +252,11 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A network whose widths and dropout rate are still open.
+    """A network whose widths, dropout rate and activation are still open.
 
     Args:
         notation: that of `ModelSpec` with numbers left out, as in `c3, drop, pool, c3, gap, out`;
-            a number that is there stays as it is.
+            a number that is there stays as it is, and so does a `+hs`.
     """
 
     notation: str
@@ -254,6 +274,12 @@ class Topology:
     def has_open_dropout(self) -> bool:
         return "drop" in _items(self.notation)
 
+    @property
+    def has_open_activation(self) -> bool:
+        """Whether any convolution names no activation."""
+        matches = map(_match, _items(self.notation))
+        return any(match["kernel"] and not match["hard_swish"] for match in matches)
+
     def spec(
         self,
         widths: Sequence[int],
@@ -261,8 +287,12 @@ class Topology:
         *,
         input_shape: tuple[int, int, int] = (1, 28, 28),
         n_classes: int = 10,
+        activation: Activation = "relu",
     ) -> ModelSpec:
         """The network with the first `n_widths` of `widths`, and `dropout` wherever it is open.
+
+        Args:
+            activation: of each convolution that names none.
 
         Raises:
             SpecError: if there are too few widths, or the network cannot exist.
@@ -272,7 +302,7 @@ class Topology:
                 f"The topology '{self.notation}' needs {self.n_widths} widths, but got "
                 f"{len(widths)}."
             )
-        filled = _fill(self.notation, tuple(widths[: self.n_widths]), dropout)
+        filled = _fill(self.notation, tuple(widths[: self.n_widths]), dropout, activation)
         return ModelSpec(filled, input_shape, n_classes)
 
 
@@ -282,14 +312,16 @@ def _is_open_conv(item: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _fill(notation: str, widths: tuple[int, ...], dropout: float) -> tuple[Layer, ...]:
+def _fill(
+    notation: str, widths: tuple[int, ...], dropout: float, activation: Activation
+) -> tuple[Layer, ...]:
     remaining = iter(widths)
     layers: list[Layer] = []
     for item in _items(notation):
         if _is_open_conv(item):
-            layers.append(_layer(f"{item} {next(remaining)}"))
+            layers.append(_layer(f"{item} {next(remaining)}", activation))
         elif item == "drop":
             layers.append(Dropout(dropout))
         else:
-            layers.append(_layer(item))
+            layers.append(_layer(item, activation))
     return tuple(layers)

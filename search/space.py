@@ -26,7 +26,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args
 
 import optuna
 from optuna.distributions import (
@@ -37,7 +37,7 @@ from optuna.distributions import (
 )
 
 from models.size import parameter_count
-from models.spec import ModelSpec, SpecError, Topology
+from models.spec import Activation, ModelSpec, SpecError, Topology
 from search.exceptions import SpaceError
 from search.hyperparameters import (
     Augmentation,
@@ -69,7 +69,7 @@ class _Kind:
     low: float = -math.inf
     high: float = math.inf
     names: tuple[str, ...] = ()
-    silent: float | None = None
+    silent: str | float | None = None
 
 
 _BELOW_ONE = math.nextafter(1.0, 0.0)
@@ -106,6 +106,9 @@ _KINDS: dict[str, _Kind] = {
     ),
     "final_augmentation": _Kind(
         float, "share of the augmentation's ranges that is left at the end", 0, 1, silent=1.0
+    ),
+    "activation": _Kind(
+        str, "of each convolution that names none", names=get_args(Activation), silent="relu"
     ),
 }
 
@@ -265,14 +268,16 @@ class Space:
         )
 
     def spec(self, values: Mapping[str, Any]) -> ModelSpec:
-        """The network alone of `hyperparameters(values)`."""
+        """The network alone of `hyperparameters(values)`; with ReLU where they leave that open."""
         value = {**self.table, **values}
         topology = _topology(value["topology"])
+        activation = value["activation"]
         return topology.spec(
             self._widths(value),
             round(float(value["dropout"]), _DROPOUT_DECIMALS) if topology.has_open_dropout else 0.0,
             input_shape=self.input_shape,
             n_classes=self.n_classes,
+            activation=cast(Activation, activation) if isinstance(activation, str) else "relu",
         )
 
     def _widths(self, value: Mapping[str, Any]) -> tuple[int, ...]:
@@ -455,6 +460,8 @@ class Space:
             return "one-cycle" in schedules
         if key == "dropout":
             return any(_has_open_dropout(text) for text in self._topologies())
+        if key == "activation":
+            return any(_has_open_activation(text) for text in self._topologies())
         return True
 
     def _smallest_count_of(self, topology: str) -> int:
@@ -531,6 +538,13 @@ def _n_widths(topology: str) -> int:
 def _has_open_dropout(topology: str) -> bool:
     try:
         return _topology(topology).has_open_dropout
+    except SpecError:
+        return False  # refused later, with the reason
+
+
+def _has_open_activation(topology: str) -> bool:
+    try:
+        return _topology(topology).has_open_activation
     except SpecError:
         return False  # refused later, with the reason
 

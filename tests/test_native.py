@@ -20,12 +20,24 @@ from torch.nn import functional as F
 from models import native
 from models.convnet import ConvNet
 from models.native import Batch, Kernel, NativeNetwork
-from models.spec import Conv, Dropout, GlobalAveragePool, Layer, ModelSpec, Output, Pool, SpecError
+from models.spec import (
+    Activation,
+    Conv,
+    Dropout,
+    GlobalAveragePool,
+    Layer,
+    ModelSpec,
+    Output,
+    Pool,
+    SpecError,
+    Topology,
+)
 
 if native.kernel() is None:
     pytest.skip(str(native.unavailable_reason()), allow_module_level=True)
 
 _V36 = "c3 8, c3 10, pool, c3 12, pool, c3 16, c3 16, out+bias, gap"
+_ACTIVATIONS: tuple[Activation, ...] = ("relu", "hardswish")
 _settings = settings(
     deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=60
 )
@@ -59,7 +71,8 @@ def _random_layers(rng: random.Random, dropout: bool) -> list[Layer]:
         kind = rng.random()
         if kind < 0.65:
             kernel, padding = rng.choice([(1, 0), (3, 0), (3, 1)])
-            layers.append(Conv(rng.randint(1, 19), kernel, padding, rng.random() < 0.3))
+            width, bias = rng.randint(1, 19), rng.random() < 0.3
+            layers.append(Conv(width, kernel, padding, bias, rng.choice(_ACTIVATIONS)))
         elif kind < 0.85 or not dropout:
             layers.append(Pool())
         else:
@@ -267,6 +280,7 @@ def test_gradients_of_random_networks_are_no_worse_than_pytorchs(
     width=st.integers(3, 20),
     n=st.integers(1, 35),
     pool=st.booleans(),
+    activation=st.sampled_from(_ACTIVATIONS),
 )
 @_settings
 def test_gradients_of_one_layer(
@@ -278,9 +292,10 @@ def test_gradients_of_one_layer(
     width: int,
     n: int,
     pool: bool,
+    activation: Activation,
 ) -> None:
     """The layer is the second one, so that its input's gradient reaches weights too."""
-    layer = Conv(channels, *kernel_padding)
+    layer = Conv(channels, *kernel_padding, activation=activation)
     pools: tuple[Layer, ...] = (Pool(),) if pool else ()
     layers: tuple[Layer, ...] = (Conv(in_channels, 1), layer, *pools)
     try:
@@ -293,12 +308,25 @@ def test_gradients_of_one_layer(
     assert close_enough(*errors(_kernel(isa), make_network(spec), images, labels))
 
 
+@pytest.mark.parametrize("activation", _ACTIVATIONS)
 @pytest.mark.parametrize(
     ("notation", "n"), [(_V36, 128), ("c3p1 10, drop 0.1, pool, c3 16, gap, out", 64)]
 )
-def test_gradients_at_full_size(kernel: Kernel, notation: str, n: int) -> None:
-    spec = ModelSpec.parse(notation)
+def test_gradients_at_full_size(
+    kernel: Kernel, notation: str, n: int, activation: Activation
+) -> None:
+    spec = Topology(notation).spec((), 0.0, activation=activation)
     images, labels = draw_batch(spec, n, 0)
+    assert close_enough(*errors(kernel, make_network(spec), images, labels))
+
+
+@pytest.mark.parametrize("n", [1, 16, 19])
+@pytest.mark.parametrize("behind", ["", "pool, ", "drop 0.3, ", "drop 0.3, pool, drop 0.2, "])
+@pytest.mark.parametrize("first", ["c3+hs 5", "c3p1+bias+hs 5", "c1+hs 5"])
+def test_gradients_behind_hard_swish(kernel: Kernel, first: str, behind: str, n: int) -> None:
+    """On maps with an odd side, so that a pool leaves a row and a column out."""
+    spec = ModelSpec.parse(f"{first}, {behind}c3+hs 6, gap, out", input_shape=(2, 9, 11))
+    images, labels = draw_batch(spec, n, n)
     assert close_enough(*errors(kernel, make_network(spec), images, labels))
 
 

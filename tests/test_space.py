@@ -155,6 +155,42 @@ def test_what_no_built_in_space_names_is_off_until_a_file_names_it(
     assert getattr(searched.hyperparameters(values), name) == values[name] > 0
 
 
+def _network(space: Space, **values: Any) -> str:
+    return str(space.spec({**_random_values(space, 0), **values}))
+
+
+def test_a_file_may_fix_or_search_the_activation(tmp_path: Path) -> None:
+    topology = "topology = 'c3 4, c3+hs 5, gap, out'\n"
+    plain = _load(tmp_path, topology)
+    fixed = _load(tmp_path, f"{topology}activation = 'hardswish'")
+    searched = _load(tmp_path, f"{topology}activation = ['relu', 'hardswish']")
+
+    assert "activation" not in {**plain.distributions, **fixed.distributions}
+    assert _network(plain) == "c3 4, c3+hs 5, gap, out"
+    assert _network(fixed) == "c3+hs 4, c3+hs 5, gap, out"
+    assert searched.distributions["activation"] == CategoricalDistribution(["relu", "hardswish"])
+    assert _network(searched, activation="relu") == _network(plain)
+    assert _network(searched, activation="hardswish") == _network(fixed)
+
+
+def test_an_activation_that_no_convolution_leaves_open_is_not_searched(tmp_path: Path) -> None:
+    named = "topology = 'c3+hs, gap, out'\nactivation = ['relu', 'hardswish']"
+
+    assert "activation" not in _load(tmp_path, named).distributions
+
+
+def test_an_activation_that_only_one_space_has_is_left_for_the_sampler() -> None:
+    cap = 8_000
+    earlier = Space("earlier", STANDARD_TABLE, parameter_cap=cap)
+    table = {**STANDARD_TABLE, "activation": ["hardswish"]}
+    space = Space("only hard swish", table, parameter_cap=cap)
+
+    found = space.nearest(_random_values(earlier, 0), earlier, cap)
+
+    assert found is not None
+    assert "activation" not in found
+
+
 def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None:
     fixed = {
         key: value["low"] if isinstance(value, dict) else value
@@ -207,6 +243,7 @@ def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None
         ("optimizer = 3", "optimizer", "must be text, but got 3"),
         ("optimizer = { low = 1, high = 2 }", "optimizer", "a text or a list of texts"),
         ("schedule = 'linear'", "schedule", "one-cycle, step, cosine, constant"),
+        ("activation = 'swish'", "activation", "must be one of relu, hardswish"),
         ("topology = 'c3, poool, gap, out'", "topology", "'poool'"),
         ("topology = ''", "topology", "got ''"),
         ("topology = [['c3, gap, out']]", "topology", "must be text"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from models.convnet import ConvNet
 from models.size import layer_table, parameter_count, receptive_field
 from models.spec import (
+    Activation,
     Conv,
     Dropout,
     GlobalAveragePool,
@@ -27,6 +30,7 @@ _SHAPES = [(1, 28, 28), (3, 20, 14), (2, 9, 31)]
 @st.composite
 def specs(draw: st.DrawFn) -> ModelSpec:
     """Any network that can exist, on images of several shapes."""
+    activations = st.sampled_from(get_args(Activation))
     shape = draw(st.sampled_from(_SHAPES))
     n_classes = draw(st.integers(1, 12))
     _, height, width = shape
@@ -40,12 +44,15 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         elif kind == "drop":
             layers.append(Dropout(draw(st.floats(0, 1, exclude_max=True))))
         elif kind == "c3" and min(height, width) >= 3:
-            layers.append(Conv(draw(st.integers(1, 12)), 3, 0, draw(st.booleans())))
+            channels, bias = draw(st.integers(1, 12)), draw(st.booleans())
+            layers.append(Conv(channels, 3, 0, bias, draw(activations)))
             height, width = height - 2, width - 2
         elif kind == "c3p1":
-            layers.append(Conv(draw(st.integers(1, 12)), 3, 1, draw(st.booleans())))
+            channels, bias = draw(st.integers(1, 12)), draw(st.booleans())
+            layers.append(Conv(channels, 3, 1, bias, draw(activations)))
         else:
-            layers.append(Conv(draw(st.integers(1, 12)), 1, 0, draw(st.booleans())))
+            channels, bias = draw(st.integers(1, 12)), draw(st.booleans())
+            layers.append(Conv(channels, 1, 0, bias, draw(activations)))
     tail = draw(st.sampled_from(["out gap", "gap out", "gap"]))
     if tail == "gap" or not any(isinstance(layer, Conv) for layer in layers):
         layers.append(Conv(n_classes, 1))
@@ -201,6 +208,8 @@ def test_a_linear_head_behind_gap_equals_one_before_it() -> None:
         ("c5 8, gap, out", "'c5 8'"),
         ("C3 8, gap, out", "'C3 8'"),
         ("c3p2 8, gap, out", "'c3p2 8'"),
+        ("c3+hs+bias 8, gap, out", r"'c3\+hs\+bias 8'"),
+        ("c3+relu 8, gap, out", r"'c3\+relu 8'"),
         ("c3 -8, gap, out", "'c3 -8'"),
         ("c3 8.0, gap, out", "'c3 8.0'"),
         ("c3 8,, gap, out", "got ''"),
@@ -240,6 +249,7 @@ def test_notation_that_describes_no_network_is_refused(notation: str, message: s
         (Conv(4, kernel=5), "1×1 without padding or 3×3"),
         (Conv(4, kernel=1, padding=1), "1×1 without padding or 3×3"),
         (Conv(4, kernel=3, padding=2), "with padding 0 or 1"),
+        (Conv(4, activation="swish"), "must be one of relu, hardswish, but got 'swish'"),  # type: ignore[arg-type]
         (Dropout(1.0), "dropout rate"),
         (Dropout(float("nan")), "dropout rate"),
     ],
@@ -271,6 +281,39 @@ def test_topology_ignores_widths_that_it_has_no_convolution_for() -> None:
     topology = Topology("c3, gap, out")
 
     assert topology.spec([4, 5, 6], 0.0) == topology.spec([4], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("item", "layer"),
+    [
+        ("c3 8", Conv(8)),
+        ("c3+hs 8", Conv(8, activation="hardswish")),
+        ("c3p1+hs 8", Conv(8, padding=1, activation="hardswish")),
+        ("c1+bias+hs 8", Conv(8, kernel=1, bias=True, activation="hardswish")),
+    ],
+)
+def test_a_convolution_names_its_activation(item: str, layer: Conv) -> None:
+    assert ModelSpec.parse(f"{item}, gap, out").layers[0] == layer
+    assert str(layer) == item
+
+
+def test_hard_swish_is_that_of_its_paper() -> None:
+    block = ConvNet(ModelSpec.parse("c3+hs 8, gap, out")).layers[0]
+    values = torch.linspace(-5, 5, 101)
+
+    expected = values * (values / 6 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(block[2](values.clone()), expected)  # type: ignore[index]
+
+
+def test_topology_gives_its_activation_to_convolutions_that_name_none() -> None:
+    topology = Topology("c3, c3+hs, pool, c3+bias 7, gap, out")
+
+    assert str(topology.spec([4, 5], 0.0)) == "c3 4, c3+hs 5, pool, c3+bias 7, gap, out"
+    assert str(topology.spec([4, 5], 0.0, activation="hardswish")) == (
+        "c3+hs 4, c3+hs 5, pool, c3+bias+hs 7, gap, out"
+    )
+    assert topology.has_open_activation
+    assert not Topology("c3+hs, gap, out").has_open_activation
 
 
 def test_topology_counts_its_open_widths_and_knows_its_open_dropout() -> None:

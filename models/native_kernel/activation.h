@@ -49,14 +49,32 @@ NATIVE_INLINE void for_channels(Work &work, int channels, int c = 0) {
 constexpr int most_channels(bool pool, bool drop) { return drop ? 1 : pool ? 2 : 4; }
 
 // The output of BatchNorm, or raw itself in a stage without one.
-template <bool kNorm>
+template <Activation kActivation>
 NATIVE_INLINE V normalise(V raw, V scale, V shift) {
-    return kNorm ? fma(raw, scale, shift) : raw;
+    return kActivation == kNothing ? raw : fma(raw, scale, shift);
 }
 
-template <bool kNorm>
-NATIVE_INLINE V rectify(V value) {
-    return kNorm ? maximum(all(0), value) : value;
+// The factor of hard swish, without its limits.
+NATIVE_INLINE V hard_sigmoid_line(V z) { return fma(z, all(1 / 6.0f), all(0.5f)); }
+
+NATIVE_INLINE V within_unit(V value) { return minimum(all(1), maximum(all(0), value)); }
+
+template <Activation kActivation>
+NATIVE_INLINE V activate(V z) {
+    if constexpr (kActivation == kRelu) return maximum(all(0), z);
+    if constexpr (kActivation == kHardSwish) return z * within_unit(hard_sigmoid_line(z));
+    return z;
+}
+
+// From the gradient of activate(z) to that of z.
+template <Activation kActivation>
+NATIVE_INLINE V activation_gradient(V z, V gradient) {
+    if constexpr (kActivation == kRelu) return keep(greater(z, all(0)), gradient);
+    if constexpr (kActivation == kHardSwish) {
+        const V line = hard_sigmoid_line(z), limited = within_unit(line);
+        return gradient * choose(equal(line, limited), fma(z, all(1 / 3.0f), all(0.5f)), limited);
+    }
+    return gradient;
 }
 
 NATIVE_INLINE V maximum_of(const V *corner) {
@@ -65,8 +83,8 @@ NATIVE_INLINE V maximum_of(const V *corner) {
 
 // One 2×2 window of one channel, as the pooling sees it; forward and backward both take the maximum
 // from here, so that they agree on where it was. ReLU follows the maximum, which is the same as
-// before it, unless dropout comes between.
-template <bool kNorm, bool kDrop>
+// before it, unless dropout comes between. Hard swish falls before it rises, so it comes first.
+template <Activation kActivation, bool kDrop>
 struct Window {
     V raw[4], corner[4], factor[4], top;
 
@@ -76,22 +94,32 @@ struct Window {
         const size_t offset[4] = {0, right, down, down + right};
         for (int k = 0; k < 4; ++k) {
             raw[k] = load(p + offset[k]);
-            corner[k] = normalise<kNorm>(raw[k], scale, shift);
+            corner[k] = normalise<kActivation>(raw[k], scale, shift);
+            if constexpr (kActivation == kHardSwish) corner[k] = activate<kActivation>(corner[k]);
             if constexpr (kDrop) {
                 factor[k] = all(1);
                 if (s.before.threshold) {
                     const uint32_t at = element + uint32_t(offset[k] / L);
                     factor[k] = dropout_factor(s.before, view.before, at);
-                    corner[k] = rectify<kNorm>(corner[k]) * factor[k];
+                    if constexpr (kActivation == kRelu) corner[k] = activate<kRelu>(corner[k]);
+                    corner[k] *= factor[k];
                 }
             }
         }
-        top = rectify<kNorm>(maximum_of(corner));
+        top = maximum_of(corner);
+        if constexpr (kActivation == kRelu) top = activate<kRelu>(top);
+    }
+
+    // What `values`, one a corner, has where the maximum was: in the first such corner.
+    NATIVE_INLINE_MEMBER V at_top(const V *values) const {
+        V found = values[3];
+        for (int k = 2; k >= 0; --k) found = choose(equal(corner[k], top), values[k], found);
+        return found;
     }
 };
 
 // Row `y` of the activation, (out_width, channels) vectors, to `out`.
-template <bool kNorm, bool kPool, bool kDrop>
+template <Activation kActivation, bool kPool, bool kDrop>
 struct ActivationRow {
     const View &view;
     int y;
@@ -105,8 +133,8 @@ struct ActivationRow {
         const float *raw = view.raw + size_t(row) * L;
         V scale[kChannels], shift[kChannels];
         for (int k = 0; k < kChannels; ++k) {
-            scale[k] = kNorm ? all(s.scale[c + k]) : V{};
-            shift[k] = kNorm ? all(s.shift[c + k]) : V{};
+            scale[k] = kActivation != kNothing ? all(s.scale[c + k]) : V{};
+            shift[k] = kActivation != kNothing ? all(s.shift[c + k]) : V{};
         }
         for (int x = 0; x < s.out_width; ++x) {
             for (int k = 0; k < kChannels; ++k) {
@@ -114,11 +142,12 @@ struct ActivationRow {
                 const float *p = raw + size_t(element) * L;
                 V value;
                 if constexpr (kPool) {
-                    value = Window<kNorm, kDrop>(view, p, right, down, scale[k], shift[k],
-                                                 row + element)
+                    value = Window<kActivation, kDrop>(view, p, right, down, scale[k], shift[k],
+                                                       row + element)
                                 .top;
                 } else {
-                    value = rectify<kNorm>(normalise<kNorm>(load(p), scale[k], shift[k]));
+                    value =
+                        activate<kActivation>(normalise<kActivation>(load(p), scale[k], shift[k]));
                     if (kDrop && s.before.threshold) {
                         value *= dropout_factor(s.before, view.before, row + element);
                     }
@@ -135,28 +164,31 @@ struct ActivationRow {
 };
 
 // dz is the gradient of the BatchNorm's output (of raw, in a stage without one): the gradient of
-// the activation through dropout, to the pixel that was the maximum, where ReLU let it pass.
+// the activation through dropout, to the pixel that was the maximum, through ReLU or hard swish.
 
-template <bool kNorm, bool kDrop>
+template <Activation kActivation, bool kDrop>
 NATIVE_INLINE V plain_dz(const View &view, V raw, V gradient, V scale, V shift, uint32_t element) {
     if (kDrop) gradient *= dropout_factor(view.stage->before, view.before, element);
-    if (!kNorm) return gradient;
-    return keep(greater(normalise<kNorm>(raw, scale, shift), all(0)), gradient);
+    return activation_gradient<kActivation>(normalise<kActivation>(raw, scale, shift), gradient);
 }
 
-// What of a window's gradient comes through to the maximum.
-template <bool kNorm, bool kDrop>
-NATIVE_INLINE V window_gradient(const View &view, const Window<kNorm, kDrop> &window, V gradient,
-                                uint32_t out_element) {
+// What of a window's gradient comes through to the maximum, but for the dropout before the pool.
+template <Activation kActivation, bool kDrop>
+NATIVE_INLINE V window_gradient(const View &view, const Window<kActivation, kDrop> &window,
+                                V gradient, V scale, V shift, uint32_t out_element) {
     if (kDrop && view.stage->after.threshold) {
         gradient *= dropout_factor(view.stage->after, view.after, out_element);
     }
-    return kNorm ? keep(greater(window.top, all(0)), gradient) : gradient;
+    V z = window.top;  // ReLU passes a gradient where it passed the value
+    if constexpr (kActivation == kHardSwish) {
+        z = normalise<kActivation>(window.at_top(window.raw), scale, shift);
+    }
+    return activation_gradient<kActivation>(z, gradient);
 }
 
 // The gradient of raw row `y` to rows[0]; with a pool y is even, and row y + 1, where there is one,
 // goes to rows[1].
-template <bool kNorm, bool kPool, bool kDrop>
+template <Activation kActivation, bool kPool, bool kDrop>
 struct RawGradientRows {
     const View &view;
     int y;
@@ -168,15 +200,15 @@ struct RawGradientRows {
 
         NATIVE_INLINE_MEMBER Coefficients(const Stage &s, int c) {
             for (int k = 0; k < kChannels; ++k) {
-                scale[k] = kNorm ? all(s.scale[c + k]) : V{};
-                shift[k] = kNorm ? all(s.shift[c + k]) : V{};
-                mean[k] = kNorm ? all(s.mean[c + k]) : V{};
-                slope[k] = kNorm ? all(s.slope[c + k]) : V{};
-                level[k] = kNorm ? all(s.level[c + k]) : V{};
+                scale[k] = kActivation != kNothing ? all(s.scale[c + k]) : V{};
+                shift[k] = kActivation != kNothing ? all(s.shift[c + k]) : V{};
+                mean[k] = kActivation != kNothing ? all(s.mean[c + k]) : V{};
+                slope[k] = kActivation != kNothing ? all(s.slope[c + k]) : V{};
+                level[k] = kActivation != kNothing ? all(s.level[c + k]) : V{};
             }
         }
         NATIVE_INLINE_MEMBER V of_raw(int k, V raw, V dz) const {
-            if (!kNorm) return dz;
+            if (kActivation == kNothing) return dz;
             return fma(scale[k], dz, -fma(slope[k], raw - mean[k], level[k]));
         }
     };
@@ -200,9 +232,9 @@ struct RawGradientRows {
             for (int k = 0; k < kChannels; ++k) {
                 const uint32_t place = uint32_t(x) * s.channels + c + k, element = row + place;
                 const V raw = load(view.raw + size_t(element) * L);
-                const V dz =
-                    plain_dz<kNorm, kDrop>(view, raw, load(view.gradient + size_t(element) * L),
-                                           of.scale[k], of.shift[k], element);
+                const V dz = plain_dz<kActivation, kDrop>(view, raw,
+                                                          load(view.gradient + size_t(element) * L),
+                                                          of.scale[k], of.shift[k], element);
                 store(rows[0] + size_t(place) * L, keep(view.lanes, of.of_raw(k, raw, dz)));
             }
         }
@@ -218,10 +250,12 @@ struct RawGradientRows {
             for (int k = 0; k < kChannels; ++k) {
                 const uint32_t place = uint32_t(2 * x) * s.channels + c + k;
                 const uint32_t out_element = out_row + uint32_t(x) * s.channels + c + k;
-                const Window<kNorm, kDrop> window(view, view.raw + size_t(row + place) * L, right,
-                                                  down, of.scale[k], of.shift[k], row + place);
-                const V gradient = window_gradient(
-                    view, window, load(view.gradient + size_t(out_element) * L), out_element);
+                const Window<kActivation, kDrop> window(view, view.raw + size_t(row + place) * L,
+                                                        right, down, of.scale[k], of.shift[k],
+                                                        row + place);
+                const V gradient =
+                    window_gradient(view, window, load(view.gradient + size_t(out_element) * L),
+                                    of.scale[k], of.shift[k], out_element);
                 M taken = first_lanes(0);
                 for (int corner = 0; corner < 4; ++corner) {
                     const M here = but_not(equal(window.corner[corner], window.top), taken);
@@ -254,7 +288,7 @@ struct RawGradientRows {
 };
 
 // Adds dz and dz * (raw - mean) over row `y` of the activation's gradient.
-template <bool kPool, bool kDrop>
+template <Activation kActivation, bool kPool, bool kDrop>
 struct NormSums {
     const View &view;
     int y;
@@ -281,20 +315,15 @@ struct NormSums {
                 const V gradient = load(view.gradient + size_t(out_element) * L);
                 V raw = load(view.raw + size_t(element) * L), dz;
                 if constexpr (kPool) {
-                    const Window<true, kDrop> window(view, view.raw + size_t(element) * L, right,
-                                                     down, scale[k], shift[k], element);
-                    dz = window_gradient(view, window, gradient, out_element);
-                    V factor = all(1);
-                    raw = window.raw[3];
-                    if constexpr (kDrop) factor = window.factor[3];
-                    for (int corner = 2; corner >= 0; --corner) {
-                        const M here = equal(window.corner[corner], window.top);
-                        raw = choose(here, window.raw[corner], raw);
-                        if constexpr (kDrop) factor = choose(here, window.factor[corner], factor);
-                    }
-                    if constexpr (kDrop) dz *= factor;
+                    const Window<kActivation, kDrop> window(view, view.raw + size_t(element) * L,
+                                                            right, down, scale[k], shift[k],
+                                                            element);
+                    dz = window_gradient(view, window, gradient, scale[k], shift[k], out_element);
+                    raw = window.at_top(window.raw);
+                    if constexpr (kDrop) dz *= window.at_top(window.factor);
                 } else {
-                    dz = plain_dz<true, kDrop>(view, raw, gradient, scale[k], shift[k], element);
+                    dz = plain_dz<kActivation, kDrop>(view, raw, gradient, scale[k], shift[k],
+                                                      element);
                 }
                 sum[k] += dz;
                 centred[k] = fma(dz, raw - mean[k], centred[k]);
@@ -307,50 +336,55 @@ struct NormSums {
     }
 };
 
-template <bool kNorm, bool kPool, bool kDrop>
+template <Activation kActivation, bool kPool, bool kDrop>
 static void activation_row(const View &view, int y, float *out) {
-    ActivationRow<kNorm, kPool, kDrop> work{view, y, out};
+    ActivationRow<kActivation, kPool, kDrop> work{view, y, out};
     for_channels<most_channels(kPool, kDrop)>(work, view.stage->channels);
 }
 
-template <bool kNorm, bool kPool, bool kDrop>
+template <Activation kActivation, bool kPool, bool kDrop>
 static void raw_gradient_rows(const View &view, int y, float *const *rows) {
-    RawGradientRows<kNorm, kPool, kDrop> work{view, y, rows};
+    RawGradientRows<kActivation, kPool, kDrop> work{view, y, rows};
     for_channels<most_channels(kPool, kDrop)>(work, view.stage->channels);
 }
 
-template <bool kPool, bool kDrop>
+template <Activation kActivation, bool kPool, bool kDrop>
 static void add_norm_sums(const View &view, int y) {
-    NormSums<kPool, kDrop> work{view, y};
+    NormSums<kActivation, kPool, kDrop> work{view, y};
     for_channels<most_channels(kPool, kDrop)>(work, view.stage->channels);
 }
+
+#define NATIVE_STAGES(work, activation)                                    \
+    {                                                                      \
+        {work<activation, false, false>, work<activation, false, true>}, { \
+            work<activation, true, false>, work<activation, true, true>    \
+        }                                                                  \
+    }
 
 static void make_activation_row(const View &view, int y, float *out) {
     typedef void (*Row)(const View &, int, float *);
-    static const Row rows[8] = {
-        activation_row<false, false, false>, activation_row<false, false, true>,
-        activation_row<false, true, false>,  activation_row<false, true, true>,
-        activation_row<true, false, false>,  activation_row<true, false, true>,
-        activation_row<true, true, false>,   activation_row<true, true, true>};
+    static const Row rows[3][2][2] = {NATIVE_STAGES(activation_row, kNothing),
+                                      NATIVE_STAGES(activation_row, kRelu),
+                                      NATIVE_STAGES(activation_row, kHardSwish)};
     const Stage &s = *view.stage;
-    rows[4 * s.convolves() + 2 * s.pool + (s.drops() && view.training)](view, y, out);
+    rows[s.activation][s.pool][s.drops() && view.training](view, y, out);
 }
 
 static void make_raw_gradient_rows(const View &view, int y, float *const *out) {
     typedef void (*Rows)(const View &, int, float *const *);
-    static const Rows rows[8] = {
-        raw_gradient_rows<false, false, false>, raw_gradient_rows<false, false, true>,
-        raw_gradient_rows<false, true, false>,  raw_gradient_rows<false, true, true>,
-        raw_gradient_rows<true, false, false>,  raw_gradient_rows<true, false, true>,
-        raw_gradient_rows<true, true, false>,   raw_gradient_rows<true, true, true>};
+    static const Rows rows[3][2][2] = {NATIVE_STAGES(raw_gradient_rows, kNothing),
+                                       NATIVE_STAGES(raw_gradient_rows, kRelu),
+                                       NATIVE_STAGES(raw_gradient_rows, kHardSwish)};
     const Stage &s = *view.stage;
-    rows[4 * s.convolves() + 2 * s.pool + s.drops()](view, y, out);
+    rows[s.activation][s.pool][s.drops()](view, y, out);
 }
 
 static void take_norm_sums(const View &view, int y) {
     typedef void (*Row)(const View &, int);
-    static const Row rows[4] = {add_norm_sums<false, false>, add_norm_sums<false, true>,
-                                add_norm_sums<true, false>, add_norm_sums<true, true>};
+    static const Row rows[2][2][2] = {NATIVE_STAGES(add_norm_sums, kRelu),
+                                      NATIVE_STAGES(add_norm_sums, kHardSwish)};
     const Stage &s = *view.stage;
-    if (s.convolves()) rows[2 * s.pool + s.drops()](view, y);
+    if (s.convolves()) rows[s.activation - kRelu][s.pool][s.drops()](view, y);
 }
+
+#undef NATIVE_STAGES
