@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from models.spec import (
     Activation,
     Conv,
+    DepthwiseConv,
     Dropout,
     GlobalAveragePool,
     Layer,
@@ -21,16 +22,26 @@ _ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.Hardswish]] = {
 }
 
 
+def _block(convolution: nn.Conv2d, activation: Activation) -> nn.Sequential:
+    norm = nn.BatchNorm2d(convolution.out_channels)
+    return nn.Sequential(convolution, norm, _ACTIVATIONS[activation](inplace=True))
+
+
 def _module(layer: Layer, in_channels: int, n_classes: int) -> nn.Module:
     match layer:
-        case Conv(channels=channels):
-            return nn.Sequential(
-                nn.Conv2d(
-                    in_channels, channels, layer.kernel, padding=layer.padding, bias=layer.bias
-                ),
-                nn.BatchNorm2d(channels),
-                _ACTIVATIONS[layer.activation](inplace=True),
+        case Conv(channels=channels, kernel=kernel, padding=padding, bias=bias):
+            convolution = nn.Conv2d(in_channels, channels, kernel, padding=padding, bias=bias)
+            return _block(convolution, layer.activation)
+        case DepthwiseConv(padding=padding):
+            convolution = nn.Conv2d(
+                in_channels,
+                in_channels,
+                layer.kernel,
+                padding=padding,
+                groups=in_channels,
+                bias=False,
             )
+            return _block(convolution, layer.activation)
         case Pool():
             return nn.MaxPool2d(2)
         case Dropout(rate=rate):

@@ -42,7 +42,14 @@
 
 namespace {
 
-enum LayerKind : int32_t { kConv = 0, kPool = 1, kDropout = 2, kGap = 3, kOutput = 4 };
+enum LayerKind : int32_t {
+    kConv = 0,
+    kPool = 1,
+    kDropout = 2,
+    kGap = 3,
+    kOutput = 4,
+    kDepthwise = 5
+};
 
 // Of a stage, behind its BatchNorm; kNothing is a stage that has neither.
 enum Activation : int32_t { kNothing = 0, kRelu = 1, kHardSwish = 2 };
@@ -76,6 +83,7 @@ struct Split {
 
 struct Stage {
     int kernel = 0, padding = 0;  // kernel 0: a copy of the activation before
+    bool depthwise = false;       // each channel is convolved by itself
     int in_channels = 0, in_height = 0, in_width = 0;
     int channels = 0, height = 0, width = 0;  // of raw
     int out_height = 0, out_width = 0;        // of the activation
@@ -108,7 +116,9 @@ struct Stage {
     size_t raw_size() const { return size_t(height) * width * channels; }
     size_t out_size() const { return size_t(out_height) * out_width * channels; }
     int reach() const { return kernel * in_channels; }  // of a kernel's row: its taps and channels
-    size_t weights() const { return size_t(channels) * in_channels * kernel * kernel; }
+    size_t weights() const {
+        return size_t(channels) * (depthwise ? 1 : in_channels) * kernel * kernel;
+    }
 };
 
 // What follows the last stage: the mean over pixels and the linear map to the classes. Without a
@@ -252,7 +262,8 @@ void add_convolution(Network &network, const LayerCode &layer) {
     stage.kernel = layer.kernel;
     stage.padding = layer.padding;
     stage.activation = Activation(layer.activation);
-    stage.channels = layer.channels;
+    stage.depthwise = layer.kind == kDepthwise;
+    stage.channels = stage.depthwise ? stage.in_channels : layer.channels;
     stage.height = stage.out_height = stage.in_height + 2 * layer.padding - layer.kernel + 1;
     stage.width = stage.out_width = stage.in_width + 2 * layer.padding - layer.kernel + 1;
     stage.needs_gradient = true;
@@ -299,6 +310,7 @@ void plan_layers(Network &network, const LayerCode *layers, int n_layers) {
         head.channels = last.channels;
         switch (layer.kind) {
             case kConv:
+            case kDepthwise:
                 add_convolution(network, layer);
                 break;
             case kPool:

@@ -33,6 +33,7 @@ from models.convnet import ConvNet
 from models.spec import (
     Activation,
     Conv,
+    DepthwiseConv,
     Dropout,
     GlobalAveragePool,
     Layer,
@@ -50,6 +51,7 @@ _LAYER_CODES: dict[type[Layer], int] = {
     Dropout: 2,
     GlobalAveragePool: 3,
     Output: 4,
+    DepthwiseConv: 5,
 }
 _ACTIVATION_CODES: dict[Activation, int] = {"relu": 1, "hardswish": 2}
 # What the compiled code books time under, in its order.
@@ -205,6 +207,9 @@ def _layer_code(layer: Layer) -> _LayerCode:
         case Conv():
             code.channels, code.kernel = layer.channels, layer.kernel
             code.padding, code.bias = layer.padding, layer.bias
+            code.activation = _ACTIVATION_CODES[layer.activation]
+        case DepthwiseConv():
+            code.kernel, code.padding = layer.kernel, layer.padding
             code.activation = _ACTIVATION_CODES[layer.activation]
         case Dropout(rate=rate):
             code.rate = rate
@@ -394,7 +399,7 @@ class NativeNetwork:
         self._smallest_map = min(
             height * width
             for layer, (_, height, width) in zip(spec.layers, spec.output_shapes(), strict=True)
-            if isinstance(layer, Conv)
+            if isinstance(layer, Conv | DepthwiseConv)
         )
         self._loss_sum, self._n_correct = ctypes.c_double(), ctypes.c_int64()
         layers = (_LayerCode * len(spec.layers))(*map(_layer_code, spec.layers))

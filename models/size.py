@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.spec import Conv, Layer, ModelSpec, Output, Pool
+from models.spec import Conv, DepthwiseConv, Layer, ModelSpec, Output, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,11 @@ class LayerRow:
 
 
 def _parameters(layer: Layer, in_channels: int, out_channels: int) -> int:
+    batch_norm = 2 * out_channels
     match layer:
+        case DepthwiseConv(kernel=kernel):
+            return kernel * kernel * out_channels + batch_norm
         case Conv(kernel=kernel, bias=bias):
-            batch_norm = 2 * out_channels
             return kernel * kernel * in_channels * out_channels + bias * out_channels + batch_norm
         case Output(bias=bias):
             return in_channels * out_channels + bias * out_channels
@@ -44,7 +46,7 @@ def layer_table(spec: ModelSpec) -> tuple[LayerRow, ...]:
     for layer, shape in zip(spec.layers, spec.output_shapes(), strict=True):
         kernel = stride = 0
         match layer:
-            case Conv():
+            case Conv() | DepthwiseConv():
                 kernel, stride = layer.kernel, 1
             case Pool():
                 kernel, stride = 2, 2

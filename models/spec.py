@@ -11,6 +11,7 @@ A network is a list of layers, separated by commas::
 | `c1 8` | the same with a 1×1 kernel |
 | `c3+bias 8` | the same with a bias on the convolution |
 | `c3+hs 8`, `c3+bias+hs 8` | the same with hard swish instead of ReLU |
+| `d3`, `d3p1`, `d3+hs` | the same as a depthwise convolution, without a bias: each channel alone |
 | `pool` | 2×2 max pooling with stride 2 |
 | `drop 0.1` | dropout of single activations with probability 0.1 |
 | `gap` | global average pooling; exactly one, behind every convolution |
@@ -57,6 +58,26 @@ class Conv:
 
 
 @dataclass(frozen=True, slots=True)
+class DepthwiseConv:
+    """3×3 convolution of each channel by itself, then BatchNorm and the activation.
+
+    The image keeps its channels. With a 1×1 convolution behind it, it is the depthwise separable
+    convolution of Howard et al., "MobileNets" (2017).
+    """
+
+    padding: int = 0
+    activation: Activation = "relu"
+
+    @property
+    def kernel(self) -> int:
+        return 3
+
+    def __str__(self) -> str:
+        padding = f"p{self.padding}" if self.padding else ""
+        return f"d3{padding}{'+hs' if self.activation == 'hardswish' else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """2×2 max pooling with stride 2; an odd last row or column is left out."""
 
@@ -92,11 +113,12 @@ class Output:
         return "out+bias" if self.bias else "out"
 
 
-Layer = Conv | Pool | Dropout | GlobalAveragePool | Output
+Layer = Conv | DepthwiseConv | Pool | Dropout | GlobalAveragePool | Output
 
 _ITEM = re.compile(
     r"(?:c(?P<kernel>[13])(?P<padding>p1)?(?P<conv_bias>\+bias)?(?P<hard_swish>\+hs)?"
     r"(?:\s+(?P<channels>\d+))?"
+    r"|(?P<depthwise>d3)(?P<depthwise_padding>p1)?(?P<depthwise_hard_swish>\+hs)?"
     r"|drop(?:\s+(?P<rate>[0-9.e-]+))?"
     r"|(?P<word>pool|gap|out\+bias|out))"
 )
@@ -111,8 +133,8 @@ def _match(item: str) -> re.Match[str]:
     if match is None:
         raise SpecError(
             "Each item of a network must be one of c1, c3, c3p1 (each alone or with +bias, +hs or "
-            "+bias+hs), drop, pool, gap, out and out+bias, separated by commas, but got "
-            f"{item!r}."
+            "+bias+hs), d3, d3p1 (each alone or with +hs), drop, pool, gap, out and out+bias, "
+            f"separated by commas, but got {item!r}."
         )
     if match["kernel"] == "1" and match["padding"]:
         raise SpecError(f"A 1×1 convolution takes no padding, but got {item!r}; write c1.")
@@ -131,6 +153,11 @@ def _layer(item: str, activation: Activation = "relu") -> Layer:
             padding=1 if match["padding"] else 0,
             bias=match["conv_bias"] is not None,
             activation="hardswish" if match["hard_swish"] else activation,
+        )
+    if match["depthwise"]:
+        return DepthwiseConv(
+            padding=1 if match["depthwise_padding"] else 0,
+            activation="hardswish" if match["depthwise_hard_swish"] else activation,
         )
     match match["word"]:
         case "pool":
@@ -176,9 +203,11 @@ class ModelSpec:
         if kinds.count(GlobalAveragePool) != 1 or kinds.count(Output) > 1:
             raise SpecError(f"A network has exactly one gap and at most one out, but got '{self}'.")
         if Conv not in kinds:
-            raise SpecError(f"A network has at least one convolution, but got '{self}'.")
+            raise SpecError(
+                f"A network has at least one convolution that is not depthwise, but got '{self}'."
+            )
         first_tail = min(kinds.index(kind) for kind in (GlobalAveragePool, Output) if kind in kinds)
-        if Conv in kinds[first_tail:] or Pool in kinds[first_tail:]:
+        if {Conv, DepthwiseConv, Pool} & set(kinds[first_tail:]):
             raise SpecError(f"Nothing but dropout may follow gap and out, but got '{self}'.")
         self._check_layers()
         if self.output_shapes()[-1] != (self.n_classes, 1, 1):
@@ -198,7 +227,13 @@ class ModelSpec:
                     "A convolution has at least one channel and is 1×1 without padding or 3×3 "
                     f"with padding 0 or 1, but got '{layer}'."
                 )
-            if isinstance(layer, Conv) and layer.activation not in get_args(Activation):
+            if isinstance(layer, DepthwiseConv) and layer.padding not in (0, 1):
+                raise SpecError(
+                    f"A depthwise convolution has a padding of 0 or 1, but got '{layer}'."
+                )
+            if isinstance(layer, Conv | DepthwiseConv) and (
+                layer.activation not in get_args(Activation)
+            ):
                 raise SpecError(
                     f"An activation must be one of {', '.join(get_args(Activation))}, but got "
                     f"{layer.activation!r}."
@@ -237,9 +272,11 @@ class ModelSpec:
         shapes = []
         for layer in self.layers:
             match layer:
-                case Conv():
+                case Conv() | DepthwiseConv():
                     shrink = 2 * layer.padding - layer.kernel + 1
-                    channels, height, width = layer.channels, height + shrink, width + shrink
+                    height, width = height + shrink, width + shrink
+                    if isinstance(layer, Conv):
+                        channels = layer.channels
                 case Pool():
                     height, width = height // 2, width // 2
                 case GlobalAveragePool():
@@ -277,8 +314,10 @@ class Topology:
     @property
     def has_open_activation(self) -> bool:
         """Whether any convolution names no activation."""
-        matches = map(_match, _items(self.notation))
-        return any(match["kernel"] and not match["hard_swish"] for match in matches)
+        return any(
+            "+hs" not in item and (_match(item)["kernel"] or _match(item)["depthwise"])
+            for item in _items(self.notation)
+        )
 
     def spec(
         self,

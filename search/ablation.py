@@ -56,8 +56,9 @@ def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameter
     fixes; half the width of every convolution; and the next simpler topology.
 
     The next simpler topology lacks the last convolution that can be removed. Without `out` that
-    is not the last one, whose channels are the logits, unless the one before has as many. Pools
-    and dropout stay. Such a network may have more parameters, where a narrow 1×1 convolution goes.
+    is not the last one, whose channels are the logits, unless the one before has as many. Pools,
+    dropout and depthwise convolutions stay, and are not counted. Such a network may have more
+    parameters, where a narrow 1×1 convolution goes.
     """
     return [
         (name, changed)

@@ -164,6 +164,13 @@ def test_no_momentum_means_none_from_the_schedule_either() -> None:
                 "without conv 3": "c3 8, c3 10, gap",
             },
         ),
+        (  # depthwise convolutions have the width of their input, and stay
+            "c3 8, d3, c1 10, d3p1, gap",
+            {
+                "half the width": "c3 4, d3, c1 10, d3p1, gap",
+                "without conv 1": "d3, c1 10, d3p1, gap",
+            },
+        ),
         ("c3 10, gap", {}),
     ],
 )

@@ -14,6 +14,7 @@ from models.size import layer_table, parameter_count, receptive_field
 from models.spec import (
     Activation,
     Conv,
+    DepthwiseConv,
     Dropout,
     GlobalAveragePool,
     Layer,
@@ -36,7 +37,11 @@ def specs(draw: st.DrawFn) -> ModelSpec:
     _, height, width = shape
     layers: list[Layer] = []
     for kind in draw(
-        st.lists(st.sampled_from(["c1", "c3", "c3p1", "pool", "drop"]), min_size=1, max_size=8)
+        st.lists(
+            st.sampled_from(["c1", "c3", "c3p1", "d3", "d3p1", "pool", "drop"]),
+            min_size=1,
+            max_size=8,
+        )
     ):
         if kind == "pool" and min(height, width) >= 2:
             layers.append(Pool())
@@ -47,6 +52,11 @@ def specs(draw: st.DrawFn) -> ModelSpec:
             channels, bias = draw(st.integers(1, 12)), draw(st.booleans())
             layers.append(Conv(channels, 3, 0, bias, draw(activations)))
             height, width = height - 2, width - 2
+        elif kind == "d3" and min(height, width) >= 3:
+            layers.append(DepthwiseConv(0, draw(activations)))
+            height, width = height - 2, width - 2
+        elif kind == "d3p1":
+            layers.append(DepthwiseConv(1, draw(activations)))
         elif kind == "c3p1":
             channels, bias = draw(st.integers(1, 12)), draw(st.booleans())
             layers.append(Conv(channels, 3, 1, bias, draw(activations)))
@@ -147,6 +157,7 @@ def _influencing_square(spec: ModelSpec) -> tuple[int, int]:
         ("c3p1 8, pool, c3p1 8, pool, gap, out", 10),
         ("c3p1 8, pool, c3p1 8, pool, c3p1 8, gap, out", 18),
         ("c3 8, drop 0.5, pool, c3 8, c3 8, out, gap", 12),
+        ("c3p1 8, pool, d3p1, c1 8, d3p1, gap, out", 12),
     ],
 )
 def test_receptive_field_is_what_gradients_reach(notation: str, expected: int) -> None:
@@ -210,6 +221,12 @@ def test_a_linear_head_behind_gap_equals_one_before_it() -> None:
         ("c3p2 8, gap, out", "'c3p2 8'"),
         ("c3+hs+bias 8, gap, out", r"'c3\+hs\+bias 8'"),
         ("c3+relu 8, gap, out", r"'c3\+relu 8'"),
+        ("c3 8, d3 8, gap, out", "'d3 8'"),
+        ("c3 8, d1, gap, out", "'d1'"),
+        ("c3 8, d3+bias, gap, out", r"'d3\+bias'"),
+        ("d3, gap, out", "at least one convolution that is not depthwise"),
+        ("c3 8, gap, d3, out", "Nothing but dropout may follow"),
+        ("c3 8, d3, gap", "the last convolution must have 10 channels"),
         ("c3 -8, gap, out", "'c3 -8'"),
         ("c3 8.0, gap, out", "'c3 8.0'"),
         ("c3 8,, gap, out", "got ''"),
@@ -250,6 +267,7 @@ def test_notation_that_describes_no_network_is_refused(notation: str, message: s
         (Conv(4, kernel=1, padding=1), "1×1 without padding or 3×3"),
         (Conv(4, kernel=3, padding=2), "with padding 0 or 1"),
         (Conv(4, activation="swish"), "must be one of relu, hardswish, but got 'swish'"),  # type: ignore[arg-type]
+        (DepthwiseConv(2), "padding of 0 or 1"),
         (Dropout(1.0), "dropout rate"),
         (Dropout(float("nan")), "dropout rate"),
     ],
@@ -290,10 +308,12 @@ def test_topology_ignores_widths_that_it_has_no_convolution_for() -> None:
         ("c3+hs 8", Conv(8, activation="hardswish")),
         ("c3p1+hs 8", Conv(8, padding=1, activation="hardswish")),
         ("c1+bias+hs 8", Conv(8, kernel=1, bias=True, activation="hardswish")),
+        ("d3", DepthwiseConv()),
+        ("d3p1+hs", DepthwiseConv(1, "hardswish")),
     ],
 )
-def test_a_convolution_names_its_activation(item: str, layer: Conv) -> None:
-    assert ModelSpec.parse(f"{item}, gap, out").layers[0] == layer
+def test_a_convolution_names_its_activation(item: str, layer: Layer) -> None:
+    assert ModelSpec.parse(f"c1 8, {item}, gap, out").layers[1] == layer
     assert str(layer) == item
 
 
@@ -306,14 +326,15 @@ def test_hard_swish_is_that_of_its_paper() -> None:
 
 
 def test_topology_gives_its_activation_to_convolutions_that_name_none() -> None:
-    topology = Topology("c3, c3+hs, pool, c3+bias 7, gap, out")
+    topology = Topology("c3, d3p1, c3+hs, pool, c3+bias 7, gap, out")
 
-    assert str(topology.spec([4, 5], 0.0)) == "c3 4, c3+hs 5, pool, c3+bias 7, gap, out"
+    assert str(topology.spec([4, 5], 0.0)) == "c3 4, d3p1, c3+hs 5, pool, c3+bias 7, gap, out"
     assert str(topology.spec([4, 5], 0.0, activation="hardswish")) == (
-        "c3+hs 4, c3+hs 5, pool, c3+bias+hs 7, gap, out"
+        "c3+hs 4, d3p1+hs, c3+hs 5, pool, c3+bias+hs 7, gap, out"
     )
     assert topology.has_open_activation
-    assert not Topology("c3+hs, gap, out").has_open_activation
+    assert Topology("c3+hs, d3, gap, out").has_open_activation
+    assert not Topology("c3+hs, d3+hs, gap, out").has_open_activation
 
 
 def test_topology_counts_its_open_widths_and_knows_its_open_dropout() -> None:

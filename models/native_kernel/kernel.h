@@ -7,6 +7,7 @@ namespace NATIVE_NAMESPACE {
 
 #include "activation.h"
 #include "convolution.h"
+#include "depthwise.h"
 #include "norm.h"
 
 #include "head.h"

@@ -30,6 +30,21 @@ static Ring gradient_ring(const Network &network, const Stage &s) {
                      size_t(s.gradient_border()) * s.channels, s.slots());
 }
 
+// --- Either kind of convolution ---
+
+static void pack_weights(const Stage &s, const float *parameters) {
+    s.depthwise ? pack_depthwise(s, parameters + s.weight) : pack(s, parameters + s.weight);
+}
+
+static void pack_weights_flipped(const Stage &s, const float *parameters) {
+    const float *weight = parameters + s.weight;
+    s.depthwise ? pack_depthwise_flipped(s, weight) : pack_flipped(s, weight);
+}
+
+static void make_row(const Stage &s, const RowTaps &taps, float *out, int width, int channels) {
+    s.depthwise ? depthwise_row(taps, out, width) : convolve_row(taps, out, width, channels);
+}
+
 // --- One block of one stage ---
 
 static const float *raw_of(const Network &network, const Sample &sample, int stage, int block) {
@@ -62,7 +77,7 @@ static void forward_block(const Network &network, const Stage &s, const View &so
                 taps.kernel_row[taps.n] = ky;
                 taps.input[taps.n++] = input.row(from);
             }
-            convolve_row(taps, row, s.width, s.channels);
+            make_row(s, taps, row, s.width, s.channels);
         }
         if (source.training) {
             const Booking booking(network, kElementwise);
@@ -87,7 +102,7 @@ static void input_gradient_rows(const Network &network, const Stage &s, const Ri
                 taps.kernel_row[taps.n] = ky;
                 taps.input[taps.n++] = gradient.row(row);
             }
-            convolve_row(taps, source.gradient + y * row_size, s.in_width, s.in_channels);
+            make_row(s, taps, source.gradient + y * row_size, s.in_width, s.in_channels);
         }
         const Booking booking(network, kElementwise);
         take_norm_sums(source, y);
@@ -97,6 +112,7 @@ static void input_gradient_rows(const Network &network, const Stage &s, const Ri
 static void weight_gradient_rows(const Network &network, const Stage &s, const Ring &gradient,
                                  const Ring &input, int from, int to) {
     const Booking booking(network, kWeightGradient);
+    const auto add = s.depthwise ? add_depthwise_weight_row : add_weight_row;
     const float *gradient_rows[kMostGroup], *input_rows[kMostGroup];
     for (int ky = 0; ky < s.kernel; ++ky) {
         int n_rows = 0;
@@ -106,7 +122,7 @@ static void weight_gradient_rows(const Network &network, const Stage &s, const R
             gradient_rows[n_rows] = gradient.inside(y);
             input_rows[n_rows++] = input.row(seen);
         }
-        add_weight_row(s, ky, gradient_rows, input_rows, n_rows);
+        add(s, ky, gradient_rows, input_rows, n_rows);
     }
 }
 
@@ -179,7 +195,7 @@ static void forward_stage(const Network &network, const Sample &sample, int inde
                           const float *parameters, float *statistics) {
     const Stage &s = network.stage[index], &before = network.stage[index - 1];
     if (s.convolves()) {
-        pack(s, parameters + s.weight);
+        pack_weights(s, parameters);
         clear_sums(s);
     }
     for (int block = 0; block * L < sample.n; ++block) {
@@ -196,7 +212,7 @@ static void backward_stage(const Network &network, const Sample &sample, int ind
     if (!s.needs_gradient) return;
     if (s.convolves()) {
         finish_norm_gradient(s, sample.n, gradient);
-        pack_flipped(s, parameters + s.weight);
+        pack_weights_flipped(s, parameters);
         memset(s.weight_sums, 0, s.weights() * L * sizeof(float));
     }
     if (before.convolves()) clear_sums(before);
@@ -212,7 +228,10 @@ static void backward_stage(const Network &network, const Sample &sample, int ind
         }
         if (before.convolves()) fold_lane_sums(before);
     }
-    if (s.convolves()) unpack_weight_gradient(s, gradient + s.weight);
+    if (s.convolves()) {
+        const auto unpack = s.depthwise ? unpack_depthwise_gradient : unpack_weight_gradient;
+        unpack(s, gradient + s.weight);
+    }
 }
 
 static bool step(Network &network, const Sample &sample, const float *parameters, float *gradient,
@@ -243,7 +262,7 @@ static bool evaluate(Network &network, const Sample &sample, const float *parame
     for (int i = 1; i < network.n_stages; ++i) {
         const Stage &s = network.stage[i];
         if (!s.convolves()) continue;
-        pack(s, parameters + s.weight);
+        pack_weights(s, parameters);
         use_running_statistics(s, parameters, statistics);
     }
     for (int block = 0; block * L < sample.n; ++block) {
