@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from search.baselines import baseline
+from search.baselines import BASELINES
 from search.data import load_dataset
 from search.training import last_epochs_mean, train
 
@@ -41,7 +41,7 @@ def accuracy(run: Run) -> float:
     dataset = load_dataset("mnist", run.data_dir)
     n = dataset.info.n_training
     training = train(
-        baseline(run.name).hyperparameters,
+        BASELINES[run.name].hyperparameters,
         dataset.development[: min(n, run.n_images)],
         dataset.development[n:],
         dataset.info.normalization,

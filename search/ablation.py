@@ -15,13 +15,10 @@ mind when reading one:
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
-
-from scipy.special import stdtrit
 
 from models.spec import Conv, Dropout, ModelSpec, Output, SpecError
 from search.hyperparameters import (
@@ -33,9 +30,9 @@ from search.hyperparameters import (
     Schedule,
     StepDecay,
 )
+from search.race import mean_interval
 
 UNCHANGED = "unchanged"
-_CONFIDENCE = 0.95
 # As the standard space fixes them.
 _SCHEDULES: dict[str, Schedule] = {
     "one-cycle": OneCycle(warmup_share=0.2),
@@ -155,15 +152,9 @@ class Difference:
         Raises:
             ValueError: if there is none.
         """
-        n = len(differences)
-        if n == 0:
+        if not differences:
             raise ValueError("A difference needs at least one seed, but there is none.")
-        mean = statistics.fmean(differences)
-        if n == 1:
-            return cls(mean, None)
-        quantile = float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2))
-        half = quantile * statistics.stdev(differences) / math.sqrt(n)
-        return cls(mean, (mean - half, mean + half))
+        return cls(statistics.fmean(differences), mean_interval(differences))
 
     @property
     def verdict(self) -> Verdict | None:

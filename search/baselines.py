@@ -215,16 +215,3 @@ BASELINES: dict[str, Baseline] = {
         ),
     )
 }
-
-
-def baseline(name: str) -> Baseline:
-    """The baseline of that name.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if name not in BASELINES:
-        raise InputError(
-            f"A baseline's name must be one of {', '.join(BASELINES)}, but got {name!r}."
-        )
-    return BASELINES[name]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from models import native
-from search.baselines import baseline
+from search.baselines import BASELINES
 from search.data import Examples, Normalization
 from search.hyperparameters import Hyperparameters
 from search.training import train
@@ -43,7 +43,7 @@ def measure_speeds() -> Iterator[Speed]:
     torch.set_num_threads(1)
     try:
         for name in _NETWORKS:
-            recipe = baseline(name).hyperparameters
+            recipe = BASELINES[name].hyperparameters
             by_native, by_pytorch = [], []
             for _ in range(_N_ROUNDS):
                 if native.kernel() is not None:

@@ -1,11 +1,25 @@
-"""Output folders: where results go, and that they can be written there."""
+"""Folders: where results go, that they can be written there, and where shipped networks lie."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import models
 from search.exceptions import InputError
+
+# Networks that were found by search and are shipped with the package.
+PRESETS = ("best-1-epoch",)
+
+
+def preset_folder(name: str) -> Path:
+    """Where the card and weights of a shipped network lie."""
+    return Path(models.__file__).parent / "presets" / name
+
+
+def weights_folder(folder: str | Path) -> Path:
+    """Where a card and weights lie: in a folder, or under the name of a shipped network."""
+    return preset_folder(str(folder)) if str(folder) in PRESETS else Path(folder)
 
 
 def default_folder(study_name: str, number: int) -> Path:

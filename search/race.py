@@ -23,6 +23,17 @@ CONFIDENCE = 0.95  # of the intervals
 _ROUNDING = 1e-12  # a scatter below it is none
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % confidence interval of a mean, by Student's t; None for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return None
+    quantile = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+    half = quantile * statistics.stdev(values) / math.sqrt(n)
+    mean = statistics.fmean(values)
+    return mean - half, mean + half
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How one candidate does.

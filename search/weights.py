@@ -18,6 +18,7 @@ from models.size import parameter_count
 from search.data import DatasetInfo, Normalization
 from search.exceptions import CardError
 from search.files import write_tensors, write_text
+from search.folders import weights_folder
 from search.hyperparameters import Hyperparameters
 
 CARD_NAME = "card.json"
@@ -126,13 +127,14 @@ def load(folder: str | Path, *, seed: int | None = None) -> Classifier:
     """The network that `search retrain` wrote into `folder`, ready to classify.
 
     Args:
+        folder: or the name of a shipped network, as in `load("best-8k")`.
         seed: which of the training runs; by default the first whose weights are there, not the
             luckiest.
 
     Raises:
         CardError: if card or weights are missing, damaged, or do not belong together.
     """
-    folder = Path(folder)
+    folder = weights_folder(folder)
     card = read_card(folder)
     seeds = [run.seed for run in card.runs]
     if seed is None:

@@ -13,7 +13,7 @@ import torch
 
 from models.size import parameter_count, receptive_field
 from models.spec import ModelSpec
-from search.baselines import BASELINES, Baseline, Claim, baseline
+from search.baselines import BASELINES, Baseline, Claim
 from search.data import Examples, Normalization
 from search.exceptions import InputError
 from search.hyperparameters import (
@@ -25,6 +25,7 @@ from search.hyperparameters import (
     Schedule,
     StepDecay,
 )
+from search.presets import find_system
 from search.training import EpochResult, train
 
 _NORMALIZATION = Normalization((0.1307,), (0.3081,))
@@ -84,13 +85,13 @@ def test_all_published_systems_are_there() -> None:
 def test_parameters_and_receptive_field_are_those_published(
     name: str, n_parameters: int, field: int
 ) -> None:
-    spec = baseline(name).hyperparameters.spec
+    spec = BASELINES[name].hyperparameters.spec
 
     assert (parameter_count(spec), receptive_field(spec)) == (n_parameters, field)
 
 
 def test_the_network_chosen_for_step_lr_is_under_its_cap() -> None:
-    assert parameter_count(baseline("step-lr").hyperparameters.spec) < 8_000
+    assert parameter_count(BASELINES["step-lr"].hyperparameters.spec) < 8_000
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_recipe_is_as_published(
     epochs: int,
     n_held_out: int,
 ) -> None:
-    system = baseline(name)
+    system = BASELINES[name]
     recipe = system.hyperparameters
 
     assert (recipe.optimizer, recipe.learning_rate) == (optimizer, learning_rate)
@@ -135,7 +136,7 @@ def test_recipe_is_as_published(
 def test_momentum_decay_and_clipping_are_as_published(
     name: str, momentum: float, weight_decay: float, gradient_clip: float | None
 ) -> None:
-    recipe = baseline(name).hyperparameters
+    recipe = BASELINES[name].hyperparameters
 
     assert (recipe.momentum, recipe.weight_decay) == (momentum, weight_decay)
     assert recipe.gradient_clip == gradient_clip
@@ -143,17 +144,17 @@ def test_momentum_decay_and_clipping_are_as_published(
 
 def test_only_the_onecycle_systems_augment() -> None:
     augmented = {
-        name for name in _NAMES if not baseline(name).hyperparameters.augmentation.is_identity
+        name for name in _NAMES if not BASELINES[name].hyperparameters.augmentation.is_identity
     }
 
     assert augmented == {"under-20k", "v36", "v36-bias"}
-    assert baseline("under-20k").hyperparameters.augmentation == Augmentation(7.0, 0.1)
+    assert BASELINES["under-20k"].hyperparameters.augmentation == Augmentation(7.0, 0.1)
 
 
 def test_steps_of_the_steplr_systems_are_in_whole_epochs() -> None:
     steps = {}
     for name in ("three-step-3", "step-lr"):
-        schedule = baseline(name).hyperparameters.schedule
+        schedule = BASELINES[name].hyperparameters.schedule
         assert isinstance(schedule, StepDecay)
         steps[name] = (schedule.step_epochs(15), schedule.gamma)
 
@@ -174,12 +175,12 @@ def test_steps_of_the_steplr_systems_are_in_whole_epochs() -> None:
     ],
 )
 def test_claims_are_as_published(name: str, claim: Claim) -> None:
-    assert baseline(name).claim == claim
+    assert BASELINES[name].claim == claim
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"three-step-1.*step-lr, but got 'v37'"):
-        baseline("v37")
+    with pytest.raises(InputError, match=r"three-step-1.*best-1-epoch, but got 'v37'"):
+        find_system("v37")
 
 
 def _pytorch_one_cycle(
@@ -203,7 +204,7 @@ def _pytorch_one_cycle(
 
 
 def test_learning_rates_of_v36_are_those_of_onecyclelr() -> None:
-    recipe = _tiny(replace(baseline("v36").hyperparameters, batch_size=16))
+    recipe = _tiny(replace(BASELINES["v36"].hyperparameters, batch_size=16))
 
     rates = [result.learning_rate for result in _train(recipe, epochs=40, n=16)]
 
@@ -216,7 +217,7 @@ def test_learning_rates_of_v36_are_those_of_onecyclelr() -> None:
 
 
 def test_learning_rates_of_under_20k_are_those_of_its_fifteen_epochs() -> None:
-    recipe = _tiny(replace(baseline("under-20k").hyperparameters, batch_size=16))
+    recipe = _tiny(replace(BASELINES["under-20k"].hyperparameters, batch_size=16))
 
     rates = [result.learning_rate for result in _train(recipe, epochs=12, n=16)]
 
@@ -227,7 +228,7 @@ def test_learning_rates_of_under_20k_are_those_of_its_fifteen_epochs() -> None:
 
 
 def test_a_run_longer_than_its_cycle_trains_to_its_end() -> None:
-    recipe = _tiny(replace(baseline("under-20k").hyperparameters, batch_size=16))
+    recipe = _tiny(replace(BASELINES["under-20k"].hyperparameters, batch_size=16))
 
     assert len(_train(recipe, epochs=17, n=16)) == 17
 
@@ -239,7 +240,7 @@ def _losses(system: Baseline, momentum: float) -> list[float]:
 
 @pytest.mark.parametrize("name", ["under-20k", "v36"])
 def test_the_recipes_own_momentum_never_acts_where_the_cycle_moves_it(name: str) -> None:
-    system = baseline(name)
+    system = BASELINES[name]
 
     assert system.has_cycled_momentum
     assert _losses(system, 0.0) == _losses(system, 0.98)
@@ -247,14 +248,14 @@ def test_the_recipes_own_momentum_never_acts_where_the_cycle_moves_it(name: str)
 
 @pytest.mark.parametrize("name", ["under-20k", "v36"])
 def test_the_other_reading_lets_the_recipes_own_momentum_act(name: str) -> None:
-    system = baseline(name).with_own_momentum()
+    system = BASELINES[name].with_own_momentum()
 
     assert not system.has_cycled_momentum
     assert _losses(system, 0.0) != _losses(system, 0.98)
 
 
 def test_the_other_reading_changes_nothing_else() -> None:
-    system = baseline("v36")
+    system = BASELINES["v36"]
     schedule = system.hyperparameters.schedule
     assert isinstance(schedule, OneCycle)
 
@@ -266,14 +267,14 @@ def test_the_other_reading_changes_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", ["three-step-1", "three-step-3", "one-epoch", "step-lr"])
 def test_only_a_cycle_has_two_readings_of_momentum(name: str) -> None:
-    assert not baseline(name).has_cycled_momentum
+    assert not BASELINES[name].has_cycled_momentum
     with pytest.raises(InputError, match=f"{name} has another"):
-        baseline(name).with_own_momentum()
+        BASELINES[name].with_own_momentum()
 
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_a_recipe_survives_json(name: str) -> None:
-    recipe = baseline(name).hyperparameters
+    recipe = BASELINES[name].hyperparameters
 
     assert Hyperparameters.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
@@ -306,7 +307,7 @@ def test_every_kind_of_recipe_survives_json(
 
 
 def test_a_recipe_that_an_earlier_version_stored_trains_as_it_did_then() -> None:
-    recipe = baseline("v36").hyperparameters
+    recipe = BASELINES["v36"].hyperparameters
     added = {"label_smoothing": 0.0, "ema_epochs": 0.0, "final_augmentation": 1.0}
     stored = {name: value for name, value in recipe.to_dict().items() if name not in added}
 
@@ -342,7 +343,7 @@ def test_a_recipe_that_an_earlier_version_stored_trains_as_it_did_then() -> None
 )
 def test_values_without_meaning_are_refused(changes: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
-        replace(baseline("v36").hyperparameters, **changes)
+        replace(BASELINES["v36"].hyperparameters, **changes)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +358,7 @@ def test_values_without_meaning_are_refused(changes: dict[str, Any], rule: str) 
     ],
 )
 def test_a_stored_recipe_with_something_wrong_is_refused(broken: dict[str, Any]) -> None:
-    values = {**baseline("v36").hyperparameters.to_dict(), **broken}
+    values = {**BASELINES["v36"].hyperparameters.to_dict(), **broken}
 
     with pytest.raises((ValueError, KeyError, TypeError)):
         Hyperparameters.from_dict(values)

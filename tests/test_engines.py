@@ -11,7 +11,7 @@ import torch
 from models import native
 from models.convnet import ConvNet
 from search.augment import affine_matrices
-from search.baselines import baseline
+from search.baselines import BASELINES
 from search.data import Dataset, load_dataset
 from search.engines import GraphEngine, TorchEngine
 from search.hyperparameters import Augmentation, Hyperparameters, OptimizerName
@@ -22,7 +22,7 @@ needs_native = pytest.mark.skipif(
 )
 # Both steps add up in another order, and training magnifies the last digit.
 RECIPE = replace(
-    baseline("step-lr").hyperparameters,
+    BASELINES["step-lr"].hyperparameters,
     learning_rate=0.01,
     augmentation=Augmentation(rotation_degrees=10.0, translation=0.1, scale=0.1, shear_degrees=5.0),
     gradient_clip=1.0,
@@ -82,7 +82,7 @@ def test_the_first_steps_are_the_same_to_six_digits(digits: Dataset) -> None:
 def test_weights_trained_natively_are_those_of_an_ordinary_network(
     digits: Dataset, name: str
 ) -> None:
-    trained = run(digits, baseline(name).hyperparameters, use_native=True, epochs=1)
+    trained = run(digits, BASELINES[name].hyperparameters, use_native=True, epochs=1)
     (result,) = list(trained)
     network = ConvNet(trained.network.spec)
     network.load_state_dict(trained.network.state_dict())
@@ -110,7 +110,7 @@ def test_replaying_a_recorded_step_trains_as_the_step_itself_does(
     states = []
     for is_recorded in (False, True):
         torch.manual_seed(5)
-        network = ConvNet(baseline(name).hyperparameters.spec)
+        network = ConvNet(BASELINES[name].hyperparameters.spec)
         engine = (
             GraphEngine(
                 network,

@@ -26,7 +26,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
         for epoch in (1, 2, 3):
             assert f"seed {seed}  epoch  {epoch}" in out
     assert "best epoch" in out
-    assert "(mean and spread over 2 seeds)" in out
+    assert "(mean and spread over 2 seeds; 95 % interval " in out
     assert "The test set was seen 2 times by this study" in out
     assert "search pictures weights" in out
 

@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 
 
 def pictures(
-    folder: Annotated[Path, typer.Argument(help="Folder that 'search retrain' wrote.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder that 'search retrain' wrote, or the name of a shipped network."
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the pictures.  [default: that of the weights]")
+        Path | None,
+        typer.Option(help="Folder of the pictures.  [default: that of the weights; runs/NAME]"),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -26,7 +32,7 @@ def pictures(
     Example: search pictures runs/mnist-8000x15/trial-17
     """
     from search.data import check_dataset_name, class_names, default_data_dir, load_dataset
-    from search.folders import make_folder
+    from search.folders import PRESETS, make_folder, weights_folder
     from search.pictures import (
         confusion_matrix,
         draw_confusion,
@@ -38,13 +44,15 @@ def pictures(
     from search.weights import kept_seed, load, read_card
 
     console = make_console()
+    default = Path("runs") / folder if str(folder) in PRESETS else folder
+    folder = weights_folder(folder)
     card = read_card(folder)
     seed = kept_seed(folder, card)
     network = load(folder, seed=seed)
     dataset_name = check_dataset_name(card.dataset)
     dataset = load_dataset(dataset_name, data_dir or default_data_dir())
     card.check_data(dataset.info)
-    target = make_folder(out or folder)
+    target = make_folder(out or default)
 
     def save(figure: Figure, name: str) -> None:
         save_picture(figure, target / name)

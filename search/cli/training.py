@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from search.baselines import Baseline
     from search.hyperparameters import Hyperparameters
-    from search.repeats import Repeat, Spread
+    from search.repeats import Repeat
     from search.training import EpochResult
 
 
@@ -70,7 +70,6 @@ def retrain(
         start_server()
 
         from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
-        from search.repeats import Spread
         from search.retrain import retrain as retrain_trial
         from search.training import find_device
         from search.workers import WorkerPool, default_worker_count
@@ -98,8 +97,7 @@ def retrain(
                 listener=_epoch_printer(console, "test"),
             )
         _print_repeats(console, repeats, "test")
-        spread = Spread.of([repeat.last_three_mean for repeat in repeats])
-        shown = _describe_spread(spread, len(repeats))
+        shown = _describe_spread([repeat.last_three_mean for repeat in repeats])
         console.print(f"\nTest accuracy, last three epochs: {shown}", style="bold")
         looks = _times(chosen.user_attrs["test_looks"])
         console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
@@ -133,7 +131,7 @@ def baseline(
     Example: search baseline three-step-3 --seeds 3
     """
 
-    from search.baselines import baseline as find_baseline
+    from search.presets import find_system
 
     console = make_console(to_stderr=as_json)
     if name is None:
@@ -141,7 +139,7 @@ def baseline(
             raise InputError("--json must come with a baseline's name, as in v36 --json.")
         _list_baselines(console)
         return
-    found = find_baseline(name)
+    found = find_system(name)
     if own_momentum:
         found = found.with_own_momentum()
 
@@ -235,11 +233,18 @@ def _print_repeats(console: Console, repeats: Sequence[Repeat], part: str) -> No
     console.print(table)
 
 
-def _describe_spread(spread: Spread, n: int) -> str:
+def _describe_spread(values: Sequence[float]) -> str:
+    from search.race import mean_interval
+    from search.repeats import Spread
 
-    if spread.std is None:
+    spread, interval = Spread.of(values), mean_interval(values)
+    if spread.std is None or interval is None:
         return f"{percent(spread.mean)} (one seed)"
-    return f"{percent(spread.mean)} ± {100 * spread.std:.2f} (mean and spread over {n} seeds)"
+    low, high = (f"{100 * bound:.2f}" for bound in interval)
+    return (
+        f"{percent(spread.mean)} ± {100 * spread.std:.2f} (mean and spread over {len(values)} "
+        f"seeds; 95 % interval {low} to {high})"
+    )
 
 
 def _times(n: int) -> str:
@@ -250,14 +255,14 @@ def _list_baselines(console: Console) -> None:
     from rich.table import Table
 
     from models.size import parameter_count, receptive_field
-    from search.baselines import BASELINES
+    from search.presets import all_systems
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("name", no_wrap=True)
     for heading in ("parameters", "receptive field", "epochs", "claimed"):
         table.add_column(heading, justify="right")
     table.add_column("network", overflow="fold")
-    for found in BASELINES.values():
+    for found in all_systems():
         spec, claim = found.hyperparameters.spec, found.claim
         claimed = claim.last_three_mean or claim.last_epoch
         table.add_row(
@@ -321,8 +326,6 @@ def _recipe_words(recipe: Hyperparameters) -> list[str]:
 def _print_claim(console: Console, found: Baseline, repeats: Sequence[Repeat]) -> None:
     from rich.table import Table
 
-    from search.repeats import Spread
-
     claim = found.claim
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
     for heading in ("test accuracy", "claimed", "measured"):
@@ -333,6 +336,6 @@ def _print_claim(console: Console, found: Baseline, repeats: Sequence[Repeat]) -
         ("last three", claim.last_three_mean, [repeat.last_three_mean for repeat in repeats]),
     ):
         shown = "–" if claimed is None else f"{claimed:.2f} %"
-        table.add_row(what, shown, _describe_spread(Spread.of(measured), len(repeats)))
+        table.add_row(what, shown, _describe_spread(measured))
     console.print()
     console.print(table)

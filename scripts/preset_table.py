@@ -1,0 +1,48 @@
+"""The shipped networks, from their cards, as a table in Markdown.
+
+python scripts/preset_table.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+from search.folders import PRESETS, preset_folder
+from search.race import mean_interval
+
+
+def row(name: str) -> str:
+    """One line: test accuracies in percent, of the mean of the last three epochs."""
+    card = json.loads((preset_folder(name) / "card.json").read_text(encoding="utf-8"))
+    runs = card["runs"]
+    values = [100 * run["last_three_mean"] for run in runs]
+    low, high = mean_interval(values) or (values[0], values[0])
+    best = statistics.fmean(100 * run["best_accuracy"] for run in runs)
+    cells = (
+        f"`{name}`",
+        f"{card['parameter_count']:,}",
+        str(card["epochs"]),
+        f"{statistics.fmean(values):.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{statistics.stdev(values):.3f}",
+        f"{min(values):.2f} to {max(values):.2f}",
+        f"{best:.2f}",
+        str(len(values)),
+        f"{statistics.median(run['seconds'] for run in runs):.0f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    print(
+        "| name | parameters | epochs | test accuracy, % | 95 % interval | spread | range "
+        "| best epoch | seeds | seconds a run |"
+    )
+    print("| --- |" + " ---: |" * 9)
+    for name in PRESETS:
+        print(row(name))
+
+
+if __name__ == "__main__":
+    main()
