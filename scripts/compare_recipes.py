@@ -14,31 +14,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
 from models.size import parameter_count, receptive_field
-from models.spec import Dropout, Layer, ModelSpec, Pool, Topology
-from search.ablation import Difference
+from models.spec import Dropout, Layer, ModelSpec, Pool
+from search.ablation import make_row
 from search.baselines import BASELINES
 from search.data import dataset_files, load_dataset
-from search.hyperparameters import Augmentation, Constant, Hyperparameters, OneCycle
+from search.hyperparameters import Augmentation, Constant, Hyperparameters
 from search.processes import start_server
 from search.repeats import train_recipes
 from search.space import Space
-from search.training import last_epochs_mean
 from search.workers import WorkerPool, default_worker_count
 
 EPOCHS = 15
 CAP = 8_000
+SEPARABLE = "c3, c3, drop, pool, d3, c1, d3, c1, drop, pool, d3, c1, out+bias, gap"
 Variants = dict[str, Hyperparameters]
 
 
 def claims() -> Variants:
     """v36 and what is said to make such networks good."""
     recipe = BASELINES["v36"].hyperparameters
-    own = OneCycle(warmup_share=0.05, div_factor=10.0, final_div_factor=100.0)
+    own = BASELINES["v36"].with_own_momentum().hyperparameters
     dropped: list[Layer] = []
     for layer in recipe.spec.layers:
         dropped += [layer, Dropout(0.05)] if isinstance(layer, Pool) else [layer]
@@ -48,8 +49,8 @@ def claims() -> Variants:
 
     return {
         "v36": recipe,
-        "momentum 0.98 as written": replace(recipe, schedule=own),
-        "momentum 0.9": replace(recipe, schedule=own, momentum=0.9),
+        "momentum 0.98 as written": own,
+        "momentum 0.9": replace(own, momentum=0.9),
         "no augmentation": replace(recipe, augmentation=Augmentation()),
         "rotation alone": replace(recipe, augmentation=Augmentation(rotation_degrees=7.0)),
         "translation alone": replace(recipe, augmentation=Augmentation(translation=0.1)),
@@ -74,23 +75,17 @@ def claims() -> Variants:
 def additions() -> Variants:
     """What a space may add to the recipe with which `standard` begins."""
     space = Space.load("standard", parameter_cap=CAP)
-    recipe = space.hyperparameters(space.first(CAP))
-    separable = "c3, c3, drop, pool, d3, c1, d3, c1, drop, pool, d3, c1, out+bias, gap"
-    table = {**space.table, "topology": separable, "budget_share": 1.0}
-    widths = dict(zip((f"width_{i}" for i in range(1, 6)), (8, 14, 24, 30, 40), strict=True))
-    separable_spec = replace(space, table=table).spec({**space.first(CAP), **widths})
-    topology = Topology("c3, c3, drop, pool, c3, drop, pool, c3, c3, out+bias, gap")
-    smooth = topology.spec(
-        [layer.channels for layer in recipe.spec.layers if hasattr(layer, "channels")],
-        dropout=0.02,
-        activation="hardswish",
-    )
+    first = space.first(CAP)
+    recipe = space.hyperparameters(first)
+    smooth = replace(space, table={**space.table, "activation": "hardswish"})
+    separable = replace(space, table={**space.table, "topology": SEPARABLE})
+    widths = {"width_1": 8, "width_2": 14, "width_3": 24, "width_4": 30, "width_5": 40}
     return {
         "first recipe of standard": recipe,
         "batches of 64, learning rate 0.07": replace(recipe, batch_size=64, learning_rate=0.07),
         "batches of 32, learning rate 0.05": replace(recipe, batch_size=32, learning_rate=0.05),
-        "hard swish": replace(recipe, spec=smooth),
-        "depthwise separable": replace(recipe, spec=separable_spec),
+        "hard swish": smooth.hyperparameters(first),
+        "depthwise separable": separable.hyperparameters({**first, **widths}),
         "weights averaged over an epoch": replace(recipe, ema_epochs=1.0),
         "label smoothing 0.03": replace(recipe, label_smoothing=0.03),
         "augmentation shrinking to nothing": replace(recipe, final_augmentation=0.0),
@@ -99,7 +94,10 @@ def additions() -> Variants:
 
 
 def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[str, list[float]]:
-    """Each variant's accuracies, one a seed; trains those that `folder` does not have."""
+    """Each variant's accuracies, one a seed; NaN where the loss did not stay finite.
+
+    Trains those that `folder` does not have.
+    """
     dataset = load_dataset("mnist", data_dir)
     path = folder / "runs.jsonl"
     kept: dict[tuple[str, int], float] = {}
@@ -123,10 +121,10 @@ def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[
         for place, repeat in train_recipes(
             pool, runs, epochs=EPOCHS, device="cpu", should_stop=lambda: False
         ):
-            if len(repeat.epochs) < EPOCHS:
+            if repeat.is_finite and len(repeat.epochs) < EPOCHS:
                 continue
             recipe, seed = runs[place]
-            accuracy = last_epochs_mean(repeat.epochs)
+            accuracy = repeat.last_three_mean if repeat.is_finite else math.nan
             entry = {"recipe": recipe.to_dict(), "seed": seed, "accuracy": accuracy}
             print(json.dumps(entry), file=file, flush=True)
             kept[json.dumps(recipe.to_dict()), seed] = accuracy
@@ -137,23 +135,25 @@ def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[
 
 
 def print_table(variants: Variants, accuracies: dict[str, list[float]]) -> None:
-    """In Markdown; accuracies in percent, differences in points."""
+    """In Markdown; accuracies in percent with their standard deviation, differences in points."""
     print("| recipe | parameters | receptive field | accuracy, % | difference | 95 % interval | |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
-    reference = next(iter(accuracies.values()))
+    reference = None
     for name, recipe in variants.items():
-        own = accuracies[name]
-        cells = [name, f"{parameter_count(recipe.spec):,}", str(receptive_field(recipe.spec))]
-        cells.append(f"{100 * statistics.fmean(own):.3f} ± {100 * statistics.stdev(own):.3f}")
-        if own is not reference:
-            found = Difference.of([a - b for a, b in zip(own, reference, strict=True)])
-            low, high = found.interval or (0.0, 0.0)
-            cells.append(f"{100 * found.mean:+.3f}")
-            cells.append(f"{100 * low:+.3f} to {100 * high:+.3f}")
-            cells.append(str(found.verdict))
-        else:
-            cells += ["", "", ""]
+        values = accuracies[name]
+        count = parameter_count(recipe.spec)
+        is_diverged = any(map(math.isnan, values))
+        row = make_row(name, count, values, is_diverged=is_diverged, reference=reference)
+        cells = [name, f"{count:,}", str(receptive_field(recipe.spec)), "", "", "", ""]
+        if row.mean is not None:
+            cells[3] = f"{100 * row.mean:.3f} ± {100 * statistics.stdev(values):.3f}"
+        if row.difference is not None and row.interval is not None:
+            low, high = row.interval
+            cells[4] = f"{100 * row.difference:+.3f}"
+            cells[5] = f"{100 * low:+.3f} to {100 * high:+.3f}"
+        cells[6] = row.verdict or ""
         print(f"| {' | '.join(cells)} |")
+        reference = reference or row
 
 
 def main() -> None:
@@ -164,6 +164,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3, help="at least 2")
     arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error("--seeds must be 2 or more: one seed has no spread.")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     variants = groups[arguments.group]()
     accuracies = train(variants, arguments.seeds, arguments.data_dir, arguments.folder)

@@ -20,8 +20,6 @@ from typing import Any
 from search.baselines import BASELINES
 from search.files import write_text
 
-ONE_CYCLE = ("under-20k", "v36")
-
 
 def measure(name: str, options: tuple[str, ...], data_dir: Path, folder: Path) -> dict[str, Any]:
     """What `search baseline NAME OPTIONS --json` prints, kept in `folder`."""
@@ -42,7 +40,7 @@ def row(shown: str, measured: dict[str, Any]) -> str:
     cells = [f"`{shown}`", f"{measured['parameter_count']:,}"]
     for key in ("best_epoch", "last_epoch", "last_three_mean"):
         cells.append("–" if claimed[key] is None else f"{claimed[key]:.2f}")
-    accuracies = [run["test_accuracies"] for run in runs]
+    accuracies = [run["accuracies"] for run in runs]
     cells.append(spread([max(each) for each in accuracies]))
     cells.append(spread([each[-1] for each in accuracies]))
     cells.append(spread([run["last_three_mean"] for run in runs]))
@@ -67,8 +65,8 @@ def main() -> None:
         "| measured: best epoch | last epoch | last three | seconds |"
     )
     print("| --- |" + " ---: |" * 8)
-    for name in BASELINES:
-        readings = ((), ("--own-momentum",)) if name in ONE_CYCLE else ((),)
+    for name, system in BASELINES.items():
+        readings = ((), ("--own-momentum",)) if system.has_cycled_momentum else ((),)
         for reading in readings:
             options = (*reading, "--seeds", str(arguments.seeds))
             measured = measure(name, options, arguments.data_dir, arguments.folder)

@@ -17,14 +17,15 @@ def row(name: str) -> str:
     card = json.loads((preset_folder(name) / "card.json").read_text(encoding="utf-8"))
     runs = card["runs"]
     values = [100 * run["last_three_mean"] for run in runs]
-    low, high = mean_interval(values) or (values[0], values[0])
+    interval = mean_interval(values)
+    assert interval is not None  # each has five runs
     best = statistics.fmean(100 * run["best_accuracy"] for run in runs)
     cells = (
         f"`{name}`",
         f"{card['parameter_count']:,}",
         str(card["epochs"]),
         f"{statistics.fmean(values):.3f}",
-        f"{low:.3f} to {high:.3f}",
+        f"{interval[0]:.3f} to {interval[1]:.3f}",
         f"{statistics.stdev(values):.3f}",
         f"{min(values):.2f} to {max(values):.2f}",
         f"{best:.2f}",

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from models.spec import Conv, Dropout, ModelSpec, Output, SpecError
+from models.spec import Conv, DepthwiseConv, Dropout, ModelSpec, Output, SpecError
 from search.hyperparameters import (
     Augmentation,
     Constant,
@@ -49,8 +49,9 @@ def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameter
 
     These are: no augmentation; each kind of augmentation alone, with the recipe's own range;
     augmentation whose ranges do not shrink; no momentum, weight decay, dropout, label smoothing or
-    weight averaging; each of the other schedules, with the parameters that the standard space
-    fixes; half the width of every convolution; and the next simpler topology.
+    weight averaging; ReLU instead of hard swish; each of the other schedules, with the parameters
+    that the standard space fixes; half the width of every convolution; and the next simpler
+    topology.
 
     The next simpler topology lacks the last convolution that can be removed. Without `out` that
     is not the last one, whose channels are the logits, unless the one before has as many. Pools,
@@ -76,6 +77,7 @@ def _changes(recipe: Hyperparameters) -> Iterator[tuple[str, Hyperparameters | N
     yield "no momentum", _without_momentum(recipe)
     yield "no weight decay", replace(recipe, weight_decay=0.0)
     yield "no dropout", _without_dropout(recipe)
+    yield "ReLU instead of hard swish", replace(recipe, spec=_with_relu(recipe.spec))
     yield "no label smoothing", replace(recipe, label_smoothing=0.0)
     yield "no weight averaging", replace(recipe, ema_epochs=0.0)
     for name, schedule in _SCHEDULES.items():
@@ -90,6 +92,16 @@ def _without_momentum(recipe: Hyperparameters) -> Hyperparameters:
     if isinstance(schedule, OneCycle):  # which may bring a momentum of its own
         schedule = replace(schedule, cycle_momentum=False)
     return replace(recipe, momentum=0.0, schedule=schedule)
+
+
+def _with_relu(spec: ModelSpec) -> ModelSpec:
+    return replace(
+        spec,
+        layers=tuple(
+            replace(layer, activation="relu") if isinstance(layer, Conv | DepthwiseConv) else layer
+            for layer in spec.layers
+        ),
+    )
 
 
 def _without_dropout(recipe: Hyperparameters) -> Hyperparameters | None:

@@ -11,6 +11,16 @@ from torch import Generator, Tensor
 from search.hyperparameters import Augmentation
 
 
+def shrinking_strength(n: int, *, epoch: int, epochs: int, final: float) -> Tensor:
+    """By which share augmentation applies to each of an epoch's `n` images, (n,).
+
+    It falls along a straight line from 1 at the first image of the first epoch to `final` at the
+    end of the last of `epochs`; `epoch` is counted from 1.
+    """
+    trained = (torch.arange(n) / n + (epoch - 1)) / epochs
+    return 1 + (final - 1) * trained
+
+
 def affine_matrices(
     augmentation: Augmentation, n: int, generator: Generator, *, strength: Tensor | None = None
 ) -> Tensor:

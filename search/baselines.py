@@ -31,12 +31,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """One hand-made system.
+    """One system to train by name: hand-made, or found by search.
 
     Args:
         epochs: how long its author trained.
         n_held_out: how many of the training images its author kept for validation.
         choices: what its author left open, and what is taken here.
+        found_as: the trial and study, where a search found it and its claim is measured here.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Baseline:
     claim: Claim
     n_held_out: int = 0
     choices: tuple[str, ...] = ()
+    found_as: str | None = None
 
     @property
     def has_cycled_momentum(self) -> bool:

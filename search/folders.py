@@ -18,8 +18,13 @@ def preset_folder(name: str) -> Path:
 
 
 def weights_folder(folder: str | Path) -> Path:
-    """Where a card and weights lie: in a folder, or under the name of a shipped network."""
-    return preset_folder(str(folder)) if str(folder) in PRESETS else Path(folder)
+    """Where a card and weights lie: in a folder, else under the name of a shipped network."""
+    is_preset = str(folder) in PRESETS and not Path(folder).is_dir()
+    return preset_folder(str(folder)) if is_preset else Path(folder)
+
+
+# What `search pictures` draws, beside the weights.
+PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 
 
 def default_folder(study_name: str, number: int) -> Path:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from search.data import Examples
 from search.exceptions import SearchError
 from search.files import write_bytes
+from search.training import N_LAST_EPOCHS
 from search.weights import Card
 
 # Sizes are in inches. What stands in a picture is large enough to be read at 900 pixels across,
@@ -35,7 +36,6 @@ _RIGHT, _SEED = "#1f5fa8", "#9dbcdd"  # what the network gets right; in one run 
 _WRONG = "#c2410c"  # what it gets wrong
 _WRONG_SHADES = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fdba8c", _WRONG])
 
-_N_LAST_EPOCHS = 3  # those that a training run is judged by, as in search.training
 N_MISTAKES = 60  # shown at most
 _BATCH_SIZE = 1000
 
@@ -91,7 +91,7 @@ def draw_curves(card: Card) -> Figure:
     """
     accuracies = _accuracies(card)
     n_runs, n_epochs = accuracies.shape
-    n_last = min(_N_LAST_EPOCHS, n_epochs)
+    n_last = min(N_LAST_EPOCHS, n_epochs)
     spread = "" if card.accuracy_std is None else f" ± {100 * card.accuracy_std:.2f}"
     over = f"last {n_last} epochs (shaded)" if n_epochs > n_last else "all epochs"
     runs = f"mean of {n_runs} seeds" if n_runs > 1 else f"seed {card.runs[0].seed}"
@@ -155,7 +155,7 @@ def _limits(accuracies: NDArray[np.float64]) -> tuple[float, float]:
     The first are so much worse that the last could not be told apart beside them.
     """
     n_epochs = accuracies.shape[1]
-    later = accuracies[:, n_epochs // 3 if n_epochs > _N_LAST_EPOCHS else 0 :]
+    later = accuracies[:, n_epochs // 3 if n_epochs > N_LAST_EPOCHS else 0 :]
     low, high = later.min(), later.max()
     margin = max(0.1 * (high - low), 0.0005)
     return low - margin, min(high + margin, 1 + margin / 5)  # no tick above 100 %

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from search.exceptions import TrainingError
 from search.hyperparameters import Hyperparameters
@@ -42,6 +43,18 @@ class Repeat:
     @property
     def seconds(self) -> float:
         return sum(result.seconds for result in self.epochs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As values that JSON knows, for cards and programs."""
+        return {
+            "seed": self.seed,
+            "accuracies": [result.accuracy for result in self.epochs],
+            "last_three_mean": self.last_three_mean,
+            "last_accuracy": self.epochs[-1].accuracy,
+            "best_epoch": self.best.epoch,
+            "best_accuracy": self.best.accuracy,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True)

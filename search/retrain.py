@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from models.size import parameter_count
 from search.data import DatasetInfo
+from search.folders import PICTURES
 from search.hyperparameters import Hyperparameters
 from search.repeats import Repeat, Spread, train_repeats
 from search.study import DISTRIBUTION, StudySettings, check_same_data, rebuild
@@ -47,8 +48,10 @@ def retrain(
     check_same_data(study, info)
     hyperparameters = rebuild(study, trial)
     epochs = StudySettings.from_study(study).epochs
-    for stale in (folder / CARD_NAME, *folder.glob(weights_name("*"))):
-        stale.unlink(missing_ok=True)  # a card beside another run's weights would be a lie
+    # A card beside the weights or pictures of another run would be a lie.
+    beside = [folder / name for name in (CARD_NAME, *PICTURES)]
+    for stale in (*beside, *folder.glob(weights_name("*"))):
+        stale.unlink(missing_ok=True)
     looks = study.user_attrs.get("test_looks", 0) + len(seeds)
     study.set_user_attr("test_looks", looks)
     repeats = train_repeats(
@@ -95,16 +98,5 @@ def _card(
         "normalization": asdict(info.normalization),
         "epochs": epochs,
         "test_accuracy": asdict(Spread.of([repeat.last_three_mean for repeat in repeats])),
-        "runs": [
-            {
-                "seed": repeat.seed,
-                "last_three_mean": repeat.last_three_mean,
-                "last_accuracy": repeat.epochs[-1].accuracy,
-                "best_epoch": repeat.best.epoch,
-                "best_accuracy": repeat.best.accuracy,
-                "accuracies": [result.accuracy for result in repeat.epochs],
-                "seconds": round(repeat.seconds, 3),
-            }
-            for repeat in repeats
-        ],
+        "runs": [repeat.to_dict() for repeat in repeats],
     }

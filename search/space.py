@@ -24,7 +24,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args
 
@@ -52,6 +52,7 @@ from search.hyperparameters import (
 
 Scalar = str | int | float
 MAX_WIDTHS = 12
+_AUGMENTATIONS = tuple(field.name for field in fields(Augmentation))
 _OPEN_SHARE = {"low": 0.1, "high": 1.0, "log": True}
 _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
 
@@ -248,6 +249,14 @@ class Space:
     def hyperparameters(self, values: Mapping[str, Any]) -> Hyperparameters:
         """The recipe with those values of what is searched, and the fixed values of the rest."""
         value = {**self.table, **values}
+        augmentation = Augmentation(
+            rotation_degrees=float(value["rotation_degrees"]),
+            translation=float(value["translation"]),
+            scale=float(value["scale"]),
+            shear_degrees=float(value["shear_degrees"]),
+        )
+        # Nothing shrinks where there is nothing; one value, so that equal recipes are equal.
+        final = 1.0 if augmentation.is_identity else float(value["final_augmentation"])
         return Hyperparameters(
             spec=self.spec(values),
             learning_rate=float(value["learning_rate"]),
@@ -256,15 +265,10 @@ class Space:
             weight_decay=float(value["weight_decay"]),
             schedule=_schedule(value),
             batch_size=value["batch_size"],
-            augmentation=Augmentation(
-                rotation_degrees=float(value["rotation_degrees"]),
-                translation=float(value["translation"]),
-                scale=float(value["scale"]),
-                shear_degrees=float(value["shear_degrees"]),
-            ),
+            augmentation=augmentation,
             label_smoothing=float(value["label_smoothing"]),
             ema_epochs=float(value["ema_epochs"]),
-            final_augmentation=float(value["final_augmentation"]),
+            final_augmentation=final,
         )
 
     def spec(self, values: Mapping[str, Any]) -> ModelSpec:
@@ -458,11 +462,19 @@ class Space:
                 return "step" in schedules
         if key == "warmup_share":
             return "one-cycle" in schedules
+        if key == "final_augmentation":
+            return any(map(self._can_be_positive, _AUGMENTATIONS))
         if key == "dropout":
             return any(_has_open_dropout(text) for text in self._topologies())
         if key == "activation":
             return any(_has_open_activation(text) for text in self._topologies())
         return True
+
+    def _can_be_positive(self, key: str) -> bool:
+        value = self.table.get(key)
+        if isinstance(value, dict):
+            return value.get("high") != 0
+        return any(choice != 0 for choice in _choices(value))
 
     def _smallest_count_of(self, topology: str) -> int:
         values = self.smallest({"topology": topology, "dropout": 0.0})

@@ -13,14 +13,14 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from models.convnet import ConvNet
-from search.augment import affine_matrices
+from search.augment import affine_matrices, shrinking_strength
 from search.averaging import WeightAverage
 from search.data import Examples, Normalization
 from search.engines import NativeEngine, make_engine
 from search.exceptions import DeviceError, TrainingError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 
-_N_LAST_EPOCHS = 3
+N_LAST_EPOCHS = 3  # those that a training run is judged by
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def last_epochs_mean(results: Sequence[EpochResult]) -> float:
 
     Being good in one epoch is luck; the mean asks for being good in all of them.
     """
-    return statistics.fmean(result.accuracy for result in results[-_N_LAST_EPOCHS:])
+    return statistics.fmean(result.accuracy for result in results[-N_LAST_EPOCHS:])
 
 
 def epoch_attribute(result: EpochResult) -> dict[str, float | int | None]:
@@ -209,9 +209,8 @@ class Training:
         final = self._hyperparameters.final_augmentation
         if final == 1:
             return affine_matrices(augmentation, n, self._generator)
-        trained = torch.arange(n, device=self._device) / n + (epoch - 1)  # epochs, at each image
-        strength = 1 + (final - 1) * trained / self.epochs
-        return affine_matrices(augmentation, n, self._generator, strength=strength)
+        strength = shrinking_strength(n, epoch=epoch, epochs=self.epochs, final=final)
+        return affine_matrices(augmentation, n, self._generator, strength=strength.to(self._device))
 
 
 def _never() -> bool:

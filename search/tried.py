@@ -32,7 +32,6 @@ _ALWAYS_ACTING = (
     "shear_degrees",
     "label_smoothing",
     "ema_epochs",
-    "final_augmentation",
 )
 
 

@@ -127,7 +127,8 @@ def load(folder: str | Path, *, seed: int | None = None) -> Classifier:
     """The network that `search retrain` wrote into `folder`, ready to classify.
 
     Args:
-        folder: or the name of a shipped network, as in `load("best-8k")`.
+        folder: or the name of a shipped network, as in `load("best-1-epoch")`; where there is a
+            folder of that name, it is the folder.
         seed: which of the training runs; by default the first whose weights are there, not the
             luckiest.
 
@@ -168,8 +169,9 @@ def read_card(folder: Path) -> Card:
     path = folder / CARD_NAME
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
-        version, count = contents["card_version"], contents["parameter_count"]
-        card = _parse(contents)
+        version = contents["card_version"]
+        if version == CARD_VERSION:
+            count, card = contents["parameter_count"], _parse(contents)
     except FileNotFoundError as error:
         raise CardError(
             f"A folder of weights must hold a {CARD_NAME}, but {folder} does not; "

@@ -37,7 +37,7 @@ from tests.conftest import Command, Result, run_here
 
 NAME = "digits-3000x3"
 FULL = Hyperparameters(
-    spec=ModelSpec.parse("c3 8, drop 0.1, pool, c3 12, drop 0.1, c3+bias 7, out+bias, gap"),
+    spec=ModelSpec.parse("c3 8, drop 0.1, pool, c3+hs 12, drop 0.1, c3+bias 7, out+bias, gap"),
     learning_rate=0.1,
     weight_decay=1e-4,
     augmentation=Augmentation(10, 0.1, 0.05, 5),
@@ -94,6 +94,7 @@ def test_each_change_is_of_one_thing() -> None:
         "no momentum": {"momentum"},
         "no weight decay": {"weight_decay"},
         "no dropout": {"spec"},
+        "ReLU instead of hard swish": {"spec"},
         "no label smoothing": {"label_smoothing"},
         "no weight averaging": {"ema_epochs"},
         "step schedule": {"schedule"},

@@ -255,7 +255,7 @@ def close_enough(native_error: float, torch_error: float) -> bool:
 
 
 @pytest.mark.parametrize("dropout", [False, True])
-def test_gradients_of_random_networks_are_no_worse_than_pytorchs(
+def test_gradients_of_random_networks_are_as_exact_as_pytorchs(
     kernel: Kernel, dropout: bool
 ) -> None:
     rng = random.Random(7)
@@ -270,8 +270,9 @@ def test_gradients_of_random_networks_are_no_worse_than_pytorchs(
         found.append(errors(kernel, network, images, labels, rng.choice([0.0, 0.1])))
         assert close_enough(*found[-1]), f"{spec} {spec.input_shape} n={n}: {found[-1]}"
     assert len(found) > 100
-    ours, theirs = (statistics.median(column) for column in zip(*found, strict=True))
-    assert ours <= 1.2 * theirs  # by other random networks they differ by 15 % either way
+    # Network by network, as they differ among themselves by a hundred times as much.
+    ratio = statistics.median(ours / theirs for ours, theirs in found if theirs > 0)
+    assert ratio <= 1.05, ratio
 
 
 @given(

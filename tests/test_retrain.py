@@ -122,6 +122,12 @@ def test_a_card_that_was_changed_is_refused(
         search.load(weights)
 
 
+def test_a_card_of_a_later_version_is_refused_whatever_is_in_it(weights: Path) -> None:
+    (weights / "card.json").write_text(json.dumps({"card_version": 2, "networks": []}))
+    with pytest.raises(CardError, match="use the version of the package that wrote it"):
+        search.load(weights)
+
+
 def test_damaged_or_missing_weights_are_refused(weights: Path) -> None:
     path = weights / "seed-1.safetensors"
     path.write_bytes(path.read_bytes()[:100])
@@ -170,8 +176,13 @@ def test_a_baseline_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> No
     assert measured["claimed_percent"]["last_three_mean"] == 99.42
     assert [run["seed"] for run in measured["runs"]] == [1, 2]
     for run in measured["runs"]:
-        assert len(run["test_accuracies"]) == 2
-        assert run["last_three_mean"] == pytest.approx(sum(run["test_accuracies"]) / 2)
+        assert len(run["accuracies"]) == 2
+        assert run["last_three_mean"] == pytest.approx(sum(run["accuracies"]) / 2)
+    assert (measured["dataset"]["name"], measured["epochs"]) == ("digits", 2)
+    assert (measured["claimed_percent"]["dataset"], measured["claimed_percent"]["epochs"]) == (
+        "mnist",
+        15,
+    )
     assert "chosen here" in printed.err
 
 

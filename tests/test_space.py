@@ -191,6 +191,18 @@ def test_an_activation_that_only_one_space_has_is_left_for_the_sampler() -> None
     assert "activation" not in found
 
 
+def test_shrinking_acts_only_where_there_is_augmentation(tmp_path: Path) -> None:
+    none = "rotation_degrees = 0\ntranslation = 0\nscale = 0\nshear_degrees = {}\n"
+    shrinking = "final_augmentation = { low = 0.0, high = 0.9 }"
+    never = _load(tmp_path, none.format("0") + shrinking)
+    sometimes = _load(tmp_path, none.format("[0, 5]") + shrinking)
+
+    assert "final_augmentation" not in never.distributions
+    values = _random_values(sometimes, 0)
+    recipes = [sometimes.hyperparameters({**values, "shear_degrees": shear}) for shear in (0, 5)]
+    assert [recipe.final_augmentation for recipe in recipes] == [1.0, values["final_augmentation"]]
+
+
 def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None:
     fixed = {
         key: value["low"] if isinstance(value, dict) else value

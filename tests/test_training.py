@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from models.convnet import ConvNet
 from models.spec import ModelSpec
-from search.augment import affine_matrices, warp
+from search.augment import affine_matrices, shrinking_strength, warp
 from search.data import Dataset, Examples, Normalization, load_dataset
 from search.exceptions import DeviceError, TrainingError
 from search.hyperparameters import (
@@ -504,16 +504,22 @@ def test_a_share_of_the_strength_is_that_share_of_every_change() -> None:
     torch.testing.assert_close(part[:, :, 2], strength[:, None] * whole[:, :, 2])
 
 
-def test_shrinking_augmentation_ends_where_it_is_to(digits: Dataset) -> None:
-    strengths: list[float] = []
+def test_shrinking_augmentation_ends_where_it_is_to() -> None:
+    epochs = [shrinking_strength(48, epoch=epoch, epochs=2, final=0.2) for epoch in (1, 2)]
 
-    def drawn(augmentation: Augmentation, n: int, generator: Generator, **options: Any) -> Tensor:
-        strengths.extend(options["strength"].tolist())
-        return affine_matrices(augmentation, n, generator, **options)
+    strengths = torch.cat(epochs)
 
-    recipe = replace(_LIVELY, augmentation=Augmentation(rotation_degrees=5), final_augmentation=0.2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search.training.affine_matrices", drawn)
+    assert strengths[0] == 1
+    assert strengths[48] == pytest.approx(0.6)
+    assert strengths[-1] == pytest.approx(1 - 0.8 * 95 / 96)
+    torch.testing.assert_close(strengths.diff(), torch.full((95,), -0.8 / 96), atol=1e-6, rtol=0)
+
+
+def test_a_training_run_shrinks_its_augmentation(digits: Dataset) -> None:
+    def last_losses(final: float) -> list[float]:
+        recipe = replace(
+            _LIVELY, augmentation=Augmentation(rotation_degrees=90), final_augmentation=final
+        )
         run = train(
             recipe,
             digits.development[:48],
@@ -522,12 +528,9 @@ def test_shrinking_augmentation_ends_where_it_is_to(digits: Dataset) -> None:
             epochs=2,
             device="cpu",
         )
-        assert len(list(run)) == 2
+        return [result.loss for result in run]
 
-    assert len(strengths) == 96
-    assert strengths[0] == 1
-    assert strengths[48] == pytest.approx(0.6)
-    assert strengths[-1] == pytest.approx(1 - 0.8 * 95 / 96)
+    assert last_losses(1.0) == last_losses(1.0) != last_losses(0.0)
 
 
 def test_a_rotation_by_ninety_degrees_is_exact() -> None:

@@ -32,7 +32,7 @@ def pictures(
     Example: search pictures runs/mnist-8000x15/trial-17
     """
     from search.data import check_dataset_name, class_names, default_data_dir, load_dataset
-    from search.folders import PRESETS, make_folder, weights_folder
+    from search.folders import PICTURES, make_folder, weights_folder
     from search.pictures import (
         confusion_matrix,
         draw_confusion,
@@ -44,8 +44,9 @@ def pictures(
     from search.weights import kept_seed, load, read_card
 
     console = make_console()
-    default = Path("runs") / folder if str(folder) in PRESETS else folder
-    folder = weights_folder(folder)
+    weights = weights_folder(folder)
+    default = folder if weights == folder else Path("runs") / folder
+    folder = weights
     card = read_card(folder)
     seed = kept_seed(folder, card)
     network = load(folder, seed=seed)
@@ -61,6 +62,7 @@ def pictures(
     classes = class_names(dataset_name)
     probabilities = probabilities_of(network, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)
-    save(draw_confusion(card, seed, counts, classes), "confusion.png")
-    save(draw_mistakes(card, seed, dataset.test, probabilities, classes), "mistakes.png")
-    save(draw_curves(card), "curves.png")  # the last: an old card has nothing to draw it from
+    curves, confusion, mistakes = PICTURES
+    save(draw_confusion(card, seed, counts, classes), confusion)
+    save(draw_mistakes(card, seed, dataset.test, probabilities, classes), mistakes)
+    save(draw_curves(card), curves)  # the last: an old card has nothing to draw it from

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.baselines import Baseline
+    from search.data import DatasetInfo
     from search.hyperparameters import Hyperparameters
     from search.repeats import Repeat
     from search.training import EpochResult
@@ -126,7 +127,7 @@ def baseline(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """List the hand-tuned systems, or train one by its author's own recipe and protocol.
+    """List the hand-tuned systems and shipped networks, or train one by its own recipe.
 
     Example: search baseline three-step-3 --seeds 3
     """
@@ -178,10 +179,12 @@ def baseline(
     _print_repeats(console, repeats, "test")
     _print_claim(console, found, repeats)
     if as_json:
-        typer.echo(json.dumps(_measured(found, n_epochs, repeats), indent=2))
+        typer.echo(json.dumps(_measured(found, data.info, n_epochs, repeats), indent=2))
 
 
-def _measured(found: Baseline, epochs: int, repeats: Sequence[Repeat]) -> dict[str, Any]:
+def _measured(
+    found: Baseline, info: DatasetInfo, epochs: int, repeats: Sequence[Repeat]
+) -> dict[str, Any]:
     """A baseline's runs as values that JSON knows, accuracies as shares from 0 to 1."""
     from dataclasses import asdict
 
@@ -191,18 +194,10 @@ def _measured(found: Baseline, epochs: int, repeats: Sequence[Repeat]) -> dict[s
         "name": found.name,
         "parameter_count": parameter_count(found.hyperparameters.spec),
         "hyperparameters": found.hyperparameters.to_dict(),
+        "dataset": {"name": info.name, "fingerprint": info.fingerprint},
         "epochs": epochs,
-        "claimed_percent": asdict(found.claim),
-        "runs": [
-            {
-                "seed": repeat.seed,
-                "test_accuracies": [result.accuracy for result in repeat.epochs],
-                "last_three_mean": repeat.last_three_mean,
-                "best_epoch": repeat.best.epoch,
-                "seconds": round(repeat.seconds, 3),
-            }
-            for repeat in repeats
-        ],
+        "claimed_percent": {**asdict(found.claim), "dataset": "mnist", "epochs": found.epochs},
+        "runs": [repeat.to_dict() for repeat in repeats],
     }
 
 
@@ -285,10 +280,16 @@ def _print_baseline(console: Console, found: Baseline) -> None:
     console.print(found.name, style="bold", end="")
     console.print(f": {recipe.spec}  ({count:,} parameters)")
     console.print(", ".join(_recipe_words(recipe)))
+    if found.found_as:
+        console.print(
+            f"Found by search, as {found.found_as}: {counted(found.epochs, 'epoch')} on all "
+            "training images. What is called claimed is its mean when it was found.\n"
+        )
+        return
     held_out = f"all but {found.n_held_out:,}" if found.n_held_out else "all"
     console.print(
-        f"Its author's protocol: {found.epochs} epochs on {held_out} training images, scored on "
-        "the test set after each."
+        f"Its author's protocol: {counted(found.epochs, 'epoch')} on {held_out} training images, "
+        "scored on the test set after each."
     )
     for choice in found.choices:
         console.print(f"  chosen here: {choice}")
