@@ -32,7 +32,10 @@ from search.workers import WorkerPool, default_worker_count
 
 EPOCHS = 15
 CAP = 8_000
-SEPARABLE = "c3, c3, drop, pool, d3, c1, d3, c1, drop, pool, d3, c1, out+bias, gap"
+PADDED = "c3p1, c3, drop, pool, c3p1, c3, drop, pool, c3p1, c3, gap, out"
+SEPARABLE = (
+    "c3p1, d3p1, c1, drop, pool, d3p1, c1, d3p1, c1, drop, pool, d3, c1, d3, c1, out+bias, gap"
+)
 Variants = dict[str, Hyperparameters]
 
 
@@ -77,15 +80,26 @@ def additions() -> Variants:
     space = Space.load("standard", parameter_cap=CAP)
     first = space.first(CAP)
     recipe = space.hyperparameters(first)
-    smooth = replace(space, table={**space.table, "activation": "hardswish"})
-    separable = replace(space, table={**space.table, "topology": SEPARABLE})
-    widths = {"width_1": 8, "width_2": 14, "width_3": 24, "width_4": 30, "width_5": 40}
+
+    def changed(widths: tuple[int, ...] = (), **values: object) -> Hyperparameters:
+        searched = {f"width_{i}": width for i, width in enumerate(widths, start=1)}
+        # Ratios between the widths count: they are scaled to the cap.
+        table = {**space.table, **searched, **values}
+        varied = replace(space, table=table)
+        return varied.hyperparameters({name: first[name] for name in varied.distributions})
+
+    separable = changed((12, 24, 32, 32, 40, 48), topology=SEPARABLE)
+    smooth = changed((12, 24, 32, 32, 40, 48), topology=SEPARABLE, activation="hardswish")
     return {
         "first recipe of standard": recipe,
         "batches of 64, learning rate 0.07": replace(recipe, batch_size=64, learning_rate=0.07),
         "batches of 32, learning rate 0.05": replace(recipe, batch_size=32, learning_rate=0.05),
-        "hard swish": smooth.hyperparameters(first),
-        "depthwise separable": separable.hyperparameters({**first, **widths}),
+        "hard swish": changed(activation="hardswish"),
+        "padded": changed((8, 12, 14, 14, 16, 18), topology=PADDED),
+        "padded, depthwise separable": separable,
+        "the same with hard swish and batches of 32, learning rate 0.05": replace(
+            smooth, batch_size=32, learning_rate=0.05
+        ),
         "weights averaged over an epoch": replace(recipe, ema_epochs=1.0),
         "label smoothing 0.03": replace(recipe, label_smoothing=0.03),
         "augmentation shrinking to nothing": replace(recipe, final_augmentation=0.0),

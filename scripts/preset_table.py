@@ -1,4 +1,4 @@
-"""The shipped networks, from their cards, as a table in Markdown.
+"""The shipped networks, from their cards, as tables in Markdown: all of them, then their layers.
 
 python scripts/preset_table.py
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import statistics
 
+from models.size import layer_table, parameter_count
 from search.folders import PRESETS, preset_folder
+from search.presets import find_system
 from search.race import mean_interval
 
 
@@ -35,6 +37,17 @@ def row(name: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def print_layers(name: str) -> None:
+    spec = find_system(name).hyperparameters.spec
+    print(f"\n`{name}`\n")
+    print("| layer | output | parameters | receptive field |")
+    print("| --- | ---: | ---: | ---: |")
+    for line in layer_table(spec):
+        shape = " × ".join(map(str, line.output_shape))
+        print(f"| {line.layer} | {shape} | {line.parameters:,} | {line.receptive_field} |")
+    print(f"| total | | {parameter_count(spec):,} | |")
+
+
 def main() -> None:
     print(
         "| name | parameters | epochs | test accuracy, % | 95 % interval | spread | range "
@@ -43,6 +56,8 @@ def main() -> None:
     print("| --- |" + " ---: |" * 9)
     for name in PRESETS:
         print(row(name))
+    for name in PRESETS:
+        print_layers(name)
 
 
 if __name__ == "__main__":
