@@ -25,7 +25,7 @@ from models.size import parameter_count
 from search.patience import Patience
 from search.space import Space, to_toml
 from search.study import StudySettings, give_back, rebuild, run_records, sweep
-from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
+from tests.conftest import DIGITS_RUN, Command, alive, run_here, wait_until
 
 NAME = "digits-3000x3"
 STOP_SECONDS = 5
@@ -211,7 +211,7 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(command: Command) 
     children = psutil.Process(process.pid).children(recursive=True)
     out = stop(process, signal.SIGINT)
     assert "The same command goes on" in out
-    assert not [child for child in children if child.is_running()]
+    wait_until(lambda: not alive(children), seconds=2)
     trials = command.study("long").trials
     assert [trial.state for trial in trials] == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
     assert {trial.user_attrs["reason"] for trial in trials[:2]} == {"interrupted"}
@@ -225,7 +225,7 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(command: Command) 
     hanging = next(child for process in server for child in process.children())
     hanging.suspend()  # which a stop must not wait for
     stop(resumed, signal.SIGTERM)
-    assert not hanging.is_running()
+    wait_until(lambda: not alive([hanging]), seconds=2)
     states = [trial.state for trial in command.study("long").trials]
     assert states == [TrialState.FAIL] * 4 + [TrialState.WAITING] * 2
 
@@ -235,7 +235,7 @@ def test_what_a_killed_search_left_running_is_queued_again(command: Command) -> 
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    wait_until(lambda: not [child for child in children if child.is_running()], seconds=20)
+    wait_until(lambda: not alive(children), seconds=20)
     trials = command.study("long").trials
     assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2
 
@@ -264,7 +264,7 @@ def test_a_closed_terminal_puts_back_what_runs_and_ends_the_search(command: Comm
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     os.close(ours)
     wait_until(lambda: process.poll() is not None, seconds=STOP_SECONDS)
-    wait_until(lambda: not [member for member in family if member.is_running()], seconds=1)
+    wait_until(lambda: not alive(family), seconds=1)
     states = [trial.state for trial in command.study("long").trials]
     assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
 
