@@ -17,14 +17,12 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import optuna
-import sqlalchemy
-
 from search.processes import start_server
-from search.service import SearchPlan, SearchRequest, begin_search, plan_search
 
 
 def die_at_write(n: int) -> None:
+    import sqlalchemy
+
     n_writes = 0
 
     def note(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -41,14 +39,12 @@ def die_at_write(n: int) -> None:
     sqlalchemy.event.listen(sqlalchemy.Engine, "commit", count)
 
 
-def search(plan: SearchPlan) -> None:
-    # The server is the parent's child: whoever did not start it cannot ask whether it runs.
-    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
-    with begin_search(plan) as search:
-        search.run(lambda event: None, should_stop=lambda: False)
-
-
 def main(folder: Path, n_trials: int) -> None:
+    # Imported here, because each worker imports this file anew.
+    import optuna
+
+    from search.service import SearchRequest, begin_search, plan_search
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     start_server()
     request = SearchRequest(
@@ -63,13 +59,18 @@ def main(folder: Path, n_trials: int) -> None:
         worker_log=folder / "log",
     )
     plan = plan_search(request)
+    with begin_search(plan) as search:  # brings what is imported late
+        pass
     print("ready", flush=True)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
+            # The server is the parent's child: whoever did not start it cannot ask whether it runs.
+            forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
             if line.strip():
                 die_at_write(int(line))
-            search(plan)
+            with begin_search(plan) as search:
+                search.run(lambda event: None, should_stop=lambda: False)
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

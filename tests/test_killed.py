@@ -69,7 +69,7 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for worker in server.children()
             ]
             wait_until(lambda own=workers: not alive(own), seconds=10)  # type: ignore[misc]
-            trials = read_trials(url, "killed") if kill else []
+            trials = read_trials(url, "killed")
             witness.look(audit, trials)
             n_between += is_between_queueing_and_telling(trials)
             n_interrupted += any(trial.state == TrialState.RUNNING for trial in trials)
