@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 
@@ -170,7 +170,7 @@ class WorkerPool:
         self._cores = _own_cores(n_workers)
         self._workers = [self._spawn(index) for index in range(n_workers)]
 
-    def __enter__(self) -> WorkerPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

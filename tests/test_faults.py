@@ -15,13 +15,15 @@ import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.coordinator import Coordinator, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.dashboard import serve
+from search.data import DatasetFiles, dataset_files
 from search.exceptions import SpaceError, StudyDeletedError, TrainingError
 from search.service import SearchPlan, SearchRequest, begin_search, plan_search
 from search.storage import opened_storage
 from search.study import open_study
 from search.summary import is_trained
+from search.workers import WorkerPool
 from tests.test_dashboard import call, trials_at
 
 NAME = "faulty"
@@ -147,6 +149,44 @@ def test_a_worker_that_hangs_is_ended_as_a_dead_one(here: Here) -> None:
     assert rest[0].params == hung.params
     assert rest[0].user_attrs["crashes"] == 1
     assert not workers()
+
+
+class NotingPool(WorkerPool):
+    """Takes down the limits that it is told."""
+
+    def __init__(self, n_workers: int, files: DatasetFiles) -> None:
+        super().__init__(n_workers, files)
+        self.limits: list[float] = []
+
+    def kill_overdue(self, limit_seconds: float) -> None:
+        self.limits.append(limit_seconds)
+        super().kill_overdue(limit_seconds)
+
+
+@pytest.mark.parametrize("epochs", [1, 100_000])
+def test_a_trial_may_take_ten_times_what_the_slowest_would_and_a_minute_at_least(
+    here: Here, epochs: int
+) -> None:
+    plan = here.plan(epochs=epochs)
+    with (
+        begin_search(plan) as search,
+        dataset_files(plan.dataset, with_test=False) as files,
+        NotingPool(1, files) as pool,
+    ):
+        Coordinator(
+            search.study,
+            pool,
+            n_trials=2,
+            seed=0,
+            device="cpu",
+            listener=here.events.append,
+            should_stop=lambda: len(pool.limits) > 2,
+            is_time_over=lambda: False,
+        ).run()
+    seconds = [event.result.seconds for event in here.events if isinstance(event, TrialEpoch)]
+    least, most = (max(60, 10 * epochs * bound(seconds)) for bound in (min, max))
+    assert pool.limits
+    assert all(least <= limit <= most for limit in pool.limits)
 
 
 @pytest.fixture
