@@ -35,7 +35,7 @@ from search.training import EpochResult, train
 from search.weights import save_weights
 
 _MAX_STARTUP_DEATHS = 3
-_CLOSE_SECONDS = 2.0  # of the five in which a search must end
+_CLOSE_SECONDS = 1.0  # of the five in which a search must end
 _LONGEST_GAP = 2.0  # seconds: whoever has a pool asks it for events more often than that
 
 TrainingPart = Literal["train", "development"]

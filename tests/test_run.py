@@ -56,8 +56,11 @@ def start_long_run(command: Command, *, first: int = 0) -> subprocess.Popen[str]
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
     """Sends a signal to all of a search's processes, as a terminal does; returns its output."""
     os.killpg(process.pid, number)
-    out, _ = process.communicate(timeout=STOP_SECONDS)
-    assert process.returncode == 130, out
+    code = process.wait(timeout=STOP_SECONDS)
+    out, _ = process.communicate(
+        timeout=30
+    )  # what it forked ends after it, and has its output, too
+    assert code == 130, out
     return out
 
 
