@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from models.size import parameter_count
 from models.spec import SpecError
-from search.exceptions import StudyDeletedError, TrainingError
+from search.exceptions import TrainingError
 from search.patience import Patience
 from search.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
 from search.sampler import CappedSampler
@@ -27,7 +28,6 @@ from search.study import (
     give_back,
     owner_of_this_process,
     requeue,
-    study_names,
 )
 from search.summary import is_trained
 from search.training import EpochResult, epoch_attribute, last_epochs_mean
@@ -37,6 +37,9 @@ _WAIT_SECONDS = 0.5
 _MAX_FAILURES_IN_A_ROW = 10
 _BY_SOMEBODY_ELSE = "ended or deleted by somebody else"
 _MAX_CRASHES = 2  # workers that one configuration may kill
+# A trial that takes so much longer than the slowest one is taken for hung.
+_HUNG_FACTOR = 10
+_LEAST_LIMIT_SECONDS = 60.0  # whatever the others took: a machine may be busy for a while
 
 
 class Outcome(Enum):
@@ -100,6 +103,11 @@ class _Running:
     parameter_count: int
     results: list[EpochResult] = field(default_factory=list)
 
+    @property
+    def epoch_seconds(self) -> float:
+        """What an epoch takes, as a median; 0 before the first."""
+        return statistics.median([result.seconds for result in self.results] or [0.0])
+
     def ended(
         self,
         state: TrialState | None,
@@ -130,6 +138,9 @@ class Coordinator:
         is_time_over: asked as often; true does the same, with another outcome.
         patience: once it is over no trial is started; one that runs may still bring progress.
         seed: from which, with the trial's number, each training seed follows.
+        trial_timeout_seconds: after which a trial's worker is taken for hung and killed; by default
+            ten times as long as the slowest trial of this run would take, by the median of its
+            epochs, and a minute at least.
     """
 
     def __init__(
@@ -144,10 +155,10 @@ class Coordinator:
         should_stop: Callable[[], bool],
         is_time_over: Callable[[], bool],
         patience: Patience | None = None,
+        trial_timeout_seconds: float | None = None,
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
-        self._name = study.study_name
         self._sampler = study.sampler
         self._pool = pool
         self._n_trials = n_trials
@@ -157,6 +168,8 @@ class Coordinator:
         self._should_stop = should_stop
         self._is_time_over = is_time_over
         self._patience = patience
+        self._trial_timeout_seconds = trial_timeout_seconds
+        self._slowest_seconds = 0.0  # an epoch, of the trials that have ended
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
         self._owner = owner_of_this_process()
@@ -171,7 +184,7 @@ class Coordinator:
         """Searches; returns why it ended.
 
         Raises:
-            StudyDeletedError: if somebody deletes the study meanwhile.
+            KeyError: if somebody deletes the study meanwhile.
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
         try:
@@ -193,8 +206,21 @@ class Coordinator:
                     return Outcome.EXHAUSTED
                 for event in self._pool.events(_WAIT_SECONDS):
                     self._handle(event)
+                limit = self._limit_seconds()
+                if limit is not None:
+                    self._pool.kill_overdue(limit)
         finally:
             self._give_back_running()
+
+    def _limit_seconds(self) -> float | None:
+        """After how long a trial is taken for hung; None while there is none to go by."""
+        if self._trial_timeout_seconds is not None:
+            return self._trial_timeout_seconds
+        running = [running.epoch_seconds for running in self._running.values()]
+        slowest = max([self._slowest_seconds, *running])
+        if slowest == 0:
+            return None
+        return max(_LEAST_LIMIT_SECONDS, _HUNG_FACTOR * slowest * self._settings.epochs)
 
     def _n_missing(self) -> int:
         """How many more trials are to be started, if all that run now end well."""
@@ -210,25 +236,11 @@ class Coordinator:
         return not self._found_nothing_new and self._sampler.tried.has_untried()
 
     def _trials(self) -> list[FrozenTrial]:
-        try:
-            return self._study.get_trials(deepcopy=False)
-        except KeyError as error:
-            self._check_not_deleted(error)
-            raise
-
-    def _check_not_deleted(self, error: KeyError) -> None:
-        if self._name not in study_names(self._study._storage):
-            raise StudyDeletedError(
-                f"The study must stay while it is searched, but {self._name!r} was deleted."
-            ) from error
+        return self._study.get_trials(deepcopy=False)
 
     def _start_next(self) -> bool:
         """Asks for a trial and hands it out; false where it ended before it could train."""
-        try:
-            trial = self._study.ask()
-        except KeyError as error:
-            self._check_not_deleted(error)
-            raise
+        trial = self._study.ask()
         published: SearchEvent | None = None
         with self._unless_gone(trial):
             published = self._prepare(trial)
@@ -350,7 +362,7 @@ class Coordinator:
         trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.PRUNED)
         self._pruning.end(trial.number, None)
-        del self._running[trial.number]
+        self._end(running)
         return running.ended(TrialState.PRUNED, reason=reason)
 
     def _store_done(self, running: _Running, worker: int, seconds: float) -> SearchEvent:
@@ -360,7 +372,7 @@ class Coordinator:
         sizes = [running.parameter_count] * (len(self._study.directions) - 1)
         self._study.tell(trial, [value, *sizes])
         self._pruning.end(trial.number, value)
-        del self._running[trial.number]
+        self._end(running)
         return running.ended(TrialState.COMPLETE, value=value)
 
     def _store_origin(self, trial: Trial, worker: int, seconds: float) -> None:
@@ -370,15 +382,19 @@ class Coordinator:
     def _store_failed(self, running: _Running, event: JobFailed) -> SearchEvent:
         frozen = self._frozen(running.trial)
         if frozen.state != TrialState.RUNNING:  # a person ended it first
-            del self._running[running.trial.number]
+            self._end(running)
             return running.ended(None, reason=_BY_SOMEBODY_ELSE)
         n_crashes = frozen.user_attrs.get("crashes", 0) + event.worker_died
         is_requeued = event.worker_died and n_crashes < _MAX_CRASHES
         if is_requeued:
             requeue(self._study, frozen, n_crashes=n_crashes)
         fail(self._study, frozen, event.reason)
-        del self._running[running.trial.number]
+        self._end(running)
         return running.ended(TrialState.FAIL, reason=event.reason, is_requeued=is_requeued)
+
+    def _end(self, running: _Running) -> None:
+        del self._running[running.trial.number]
+        self._slowest_seconds = max(self._slowest_seconds, running.epoch_seconds)
 
     def _end_failed(self, trial: Trial, reason: str) -> SearchEvent:
         fail(self._study, self._frozen(trial), reason)

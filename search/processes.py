@@ -9,6 +9,7 @@ worker imports for itself. Imports nothing slow.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 # An optimiser imports torch._dynamo when it is made, which takes longer than torch itself.
@@ -29,4 +30,12 @@ def start_server() -> None:
     if worker_context().get_start_method() == "forkserver":
         from multiprocessing.forkserver import ensure_running
 
-        ensure_running()
+        # A stop goes to all processes, but without their server nobody hears which worker still
+        # runs. It inherits what is ignored here, and ends with the process that it serves.
+        names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        previous = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in names}
+        try:
+            ensure_running()
+        finally:
+            for name, handler in previous.items():
+                signal.signal(getattr(signal, name), handler)

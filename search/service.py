@@ -45,6 +45,7 @@ from search.study import (
     run_records,
     study_names,
     sweep,
+    unless_deleted,
 )
 from search.summary import CONFIRMS, Tally, best_trial, confirmed_number, is_trained, tally
 from search.target import TARGET_SEEDS, TARGET_TRIALS, Step, judge
@@ -94,12 +95,15 @@ class SearchRequest:
         n_workers: by default one for each core that this process may use.
         patience: trained trials without progress that end the study; without it they do not.
         from_study: an earlier study whose best trials a new one tries first.
+        trial_timeout_seconds: after which a trial is taken for hung; `Coordinator` has a default.
+        worker_log: a folder in which each worker keeps a log of the epochs of its trials.
     """
 
     budget: int
     epochs: int
     n_trials: int = 50
     timeout_seconds: float | None = None
+    trial_timeout_seconds: float | None = None
     dataset: DatasetName | Literal["auto"] = "auto"
     data_dir: Path | None = None
     storage: str = DEFAULT_URL
@@ -115,6 +119,7 @@ class SearchRequest:
     target: Target | None = None
     patience: int | None = None
     from_study: str | None = None
+    worker_log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -245,10 +250,10 @@ class Search:
         Of a limited time, a fifth is left for `confirm`, where the study has the trials for it.
 
         Raises:
-            StudyDeletedError: if somebody deletes the study meanwhile.
+            KeyError: if somebody deletes the study meanwhile.
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
-        with self._pool(self.n_workers) as pool:
+        with self._pool(self.n_workers, log_folder=self.plan.request.worker_log) as pool:
             return Coordinator(
                 self.study,
                 pool,
@@ -259,6 +264,7 @@ class Search:
                 should_stop=should_stop,
                 patience=self.patience,
                 is_time_over=self._is_search_over,
+                trial_timeout_seconds=self.plan.request.trial_timeout_seconds,
             ).run()
 
     def confirming(self) -> Confirming | None:
@@ -321,10 +327,10 @@ class Search:
         return self._is_over(share=1.0)
 
     @contextmanager
-    def _pool(self, n_workers: int) -> Iterator[WorkerPool]:
+    def _pool(self, n_workers: int, *, log_folder: Path | None = None) -> Iterator[WorkerPool]:
         with (
             dataset_files(self.plan.dataset, with_test=False) as files,
-            WorkerPool(n_workers, files) as pool,
+            WorkerPool(n_workers, files, log_folder=log_folder) as pool,
         ):
             yield pool
 
@@ -395,6 +401,7 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
     Raises:
         StorageError: if the storage cannot be opened.
         StudyError: if the study was made with other settings, or is being searched already.
+        StudyDeletedError: if somebody deletes the study while the context lasts.
     """
     request, started = plan.request, time.monotonic()
     settings = StudySettings.of(
@@ -406,7 +413,7 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
     )
     with opened_storage(request.storage, create=True) as storage:
         study = create_or_open_study(storage, plan.study_name, settings)
-        with only_search(study, request.storage):
+        with only_search(study, request.storage), unless_deleted(study):
             if request.confirm:
                 KeptRuns(study, CONFIRMS).check_name()
             n_swept = sweep(study)

@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.exceptions import StudyError
+from search.exceptions import StudyDeletedError, StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
 from search.storage import sqlite_path
@@ -337,12 +337,19 @@ def run_records(study: Study) -> list[dict[str, Any]]:
 
 def owner_of_this_process() -> dict[str, Any]:
     """What marks this process's trials: host, process identifier and its start time."""
-    process = psutil.Process()
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "started": round(process.create_time(), 2),
+        "started": round(_started(psutil.Process()), 2),
     }
+
+
+def _started(process: psutil.Process) -> float:
+    """When a process started, in seconds that no setting of the clock changes.
+
+    Linux knows it since boot, and psutil adds the time of day that the boot had by today's clock.
+    """
+    return float(process.create_time() - (psutil.boot_time() if psutil.LINUX else 0.0))
 
 
 def _is_alive(owner: dict[str, Any]) -> bool:
@@ -350,8 +357,7 @@ def _is_alive(owner: dict[str, Any]) -> bool:
     if owner["host"] != socket.gethostname():
         return True
     try:
-        process = psutil.Process(owner["pid"])
-        return bool(abs(process.create_time() - owner["started"]) < 1)
+        return bool(abs(_started(psutil.Process(owner["pid"])) - owner["started"]) < 1)
     except psutil.NoSuchProcess:
         return False
 
@@ -384,6 +390,19 @@ def only_search(study: Study, url: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def unless_deleted(study: Study) -> Iterator[None]:
+    """Raises StudyDeletedError where something inside fails because the study was deleted."""
+    try:
+        yield
+    except KeyError as error:
+        if study.study_name in study_names(study._storage):
+            raise  # the error is about something else
+        raise StudyDeletedError(
+            f"The study must stay while it is searched, but {study.study_name!r} was deleted."
+        ) from error
 
 
 def _check_no_owner_alive(study: Study) -> None:

@@ -2,12 +2,15 @@
 
 Each worker is a process of its own with one thread, made once and used for many jobs. It maps
 the data set's file, so that all workers share one copy. A worker that dies is replaced; its job
-comes back as `JobFailed`. A worker whose pool is gone ends by itself.
+comes back as `JobFailed`. So it is with one that runs out of memory, and with one that hangs. A
+worker whose pool is gone ends by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import signal
 import time
@@ -19,10 +22,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 
+from search.clock import AwakeClock
 from search.data import DatasetFiles, Examples
 from search.exceptions import SearchError, TrainingError
 from search.hyperparameters import Hyperparameters
@@ -31,7 +35,8 @@ from search.training import EpochResult, train
 from search.weights import save_weights
 
 _MAX_STARTUP_DEATHS = 3
-_CLOSE_SECONDS = 3.0
+_CLOSE_SECONDS = 1.0  # of the five in which a search must end
+_LONGEST_GAP = 2.0  # seconds: whoever has a pool asks it for events more often than that
 
 TrainingPart = Literal["train", "development"]
 EvaluationPart = Literal["validation", "test"]
@@ -106,6 +111,13 @@ class _Cancel:
     key: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Dying:
+    """A worker's last word: why it ends, where it can still say so."""
+
+    reason: str
+
+
 @dataclass(slots=True)
 class _Worker:
     """What the pool knows of one of its processes."""
@@ -114,6 +126,8 @@ class _Worker:
     connection: Connection
     is_ready: bool = False
     job: Job | None = None
+    job_since: float = 0.0  # by the pool's clock
+    why_dying: str | None = None
 
 
 def default_worker_count() -> int:
@@ -135,17 +149,28 @@ class WorkerPool:
     """`n_workers` training processes that share one data set.
 
     Use it as a context manager: when the context ends, so do the processes.
+
+    Args:
+        log_folder: where each worker keeps a log of its own, if anywhere: `worker-PID.jsonl`, one
+            line an epoch with the job's key, the epoch and its accuracy, written before anybody
+            else hears of the epoch. The folder is made where it is missing.
     """
 
-    def __init__(self, n_workers: int, files: DatasetFiles) -> None:
+    def __init__(
+        self, n_workers: int, files: DatasetFiles, *, log_folder: Path | None = None
+    ) -> None:
         self._context = worker_context()
         self._files = files
+        self._log_folder = log_folder
+        if log_folder is not None:
+            log_folder.mkdir(parents=True, exist_ok=True)
+        self._clock = AwakeClock(longest_gap=_LONGEST_GAP)
         self._n_startup_deaths = 0
         self._pending: deque[Event] = deque()
         self._cores = _own_cores(n_workers)
         self._workers = [self._spawn(index) for index in range(n_workers)]
 
-    def __enter__(self) -> WorkerPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -175,6 +200,7 @@ class WorkerPool:
         for index, worker in enumerate(self._workers):
             if worker.job is None:
                 worker.job = job
+                worker.job_since = self._clock.seconds()
                 # A worker that is dead already shows up in `events`, its job with it.
                 with contextlib.suppress(OSError):
                     worker.connection.send(job)
@@ -188,6 +214,21 @@ class WorkerPool:
                 with contextlib.suppress(OSError):  # a worker that is dead stops anyway
                     worker.connection.send(_Cancel(key))
 
+    def kill_overdue(self, limit_seconds: float) -> None:
+        """Kills each worker that has had its job for longer; `events` tells of its death.
+
+        What does not count is time before the worker was ready, and time in which this process was
+        stopped or the machine slept: the workers slept, too.
+        """
+        now = self._clock.seconds()
+        for worker in self._workers:
+            is_working = worker.job is not None and worker.is_ready
+            if is_working and now - worker.job_since > limit_seconds:
+                worker.why_dying = (
+                    f"it had not ended after {limit_seconds:.0f} s, the time limit of a trial"
+                )
+                worker.process.kill()
+
     def events(self, timeout: float) -> Iterator[Event]:
         """What has happened since the last call; waits up to `timeout` seconds for the first.
 
@@ -198,6 +239,7 @@ class WorkerPool:
         for connection in wait(list(connections), timeout):
             assert isinstance(connection, Connection)
             self._receive(connections[connection])
+        self._clock.seconds()
         while self._pending:
             yield self._pending.popleft()
 
@@ -217,7 +259,7 @@ class WorkerPool:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_worker_main,
-            args=(theirs, self._files, index, self._cores.get(index)),
+            args=(theirs, self._files, index, self._cores.get(index), self._log_folder),
             daemon=True,
             name=f"search-worker-{index}",
         )
@@ -233,10 +275,14 @@ class WorkerPool:
         except (EOFError, OSError):
             self._replace(index)
 
-    def _take(self, worker: _Worker, message: _Ready | Event) -> None:
+    def _take(self, worker: _Worker, message: _Ready | _Dying | Event) -> None:
         if isinstance(message, _Ready):
             worker.is_ready = True
+            worker.job_since = self._clock.seconds()
             self._n_startup_deaths = 0
+            return
+        if isinstance(message, _Dying):
+            worker.why_dying = message.reason
             return
         if not isinstance(message, JobEpoch):
             worker.job = None
@@ -246,7 +292,7 @@ class WorkerPool:
         worker = self._workers[index]
         worker.connection.close()
         worker.process.join()
-        reason = f"its worker process {_death(worker.process.exitcode)}"
+        reason = worker.why_dying or f"its worker process {_death(worker.process.exitcode)}"
         if not worker.is_ready:
             self._n_startup_deaths += 1
             if self._n_startup_deaths >= _MAX_STARTUP_DEATHS:
@@ -300,7 +346,13 @@ def _death(exit_code: int | None) -> str:
     return f"ended with exit code {exit_code}"
 
 
-def _worker_main(connection: Connection, files: DatasetFiles, index: int, core: int | None) -> None:
+def _worker_main(
+    connection: Connection,
+    files: DatasetFiles,
+    index: int,
+    core: int | None,
+    log_folder: Path | None,
+) -> None:
     # A terminal or a cluster sends these to all processes; only the pool decides what follows.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -314,10 +366,12 @@ def _worker_main(connection: Connection, files: DatasetFiles, index: int, core: 
         while True:
             message = connection.recv()
             if isinstance(message, Job):  # a cancellation may come too late
-                _run(connection, files, index, message)
+                _run(connection, files, index, message, log_folder)
 
 
-def _run(connection: Connection, files: DatasetFiles, index: int, job: Job) -> None:
+def _run(
+    connection: Connection, files: DatasetFiles, index: int, job: Job, log_folder: Path | None
+) -> None:
     def is_cancelled() -> bool:
         while connection.poll():
             message = connection.recv()
@@ -341,6 +395,8 @@ def _run(connection: Connection, files: DatasetFiles, index: int, job: Job) -> N
         n_epochs = 0
         for result in run:
             n_epochs = result.epoch
+            if log_folder is not None:
+                _log(log_folder, job.key, result)
             connection.send(JobEpoch(job.key, index, result))
         if n_epochs < job.epochs and (n_epochs == 0 or result.is_finite):
             connection.send(JobCancelled(job.key, index))
@@ -353,9 +409,28 @@ def _run(connection: Connection, files: DatasetFiles, index: int, job: Job) -> N
     except Exception as error:  # whatever a recipe does, the next job gets its chance
         if not isinstance(error, SearchError):
             traceback.print_exc()
+        if _is_lack_of_memory(error):  # what this process holds is freed with it
+            connection.send(_Dying(f"its worker process ran out of memory ({error})"))
+            raise SystemExit(1) from error
         connection.send(
             JobFailed(job.key, index, f"{type(error).__name__}: {error}", worker_died=False)
         )
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # PyTorch has a class of its own for a GPU alone.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _log(folder: Path, key: int, result: EpochResult) -> None:
+    """Appends one whole line: a single write, so that a kill leaves all of it or nothing."""
+    line = json.dumps({"trial": key, "epoch": result.epoch, "accuracy": result.accuracy})
+    with (folder / f"worker-{os.getpid()}.jsonl").open("ab", buffering=0) as file:
+        file.write(f"{line}\n".encode())
 
 
 def _examples(files: DatasetFiles, job: Job) -> tuple[Examples, Examples]:

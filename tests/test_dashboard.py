@@ -14,10 +14,12 @@ from tests.conftest import Command, wait_until
 from tests.test_run import start_long_run
 
 
-def call(address: str, body: dict[str, str] | None = None) -> Any:
-    """What the dashboard answers to a GET, or to a POST where there is a body."""
+def call(address: str, body: dict[str, str] | None = None, *, method: str | None = None) -> Any:
+    """What the dashboard answers: by default to a GET, or to a POST where there is a body."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        address, data, {"Content-Type": "application/json"}, method=method
+    )
     with urllib.request.urlopen(request, timeout=30) as answer:
         text = answer.read()
     return json.loads(text) if text else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -106,6 +107,33 @@ def test_a_killed_worker_fails_its_job_and_is_replaced(pool: WorkerPool) -> None
     assert pool.n_idle == 2
     pool.submit(Job(6, RECIPE, epochs=1, seed=0))
     events_until(pool, JobDone, key=6)
+
+
+def test_a_cancelled_job_that_hangs_is_killed_as_well(pool: WorkerPool) -> None:
+    worker = pool.submit(Job(9, RECIPE, epochs=100_000, seed=0))
+    events_until(pool, JobEpoch, key=9)
+    pool.kill_overdue(60)
+    os.kill(pool.pids[worker], signal.SIGSTOP)
+    pool.cancel(9)
+    assert not [event for event in pool.events(1) if not isinstance(event, JobEpoch)]
+    pool.kill_overdue(0)
+    (failed,) = (e for e in events_until(pool, JobFailed, key=9) if isinstance(e, JobFailed))
+    assert failed.worker_died
+    assert "the time limit of a trial" in failed.reason
+    assert pool.n_idle == 2
+
+
+def test_each_worker_keeps_a_log_of_its_epochs(files: DatasetFiles, tmp_path: Path) -> None:
+    with WorkerPool(2, files, log_folder=tmp_path / "log") as pool:
+        jobs = [Job(key, RECIPE, epochs=2, seed=key) for key in range(3)]
+        told = [event for event in run_jobs(pool, jobs) if isinstance(event, JobEpoch)]
+        logs = {f"worker-{pid}.jsonl" for pid in pool.pids}
+    assert {path.name for path in (tmp_path / "log").iterdir()} == logs
+    lines = [json.loads(line) for log in logs for line in (tmp_path / "log" / log).open()]
+    assert sorted(map(str, lines)) == sorted(
+        str({"trial": event.key, "epoch": event.result.epoch, "accuracy": event.result.accuracy})
+        for event in told
+    )
 
 
 class _Deadly:

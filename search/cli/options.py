@@ -75,7 +75,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, *, option: str) -> float:
     """Seconds in a text such as `90s`, `30m`, `2h` or `1h30m`.
 
     Raises:
@@ -86,6 +86,6 @@ def parse_duration(text: str) -> float:
     total = 3600 * hours + 60 * minutes + seconds
     if total == 0:
         raise InputError(
-            f"--timeout must be a time above zero, as 90s, 30m, 2h or 1h30m, but got {text!r}."
+            f"{option} must be a time above zero, as 90s, 30m, 2h or 1h30m, but got {text!r}."
         )
     return float(total)

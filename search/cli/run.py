@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -54,6 +55,12 @@ def run(
     ] = 50,
     timeout: Annotated[
         str | None, typer.Option(help="Stop after this time, as 30m, 2h or 1h30m.")
+    ] = None,
+    trial_timeout: Annotated[
+        str | None,
+        typer.Option(
+            help="Take a trial for hung after this time.  [default: 10 times the slowest's]"
+        ),
     ] = None,
     patience: Annotated[
         int | None,
@@ -110,13 +117,18 @@ def run(
             help="At the end of 20 trials or more, race the best three over fresh seeds.",
         ),
     ] = True,
+    worker_log: Annotated[
+        Path | None,
+        typer.Option(help="Folder in which each worker logs every epoch, for an audit."),
+    ] = None,
 ) -> None:
     """Search for the best network under a budget. Ctrl-C is safe: the same command goes on.
 
     Example: search run --budget 8000 --epochs 15 --trials 100
     """
 
-    timeout_seconds = None if timeout is None else parse_duration(timeout)
+    timeout_seconds = _seconds(timeout, option="--timeout")
+    trial_timeout_seconds = _seconds(trial_timeout, option="--trial-timeout")
     console = make_console()
     start_server()
     with console.status("Loading"):
@@ -130,6 +142,7 @@ def run(
             epochs=epochs,
             n_trials=trials,
             timeout_seconds=timeout_seconds,
+            trial_timeout_seconds=trial_timeout_seconds,
             dataset=cast(Any, dataset),
             data_dir=data_dir,
             storage=storage,
@@ -145,11 +158,16 @@ def run(
             patience=patience,
             from_study=from_study,
             target=_target(target, confidence),
+            worker_log=worker_log,
         )
     with stop_signals() as should_stop:
         is_done = _search(console, request, should_stop)
     if not is_done:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _seconds(text: str | None, *, option: str) -> float | None:
+    return None if text is None else parse_duration(text, option=option)
 
 
 def _target(target: float | None, confidence: float | None) -> Target | None:
@@ -246,6 +264,8 @@ def _print_plan(console: Console, search: Search) -> None:
         known += f"; {search.n_swept} that a search left unfinished are queued again"
     note = f"; {plan.dataset_note}" if plan.dataset_note else ""
     limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
+    hung = request.trial_timeout_seconds
+    limit += f", each at most {hung:.0f} s" if hung else ""
     limit += f", until {request.patience} bring nothing better" if request.patience else ""
     for name, value in (
         ("study", f"{plan.study_name}, {known}"),

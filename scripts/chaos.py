@@ -1,0 +1,299 @@
+"""A study of short trials, searched while its processes are killed at random; then an audit.
+
+    python scripts/chaos.py --seed 1 --minutes 30 --trials 200 --folder FOLDER
+
+For so many minutes, workers and the server that forks them are killed every second or two, and the
+coordinator every few; the same command then goes on. A study that is complete before the time is
+over is asked for as many trials again. At last it is left to end in peace, and its database is
+compared with the logs that the workers kept themselves. Trials lost, counted twice or changed, and
+processes left behind must all be zero; the exit code is 1 where one is not.
+
+The seed decides who is killed and after how long; what that hits is up to the machine. FOLDER keeps
+the database, the workers' logs and what the search printed; it must be new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from optuna.trial import FrozenTrial, TrialState
+
+from search.storage import opened_storage
+from search.study import open_study
+from search.summary import INTERRUPTED, is_trained
+
+STUDY = "chaos"
+_WORKER_LIFE_SECONDS = 1.5  # means
+_COORDINATOR_LIFE_SECONDS = 6.0
+_TRAINING_SHARE = 0.75  # of the starts are left in peace until a worker has trained an epoch
+_LAST_SECONDS = 600.0  # within which the study must end once it is left in peace
+_GONE_SECONDS = 10.0  # within which a killed coordinator's other processes must end
+_FATAL = (signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
+_FIRST_CRASH = "its worker process"
+
+Log = Mapping[int, Sequence[tuple[int, float]]]  # a trial's epochs and accuracies, as written
+
+
+@dataclass
+class Audit:
+    """What is wrong with a study, in words; all of it must be empty."""
+
+    lost: list[str] = field(default_factory=list)
+    counted_twice: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.lost or self.counted_twice or self.changed or self.left_behind)
+
+
+def read_log(folder: Path) -> Log:
+    """What the workers say that they have trained."""
+    log: dict[int, list[tuple[int, float]]] = {}
+    for path in sorted(folder.iterdir()):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            log.setdefault(entry["trial"], []).append((entry["epoch"], entry["accuracy"]))
+    return log
+
+
+def read_trials(url: str, name: str = STUDY) -> list[FrozenTrial]:
+    with opened_storage(url) as storage:
+        return open_study(storage, name).get_trials(deepcopy=False)
+
+
+def check_study(audit: Audit, trials: Sequence[FrozenTrial], log: Log, *, n_trials: int) -> None:
+    """Compares a study that has ended, and should have so many trained trials, with the logs."""
+    trained = [trial for trial in trials if is_trained(trial)]
+    if len(trained) < n_trials:
+        audit.lost.append(f"{n_trials - len(trained)} of {n_trials} trained trials")
+    if len(trained) > n_trials:
+        audit.counted_twice.append(f"{len(trained)} trained trials, not {n_trials}")
+    for trial in trained:
+        _check_values(audit, trial, log.get(trial.number, ()))
+    configurations = Counter(json.dumps(trial.params, sort_keys=True) for trial in trained)
+    audit.counted_twice += [f"configuration {c}" for c, n in configurations.items() if n > 1]
+    known = {trial.number for trial in trials}
+    audit.lost += [f"trial {number} is in a log alone" for number in log if number not in known]
+    _check_repeats(audit, trials)
+
+
+def _check_values(audit: Audit, trial: FrozenTrial, logged: Sequence[tuple[int, float]]) -> None:
+    stored = [(epoch["epoch"], epoch["accuracy"]) for epoch in trial.user_attrs["epochs"]]
+    if len({epoch for epoch, _ in logged}) < len(logged):
+        audit.counted_twice.append(f"trial {trial.number} was trained twice")
+    # The worker of a pruned trial may have begun another epoch before it heard of that.
+    expected = list(logged) if trial.state == TrialState.COMPLETE else list(logged[: len(stored)])
+    if stored != expected:
+        audit.changed.append(f"epochs of trial {trial.number}: {stored}, logged {logged}")
+    if trial.intermediate_values != dict(stored):
+        audit.changed.append(f"intermediate values of trial {trial.number}")
+    mean = statistics.fmean(accuracy for _, accuracy in stored[-3:])
+    if trial.state == TrialState.COMPLETE and trial.values != [mean]:
+        audit.changed.append(f"value of trial {trial.number}")
+
+
+def _check_repeats(audit: Audit, trials: Sequence[FrozenTrial]) -> None:
+    """Each trial that was interrupted or killed has one repeat, and nothing is left open."""
+    repeats: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        if "repeats" in trial.user_attrs:
+            repeats.setdefault(trial.user_attrs["repeats"], []).append(trial)
+    for trial in trials:
+        number, reason = trial.number, str(trial.user_attrs.get("reason"))
+        if not trial.state.is_finished():
+            audit.lost.append(f"trial {number} is still {trial.state.name}")
+        if trial.state != TrialState.FAIL:
+            continue
+        is_second_crash = reason != INTERRUPTED and trial.user_attrs.get("crashes", 0) > 0
+        if reason != INTERRUPTED and not reason.startswith(_FIRST_CRASH):
+            audit.lost.append(f"trial {number} failed: {reason}")
+        own = repeats.get(number, [])
+        if not own and not is_second_crash:
+            audit.lost.append(f"trial {number} ({reason}) was not queued again")
+        if len(own) > (0 if is_second_crash else 1):
+            audit.counted_twice.append(f"trial {number} ({reason}) was queued again too often")
+        for repeat in own:
+            if trial.params.items() - _configuration(repeat).items():
+                audit.changed.append(f"configuration of trial {number} in trial {repeat.number}")
+
+
+def _configuration(trial: FrozenTrial) -> dict[str, Any]:
+    """What was queued, and what was drawn: a trial may be killed before it has read all of it."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+class Witness:
+    """Remembers trained trials, and says which of them a later look does not find as they were."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[Any, ...]] = {}
+
+    def look(self, audit: Audit, trials: Iterable[FrozenTrial]) -> None:
+        now = {
+            t.number: (t.state, t.values, t.params, t.user_attrs) for t in trials if is_trained(t)
+        }
+        for number, before in self._seen.items():
+            if number not in now:
+                audit.lost.append(f"trial {number} was trained before a kill")
+            elif now[number] != before:
+                audit.changed.append(f"trial {number} after it had ended")
+        self._seen = now
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float) -> bool:
+    """Whether a condition came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def session(leader: int) -> list[psutil.Process]:
+    """The processes, still running, of the session that a process leads or led."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+class Chaos:
+    """One study and all that befalls it.
+
+    Args:
+        seed: of who is killed, and when, and of the search.
+        n_trials: that the study shall have; that many more whenever it has them before the time
+            is over.
+    """
+
+    def __init__(self, folder: Path, *, seed: int, n_trials: int) -> None:
+        self.audit = Audit()
+        self.kills: Counter[str] = Counter()
+        self.n_trials = n_trials
+        self.url = f"sqlite:///{folder / 'studies.db'}"
+        self._step = n_trials
+        self._folder = folder
+        self._seed = seed
+        self._random = random.Random(seed)
+        self._witness = Witness()
+
+    def run(self, minutes: float) -> Audit:
+        """Searches, kills, lets the search end, and audits it."""
+        until = time.monotonic() + 60 * minutes
+        self._folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            code = self._search(until)
+            trials = read_trials(self.url) if (self._folder / "studies.db").exists() else []
+            self._witness.look(self.audit, trials)
+            if code == 0 and time.monotonic() < until:
+                self.n_trials += self._step
+            elif code == 0 or time.monotonic() > until + _LAST_SECONDS:
+                break
+        check_study(self.audit, trials, read_log(self._folder / "log"), n_trials=self.n_trials)
+        return self.audit
+
+    def _search(self, until: float) -> int:
+        """Starts the command, kills what runs until then; returns how the command ended."""
+        options = f"--dataset digits --budget 2000 --epochs 6 --workers 2 --study {STUDY}"
+        options += f" --seed {self._seed} --trials {self.n_trials} --no-confirm"
+        places = ["--storage", self.url, "--worker-log", str(self._folder / "log")]
+        with (self._folder / "search.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "search", "run", *options.split(), *places],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._torment(process, until)
+            process.wait(timeout=max(0.0, until - time.monotonic()) + _LAST_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.audit.lost.append("the search did not end")
+            process.kill()
+        code = process.wait()
+        if not wait_for(lambda: not session(process.pid), seconds=_GONE_SECONDS):
+            for left in session(process.pid):
+                self.audit.left_behind.append(str(left))
+                left.kill()
+        return code
+
+    def _n_logged(self) -> int:
+        """Bytes in the workers' logs."""
+        return sum(path.stat().st_size for path in (self._folder / "log").glob("*"))
+
+    def _torment(self, process: subprocess.Popen[bytes], until: float) -> None:
+        if self._random.random() < _TRAINING_SHARE:
+            n_bytes = self._n_logged()
+            wait_for(
+                lambda: process.poll() is not None or self._n_logged() > n_bytes,
+                seconds=max(0.0, until - time.monotonic()),
+            )
+        end = time.monotonic() + self._random.expovariate(1 / _COORDINATOR_LIFE_SECONDS)
+        while process.poll() is None:
+            pause = self._random.expovariate(1 / _WORKER_LIFE_SECONDS)
+            moment = min(time.monotonic() + pause, end)
+            if moment > until:
+                return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(0.0, moment - time.monotonic()))
+                return  # it ended by itself
+            if moment == end:
+                self.kills["coordinator"] += 1
+                process.kill()
+                return
+            others = [other for other in session(process.pid) if other.pid != process.pid]
+            if others:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._random.choice(others).send_signal(self._random.choice(_FATAL))
+                    self.kills["other"] += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--folder", type=Path, required=True)
+    options = parser.parse_args()
+    if (options.folder / "studies.db").exists():
+        parser.error(f"the folder must be new, but {options.folder} has a study; name another")
+    started = time.monotonic()
+    chaos = Chaos(options.folder, seed=options.seed, n_trials=options.trials)
+    audit = chaos.run(options.minutes)
+    trials = read_trials(chaos.url)
+    n_failed = sum(trial.state == TrialState.FAIL for trial in trials)
+    print(
+        f"{chaos.n_trials} trials in {time.monotonic() - started:.0f} s, and {n_failed} that broke "
+        f"off; killed the coordinator {chaos.kills['coordinator']} times, other processes "
+        f"{chaos.kills['other']} times"
+    )
+    for name, found in vars(audit).items():
+        print(f"{name.replace('_', ' ')}: {len(found)}")
+        for line in found:
+            print(f"  {line}")
+    sys.exit(0 if audit.is_clean else 1)
+
+
+if __name__ == "__main__":
+    main()
