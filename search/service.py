@@ -30,6 +30,7 @@ from search.data import (
 from search.exceptions import DataUnavailableError, InputError, StudyError
 from search.kept import KeptRuns
 from search.patience import Patience
+from search.patient import Waiting
 from search.pruners import make_pruner
 from search.sampler import check_sampler, make_sampler
 from search.space import Space
@@ -389,8 +390,11 @@ def _lower_name(request: SearchRequest, cap: int) -> str:
 
 
 @contextmanager
-def begin_search(plan: SearchPlan) -> Iterator[Search]:
+def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[Search]:
     """Opens the study of a plan, made where it is missing.
+
+    Args:
+        waiting: for a database server that goes away meanwhile; by default, there is none.
 
     Raises:
         StorageError: if the storage cannot be opened.
@@ -404,7 +408,7 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
         space=plan.space,
         objective=request.objective,
     )
-    with opened_storage(request.storage, create=True) as storage:
+    with opened_storage(request.storage, create=True, waiting=waiting) as storage:
         study = create_or_open_study(storage, plan.study_name, settings)
         with only_search(study, request.storage):
             if request.confirm:

@@ -23,10 +23,10 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.exceptions import StudyError
+from search.exceptions import StorageError, StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
-from search.storage import sqlite_path
+from search.storage import server_lock, sqlite_path
 from search.summary import INTERRUPTED, chosen_trial, repeats_name
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
@@ -361,29 +361,48 @@ def only_search(study: Study, url: str) -> Iterator[None]:
     """Lets no other search onto the study as long as the context lasts.
 
     A SQLite database is locked through a file beside it, which the system unlocks when its
-    process ends, however it ends. On a server, a trial that runs says who owns it.
+    process ends, however it ends. PostgreSQL has locks of its own; and on any server, a trial that
+    runs says who owns it, which outlasts a restart of the server.
 
     Raises:
         StudyError: if another search is there.
+        StorageError: if the lock cannot be taken at all.
     """
     path = sqlite_path(url)
     if path is None:
-        _check_no_owner_alive(study)
-        yield
+        with server_lock(url, study._study_id) as is_ours:
+            _check_no_owner_alive(study)
+            if not is_ours:
+                raise StudyError(_busy(study))
+            yield
         return
     # The file stays: to delete it could let two processes lock two files of one name.
-    lock = FileLock(path.with_name(f".{path.name}.{study._study_id}.lock"), timeout=0)
+    lock_path = path.with_name(f".{path.name}.{study._study_id}.lock")
+    lock = FileLock(lock_path, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise StudyError(
-            f"One search at a time must run on a study, but another is searching "
-            f"{study.study_name!r}; wait for it, stop it, or name another study with --study."
+            f"{_busy(study)} For searches on several machines, keep their studies on a database "
+            "server: --storage postgresql+psycopg://user@host/database."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise StorageError(
+            f"The folder of a SQLite database must allow files that are locked, but {lock_path} "
+            f"cannot be ({error}). Make room on its disk, or put the database on a local disk or "
+            "a database server, with --storage."
         ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _busy(study: Study) -> str:
+    return (
+        "One search at a time must run on a study, but another is searching "
+        f"{study.study_name!r}; wait for it, stop it, or name another study with --study."
+    )
 
 
 def _check_no_owner_alive(study: Study) -> None:

@@ -28,6 +28,7 @@ from search.cli.output import (
     make_console,
     percent,
     shown_command,
+    shown_waiting,
     stop_signals,
 )
 from search.exceptions import InputError
@@ -179,7 +180,7 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
         with console.status("Loading"):
             plan = plan_search(following)
         following = None
-        with begin_search(plan) as search:
+        with begin_search(plan, shown_waiting(console, should_stop)) as search:
             _print_plan(console, search)
             outcome = search.over() or _watch(console, search, should_stop)
             _print_result(console, search, outcome)
