@@ -39,6 +39,7 @@ from search.study import (
     OBJECTIVES,
     RunRecord,
     StudySettings,
+    check_study_name,
     create_or_open_study,
     only_search,
     open_study,
@@ -145,6 +146,8 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         InputError: if anything asked for is wrong.
     """
     device = str(find_device(request.device))
+    if request.study is not None:
+        check_study_name(request.study)
     _check_objective(request)
     dataset, note = _choose_dataset(request)
     info = dataset.info
@@ -157,7 +160,7 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     if request.objective != "accuracy":
         space = space.with_open_size()
     space.check_fits(request.budget)
-    study_name = request.study or _study_name(request, info.name)
+    study_name = _study_name(request, info.name) if request.study is None else request.study
     return SearchPlan(
         request=request,
         dataset=dataset,

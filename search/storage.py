@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from search.exceptions import StorageError
+from search.exceptions import DatabaseError, StorageError
 from search.patient import PatientStorage, Waiting, reason_of, without_secrets
 
 DEFAULT_URL = "sqlite:///studies.db"
@@ -116,6 +116,53 @@ def opened_storage(
         if is_sqlite and write:
             _checkpoint(storage)
         storage.engine.dispose()
+
+
+def backup(url: str, path: Path) -> None:
+    """Writes a whole copy of a SQLite database to `path`, also while a search writes to it.
+
+    Raises:
+        StorageError: if it is another database, or `path` cannot be written or is there already.
+        DatabaseError: if the database cannot be read, or the copy is not whole.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        program = "pg_dump" if parsed.get_backend_name() == "postgresql" else "its own program"
+        raise StorageError(
+            f"A database that is copied must be a SQLite file, but {without_secrets(parsed)} is on "
+            f"a server; copy it with {program}, which the server's installation brings."
+        )
+    _check_sqlite_file(parsed, create=False, write=False)
+    _check_schema(parsed, create=False, may_be_half_made=True)
+    if path.exists() or path.is_symlink():
+        raise StorageError(f"A copy must be a new file, but {path} is there; name another.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    source = Path(str(parsed.database)).resolve()
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True)) as live,
+            closing(sqlite3.connect(temporary)) as copy,
+        ):
+            copy.execute("PRAGMA synchronous=OFF")  # what is written is flushed at the end
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
+            (answer,) = copy.execute("PRAGMA integrity_check").fetchone()
+            if answer != "ok":
+                raise DatabaseError(
+                    f"A copy must be whole, but that of {source} is not: {answer}. The database "
+                    "is damaged; 'sqlite3 FILE .recover' may save what is in it."
+                )
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.rename(path)
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(
+            f"A copy must be a file that can be written, but {path} cannot be ({error}); make "
+            "room, or name another."
+        ) from error
+    finally:
+        for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
+            left.unlink(missing_ok=True)
 
 
 def _open(parsed: URL, waiting: Waiting, *, create: bool) -> PatientStorage:

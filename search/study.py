@@ -11,7 +11,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # it imports torch, which reading a study does not need
 
 DISTRIBUTION = "budget-search"
 _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "size": StudyDirection.MINIMIZE}
+_LONGEST_NAME = 200  # characters: a server's column takes 512, and a suffix may follow
 OBJECTIVES = ("accuracy", "accuracy,size")
 
 
@@ -81,6 +82,14 @@ class StudySettings:
             raise StudyError(
                 f"A study must have been made by 'search run', but {study.study_name!r} holds no "
                 "settings of it; name another with --study."
+            )
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise StudyError(
+                f"A study must have been made by this version or an earlier one, but "
+                f"{study.study_name!r} holds settings of a later one ({', '.join(unknown)}); "
+                "install that version, or name another study with --study."
             )
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
 
@@ -163,6 +172,21 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def check_study_name(name: str) -> str:
+    """The name of a new study, if it can be one.
+
+    Raises:
+        StudyError: if it cannot.
+    """
+    if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable() or name != name.strip():
+        raise StudyError(
+            f"The name of a study must be 1 to {_LONGEST_NAME} characters that can be printed, "
+            f"without blanks at its ends, but got {name[:_LONGEST_NAME]!r}; name another with "
+            "--study."
+        )
+    return name
+
+
 def study_names(storage: BaseStorage) -> list[str]:
     """The names of all studies, oldest first."""
     return list(optuna.get_all_study_names(storage))
@@ -174,13 +198,13 @@ def open_study(storage: BaseStorage, name: str) -> Study:
     Raises:
         StudyError: if there is none.
     """
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        known = ", ".join(study_names(storage)) or "none"
+    known = study_names(storage)
+    if name not in known:  # not by asking for it: a database does not take every text
         raise StudyError(
-            f"A study must be in the storage, but there is no {name!r}; it has: {known}."
-        ) from error
+            f"A study must be in the storage, but there is no {name!r}; it has: "
+            f"{', '.join(known) or 'none'}."
+        )
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def find_repeats(storage: BaseStorage, name: str, purpose: str) -> Study | None:

@@ -351,7 +351,7 @@ def _run(connection: Connection, files: DatasetFiles, index: int, job: Job) -> N
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # whatever a recipe does, the next job gets its chance
-        if not isinstance(error, SearchError):
+        if not isinstance(error, SearchError | OSError):  # those explain themselves
             traceback.print_exc()
         connection.send(
             JobFailed(job.key, index, f"{type(error).__name__}: {error}", worker_died=False)
