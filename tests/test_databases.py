@@ -41,8 +41,8 @@ def plain_optuna(url: str) -> Iterator[RDBStorage]:
 
 
 def states(url: str, name: str) -> list[TrialState]:
-    """The states of a study's trials, as anybody with plain Optuna reads them; none without it."""
-    with plain_optuna(url) as storage:
+    """The states of a study's trials; none without it."""
+    with opened_storage(url) as storage:
         if name not in optuna.get_all_study_names(storage):
             return []
         return [trial.state for trial in optuna.load_study(study_name=name, storage=storage).trials]
@@ -70,7 +70,8 @@ def test_a_database_is_made_opened_again_and_read_by_plain_optuna(database_url: 
         (kept,) = optuna.load_study(study_name="s", storage=storage).trials
     assert (kept.value, kept.intermediate_values) == (0.5, {1: 0.25})
     assert kept.user_attrs == {"epochs": [{"epoch": 1}]}
-    assert states(database_url, "s") == [TrialState.COMPLETE]
+    with plain_optuna(database_url) as storage:
+        assert optuna.load_study(study_name="s", storage=storage).best_value == 0.5
 
 
 def test_nothing_is_made_where_nothing_is_to_be_created(database_url: str) -> None:
