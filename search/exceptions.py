@@ -10,6 +10,7 @@
     │   ├── DeviceError             a device that is not there
     │   └── CardError               weights that cannot be loaded
     ├── TrainingError               a training run that could not be finished
+    ├── DatabaseError               a database that failed while it was used
     └── StudyDeletedError           the study was deleted while it was searched
 
 Every message states the rule, the value and the fix. The command line catches
@@ -65,6 +66,10 @@ class CardError(InputError):
 
 class TrainingError(SearchError):
     """A training run that could not be finished."""
+
+
+class DatabaseError(SearchError):
+    """A database that failed while it was used: a server that is away, a disk that is full."""
 
 
 class StudyDeletedError(SearchError):

@@ -23,8 +23,10 @@ def write_bytes(data: bytes, path: Path) -> None:
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # an error while writing names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -29,7 +29,8 @@ PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 
 def default_folder(study_name: str, number: int) -> Path:
     """Where the weights of a trial go unless a user says otherwise; always below `runs`."""
-    safe_name = re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name).strip(".") or "study"
+    # Plain Optuna takes longer names than a file system does.
+    safe_name = re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name)[:200].strip(".") or "study"
     return Path("runs") / safe_name / f"trial-{number}"
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import tempfile
 from multiprocessing.context import ForkServerContext, SpawnContext
+
+from search.exceptions import InputError
 
 # An optimiser imports torch._dynamo when it is made, which takes longer than torch itself.
 _PRELOADED = ["search.workers", "torch._dynamo"]
@@ -26,7 +29,18 @@ def worker_context() -> ForkServerContext | SpawnContext:
 
 
 def start_server() -> None:
-    """Starts the server before the first worker is needed, so that it imports meanwhile."""
+    """Starts the server before the first worker is needed, so that it imports meanwhile.
+
+    Raises:
+        InputError: if there is no temporary folder, where processes find each other.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise InputError(
+            "A temporary folder must be writable and have room, but neither TMPDIR nor /tmp, "
+            "/var/tmp and this folder do; make room, or set TMPDIR to a folder that has it."
+        ) from error
     if worker_context().get_start_method() == "forkserver":
         from multiprocessing.forkserver import ensure_running
 

@@ -30,6 +30,7 @@ from search.data import (
 from search.exceptions import DataUnavailableError, InputError, StudyError
 from search.kept import KeptRuns
 from search.patience import Patience
+from search.patient import Waiting
 from search.pruners import make_pruner
 from search.sampler import check_sampler, make_sampler
 from search.space import Space
@@ -38,6 +39,7 @@ from search.study import (
     OBJECTIVES,
     RunRecord,
     StudySettings,
+    check_study_name,
     create_or_open_study,
     only_search,
     open_study,
@@ -149,6 +151,8 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         InputError: if anything asked for is wrong.
     """
     device = str(find_device(request.device))
+    if request.study is not None:
+        check_study_name(request.study)
     _check_objective(request)
     dataset, note = _choose_dataset(request)
     info = dataset.info
@@ -161,7 +165,7 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     if request.objective != "accuracy":
         space = space.with_open_size()
     space.check_fits(request.budget)
-    study_name = request.study or _study_name(request, info.name)
+    study_name = _study_name(request, info.name) if request.study is None else request.study
     return SearchPlan(
         request=request,
         dataset=dataset,
@@ -395,8 +399,11 @@ def _lower_name(request: SearchRequest, cap: int) -> str:
 
 
 @contextmanager
-def begin_search(plan: SearchPlan) -> Iterator[Search]:
+def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[Search]:
     """Opens the study of a plan, made where it is missing.
+
+    Args:
+        waiting: for a database server that goes away meanwhile; by default, there is none.
 
     Raises:
         StorageError: if the storage cannot be opened.
@@ -411,7 +418,7 @@ def begin_search(plan: SearchPlan) -> Iterator[Search]:
         space=plan.space,
         objective=request.objective,
     )
-    with opened_storage(request.storage, create=True) as storage:
+    with opened_storage(request.storage, create=True, waiting=waiting) as storage:
         study = create_or_open_study(storage, plan.study_name, settings)
         with only_search(study, request.storage), unless_deleted(study):
             if request.confirm:

@@ -681,7 +681,7 @@ def _read_file(name: str) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise SpaceError(f"{name}: the file cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no TOML, no path, or too deep
         raise SpaceError(f"{name}: the file must be TOML, but {error}.") from error
     base = table.pop("base", "standard")
     if not isinstance(base, str) or base not in _BUILT_IN:

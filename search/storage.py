@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,29 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 
-from search.exceptions import StorageError
+from search.exceptions import DatabaseError, StorageError
+from search.patient import PatientStorage, Waiting, reason_of, without_secrets
 
 DEFAULT_URL = "sqlite:///studies.db"
 _BUSY_TIMEOUT_SECONDS = 60
 _CONNECT_TIMEOUT_SECONDS = 10
+# A server whose host vanished without a word is noticed after about a minute.
+_KEEPALIVE = {
+    "keepalives_idle": 30,  # seconds
+    "keepalives_interval": 10,  # seconds
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+_N_LOOKS, _LOOK_SECONDS = 20, 0.25  # at a database that another process makes
+_LOCK_CLASS = 0x5EA4C4  # of all locks in a server's database, those of this package
 _SMALLEST_PAGE = 512  # bytes of a SQLite file that is not empty
 
 
@@ -35,7 +52,7 @@ def shown_url(url: str) -> str:
     Raises:
         StorageError: if it is not a URL.
     """
-    return _parse(url).render_as_string(hide_password=True)
+    return without_secrets(_parse(url))
 
 
 def has_studies(url: str) -> bool:
@@ -69,12 +86,15 @@ def sqlite_path(url: str) -> Path | None:
 
 
 @contextmanager
-def opened_storage(url: str, *, create: bool = False, write: bool = False) -> Iterator[RDBStorage]:
+def opened_storage(
+    url: str, *, create: bool = False, write: bool = False, waiting: Waiting | None = None
+) -> Iterator[RDBStorage]:
     """The storage at `url`, closed when the context ends.
 
     Args:
         create: whether to create the database, or Optuna's tables in it, where they are missing.
         write: whether something is going to be written; `create` implies it.
+        waiting: for a server that goes away while the context lasts; by default, there is none.
 
     Raises:
         StorageError: if it cannot be opened; nothing is written then.
@@ -84,11 +104,7 @@ def opened_storage(url: str, *, create: bool = False, write: bool = False) -> It
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
         _check_sqlite_file(parsed, create=create, write=write)
-    _check_schema(parsed, create=create)
-    try:
-        storage = RDBStorage(url, engine_kwargs={"connect_args": _connect_args(parsed)})
-    except (SQLAlchemyError, RuntimeError) as error:
-        raise _cannot_open(parsed, error) from error
+    storage = _open(parsed, waiting or Waiting(), create=create)
     if is_sqlite:
         if write:
             event.listen(storage.engine, "connect", _set_pragmas)
@@ -100,6 +116,113 @@ def opened_storage(url: str, *, create: bool = False, write: bool = False) -> It
         if is_sqlite and write:
             _checkpoint(storage)
         storage.engine.dispose()
+
+
+def backup(url: str, path: Path) -> None:
+    """Writes a whole copy of a SQLite database to `path`, also while a search writes to it.
+
+    Raises:
+        StorageError: if it is another database, or `path` cannot be written or is there already.
+        DatabaseError: if the database cannot be read, or the copy is not whole.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        program = "pg_dump" if parsed.get_backend_name() == "postgresql" else "its own program"
+        raise StorageError(
+            f"A database that is copied must be a SQLite file, but {without_secrets(parsed)} is on "
+            f"a server; copy it with {program}, which the server's installation brings."
+        )
+    _check_sqlite_file(parsed, create=False, write=False)
+    _check_schema(parsed, create=False, may_be_half_made=True)
+    if path.exists() or path.is_symlink():
+        raise StorageError(f"A copy must be a new file, but {path} is there; name another.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    source = Path(str(parsed.database)).resolve()
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True)) as live,
+            closing(sqlite3.connect(temporary)) as copy,
+        ):
+            copy.execute("PRAGMA synchronous=OFF")  # what is written is flushed at the end
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
+            (answer,) = copy.execute("PRAGMA integrity_check").fetchone()
+            if answer != "ok":
+                raise DatabaseError(
+                    f"A copy must be whole, but that of {source} is not: {answer}. The database "
+                    "is damaged; 'sqlite3 FILE .recover' may save what is in it."
+                )
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.rename(path)
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(
+            f"A copy must be a file that can be written, but {path} cannot be ({error}); make "
+            "room, or name another."
+        ) from error
+    finally:
+        for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
+            left.unlink(missing_ok=True)
+
+
+def _open(parsed: URL, waiting: Waiting, *, create: bool) -> PatientStorage:
+    """The storage, once whoever else makes its tables at the same time is done."""
+    for is_last in [False] * _N_LOOKS + [True]:
+        try:
+            _check_schema(parsed, create=create, may_be_half_made=is_last)
+            return PatientStorage(
+                parsed,
+                waiting,
+                connect_args=_connect_args(parsed),
+                pool_pre_ping=parsed.get_backend_name() != "sqlite",
+            )
+        except _HalfMadeError:
+            pass
+        except AssertionError:  # Optuna, of a table that has no row yet
+            if is_last:
+                raise
+        except (SQLAlchemyError, RuntimeError) as error:
+            is_race = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if is_last or not is_race:
+                raise _cannot_open(parsed, error) from error
+        time.sleep(_LOOK_SECONDS)
+    raise AssertionError  # the last look ends one way or the other
+
+
+class _HalfMadeError(Exception):
+    """A database that has some of Optuna's tables: another process makes the others just now."""
+
+
+@contextmanager
+def server_lock(url: str, number: int) -> Iterator[bool]:
+    """Whether this process alone holds the lock of that number, for as long as the context lasts.
+
+    It is PostgreSQL's, which frees it when the connection ends, however it ends: when this process
+    dies, but also when the server restarts. Other servers have none here, and the answer is yes.
+
+    Raises:
+        StorageError: if the database cannot be reached.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "postgresql":
+        yield True
+        return
+    engine = sqlalchemy.create_engine(
+        parsed, connect_args=_connect_args(parsed), isolation_level="AUTOCOMMIT"
+    )
+    lock = sqlalchemy.text("SELECT pg_try_advisory_lock(:application, :number)")
+    try:
+        connection = engine.connect()
+        is_ours = connection.scalar(lock, {"application": _LOCK_CLASS, "number": number})
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise _cannot_open(parsed, error) from error
+    try:
+        yield bool(is_ours)
+    finally:
+        with suppress(SQLAlchemyError):  # a connection that broke has nothing to give back
+            connection.close()
+        engine.dispose()
 
 
 def _parse(url: str) -> URL:
@@ -130,7 +253,7 @@ def _connect_args(parsed: URL) -> dict[str, Any]:
     if parsed.get_backend_name() == "sqlite":
         return {"timeout": _BUSY_TIMEOUT_SECONDS}
     if parsed.get_driver_name() in ("psycopg", "psycopg2"):
-        return {"connect_timeout": _CONNECT_TIMEOUT_SECONDS}
+        return {"connect_timeout": _CONNECT_TIMEOUT_SECONDS, **_KEEPALIVE}
     return {}
 
 
@@ -181,7 +304,7 @@ def _no_sqlite_file(database: str | None) -> StorageError:
     )
 
 
-def _check_schema(parsed: URL, *, create: bool) -> None:
+def _check_schema(parsed: URL, *, create: bool, may_be_half_made: bool) -> None:
     """Looks before Optuna does, which would create its tables in whatever it finds."""
     if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
         return
@@ -189,21 +312,34 @@ def _check_schema(parsed: URL, *, create: bool) -> None:
     try:
         with engine.connect() as connection:
             tables = sqlalchemy.inspect(connection).get_table_names()
+            found = None
             if "version_info" in tables and "alembic_version" in tables:
                 found = connection.scalar(
                     sqlalchemy.text("SELECT version_num FROM alembic_version")
                 )
-                wanted = RDBStorage("sqlite://").get_head_version()
+            if found is None and "studies" in tables and not may_be_half_made:
+                raise _HalfMadeError
+            if found is not None:
+                ours = RDBStorage("sqlite://")
+                wanted = ours.get_head_version()
+                if found not in ours.get_all_versions():
+                    raise StorageError(
+                        f"The database must have the tables of Optuna {optuna.__version__} "
+                        f"(schema {wanted}), but those of {without_secrets(parsed)} are of schema "
+                        f"{found}, which a newer version made; install that with 'pip install -U "
+                        "optuna', or name another with --storage."
+                    )
                 if found != wanted:
                     raise StorageError(
                         f"The database must have the tables of Optuna {optuna.__version__} "
-                        f"(schema {wanted}), but those of {shown_url(str(parsed))} are of schema "
-                        f"{found}; upgrade a copy of it with 'optuna storage upgrade --storage "
-                        "URL', or name another with --storage."
+                        f"(schema {wanted}), but those of {without_secrets(parsed)} are of schema "
+                        f"{found}; make a copy of it, then upgrade it with 'optuna storage "
+                        f"upgrade --storage {without_secrets(parsed)}', or name another with "
+                        "--storage."
                     )
             elif (tables and parsed.get_backend_name() == "sqlite") or not create:
                 raise StorageError(
-                    f"The database must hold Optuna's tables, but {shown_url(str(parsed))} does "
+                    f"The database must hold Optuna's tables, but {without_secrets(parsed)} does "
                     "not; name another with --storage."
                 )
     except SQLAlchemyError as error:
@@ -216,13 +352,9 @@ def _cannot_open(parsed: URL, error: Exception) -> StorageError:
     code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
     if code == sqlite3.SQLITE_NOTADB:
         return _no_sqlite_file(parsed.database)
-    reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-    first_line = reason.strip().splitlines()[0] if reason.strip() else type(error).__name__
-    if parsed.password:
-        first_line = first_line.replace(str(parsed.password), "***")
     return StorageError(
-        f"The storage {parsed.render_as_string(hide_password=True)} cannot be opened: "
-        f"{first_line}. Check the address and the rights, or name another with --storage."
+        f"The storage {without_secrets(parsed)} cannot be opened: {reason_of(error, parsed)}. "
+        "Check the address, the rights and the room on the disk, or name another with --storage."
     )
 
 

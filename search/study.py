@@ -11,7 +11,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,10 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.exceptions import StudyDeletedError, StudyError
+from search.exceptions import StorageError, StudyDeletedError, StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
-from search.storage import sqlite_path
+from search.storage import server_lock, sqlite_path
 from search.summary import INTERRUPTED, chosen_trial, repeats_name
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # it imports torch, which reading a study does not need
 
 DISTRIBUTION = "budget-search"
 _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "size": StudyDirection.MINIMIZE}
+_LONGEST_NAME = 200  # characters: a server's column takes 512, and a suffix may follow
 OBJECTIVES = ("accuracy", "accuracy,size")
 
 
@@ -81,6 +82,14 @@ class StudySettings:
             raise StudyError(
                 f"A study must have been made by 'search run', but {study.study_name!r} holds no "
                 "settings of it; name another with --study."
+            )
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise StudyError(
+                f"A study must have been made by this version or an earlier one, but "
+                f"{study.study_name!r} holds settings of a later one ({', '.join(unknown)}); "
+                "install that version, or name another study with --study."
             )
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
 
@@ -163,6 +172,21 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def check_study_name(name: str) -> str:
+    """The name of a new study, if it can be one.
+
+    Raises:
+        StudyError: if it cannot.
+    """
+    if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable() or name != name.strip():
+        raise StudyError(
+            f"The name of a study must be 1 to {_LONGEST_NAME} characters that can be printed, "
+            f"without blanks at its ends, but got {name[:_LONGEST_NAME]!r}; name another with "
+            "--study."
+        )
+    return name
+
+
 def study_names(storage: BaseStorage) -> list[str]:
     """The names of all studies, oldest first."""
     return list(optuna.get_all_study_names(storage))
@@ -174,13 +198,13 @@ def open_study(storage: BaseStorage, name: str) -> Study:
     Raises:
         StudyError: if there is none.
     """
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        known = ", ".join(study_names(storage)) or "none"
+    known = study_names(storage)
+    if name not in known:  # not by asking for it: a database does not take every text
         raise StudyError(
-            f"A study must be in the storage, but there is no {name!r}; it has: {known}."
-        ) from error
+            f"A study must be in the storage, but there is no {name!r}; it has: "
+            f"{', '.join(known) or 'none'}."
+        )
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def find_repeats(storage: BaseStorage, name: str, purpose: str) -> Study | None:
@@ -367,24 +391,36 @@ def only_search(study: Study, url: str) -> Iterator[None]:
     """Lets no other search onto the study as long as the context lasts.
 
     A SQLite database is locked through a file beside it, which the system unlocks when its
-    process ends, however it ends. On a server, a trial that runs says who owns it.
+    process ends, however it ends. PostgreSQL has locks of its own; and on any server, a trial that
+    runs says who owns it, which outlasts a restart of the server.
 
     Raises:
         StudyError: if another search is there.
+        StorageError: if the lock cannot be taken at all.
     """
     path = sqlite_path(url)
     if path is None:
-        _check_no_owner_alive(study)
-        yield
+        with server_lock(url, study._study_id) as is_ours:
+            _check_no_owner_alive(study)
+            if not is_ours:
+                raise StudyError(_busy(study))
+            yield
         return
     # The file stays: to delete it could let two processes lock two files of one name.
-    lock = FileLock(path.with_name(f".{path.name}.{study._study_id}.lock"), timeout=0)
+    lock_path = path.with_name(f".{path.name}.{study._study_id}.lock")
+    lock = FileLock(lock_path, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise StudyError(
-            f"One search at a time must run on a study, but another is searching "
-            f"{study.study_name!r}; wait for it, stop it, or name another study with --study."
+            f"{_busy(study)} For searches on several machines, keep their studies on a database "
+            "server: --storage postgresql+psycopg://user@host/database."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise StorageError(
+            f"The folder of a SQLite database must allow files that are locked, but {lock_path} "
+            f"cannot be ({error}). Make room on its disk, or put the database on a local disk or "
+            "a database server, with --storage."
         ) from error
     try:
         yield
@@ -403,6 +439,13 @@ def unless_deleted(study: Study) -> Iterator[None]:
         raise StudyDeletedError(
             f"The study must stay while it is searched, but {study.study_name!r} was deleted."
         ) from error
+
+
+def _busy(study: Study) -> str:
+    return (
+        "One search at a time must run on a study, but another is searching "
+        f"{study.study_name!r}; wait for it, stop it, or name another study with --study."
+    )
 
 
 def _check_no_owner_alive(study: Study) -> None:

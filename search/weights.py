@@ -23,6 +23,11 @@ from search.hyperparameters import Hyperparameters
 
 CARD_NAME = "card.json"
 CARD_VERSION = 1
+# What anything that is not a card may raise while it is read as one.
+_NOT_A_CARD = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(IndexError, OverflowError, RecursionError),
+)
 
 
 def weights_name(seed: int | str) -> str:
@@ -177,7 +182,7 @@ def read_card(folder: Path) -> Card:
             f"A folder of weights must hold a {CARD_NAME}, but {folder} does not; "
             "'search retrain' writes one."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NOT_A_CARD as error:
         raise CardError(f"{path}: the card cannot be used ({error!r}).") from error
     if version != CARD_VERSION:
         raise CardError(

@@ -407,7 +407,7 @@ def _run(
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # whatever a recipe does, the next job gets its chance
-        if not isinstance(error, SearchError):
+        if not isinstance(error, SearchError | OSError):  # those explain themselves
             traceback.print_exc()
         if _is_lack_of_memory(error):  # what this process holds is freed with it
             connection.send(_Dying(f"its worker process ran out of memory ({error})"))

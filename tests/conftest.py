@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 
 from search.cli import main
+from search.storage import opened_storage
+from tests.servers import Postgres, shown
 
 TIMEOUT_SECONDS = 180
 
@@ -161,12 +164,30 @@ def weights(retrained: tuple[Command, Result], tmp_path: Path) -> Path:
     return Path(shutil.copytree(retrained[0].folder / "weights", tmp_path / "weights"))
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL server; who stops it starts it again."""
+    # Not below pytest's own folder, which is closed to the user that a root's server runs as.
+    with tempfile.TemporaryDirectory(prefix="search-postgresql-") as folder:
+        server = Postgres(Path(folder))
+        yield server
+        server.close()
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that has nothing in it yet: each test runs on both."""
+    if request.param == "SQLite":
+        return f"sqlite:///{tmp_path / 'own.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return shown(server.url(server.new_database()))
+
+
 @pytest.fixture
-def storage(tmp_path: Path) -> Iterator[RDBStorage]:
-    """An empty SQLite storage in a real file."""
-    storage = RDBStorage(f"sqlite:///{tmp_path / 'own.db'}")
-    yield storage
-    storage.engine.dispose()
+def storage(database_url: str) -> Iterator[RDBStorage]:
+    """An empty storage in a real database."""
+    with opened_storage(database_url, create=True) as storage:
+        yield storage
 
 
 def run_here(*arguments: str) -> int:

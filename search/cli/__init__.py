@@ -6,6 +6,8 @@ Modules that are slow to import (torch, optuna, rich) are imported inside the co
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from typing import Annotated
 
@@ -18,6 +20,8 @@ _EPILOG = (
     "Exit codes: 0 done; 1 something went wrong; 2 bad input, nothing was written; "
     "130 interrupted, the same command goes on."
 )
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 app = typer.Typer(
     name="search",
@@ -58,6 +62,7 @@ for _command in (
     browse.best,
     browse.show,
     browse.delete,
+    browse.backup,
     browse.space,
     run.dashboard,
     doctor.doctor,
@@ -67,8 +72,19 @@ for _command in (
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command; leaves with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=arguments, prog_name="search")
     except SearchError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        typer.echo(
+            f"Error: What is written must have room on a disk that works, but {error.filename} has "
+            f"not ({error.strerror}). Make room, and give the same command again.",
+            err=True,
+        )
+        sys.exit(1)

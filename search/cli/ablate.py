@@ -20,7 +20,14 @@ from search.cli.options import (
     Workers,
     not_negative,
 )
-from search.cli.output import EXIT_INTERRUPTED, counted, make_console, percent, stop_signals
+from search.cli.output import (
+    EXIT_INTERRUPTED,
+    counted,
+    make_console,
+    percent,
+    shown_waiting,
+    stop_signals,
+)
 from search.processes import start_server
 
 if TYPE_CHECKING:
@@ -66,7 +73,10 @@ def ablate(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
-    with opened_storage(storage, write=True) as opened, stop_signals() as should_stop:
+    with (
+        stop_signals() as should_stop,
+        opened_storage(storage, write=True, waiting=shown_waiting(console, should_stop)) as opened,
+    ):
         chosen = select_study(opened, study)
         frozen = open_trial(chosen, trial)
         settings = StudySettings.from_study(chosen)

@@ -1,9 +1,10 @@
-"""`search studies`, `best`, `show`, `delete` and `space`: what is stored, to read."""
+"""`search studies`, `best`, `show`, `delete`, `backup` and `space`: what is stored."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -294,6 +295,20 @@ def delete(
                 optuna.delete_study(study_name=repeats.study_name, storage=opened)
         optuna.delete_study(study_name=study, storage=opened)
     typer.echo(f"Deleted {study} ({n_trials} trials).")
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The copy, a new file.")],
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Copy a SQLite database with all its studies, also while a search writes to it.
+
+    Example: search backup studies-monday.db
+    """
+    from search.storage import backup as copy_database
+
+    copy_database(storage, file)
+    typer.echo(f"Copied to {file} ({file.stat().st_size:,} bytes).")
 
 
 def space(

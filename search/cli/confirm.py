@@ -23,6 +23,7 @@ from search.cli.output import (
     counted,
     make_console,
     percent,
+    shown_waiting,
     stop_signals,
     thousands,
 )
@@ -63,8 +64,9 @@ def confirm(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
     with ExitStack() as stack:
-        opened = stack.enter_context(opened_storage(storage, write=True))
         should_stop = stack.enter_context(stop_signals())
+        waiting = shown_waiting(console, should_stop)
+        opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
         chosen = select_study(opened, study)
         stack.enter_context(only_search(chosen, storage))
         start_server()

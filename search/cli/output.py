@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.patient import Waiting
+
 EXIT_INTERRUPTED = 130  # exit code
+_OUTAGE_SECONDS = 300.0  # that a database server may be away
 _PIPED_WIDTH = 160  # columns: a pipe has none of its own, and 80 would break lines apart
 
 
@@ -28,6 +31,16 @@ def make_console(*, to_stderr: bool = False) -> Console:
     stream = sys.stderr if to_stderr else sys.stdout
     width = None if stream.isatty() else _PIPED_WIDTH
     return Console(highlight=False, markup=False, width=width, stderr=to_stderr)
+
+
+def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: False) -> Waiting:
+    """How a command that writes waits for a database server: with a line on the screen."""
+    from search.patient import Waiting
+
+    def show(text: str) -> None:
+        console.print(text, style="yellow", soft_wrap=True)
+
+    return Waiting(_OUTAGE_SECONDS, show, should_stop)
 
 
 def counted(n: int, noun: str) -> str:

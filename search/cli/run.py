@@ -29,6 +29,7 @@ from search.cli.output import (
     make_console,
     percent,
     shown_command,
+    shown_waiting,
     stop_signals,
 )
 from search.exceptions import InputError
@@ -197,7 +198,7 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
         with console.status("Loading"):
             plan = plan_search(following)
         following = None
-        with begin_search(plan) as search:
+        with begin_search(plan, shown_waiting(console, should_stop)) as search:
             _print_plan(console, search)
             outcome = search.over() or _watch(console, search, should_stop)
             _print_result(console, search, outcome)
@@ -252,7 +253,8 @@ def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, *, is_timed_out: bool
 def _print_plan(console: Console, search: Search) -> None:
     from rich.table import Table
 
-    from search.storage import shown_url
+    from search.mounts import network_filesystem
+    from search.storage import shown_url, sqlite_path
 
     plan, before = search.plan, search.before
     request, info = plan.request, plan.dataset.info
@@ -291,6 +293,16 @@ def _print_plan(console: Console, search: Search) -> None:
     ):
         table.add_row(name, value)
     console.print(table)
+    path = sqlite_path(request.storage)
+    kind = None if path is None else network_filesystem(path)
+    if kind is not None:
+        console.print(
+            f"The database is on a network file system ({kind}), where SQLite's locks and its log "
+            "cannot be relied on: use it from this machine alone, or rather put it on a local "
+            "disk, or on a server (--storage postgresql+psycopg://user@host/database).",
+            style="yellow",
+            soft_wrap=True,
+        )
     _print_warm_start(console, search)
     console.print()
 
@@ -476,6 +488,9 @@ def _best(search: Search) -> Any:
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this opens it to others.")
+    ] = "127.0.0.1",
 ) -> None:
     """Show all studies in a browser, also while a search runs. Stop it with Ctrl-C.
 
@@ -483,4 +498,8 @@ def dashboard(
     """
     from search.dashboard import serve
 
-    serve(storage, port=port, announce=lambda url: typer.echo(f"Dashboard on {url} (Ctrl-C stops)"))
+    def show(text: str) -> None:
+        is_address = text.startswith("http://")
+        typer.echo(f"Dashboard on {text} (Ctrl-C stops)" if is_address else text)
+
+    serve(storage, host=host, port=port, announce=show)

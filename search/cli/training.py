@@ -20,7 +20,14 @@ from search.cli.options import (
     count_option,
     not_negative,
 )
-from search.cli.output import counted, duration, make_console, percent, shown_command
+from search.cli.output import (
+    counted,
+    duration,
+    make_console,
+    percent,
+    shown_command,
+    shown_waiting,
+)
 from search.exceptions import InputError
 from search.processes import start_server
 
@@ -62,7 +69,7 @@ def retrain(
     from search.study import StudySettings, check_same_data, open_trial, rebuild, select_study
 
     console = make_console()
-    with opened_storage(storage, write=True) as opened:
+    with opened_storage(storage, write=True, waiting=shown_waiting(console)) as opened:
         chosen = select_study(opened, study)
         frozen = open_trial(chosen, trial)
         settings = StudySettings.from_study(chosen)

@@ -1,0 +1,219 @@
+"""An Optuna storage that waits for a database server that is away, and says what else went wrong.
+
+Optuna's storage does each of its calls in one transaction of its own. So a call that failed
+because the connection broke has left nothing behind and is made again, unless it broke while the
+server was committing: what such a call may have done already is looked for before it is repeated.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
+
+from search.exceptions import DatabaseError
+
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
+_NAP_SECONDS = 0.2  # between two looks whether to stop
+_SECRET_KEYS = ("password", "passwd", "passfile", "sslpassword", "sslkey")  # of a URL's query
+# The calls by which Optuna's studies and trials reach their storage, with its cache in between.
+_CALLS = (
+    *("create_new_study", "delete_study", "set_study_user_attr", "set_study_system_attr"),
+    *("get_study_id_from_name", "get_study_name_from_id", "get_study_directions"),
+    *("get_study_user_attrs", "get_study_system_attrs", "get_all_studies"),
+    *("_create_new_trial", "_set_trial_param", "set_trial_intermediate_value"),
+    *("set_trial_user_attr", "set_trial_system_attr", "get_trial_param", "get_trial"),
+    *("get_trial_id_from_study_id_trial_number", "_get_trials", "_get_best_trial_id"),
+    *("get_trial_user_attrs", "get_trial_system_attrs"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long to wait for a database server that is away, and whom to tell.
+
+    Args:
+        limit_seconds: 0 does not wait.
+        notice: told once that it waits, and once that the server is back.
+        should_stop: asked several times a second; true ends the wait.
+    """
+
+    limit_seconds: float = 0.0
+    notice: Callable[[str], None] = lambda _text: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage of a database, with errors of ours.
+
+    Every call raises DatabaseError where the database fails for good: a server that stays away, a
+    disk that is full, a file that is damaged or stays locked.
+    """
+
+    def __init__(self, url: URL, waiting: Waiting, **engine_kwargs: Any) -> None:
+        self._shown = without_secrets(url)
+        self._parsed = url
+        self._waiting = waiting
+        self._has_given_up = False  # what is still tried on the way out is not waited for again
+        text = url.render_as_string(hide_password=False)
+        # Optuna fills in a template, and a file's name may have braces of its own.
+        text = text.replace("{", "{{").replace("}", "}}")
+        super().__init__(text, engine_kwargs=engine_kwargs)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        has_failed = False
+
+        def call() -> bool:
+            nonlocal has_failed
+            try:
+                is_set = RDBStorage.set_trial_state_values(self, trial_id, state, values)
+            except UpdateFinishedTrialError:
+                # The first try may have come through, and only its answer was lost.
+                if has_failed and RDBStorage.get_trial(self, trial_id).state == state:
+                    return True
+                raise
+            except (StorageInternalError, SQLAlchemyError):
+                has_failed = True
+                raise
+            if not is_set and has_failed:
+                return RDBStorage.get_trial(self, trial_id).state == state
+            return is_set
+
+        return bool(self._patiently(call))
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        """The result of a call, made again for as long as the server is away."""
+        deadline = wait = None
+        while True:
+            try:
+                result = call()
+            except (StorageInternalError, SQLAlchemyError) as error:
+                with suppress(SQLAlchemyError):  # its connection may be the broken one
+                    self.remove_session()
+                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+                if not isinstance(cause, SQLAlchemyError):
+                    raise
+                if not self._is_away(cause):
+                    raise self._broken(cause) from None
+                now = time.monotonic()
+                if deadline is None or wait is None:
+                    limit = 0.0 if self._has_given_up else self._waiting.limit_seconds
+                    deadline, wait = now + limit, _FIRST_WAIT_SECONDS
+                    if limit:
+                        self._waiting.notice(
+                            f"The database {self._shown} does not answer "
+                            f"({reason_of(cause, self._parsed)}); waiting for it, for at most "
+                            f"{self._waiting.limit_seconds:g} s."
+                        )
+                if now >= deadline or not self._nap(min(wait, deadline - now)):
+                    self._has_given_up = True
+                    raise self._lost(cause) from None
+                wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+            else:
+                if deadline is not None:
+                    self._waiting.notice("The database answers again; the work goes on.")
+                return result
+
+    def _nap(self, seconds: float) -> bool:
+        """Waits; false where that is to stop."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._waiting.should_stop():
+                return False
+            time.sleep(min(left, _NAP_SECONDS))
+        return not self._waiting.should_stop()
+
+    def _is_away(self, error: SQLAlchemyError) -> bool:
+        """Whether an error says that the server cannot be reached, rather than that it refuses."""
+        if self._parsed.get_backend_name() == "sqlite":
+            return False
+        if not isinstance(error, DBAPIError):
+            # Optuna falls back to another query, on the connection that has just broken.
+            return isinstance(error, PendingRollbackError)
+        return error.connection_invalidated or (
+            # No connection could be made at all: there is no statement that failed.
+            isinstance(error, OperationalError | InterfaceError) and error.statement is None
+        )
+
+    def _lost(self, error: SQLAlchemyError) -> DatabaseError:
+        return DatabaseError(
+            f"The database must answer while it is used, but {self._shown} does not: "
+            f"{reason_of(error, self._parsed)}. Everything that it confirmed is kept; start it, "
+            "and the same command goes on."
+        )
+
+    def _broken(self, error: SQLAlchemyError) -> DatabaseError:
+        reason = reason_of(error, self._parsed)
+        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+        # The lower byte says which kind of error it is, the upper ones say more.
+        match None if code is None else code & 0xFF:
+            case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+                what = "must have room and a disk that works"
+                fix = "make room on its disk"
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                what = "must not be locked for longer than a minute"
+                fix = "end the program that locks it"
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                what = "must be whole"
+                fix = "take a copy that 'search backup' made"
+            case _:
+                what = "must take what is written and give what is read"
+                fix = "mend that"
+        return DatabaseError(
+            f"The database {what}, but {self._shown} answered: {reason}. Everything that it "
+            f"confirmed is kept; {fix}, and the same command goes on."
+        )
+
+
+def _make_patient(name: str) -> Any:
+    method = getattr(RDBStorage, name)
+
+    @wraps(method)
+    def call(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:
+        return self._patiently(lambda: method(self, *args, **kwargs))
+
+    return call
+
+
+for _name in _CALLS:
+    setattr(PatientStorage, _name, _make_patient(_name))
+
+
+def without_secrets(url: URL) -> str:
+    """A URL as it may be printed: without its password, wherever that stands."""
+    hidden = {key: "***" for key in url.query if key.lower() in _SECRET_KEYS}
+    text = url.update_query_dict(hidden).render_as_string(hide_password=True)
+    return text.replace("=%2A%2A%2A", "=***")
+
+
+def reason_of(error: Exception, url: URL) -> str:
+    """The first line of what a database says of an error, without the URL's secrets."""
+    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    line = text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
+    secrets = [str(url.password)] if url.password else []
+    for key, value in url.query.items():
+        if key.lower() in _SECRET_KEYS:
+            secrets += [value] if isinstance(value, str) else list(value)
+    for secret in sorted(secrets, key=len, reverse=True):
+        for written in {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)} - {""}:
+            line = line.replace(written, "***")
+    return line

