@@ -32,7 +32,8 @@ def start_server() -> None:
     """Starts the server before the first worker is needed, so that it imports meanwhile.
 
     Raises:
-        InputError: if there is no temporary folder, where processes find each other.
+        InputError: if there is no temporary folder, where processes find each other, or its path
+            is too long.
     """
     try:
         tempfile.gettempdir()
@@ -50,6 +51,14 @@ def start_server() -> None:
         previous = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in names}
         try:
             ensure_running()
+        except OSError as error:
+            if "AF_UNIX path too long" not in str(error):
+                raise
+            raise InputError(
+                "The path of the temporary folder must have fewer than some 70 characters, as "
+                f"processes find each other there, but it is {tempfile.gettempdir()}; set TMPDIR "
+                "to a shorter one."
+            ) from error
         finally:
             for name, handler in previous.items():
                 signal.signal(getattr(signal, name), handler)

@@ -10,6 +10,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -303,15 +304,22 @@ def test_a_machine_with_little_shared_memory_a_read_only_home_and_a_full_tempora
 def test_a_machine_without_room_for_the_data_says_before_training_what_to_set(
     command: Command,
 ) -> None:
-    small = command.folder / "small"
-    small.mkdir()
-    script = f"mount -t tmpfs -o size=200k tmpfs {small}"
-    words = with_mounts(script, *DIGITS_RUN)
-    done = run_words(words, command, XDG_CACHE_HOME="/dev/null/cache", TMPDIR=str(small))
+    with tempfile.TemporaryDirectory(dir="/tmp") as small:  # a short path, as sockets go there
+        words = with_mounts(f"mount -t tmpfs -o size=200k tmpfs {small}", *DIGITS_RUN)
+        done = run_words(words, command, XDG_CACHE_HOME="/dev/null/cache", TMPDIR=small)
     assert done.code == 2
     assert "point XDG_CACHE_HOME or TMPDIR to a folder that has it" in done.err
     assert "Traceback" not in done.err
     assert {trial.state for trial in command.study(NAME).trials} == {TrialState.WAITING}
+
+
+def test_a_temporary_folder_whose_path_is_too_long_is_refused(command: Command) -> None:
+    long = command.folder / ("long" * 25)
+    long.mkdir()
+    done = run_words(Command.words(*DIGITS_RUN), command, TMPDIR=str(long))
+    assert done.code == 2
+    assert "set TMPDIR to a shorter one" in done.err
+    assert not command.database.exists()
 
 
 def test_a_machine_without_any_temporary_folder_says_what_to_set(command: Command) -> None:
