@@ -9,14 +9,14 @@ import json
 import statistics
 
 from models.size import layer_table, parameter_count
-from search.folders import PRESETS, preset_folder
+from search.folders import CARD_NAME, PRESETS, preset_folder
 from search.presets import find_system
 from search.race import mean_interval
 
 
 def row(name: str) -> str:
     """One line: test accuracies in percent, of the mean of the last three epochs."""
-    card = json.loads((preset_folder(name) / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((preset_folder(name) / CARD_NAME).read_text(encoding="utf-8"))
     runs = card["runs"]
     values = [100 * run["last_three_mean"] for run in runs]
     interval = mean_interval(values)

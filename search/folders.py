@@ -23,6 +23,7 @@ def weights_folder(folder: str | Path) -> Path:
     return preset_folder(str(folder)) if is_preset else Path(folder)
 
 
+CARD_NAME = "card.json"  # beside weights, what rebuilds their network
 # What `search pictures` draws, beside the weights.
 PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 

@@ -6,7 +6,7 @@ import json
 
 from search.baselines import BASELINES, Baseline, Claim
 from search.exceptions import InputError
-from search.folders import PRESETS, preset_folder
+from search.folders import CARD_NAME, PRESETS, preset_folder
 from search.hyperparameters import Hyperparameters
 
 
@@ -15,7 +15,7 @@ def preset(name: str) -> Baseline:
 
     What it claims is the mean over the card's runs, of the mean of their last three epochs.
     """
-    card = json.loads((preset_folder(name) / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((preset_folder(name) / CARD_NAME).read_text(encoding="utf-8"))
     return Baseline(
         name=name,
         hyperparameters=Hyperparameters.from_dict(card["hyperparameters"]),

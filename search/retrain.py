@@ -14,12 +14,12 @@ from optuna.trial import FrozenTrial
 
 from models.size import parameter_count
 from search.data import DatasetInfo
-from search.folders import PICTURES
+from search.folders import CARD_NAME, PICTURES
 from search.hyperparameters import Hyperparameters
 from search.repeats import Repeat, Spread, train_repeats
 from search.study import DISTRIBUTION, StudySettings, check_same_data, rebuild
 from search.training import EpochResult
-from search.weights import CARD_NAME, CARD_VERSION, save_card, weights_name
+from search.weights import CARD_VERSION, save_card, weights_name
 from search.workers import WorkerPool
 
 

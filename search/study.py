@@ -416,7 +416,7 @@ def only_search(study: Study, url: str) -> Iterator[None]:
             f"{_busy(study)} For searches on several machines, keep their studies on a database "
             "server: --storage postgresql+psycopg://user@host/database."
         ) from error
-    except (OSError, NotImplementedError) as error:
+    except OSError as error:
         raise StorageError(
             f"The folder of a SQLite database must allow files that are locked, but {lock_path} "
             f"cannot be ({error}). Make room on its disk, or put the database on a local disk or "

@@ -18,10 +18,9 @@ from models.size import parameter_count
 from search.data import DatasetInfo, Normalization
 from search.exceptions import CardError
 from search.files import write_tensors, write_text
-from search.folders import weights_folder
+from search.folders import CARD_NAME, weights_folder
 from search.hyperparameters import Hyperparameters
 
-CARD_NAME = "card.json"
 CARD_VERSION = 1
 # What anything that is not a card may raise while it is read as one.
 _NOT_A_CARD = (

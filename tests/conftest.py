@@ -63,8 +63,12 @@ class Command:
         }
 
     def __call__(self, *arguments: str, **environment: str) -> Result:
+        return self.run_words(self.words(*arguments), **environment)
+
+    def run_words(self, words: list[str], **environment: str) -> Result:
+        """Any command line, in the folder and environment of this command."""
         done = subprocess.run(
-            self.words(*arguments),
+            words,
             cwd=self.folder,
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,

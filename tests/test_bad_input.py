@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from models.size import parameter_count
 from search.cli import main
 from search.exceptions import CardError, SearchError, SpaceError, StorageError, StudyError
-from search.folders import default_folder
+from search.folders import CARD_NAME, default_folder
 from search.space import Space, to_toml
 from search.storage import opened_storage, shown_url
 from search.study import check_study_name, open_study
-from search.weights import CARD_NAME, load, read_card
+from search.weights import load, read_card
 from tests.conftest import DIGITS_RUN, Command, Result
 
 MANY = settings(

@@ -25,7 +25,7 @@ from search.mounts import network_filesystem
 from search.service import SearchRequest, begin_search, plan_search
 from search.storage import backup, opened_storage
 from search.weights import load
-from tests.conftest import DIGITS_RUN, TIMEOUT_SECONDS, Command, Result, run_here, wait_until
+from tests.conftest import DIGITS_RUN, Command, Result, run_here, wait_until
 from tests.servers import Postgres, shown
 from tests.test_run import n_reported
 
@@ -37,20 +37,6 @@ _FILLER_BYTES = 6_500_000
 def integrity(path: Path) -> str:
     with closing(sqlite3.connect(path)) as connection:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
-
-
-def run_words(words: list[str], command: Command, **environment: str) -> Result:
-    """A command line in the folder of a command."""
-    done = subprocess.run(
-        words,
-        cwd=command.folder,
-        env={**command.environment, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def with_mounts(script: str, *arguments: str) -> list[str]:
@@ -119,7 +105,7 @@ def test_a_search_whose_disk_is_full_stops_whole_and_goes_on_with_room(small_dis
 def test_a_search_whose_files_may_not_grow_stops_whole_and_goes_on(command: Command) -> None:
     limited = ["bash", "-c", 'ulimit -f 1500; exec "$@"', "bash"]  # KiB; needs no root
     words = Command.words(*DIGITS_RUN, "--trials", "200", "--no-confirm")
-    n_told = check_failed_for_room(run_words([*limited, *words], command), command.database)
+    n_told = check_failed_for_room(command.run_words([*limited, *words]), command.database)
     check_goes_on(command, n_told)
 
 
@@ -296,7 +282,7 @@ def test_a_machine_with_little_shared_memory_a_read_only_home_and_a_full_tempora
         f"head -c 65536 /dev/zero > {full}/filler\n"
     )
     words = with_mounts(script, *DIGITS_RUN, "--trials", "2", "--no-confirm")
-    done = run_words(words, command, HOME=str(home), TMPDIR=str(full))
+    done = command.run_words(words, HOME=str(home), TMPDIR=str(full))
     assert done.code == 0, done.err
     assert [trial.state for trial in command.study(NAME).trials] == [TrialState.COMPLETE] * 2
 
@@ -306,7 +292,7 @@ def test_a_machine_without_room_for_the_data_says_before_training_what_to_set(
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as small:  # a short path, as sockets go there
         words = with_mounts(f"mount -t tmpfs -o size=200k tmpfs {small}", *DIGITS_RUN)
-        done = run_words(words, command, XDG_CACHE_HOME="/dev/null/cache", TMPDIR=small)
+        done = command.run_words(words, XDG_CACHE_HOME="/dev/null/cache", TMPDIR=small)
     assert done.code == 2
     assert "point XDG_CACHE_HOME or TMPDIR to a folder that has it" in done.err
     assert "Traceback" not in done.err
@@ -316,7 +302,7 @@ def test_a_machine_without_room_for_the_data_says_before_training_what_to_set(
 def test_a_temporary_folder_whose_path_is_too_long_is_refused(command: Command) -> None:
     long = command.folder / ("long" * 25)
     long.mkdir()
-    done = run_words(Command.words(*DIGITS_RUN), command, TMPDIR=str(long))
+    done = command.run_words(Command.words(*DIGITS_RUN), TMPDIR=str(long))
     assert done.code == 2
     assert "set TMPDIR to a shorter one" in done.err
     assert not command.database.exists()
@@ -324,7 +310,7 @@ def test_a_temporary_folder_whose_path_is_too_long_is_refused(command: Command) 
 
 def test_a_machine_without_any_temporary_folder_says_what_to_set(command: Command) -> None:
     words = ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", *Command.words(*DIGITS_RUN)]
-    done = run_words(words, command)
+    done = command.run_words(words)
     assert done.code == 2
     assert "set TMPDIR to a folder that has it" in done.err
     assert not command.database.exists()
@@ -338,7 +324,7 @@ def test_a_database_on_a_network_file_system_is_warned_of_before_training(
     mounts.write_text(f"/ / ext4 rw 0 0\nhost:/export {command.folder} nfs4 rw,vers=4.2 0 0\n")
     script = f"mount --bind {mounts} /proc/$$/mounts"
     words = with_mounts(script, *DIGITS_RUN, "--trials", "1", "--no-confirm")
-    done = run_words(words, command)
+    done = command.run_words(words)
     assert done.code == 0, done.err
     warning = done.out.index("on a network file system (nfs4)")
     assert warning < done.out.index("[1/1]")
