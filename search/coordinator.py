@@ -18,17 +18,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from models.size import parameter_count
 from models.spec import SpecError
 from search.exceptions import TrainingError
+from search.locks import owner_of_this_process
 from search.patience import Patience
 from search.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
+from search.repair import fail, give_back, requeue
 from search.sampler import CappedSampler
 from search.space import Space
-from search.study import (
-    StudySettings,
-    fail,
-    give_back,
-    owner_of_this_process,
-    requeue,
-)
+from search.study import StudySettings
 from search.summary import is_trained
 from search.training import EpochResult, epoch_attribute, last_epochs_mean
 from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool

@@ -29,9 +29,11 @@ from search.data import (
 )
 from search.exceptions import DataUnavailableError, InputError, StudyError
 from search.kept import KeptRuns
+from search.locks import only_search
 from search.patience import Patience
 from search.patient import Waiting
 from search.pruners import make_pruner
+from search.repair import sweep
 from search.sampler import check_sampler, make_sampler
 from search.space import Space
 from search.storage import DEFAULT_URL, has_studies, opened_storage
@@ -41,12 +43,10 @@ from search.study import (
     StudySettings,
     check_study_name,
     create_or_open_study,
-    only_search,
     open_study,
     record_run,
     run_records,
     study_names,
-    sweep,
     unless_deleted,
 )
 from search.summary import CONFIRMS, Tally, best_trial, confirmed_number, is_trained, tally

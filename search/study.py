@@ -1,4 +1,4 @@
-"""Studies: made, opened again, repaired, and what is remembered of how they were made."""
+"""Studies: made, opened again, and what is remembered of how they were made."""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-import psutil
-from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from search.exceptions import StorageError, StudyDeletedError, StudyError
+from search.exceptions import StudyDeletedError, StudyError
 from search.hyperparameters import Hyperparameters
 from search.space import Space
-from search.storage import server_lock, sqlite_path
-from search.summary import INTERRUPTED, chosen_trial, repeats_name
+from search.summary import chosen_trial, repeats_name
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data import DatasetInfo
@@ -359,75 +356,6 @@ def run_records(study: Study) -> list[dict[str, Any]]:
     return [attributes[key] for key in sorted(attributes) if key.startswith("run_")]
 
 
-def owner_of_this_process() -> dict[str, Any]:
-    """What marks this process's trials: host, process identifier and its start time."""
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": round(_started(psutil.Process()), 2),
-    }
-
-
-def _started(process: psutil.Process) -> float:
-    """When a process started, in seconds that no setting of the clock changes.
-
-    Linux knows it since boot, and psutil adds the time of day that the boot had by today's clock.
-    """
-    return float(process.create_time() - (psutil.boot_time() if psutil.LINUX else 0.0))
-
-
-def _is_alive(owner: dict[str, Any]) -> bool:
-    """Whether the process that owns a trial still runs; one on another host may."""
-    if owner["host"] != socket.gethostname():
-        return True
-    try:
-        return bool(abs(_started(psutil.Process(owner["pid"])) - owner["started"]) < 1)
-    except psutil.NoSuchProcess:
-        return False
-
-
-@contextmanager
-def only_search(study: Study, url: str) -> Iterator[None]:
-    """Lets no other search onto the study as long as the context lasts.
-
-    A SQLite database is locked through a file beside it, which the system unlocks when its
-    process ends, however it ends. PostgreSQL has locks of its own; and on any server, a trial that
-    runs says who owns it, which outlasts a restart of the server.
-
-    Raises:
-        StudyError: if another search is there.
-        StorageError: if the lock cannot be taken at all.
-    """
-    path = sqlite_path(url)
-    if path is None:
-        with server_lock(url, study._study_id) as is_ours:
-            _check_no_owner_alive(study)
-            if not is_ours:
-                raise StudyError(_busy(study))
-            yield
-        return
-    # The file stays: to delete it could let two processes lock two files of one name.
-    lock_path = path.with_name(f".{path.name}.{study._study_id}.lock")
-    lock = FileLock(lock_path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StudyError(
-            f"{_busy(study)} For searches on several machines, keep their studies on a database "
-            "server: --storage postgresql+psycopg://user@host/database."
-        ) from error
-    except OSError as error:
-        raise StorageError(
-            f"The folder of a SQLite database must allow files that are locked, but {lock_path} "
-            f"cannot be ({error}). Make room on its disk, or put the database on a local disk or "
-            "a database server, with --storage."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 @contextmanager
 def unless_deleted(study: Study) -> Iterator[None]:
     """Raises StudyDeletedError where something inside fails because the study was deleted."""
@@ -439,67 +367,3 @@ def unless_deleted(study: Study) -> Iterator[None]:
         raise StudyDeletedError(
             f"The study must stay while it is searched, but {study.study_name!r} was deleted."
         ) from error
-
-
-def _busy(study: Study) -> str:
-    return (
-        "One search at a time must run on a study, but another is searching "
-        f"{study.study_name!r}; wait for it, stop it, or name another study with --study."
-    )
-
-
-def _check_no_owner_alive(study: Study) -> None:
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = trial.user_attrs.get("owner")
-        if owner is not None and _is_alive(owner):
-            raise StudyError(
-                f"One search at a time must run on a study, but process {owner['pid']} on "
-                f"{owner['host']} is searching {study.study_name!r}; wait for it, stop it, or name "
-                "another study with --study. If that host is lost, fail its running trials in the "
-                "dashboard."
-            )
-
-
-def sweep(study: Study) -> int:
-    """Puts back in the queue what a search that died left RUNNING; returns how many.
-
-    Only for who has the study to himself, as `only_search` sees to.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
-    for trial in running:
-        # A search may have died between queueing and telling: then the repeat is there already.
-        give_back(study, trial, queue=trial.number not in repeated)
-    return len(running)
-
-
-def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
-    """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue.
-
-    A trial that somebody else has ended meanwhile stays as it is.
-    """
-    if trial.state != TrialState.RUNNING:
-        return
-    if queue:
-        requeue(study, trial, n_crashes=trial.user_attrs.get("crashes", 0))
-    fail(study, trial, INTERRUPTED)
-
-
-def requeue(study: Study, trial: FrozenTrial, *, n_crashes: int) -> None:
-    """Queues the configuration of a trial again.
-
-    Before the trial itself is told: a death in between leaves a trial RUNNING whose repeat is
-    marked with its number, and `sweep` sees that.
-    """
-    attributes: dict[str, Any] = {"repeats": trial.number, "crashes": n_crashes}
-    for key in ("training_seed", "from_study"):
-        if key in trial.user_attrs:
-            attributes[key] = trial.user_attrs[key]
-    parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    study.enqueue_trial(parameters, user_attrs=attributes)
-
-
-def fail(study: Study, trial: FrozenTrial, reason: str) -> None:
-    """Ends a running trial as FAIL, with its reason."""
-    study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-    study.tell(trial.number, state=TrialState.FAIL)

@@ -23,8 +23,9 @@ from optuna.trial import TrialState
 
 from models.size import parameter_count
 from search.patience import Patience
+from search.repair import give_back, sweep
 from search.space import Space, to_toml
-from search.study import StudySettings, give_back, rebuild, run_records, sweep
+from search.study import StudySettings, rebuild, run_records
 from tests.conftest import DIGITS_RUN, Command, alive, run_here, wait_until
 
 NAME = "digits-3000x3"

@@ -13,9 +13,10 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from models.size import parameter_count
+from search.repair import requeue
 from search.service import SearchRequest, begin_search, plan_search
 from search.space import Space
-from search.study import rebuild, requeue
+from search.study import rebuild
 from search.warmstart import WarmStart
 from tests.conftest import Command
 

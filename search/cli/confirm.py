@@ -58,8 +58,9 @@ def confirm(
     """
     import optuna
 
+    from search.locks import only_search
     from search.storage import opened_storage
-    from search.study import StudySettings, check_same_data, only_search, select_study
+    from search.study import StudySettings, check_same_data, select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)

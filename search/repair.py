@@ -1,0 +1,55 @@
+"""Trials that ended before their time: failed with a reason, queued again, repaired."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.summary import INTERRUPTED
+
+
+def sweep(study: Study) -> int:
+    """Puts back in the queue what a search that died left RUNNING; returns how many.
+
+    Only for who has the study to himself, as `only_search` sees to.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
+    for trial in running:
+        # A search may have died between queueing and telling: then the repeat is there already.
+        give_back(study, trial, queue=trial.number not in repeated)
+    return len(running)
+
+
+def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
+    """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue.
+
+    A trial that somebody else has ended meanwhile stays as it is.
+    """
+    if trial.state != TrialState.RUNNING:
+        return
+    if queue:
+        requeue(study, trial, n_crashes=trial.user_attrs.get("crashes", 0))
+    fail(study, trial, INTERRUPTED)
+
+
+def requeue(study: Study, trial: FrozenTrial, *, n_crashes: int) -> None:
+    """Queues the configuration of a trial again.
+
+    Before the trial itself is told: a death in between leaves a trial RUNNING whose repeat is
+    marked with its number, and `sweep` sees that.
+    """
+    attributes: dict[str, Any] = {"repeats": trial.number, "crashes": n_crashes}
+    for key in ("training_seed", "from_study"):
+        if key in trial.user_attrs:
+            attributes[key] = trial.user_attrs[key]
+    parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    study.enqueue_trial(parameters, user_attrs=attributes)
+
+
+def fail(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Ends a running trial as FAIL, with its reason."""
+    study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+    study.tell(trial.number, state=TrialState.FAIL)
