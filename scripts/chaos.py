@@ -6,7 +6,8 @@ For so many minutes, workers and the server that forks them are killed every sec
 coordinator every few; the same command then goes on. A study that is complete before the time is
 over is asked for as many trials again. At last it is left to end in peace, and its database is
 compared with the logs that the workers kept themselves. Trials lost, counted twice or changed, and
-processes left behind must all be zero; the exit code is 1 where one is not.
+processes left behind must all be zero, as must starts that ended with an error of their own; the
+exit code is 1 where one is not.
 
 The seed decides who is killed and after how long; what that hits is up to the machine. FOLDER keeps
 the database, the workers' logs and what the search printed; it must be new.
@@ -33,6 +34,7 @@ from typing import Any
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
+from search.repair import MAX_CRASHES
 from search.storage import opened_storage
 from search.study import open_study
 from search.summary import INTERRUPTED, is_trained
@@ -44,7 +46,7 @@ _TRAINING_SHARE = 0.75  # of the starts are left in peace until a worker has tra
 _LAST_SECONDS = 600.0  # within which the study must end once it is left in peace
 _GONE_SECONDS = 10.0  # within which a killed coordinator's other processes must end
 _FATAL = (signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
-_FIRST_CRASH = "its worker process"
+_CRASHES = ("its worker process", f"it killed {MAX_CRASHES} workers")
 
 Log = Mapping[int, Sequence[tuple[int, float]]]  # a trial's epochs and accuracies, as written
 
@@ -57,10 +59,11 @@ class Audit:
     counted_twice: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     left_behind: list[str] = field(default_factory=list)
+    crashed: list[str] = field(default_factory=list)  # starts that ended with an error
 
     @property
     def is_clean(self) -> bool:
-        return not (self.lost or self.counted_twice or self.changed or self.left_behind)
+        return not any(vars(self).values())
 
 
 def read_log(folder: Path) -> Log:
@@ -121,13 +124,13 @@ def _check_repeats(audit: Audit, trials: Sequence[FrozenTrial]) -> None:
             audit.lost.append(f"trial {number} is still {trial.state.name}")
         if trial.state != TrialState.FAIL:
             continue
-        is_second_crash = reason != INTERRUPTED and trial.user_attrs.get("crashes", 0) > 0
-        if reason != INTERRUPTED and not reason.startswith(_FIRST_CRASH):
+        is_last_crash = trial.user_attrs.get("crashes", 0) >= MAX_CRASHES
+        if reason != INTERRUPTED and not reason.startswith(_CRASHES):
             audit.lost.append(f"trial {number} failed: {reason}")
         own = repeats.get(number, [])
-        if not own and not is_second_crash:
+        if not own and not is_last_crash:
             audit.lost.append(f"trial {number} ({reason}) was not queued again")
-        if len(own) > (0 if is_second_crash else 1):
+        if len(own) > (0 if is_last_crash else 1):
             audit.counted_twice.append(f"trial {number} ({reason}) was queued again too often")
         for repeat in own:
             if trial.params.items() - _configuration(repeat).items():
@@ -205,6 +208,8 @@ class Chaos:
             code = self._search(until)
             trials = read_trials(self.url) if (self._folder / "studies.db").exists() else []
             self._witness.look(self.audit, trials)
+            if code not in (0, -signal.SIGKILL):
+                self.audit.crashed.append(f"exit code {code}; search.log has what it said")
             if code == 0 and time.monotonic() < until:
                 self.n_trials += self._step
             elif code == 0 or time.monotonic() > until + _LAST_SECONDS:

@@ -35,8 +35,11 @@ def default_folder(study_name: str, number: int) -> Path:
     return Path("runs") / safe_name / f"trial-{number}"
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder: Path, *, option: str = "--out") -> Path:
     """Makes an output folder, and sees that files can be written there; returns it.
+
+    Args:
+        option: that names the folder.
 
     Raises:
         InputError: if they cannot.
@@ -49,6 +52,6 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise InputError(
             f"The output folder must be writable, but {folder} is not ({error.strerror}); name "
-            "another with --out."
+            f"another with {option}."
         ) from error
     return folder

@@ -9,6 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.summary import INTERRUPTED
 
+MAX_CRASHES = 2  # workers that one configuration may kill
+
 
 def sweep(study: Study) -> int:
     """Puts back in the queue what a search that died left RUNNING; returns how many.
@@ -26,16 +28,39 @@ def sweep(study: Study) -> int:
 def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
     """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue.
 
-    A trial that somebody else has ended meanwhile stays as it is.
+    A trial that somebody else has ended meanwhile stays as it is. One that has killed as many
+    workers as it may, and whose search died before it could say so, is not queued.
     """
     if trial.state != TrialState.RUNNING:
         return
+    n_crashes = trial.user_attrs.get("crashes", 0)
+    if n_crashes >= MAX_CRASHES:
+        fail(study, trial, f"it killed {n_crashes} workers")
+        return
     if queue:
-        requeue(study, trial, n_crashes=trial.user_attrs.get("crashes", 0))
+        _requeue(study, trial, n_crashes)
     fail(study, trial, INTERRUPTED)
 
 
-def requeue(study: Study, trial: FrozenTrial, *, n_crashes: int) -> None:
+def fail_crashed(study: Study, trial: FrozenTrial, reason: str) -> bool:
+    """Ends a trial that killed its worker; returns whether its configuration is queued again."""
+    n_crashes = trial.user_attrs.get("crashes", 0) + 1
+    # First of all, so that a death in between does not forget it.
+    study._storage.set_trial_user_attr(trial._trial_id, "crashes", n_crashes)
+    is_requeued = bool(n_crashes < MAX_CRASHES)
+    if is_requeued:
+        _requeue(study, trial, n_crashes)
+    fail(study, trial, reason)
+    return is_requeued
+
+
+def fail(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Ends a running trial as FAIL, with its reason."""
+    study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _requeue(study: Study, trial: FrozenTrial, n_crashes: int) -> None:
     """Queues the configuration of a trial again.
 
     Before the trial itself is told: a death in between leaves a trial RUNNING whose repeat is
@@ -47,9 +72,3 @@ def requeue(study: Study, trial: FrozenTrial, *, n_crashes: int) -> None:
             attributes[key] = trial.user_attrs[key]
     parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     study.enqueue_trial(parameters, user_attrs=attributes)
-
-
-def fail(study: Study, trial: FrozenTrial, reason: str) -> None:
-    """Ends a running trial as FAIL, with its reason."""
-    study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-    study.tell(trial.number, state=TrialState.FAIL)

@@ -24,19 +24,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+import psutil
 import torch
 
 from search.clock import AwakeClock
 from search.data import DatasetFiles, Examples
 from search.exceptions import SearchError, TrainingError
+from search.folders import make_folder
 from search.hyperparameters import Hyperparameters
-from search.processes import worker_context
+from search.processes import start_server, worker_context
 from search.training import EpochResult, train
 from search.weights import save_weights
 
 _MAX_STARTUP_DEATHS = 3
+_STARTUP_SECONDS = 120.0  # of being awake, in which a worker must be ready
 _CLOSE_SECONDS = 1.0  # of the five in which a search must end
-_LONGEST_GAP = 2.0  # seconds: whoever has a pool asks it for events more often than that
+# Seconds. Whoever has a pool asks it for events more often than that, but for an outage of the
+# database; what that takes does not count towards any limit.
+_LONGEST_GAP = 2.0
 
 TrainingPart = Literal["train", "development"]
 EvaluationPart = Literal["validation", "test"]
@@ -90,12 +95,18 @@ class JobCancelled:
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
-    """A job could not go on: its worker died, or training raised an error."""
+    """A job could not go on: its worker died, or training raised an error.
+
+    Args:
+        is_machines_fault: whether the error was the system's (a full disk, a file that is gone),
+            which says nothing about the recipe.
+    """
 
     key: int
     worker: int
     reason: str
     worker_died: bool
+    is_machines_fault: bool = False
 
 
 Event = JobEpoch | JobDone | JobCancelled | JobFailed
@@ -104,6 +115,11 @@ Event = JobEpoch | JobDone | JobCancelled | JobFailed
 @dataclass(frozen=True, slots=True)
 class _Ready:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """The worker has its job: from here on, a death of the one is charged to the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +136,27 @@ class _Dying:
 
 @dataclass(slots=True)
 class _Worker:
-    """What the pool knows of one of its processes."""
+    """What the pool knows of one of its processes.
+
+    Args:
+        system: the same process as the system has it. Once their server is dead, multiprocessing
+            takes all its workers for dead, and neither kills them nor waits for them.
+        since: by the pool's clock, when it was started, became ready, or was given its job.
+    """
 
     process: BaseProcess
+    system: psutil.Process | None
     connection: Connection
+    since: float
     is_ready: bool = False
     job: Job | None = None
-    job_since: float = 0.0  # by the pool's clock
+    has_begun: bool = False
     why_dying: str | None = None
+
+    def kill(self) -> None:
+        if self.system is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.system.kill()
 
 
 def default_worker_count() -> int:
@@ -163,7 +192,7 @@ class WorkerPool:
         self._files = files
         self._log_folder = log_folder
         if log_folder is not None:
-            log_folder.mkdir(parents=True, exist_ok=True)
+            make_folder(log_folder, option="--worker-log")
         self._clock = AwakeClock(longest_gap=_LONGEST_GAP)
         self._n_startup_deaths = 0
         self._pending: deque[Event] = deque()
@@ -199,8 +228,8 @@ class WorkerPool:
         """
         for index, worker in enumerate(self._workers):
             if worker.job is None:
-                worker.job = job
-                worker.job_since = self._clock.seconds()
+                worker.job, worker.has_begun = job, False
+                worker.since = self._clock.seconds()
                 # A worker that is dead already shows up in `events`, its job with it.
                 with contextlib.suppress(OSError):
                     worker.connection.send(job)
@@ -223,11 +252,11 @@ class WorkerPool:
         now = self._clock.seconds()
         for worker in self._workers:
             is_working = worker.job is not None and worker.is_ready
-            if is_working and now - worker.job_since > limit_seconds:
+            if is_working and now - worker.since > limit_seconds:
                 worker.why_dying = (
                     f"it had not ended after {limit_seconds:.0f} s, the time limit of a trial"
                 )
-                worker.process.kill()
+                worker.kill()
 
     def events(self, timeout: float) -> Iterator[Event]:
         """What has happened since the last call; waits up to `timeout` seconds for the first.
@@ -239,33 +268,48 @@ class WorkerPool:
         for connection in wait(list(connections), timeout):
             assert isinstance(connection, Connection)
             self._receive(connections[connection])
-        self._clock.seconds()
+        now = self._clock.seconds()
+        for worker in self._workers:
+            if not worker.is_ready and now - worker.since > _STARTUP_SECONDS:
+                worker.kill()
         while self._pending:
             yield self._pending.popleft()
 
     def close(self) -> None:
         """Ends all workers, whatever they are doing."""
         for worker in self._workers:
-            worker.connection.close()
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        for worker in self._workers:  # a closed connection ends them between two batches
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-        for worker in self._workers:
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.connection.close()  # which ends them between two batches
+        _end(self._workers)
 
     def _spawn(self, index: int) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_worker_main,
-            args=(theirs, self._files, index, self._cores.get(index), self._log_folder),
-            daemon=True,
-            name=f"search-worker-{index}",
-        )
-        process.start()
-        theirs.close()
-        return _Worker(process, ours)
+        """A new worker.
+
+        Raises:
+            TrainingError: if the server that forks workers dies again and again.
+        """
+        for is_last in (False, False, True):
+            start_server()  # another, where it has died
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(
+                target=_worker_main,
+                args=(theirs, self._files, index, self._cores.get(index), self._log_folder),
+                daemon=True,
+                name=f"search-worker-{index}",
+            )
+            try:
+                process.start()
+            except (EOFError, OSError) as error:  # the server died before it answered
+                ours.close()
+                if is_last:
+                    raise TrainingError(
+                        "Worker processes must start, but what starts them died three times in a "
+                        f"row ({error!r}); if it is memory, take fewer --workers."
+                    ) from error
+                continue
+            finally:
+                theirs.close()
+            return _Worker(process, _system_process(process.pid), ours, self._clock.seconds())
+        raise AssertionError  # the last one ends one way or the other
 
     def _receive(self, index: int) -> None:
         worker = self._workers[index]
@@ -275,11 +319,14 @@ class WorkerPool:
         except (EOFError, OSError):
             self._replace(index)
 
-    def _take(self, worker: _Worker, message: _Ready | _Dying | Event) -> None:
+    def _take(self, worker: _Worker, message: _Ready | _Begun | _Dying | Event) -> None:
         if isinstance(message, _Ready):
             worker.is_ready = True
-            worker.job_since = self._clock.seconds()
+            worker.since = self._clock.seconds()
             self._n_startup_deaths = 0
+            return
+        if isinstance(message, _Begun):
+            worker.has_begun = True
             return
         if isinstance(message, _Dying):
             worker.why_dying = message.reason
@@ -291,7 +338,7 @@ class WorkerPool:
     def _replace(self, index: int) -> None:
         worker = self._workers[index]
         worker.connection.close()
-        worker.process.join()
+        _end([worker])
         reason = worker.why_dying or f"its worker process {_death(worker.process.exitcode)}"
         if not worker.is_ready:
             self._n_startup_deaths += 1
@@ -304,7 +351,7 @@ class WorkerPool:
         fresh = self._workers[index] = self._spawn(index)
         if worker.job is None:
             return
-        if worker.is_ready:
+        if worker.has_begun:
             self._pending.append(JobFailed(worker.job.key, index, reason, worker_died=True))
         else:  # it never came to the job, which the next worker gets
             fresh.job = worker.job
@@ -333,6 +380,22 @@ def run_jobs(
                 raise TrainingError(f"A training run must end by itself, but {event.reason}.")
             n_left -= isinstance(event, JobDone)
             yield event
+
+
+def _system_process(pid: int | None) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:  # it has died already
+        return None
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """Gives processes that are about to end a moment for it, and then kills them."""
+    processes = [worker.system for worker in workers if worker.system is not None]
+    psutil.wait_procs(processes, timeout=_CLOSE_SECONDS)
+    for worker in workers:
+        worker.kill()
+        worker.process.join(_CLOSE_SECONDS)  # for its exit code
 
 
 def _death(exit_code: int | None) -> str:
@@ -366,6 +429,7 @@ def _worker_main(
         while True:
             message = connection.recv()
             if isinstance(message, Job):  # a cancellation may come too late
+                connection.send(_Begun())
                 _run(connection, files, index, message, log_folder)
 
 
@@ -412,8 +476,10 @@ def _run(
         if _is_lack_of_memory(error):  # what this process holds is freed with it
             connection.send(_Dying(f"its worker process ran out of memory ({error})"))
             raise SystemExit(1) from error
+        reason = f"{type(error).__name__}: {error}"
+        is_systems = isinstance(error, OSError)
         connection.send(
-            JobFailed(job.key, index, f"{type(error).__name__}: {error}", worker_died=False)
+            JobFailed(job.key, index, reason, worker_died=False, is_machines_fault=is_systems)
         )
 
 

@@ -67,6 +67,7 @@ def main(folder: Path, n_trials: int) -> None:
         if child == 0:
             # The server is the parent's child: whoever did not start it cannot ask whether it runs.
             forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
+            forkserver.ensure_running = forkserver._forkserver.ensure_running
             if line.strip():
                 die_at_write(int(line))
             with begin_search(plan) as search:

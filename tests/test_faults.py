@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from search.workers import WorkerPool
 from tests.test_dashboard import call, trials_at
 
 NAME = "faulty"
+LONG = 30  # epochs: enough for something to happen to a trial while it trains
 
 
 def workers() -> list[psutil.Process]:
@@ -105,15 +107,15 @@ def at_first_epoch_of(
 def test_a_worker_that_dies_costs_its_trial_which_is_queued_again_once(
     here: Here, do: Callable[[psutil.Process], object], reason: str
 ) -> None:
-    failed, *rest = here.search(at_first_epoch_of(0, do=do), epochs=15)
+    failed, repeated = here.search(at_first_epoch_of(0, do=do), epochs=LONG, n_trials=1)
     assert failed.state == TrialState.FAIL
     assert reason in failed.user_attrs["reason"]
     assert here.ended(0).reason == failed.user_attrs["reason"]
     assert here.ended(0).is_requeued
-    assert [trial.state for trial in rest] == [TrialState.COMPLETE] * 2
-    assert [trial.params == failed.params for trial in rest] == [True, False]
-    assert (rest[0].user_attrs["repeats"], rest[0].user_attrs["crashes"]) == (0, 1)
-    assert rest[0].user_attrs["training_seed"] == failed.user_attrs["training_seed"]
+    assert repeated.state == TrialState.COMPLETE
+    assert repeated.params == failed.params
+    assert (repeated.user_attrs["repeats"], repeated.user_attrs["crashes"]) == (0, 1)
+    assert repeated.user_attrs["training_seed"] == failed.user_attrs["training_seed"]
     assert not workers()
 
 
@@ -134,21 +136,64 @@ def test_a_worker_that_runs_out_of_memory_costs_its_trial_which_is_queued_again_
 
 
 def test_a_configuration_that_kills_two_workers_is_not_tried_a_third_time(here: Here) -> None:
-    trials = here.search(at_first_epoch_of(0, 1, do=psutil.Process.kill), epochs=15)
-    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
-    assert [trial.params == trials[0].params for trial in trials] == [True] * 2 + [False] * 2
+    kill = at_first_epoch_of(0, 1, do=psutil.Process.kill)
+    trials = here.search(kill, epochs=LONG, n_trials=1)
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2 + [TrialState.COMPLETE]
+    assert [trial.params == trials[0].params for trial in trials] == [True, True, False]
     assert (here.ended(0).is_requeued, here.ended(1).is_requeued) == (True, False)
 
 
 def test_a_worker_that_hangs_is_ended_as_a_dead_one(here: Here) -> None:
     hang = at_first_epoch_of(0, do=psutil.Process.suspend)
-    hung, *rest = here.search(hang, epochs=15, trial_timeout_seconds=5.0)
+    hung, repeated = here.search(hang, epochs=LONG, n_trials=1, trial_timeout_seconds=10.0)
+    check_hung_and_repeated(hung, repeated)
+
+
+def test_a_worker_that_hangs_after_its_server_died_is_ended_as_well(here: Here) -> None:
+    def hang_without_server(worker: psutil.Process) -> None:
+        server = worker.parent()
+        assert server is not None
+        worker.suspend()
+        server.kill()
+
+    hang = at_first_epoch_of(0, do=hang_without_server)
+    hung, repeated = here.search(hang, epochs=LONG, n_trials=1, trial_timeout_seconds=10.0)
+    check_hung_and_repeated(hung, repeated)
+
+
+def check_hung_and_repeated(hung: FrozenTrial, repeated: FrozenTrial) -> None:
     assert hung.state == TrialState.FAIL
-    assert hung.user_attrs["reason"] == "it had not ended after 5 s, the time limit of a trial"
-    assert [trial.state for trial in rest] == [TrialState.COMPLETE] * 2
-    assert rest[0].params == hung.params
-    assert rest[0].user_attrs["crashes"] == 1
+    assert hung.user_attrs["reason"] == "it had not ended after 10 s, the time limit of a trial"
+    assert repeated.state == TrialState.COMPLETE
+    assert repeated.params == hung.params
+    assert repeated.user_attrs["crashes"] == 1
     assert not workers()
+
+
+def test_a_worker_that_dies_before_it_has_its_trial_costs_nothing(here: Here) -> None:
+    def answer(event: SearchEvent) -> None:
+        if isinstance(event, TrialEnded) and event.number == 0:
+            (worker,) = workers()
+            worker.kill()  # which the search hears of once it has given it the next trial
+            psutil.wait_procs([worker])
+
+    assert [trial.state for trial in here.search(answer)] == [TrialState.COMPLETE] * 2
+
+
+def test_a_fault_of_the_machine_is_not_blamed_on_the_trial(here: Here, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def answer(event: SearchEvent) -> None:
+        if isinstance(event, TrialEnded) and event.number == 0:
+            shutil.rmtree(log)  # where the worker writes
+
+    with pytest.raises(TrainingError, match="The machine must let trials train"):
+        here.search(answer, worker_log=log)
+    trials = here.search(worker_log=log)
+    complete, fail = TrialState.COMPLETE, TrialState.FAIL
+    assert [trial.state for trial in trials] == [complete, fail, complete]
+    assert trials[1].user_attrs["reason"] == "interrupted"
+    assert trials[2].params == trials[1].params
 
 
 class NotingPool(WorkerPool):
@@ -210,7 +255,7 @@ def test_trials_that_a_person_fails_in_the_dashboard_are_left_so_and_the_search_
             for trial in (running, waiting):
                 call(f"{dashboard}api/trials/{trial['trial_id']}/tell", {"state": "Fail"})
 
-    trials = here.search(answer, queue=[{"momentum": 0.9}, {"momentum": 0.91}], epochs=15)
+    trials = here.search(answer, queue=[{"momentum": 0.9}, {"momentum": 0.91}], epochs=LONG)
     states = [trial.state for trial in trials]
     assert states == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
     assert here.ended(0).reason == "ended or deleted by somebody else"

@@ -18,10 +18,11 @@ import pytest
 from chaos import Audit, Witness, check_study, read_log, read_trials
 from optuna.trial import FrozenTrial, TrialState
 
+from search.summary import is_trained
 from tests.conftest import alive, wait_until
 
 ROOT = Path(__file__).parent.parent
-N_KILLS, N_TRIALS = 30, 15
+N_KILLS, N_TRIALS = 30, 40
 
 
 @contextmanager
@@ -52,14 +53,15 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     url = f"sqlite:///{folder / 'studies.db'}"
     draw, audit, witness = random.Random(1), Audit(), Witness()
-    n_between = n_interrupted = 0
+    n_between = n_interrupted = n_trained_before_kills = 0
     with searches(folder) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         for kill in range(N_KILLS + 1):
-            # Early on in a start, what the last one left running is put back in the queue.
-            n_writes = draw.choice([draw.randint(2, 9), draw.randint(10, 45)])
+            # Early on in a start, what the last one left running is put back in the queue; then
+            # trials are made, and from some 40 writes on they are trained.
+            n_writes = draw.randint(*draw.choice([(2, 9), (10, 45), (60, 160)]))
             print(n_writes if kill < N_KILLS else "", file=process.stdin, flush=True)
             code = int(process.stdout.readline())
             assert code == (-signal.SIGKILL if kill < N_KILLS else 0)
@@ -68,14 +70,17 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for server in psutil.Process(process.pid).children()
                 for worker in server.children()
             ]
-            wait_until(lambda own=workers: not alive(own), seconds=10)  # type: ignore[misc]
+            wait_until(lambda own=workers: not alive(own), seconds=60)  # type: ignore[misc]
             trials = read_trials(url, "killed")
+            if kill < N_KILLS:
+                n_trained_before_kills = sum(map(is_trained, trials))
             witness.look(audit, trials)
             n_between += is_between_queueing_and_telling(trials)
             n_interrupted += any(trial.state == TrialState.RUNNING for trial in trials)
     assert audit.is_clean, audit
     assert n_between > 0
     assert n_interrupted > N_KILLS // 2
+    assert n_trained_before_kills > N_TRIALS // 4
     return folder
 
 
@@ -120,11 +125,11 @@ def test_chaos_loses_counts_twice_changes_and_leaves_behind_nothing(tmp_path: Pa
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     kills = re.search(r"coordinator (\d+) times, other processes (\d+) times", done.stdout)
     assert kills is not None
     assert int(kills[1]) + int(kills[2]) >= 3
-    for words in ("lost", "counted twice", "changed", "left behind"):
+    for words in ("lost", "counted twice", "changed", "left behind", "crashed"):
         assert f"{words}: 0\n" in done.stdout

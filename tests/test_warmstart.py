@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from models.size import parameter_count
-from search.repair import requeue
+from search.repair import give_back
 from search.service import SearchRequest, begin_search, plan_search
 from search.space import Space
 from search.study import rebuild
@@ -171,7 +171,7 @@ def test_an_interrupted_trial_keeps_where_it_came_from() -> None:
     study.enqueue_trial({"momentum": 0.9}, user_attrs={"from_study": "old/3"})
     study.ask().suggest_float("momentum", 0, 1)
 
-    requeue(study, study.trials[0], n_crashes=0)
+    give_back(study, study.trials[0])
 
     assert study.trials[1].user_attrs["from_study"] == "old/3"
 
