@@ -21,7 +21,7 @@ from search.exceptions import TrainingError
 from search.locks import owner_of_this_process
 from search.patience import Patience
 from search.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
-from search.repair import fail, give_back, requeue
+from search.repair import fail, fail_crashed, give_back
 from search.sampler import CappedSampler
 from search.space import Space
 from search.study import StudySettings
@@ -32,7 +32,6 @@ from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
 _WAIT_SECONDS = 0.5
 _MAX_FAILURES_IN_A_ROW = 10
 _BY_SOMEBODY_ELSE = "ended or deleted by somebody else"
-_MAX_CRASHES = 2  # workers that one configuration may kill
 # A trial that takes so much longer than the slowest one is taken for hung.
 _HUNG_FACTOR = 10
 _LEAST_LIMIT_SECONDS = 60.0  # whatever the others took: a machine may be busy for a while
@@ -87,6 +86,11 @@ class TrialEnded:
     is_requeued: bool = False
     is_duplicate: bool = False
 
+    @property
+    def is_last_word(self) -> bool:
+        """Whether it says of its configuration that it trains, or that it does not."""
+        return self.state is not None and not self.is_duplicate and not self.is_requeued
+
 
 SearchEvent = TrialStarted | TrialEpoch | TrialEnded
 
@@ -137,6 +141,8 @@ class Coordinator:
         trial_timeout_seconds: after which a trial's worker is taken for hung and killed; by default
             ten times as long as the slowest trial of this run would take, by the median of its
             epochs, and a minute at least.
+        check_alone: asked before each trial; raises StudyError where another search has come onto
+            the study.
     """
 
     def __init__(
@@ -152,6 +158,7 @@ class Coordinator:
         is_time_over: Callable[[], bool],
         patience: Patience | None = None,
         trial_timeout_seconds: float | None = None,
+        check_alone: Callable[[], None] = lambda: None,
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
@@ -165,6 +172,7 @@ class Coordinator:
         self._is_time_over = is_time_over
         self._patience = patience
         self._trial_timeout_seconds = trial_timeout_seconds
+        self._check_alone = check_alone
         self._slowest_seconds = 0.0  # an epoch, of the trials that have ended
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
@@ -181,6 +189,7 @@ class Coordinator:
 
         Raises:
             KeyError: if somebody deletes the study meanwhile.
+            StudyError: if another search comes onto the study.
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
         try:
@@ -196,7 +205,12 @@ class Coordinator:
                     if not self._running:
                         return Outcome.NO_BETTER
                     n_missing = 0
-                while self._pool.n_idle and n_missing > 0 and self._has_next():
+                while (
+                    self._pool.n_idle
+                    and n_missing > 0
+                    and not self._should_stop()
+                    and self._has_next()
+                ):
                     n_missing -= self._start_next()
                 if not self._running and n_missing > 0 and not self._has_next():
                     return Outcome.EXHAUSTED
@@ -236,6 +250,7 @@ class Coordinator:
 
     def _start_next(self) -> bool:
         """Asks for a trial and hands it out; false where it ended before it could train."""
+        self._check_alone()
         trial = self._study.ask()
         published: SearchEvent | None = None
         with self._unless_gone(trial):
@@ -321,7 +336,7 @@ class Coordinator:
             self._publish(search_event)
 
     def _publish(self, event: SearchEvent) -> None:
-        if isinstance(event, TrialEnded) and event.state is not None and not event.is_duplicate:
+        if isinstance(event, TrialEnded) and event.is_last_word:
             failed = event.state == TrialState.FAIL
             self._n_failures_in_a_row = self._n_failures_in_a_row + 1 if failed else 0
         self._listener(event)
@@ -380,11 +395,16 @@ class Coordinator:
         if frozen.state != TrialState.RUNNING:  # a person ended it first
             self._end(running)
             return running.ended(None, reason=_BY_SOMEBODY_ELSE)
-        n_crashes = frozen.user_attrs.get("crashes", 0) + event.worker_died
-        is_requeued = event.worker_died and n_crashes < _MAX_CRASHES
-        if is_requeued:
-            requeue(self._study, frozen, n_crashes=n_crashes)
-        fail(self._study, frozen, event.reason)
+        if event.is_machines_fault:
+            raise TrainingError(
+                f"The machine must let trials train, but one could not: {event.reason}. It is "
+                "queued again; mend that, and the same command goes on."
+            )
+        is_requeued = False
+        if event.worker_died:
+            is_requeued = fail_crashed(self._study, frozen, event.reason)
+        else:
+            fail(self._study, frozen, event.reason)
         self._end(running)
         return running.ended(TrialState.FAIL, reason=event.reason, is_requeued=is_requeued)
 

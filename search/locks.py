@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.exceptions import StorageError, StudyError
-from search.storage import server_lock, sqlite_path
+from search.storage import ServerLock, sqlite_path
 
 
 def owner_of_this_process() -> dict[str, Any]:
@@ -39,18 +39,23 @@ def _is_alive(owner: dict[str, Any]) -> bool:
     if owner["host"] != socket.gethostname():
         return True
     try:
-        return bool(abs(_started(psutil.Process(owner["pid"])) - owner["started"]) < 1)
+        process = psutil.Process(owner["pid"])
+        is_same = abs(_started(process) - owner["started"]) < 1
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
 @contextmanager
-def only_search(study: Study, url: str) -> Iterator[None]:
+def only_search(study: Study, url: str) -> Iterator[Callable[[], None]]:
     """Lets no other search onto the study as long as the context lasts.
 
     A SQLite database is locked through a file beside it, which the system unlocks when its
     process ends, however it ends. PostgreSQL has locks of its own; and on any server, a trial that
     runs says who owns it, which outlasts a restart of the server.
+
+    Yields what raises StudyError where another search has come onto the study all the same: a
+    server that was away, or that took this machine for lost, frees its locks.
 
     Raises:
         StudyError: if another search is there.
@@ -58,17 +63,22 @@ def only_search(study: Study, url: str) -> Iterator[None]:
     """
     path = sqlite_path(url)
     if path is None:
-        with server_lock(url, study._study_id) as is_ours:
+        lock = ServerLock(url, study._study_id)
+        try:
+            is_ours = lock.is_ours()
             _check_no_owner_alive(study)
             if not is_ours:
                 raise StudyError(_busy(study))
-            yield
+            yield lambda: _check_still_ours(lock, study)
+        finally:
+            lock.release()
         return
+    path = path.resolve()  # one lock, whatever links lead to the database
     # The file stays: to delete it could let two processes lock two files of one name.
     lock_path = path.with_name(f".{path.name}.{study._study_id}.lock")
-    lock = FileLock(lock_path, timeout=0)
+    file_lock = FileLock(lock_path, timeout=0)
     try:
-        lock.acquire()
+        file_lock.acquire()
     except Timeout as error:
         raise StudyError(
             f"{_busy(study)} For searches on several machines, keep their studies on a database "
@@ -81,9 +91,9 @@ def only_search(study: Study, url: str) -> Iterator[None]:
             "a database server, with --storage."
         ) from error
     try:
-        yield
+        yield lambda: None
     finally:
-        lock.release()
+        file_lock.release()
 
 
 def _busy(study: Study) -> str:
@@ -91,6 +101,18 @@ def _busy(study: Study) -> str:
         "One search at a time must run on a study, but another is searching "
         f"{study.study_name!r}; wait for it, stop it, or name another study with --study."
     )
+
+
+def _check_still_ours(lock: ServerLock, study: Study) -> None:
+    try:
+        is_ours = lock.is_ours()
+    except StorageError:  # nobody else can take it either; what is done next waits for the server
+        return
+    if not is_ours:
+        raise StudyError(
+            f"One search at a time must run on a study, but another has gone on with "
+            f"{study.study_name!r} while the database could not be reached; this one ends."
+        )
 
 
 def _check_no_owner_alive(study: Study) -> None:

@@ -2,23 +2,28 @@
 
 Optuna's storage does each of its calls in one transaction of its own. So a call that failed
 because the connection broke has left nothing behind and is made again, unless it broke while the
-server was committing: what such a call may have done already is looked for before it is repeated.
+server was committing. Most calls may be made twice; where that would change something, what the
+first one may have done is looked for before it is repeated.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     DBAPIError,
@@ -27,10 +32,12 @@ from sqlalchemy.exc import (
     PendingRollbackError,
     SQLAlchemyError,
 )
+from sqlalchemy.orm import Session
 
 from search.exceptions import DatabaseError
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
+_MARK = "budget-search:made"
 _NAP_SECONDS = 0.2  # between two looks whether to stop
 _SECRET_KEYS = ("password", "passwd", "passfile", "sslpassword", "sslkey")  # of a URL's query
 # The calls by which Optuna's studies and trials reach their storage, with its cache in between.
@@ -38,7 +45,7 @@ _CALLS = (
     *("create_new_study", "delete_study", "set_study_user_attr", "set_study_system_attr"),
     *("get_study_id_from_name", "get_study_name_from_id", "get_study_directions"),
     *("get_study_user_attrs", "get_study_system_attrs", "get_all_studies"),
-    *("_create_new_trial", "_set_trial_param", "set_trial_intermediate_value"),
+    *("_set_trial_param", "set_trial_intermediate_value"),
     *("set_trial_user_attr", "set_trial_system_attr", "get_trial_param", "get_trial"),
     *("get_trial_id_from_study_id_trial_number", "_get_trials", "_get_best_trial_id"),
     *("get_trial_user_attrs", "get_trial_system_attrs"),
@@ -99,6 +106,31 @@ class PatientStorage(RDBStorage):
             return is_set
 
         return bool(self._patiently(call))
+
+    def _create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        # A queue, or a list of results, would have it twice; so it carries a mark. A trial without
+        # a template has no owner when it is made twice, and the next start puts that right.
+        if template_trial is not None and self._parsed.get_backend_name() != "sqlite":
+            template_trial = copy.copy(template_trial)
+            mark = {_MARK: uuid.uuid4().hex}
+            template_trial.system_attrs = {**template_trial.system_attrs, **mark}
+        method = RDBStorage._create_new_trial
+        return cast(FrozenTrial, self._patiently(lambda: method(self, study_id, template_trial)))
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> models.TrialModel:
+        """In the transaction of one try, of which Optuna makes several by itself."""
+        if template_trial is not None and _MARK in template_trial.system_attrs:
+            marks = models.TrialSystemAttributeModel
+            mark = json.dumps(template_trial.system_attrs[_MARK])
+            query = session.query(models.TrialModel).join(marks)
+            made = query.filter(marks.key == _MARK, marks.value_json == mark).one_or_none()
+            if made is not None:
+                return made
+        return super()._get_prepared_new_trial(study_id, template_trial, session)
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """The result of a call, made again for as long as the server is away."""

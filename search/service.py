@@ -28,6 +28,7 @@ from search.data import (
     load_dataset,
 )
 from search.exceptions import DataUnavailableError, InputError, StudyError
+from search.folders import make_folder
 from search.kept import KeptRuns
 from search.locks import only_search
 from search.patience import Patience
@@ -145,7 +146,9 @@ class SearchPlan:
 
 
 def plan_search(request: SearchRequest) -> SearchPlan:
-    """Checks a request and loads its data; writes nothing besides a downloaded data set.
+    """Checks a request and loads its data.
+
+    Writes nothing besides a downloaded data set and, at last, the folder of the workers' logs.
 
     Raises:
         InputError: if anything asked for is wrong.
@@ -166,6 +169,9 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         space = space.with_open_size()
     space.check_fits(request.budget)
     study_name = _study_name(request, info.name) if request.study is None else request.study
+    warm_start = _plan_warm_start(request, study_name, space)
+    if request.worker_log is not None:
+        make_folder(request.worker_log, option="--worker-log")
     return SearchPlan(
         request=request,
         dataset=dataset,
@@ -174,7 +180,7 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         study_name=study_name,
         device=device,
         n_workers=request.n_workers or default_worker_count(),
-        warm_start=_plan_warm_start(request, study_name, space),
+        warm_start=warm_start,
     )
 
 
@@ -219,6 +225,7 @@ class Search:
         n_swept: how many trials that was.
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
+        check_alone: raises StudyError where another search has come onto the study.
         queued: what was put in the queue from an earlier study; None where that was not to be
             done.
     """
@@ -229,6 +236,7 @@ class Search:
     n_swept: int
     n_workers: int
     started: float
+    check_alone: Callable[[], None]
     queued: WarmStart | None = None
 
     @property
@@ -255,6 +263,7 @@ class Search:
 
         Raises:
             KeyError: if somebody deletes the study meanwhile.
+            StudyError: if another search comes onto the study.
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
         with self._pool(self.n_workers, log_folder=self.plan.request.worker_log) as pool:
@@ -269,6 +278,7 @@ class Search:
                 patience=self.patience,
                 is_time_over=self._is_search_over,
                 trial_timeout_seconds=self.plan.request.trial_timeout_seconds,
+                check_alone=self.check_alone,
             ).run()
 
     def confirming(self) -> Confirming | None:
@@ -420,7 +430,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
     )
     with opened_storage(request.storage, create=True, waiting=waiting) as storage:
         study = create_or_open_study(storage, plan.study_name, settings)
-        with only_search(study, request.storage), unless_deleted(study):
+        with only_search(study, request.storage) as check_alone, unless_deleted(study):
             if request.confirm:
                 KeptRuns(study, CONFIRMS).check_name()
             n_swept = sweep(study)
@@ -456,7 +466,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
                 queued.queue(study)
             if not trials and queued is None:
                 _queue_first(study, plan.space, request.budget)
-            yield Search(plan, study, before, n_swept, n_workers, started, queued)
+            yield Search(plan, study, before, n_swept, n_workers, started, check_alone, queued)
 
 
 def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:

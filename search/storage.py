@@ -33,6 +33,7 @@ from search.patient import PatientStorage, Waiting, reason_of, without_secrets
 
 DEFAULT_URL = "sqlite:///studies.db"
 _BUSY_TIMEOUT_SECONDS = 60
+_CHECKPOINT_MILLISECONDS = 500
 _CONNECT_TIMEOUT_SECONDS = 10
 # A server whose host vanished without a word is noticed after about a minute.
 _KEEPALIVE = {
@@ -193,36 +194,60 @@ class _HalfMadeError(Exception):
     """A database that has some of Optuna's tables: another process makes the others just now."""
 
 
-@contextmanager
-def server_lock(url: str, number: int) -> Iterator[bool]:
-    """Whether this process alone holds the lock of that number, for as long as the context lasts.
+class ServerLock:
+    """A lock of a database server, which one process alone can hold.
 
     It is PostgreSQL's, which frees it when the connection ends, however it ends: when this process
-    dies, but also when the server restarts. Other servers have none here, and the answer is yes.
-
-    Raises:
-        StorageError: if the database cannot be reached.
+    dies, but also when the server restarts or takes a machine that slept for lost. So it is taken
+    again whenever somebody asks. Other servers have none here, and the answer is always yes.
     """
-    parsed = _parse(url)
-    if parsed.get_backend_name() != "postgresql":
-        yield True
-        return
-    engine = sqlalchemy.create_engine(
-        parsed, connect_args=_connect_args(parsed), isolation_level="AUTOCOMMIT"
-    )
-    lock = sqlalchemy.text("SELECT pg_try_advisory_lock(:application, :number)")
-    try:
-        connection = engine.connect()
-        is_ours = connection.scalar(lock, {"application": _LOCK_CLASS, "number": number})
-    except SQLAlchemyError as error:
-        engine.dispose()
-        raise _cannot_open(parsed, error) from error
-    try:
-        yield bool(is_ours)
-    finally:
-        with suppress(SQLAlchemyError):  # a connection that broke has nothing to give back
-            connection.close()
-        engine.dispose()
+
+    def __init__(self, url: str, number: int) -> None:
+        self._parsed = _parse(url)
+        self._number = number
+        self._engine: sqlalchemy.Engine | None = None
+        self._connection: sqlalchemy.Connection | None = None
+        if self._parsed.get_backend_name() == "postgresql":
+            self._engine = sqlalchemy.create_engine(
+                self._parsed,
+                connect_args=_connect_args(self._parsed),
+                isolation_level="AUTOCOMMIT",
+            )
+
+    def is_ours(self) -> bool:
+        """Whether this process holds the lock, after having tried to take it.
+
+        Raises:
+            StorageError: if the database cannot be reached.
+        """
+        if self._engine is None:
+            return True
+        # Whoever holds it already gets it again.
+        statement = sqlalchemy.text("SELECT pg_try_advisory_lock(:application, :number)")
+        values = {"application": _LOCK_CLASS, "number": self._number}
+        for is_last in (False, True):
+            try:
+                if self._connection is None:
+                    self._connection = self._engine.connect()
+                return bool(self._connection.scalar(statement, values))
+            except SQLAlchemyError as error:
+                self._disconnect()
+                if is_last:
+                    raise _cannot_open(self._parsed, error) from error
+        raise AssertionError  # the last try ends one way or the other
+
+    def release(self) -> None:
+        """Frees the lock, where this process holds it."""
+        self._disconnect()
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(SQLAlchemyError):  # one that broke has nothing to give back
+                self._connection.invalidate()
+                self._connection.close()
+        self._connection = None
 
 
 def _parse(url: str) -> URL:
@@ -368,10 +393,11 @@ def _set_pragmas(connection: Any, _record: object) -> None:
 def _checkpoint(storage: RDBStorage) -> None:
     """Moves the write-ahead log into the file, so that it alone is whole.
 
-    A reader that holds the log open may delay that; then the last one to close does it.
+    Where a reader holds the log open, it is not waited for; the last one to close does it then.
     """
     try:
         with storage.engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={_CHECKPOINT_MILLISECONDS}")
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     except SQLAlchemyError:
         pass

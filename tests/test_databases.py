@@ -15,13 +15,16 @@ from pathlib import Path
 
 import optuna
 import psutil
+import psycopg
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.pool import PoolProxiedConnection
 
 from search.exceptions import DatabaseError, StorageError
 from search.patient import Waiting
-from search.storage import has_studies, opened_storage, shown_url
+from search.storage import ServerLock, has_studies, opened_storage, shown_url
 from search.study import run_records
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 from tests.servers import PASSWORD, Postgres, shown
@@ -217,6 +220,68 @@ def test_a_server_that_stays_away_is_waited_for_only_so_long(postgres: Postgres)
     (notice,) = notices
     assert "for at most 1.5 s" in notice
     assert not [secret for secret in SECRETS if secret in notice + str(caught.value)]
+
+
+@contextmanager
+def answer_lost_once(storage: RDBStorage) -> Iterator[None]:
+    """The connection breaks behind the next commit of a change, whose answer does not come."""
+    dialect = storage.engine.dialect
+    commit = dialect.do_commit
+    wrote = has_lost = False
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        nonlocal wrote
+        wrote = wrote or statement.startswith(("INSERT", "UPDATE"))
+
+    def lose(connection: PoolProxiedConnection) -> None:
+        nonlocal has_lost
+        commit(connection)
+        if wrote and not has_lost:
+            has_lost = True
+            assert connection.dbapi_connection is not None
+            connection.dbapi_connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    event.listen(storage.engine, "before_cursor_execute", note)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dialect, "do_commit", lose)
+        yield
+    event.remove(storage.engine, "before_cursor_execute", note)
+    assert has_lost
+
+
+def test_what_was_committed_without_an_answer_is_not_done_twice(postgres: Postgres) -> None:
+    url = shown(postgres.url(postgres.new_database()))
+    with opened_storage(url, create=True, waiting=Waiting(limit_seconds=30)) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        with answer_lost_once(storage):
+            study.enqueue_trial({"x": 1})
+        assert [trial.state for trial in study.trials] == [TrialState.WAITING]
+        trial = study.ask()
+        with answer_lost_once(storage):
+            study.tell(trial, 0.5)
+        assert [trial.value for trial in study.trials] == [0.5]
+
+
+def test_a_search_ends_where_another_has_come_onto_its_study(
+    command: Command, postgres: Postgres
+) -> None:
+    """A server that takes a machine for lost, one that sleeps perhaps, frees its lock."""
+    database = postgres.new_database()
+    url = shown(postgres.url(database))
+    process = command.start(*DIGITS_RUN, "--storage", url, "--workers", "1", "--trials", "400")
+    wait_until(lambda: has_studies(url) and len(states(url, NAME)) >= 2)
+    ((number,),) = postgres.query(database, "SELECT study_id FROM studies")
+    other = ServerLock(url, number)
+    assert not other.is_ours()
+    ends = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+    postgres.query(database, ends)
+    wait_until(other.is_ours)
+    output, _ = process.communicate(timeout=60)
+    other.release()
+    assert process.returncode == 2, output
+    assert "another has gone on with" in output
+    assert not [state for state in states(url, NAME) if state == TrialState.RUNNING]
 
 
 def test_a_wait_ends_when_it_is_asked_to(postgres: Postgres) -> None:

@@ -22,6 +22,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from models.size import parameter_count
+from search.cli.output import stop_signals
 from search.patience import Patience
 from search.repair import give_back, sweep
 from search.space import Space, to_toml
@@ -274,6 +275,19 @@ def test_a_closed_terminal_puts_back_what_runs_and_ends_the_search(command: Comm
     wait_until(lambda: not alive(servers))  # they have to unload PyTorch
     states = [trial.state for trial in command.study("long").trials]
     assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
+
+
+def test_a_second_ctrl_c_does_not_wait_for_whoever_asks() -> None:
+    with stop_signals() as should_stop:
+        assert not should_stop()
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):  # a closed terminal sends two
+            signal.raise_signal(number)
+            assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with stop_signals() as should_stop:
+        signal.raise_signal(signal.SIGINT)
+        assert should_stop()
 
 
 def test_a_study_deleted_while_it_runs_ends_the_search_with_a_clear_error(

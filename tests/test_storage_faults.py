@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -251,15 +252,29 @@ def test_a_study_of_a_newer_version_of_this_package_is_refused(
         assert "settings of a later one (flavour)" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_reader_does_not_hold_up_who_closes_the_database(finished: Command) -> None:
+    with closing(sqlite3.connect(finished.database)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM trials").fetchone()
+        started = time.monotonic()
+        with opened_storage(f"sqlite:///{finished.database}", write=True) as storage:
+            optuna.create_study(study_name="other", storage=storage)
+        # Others' writes are waited for, for as long as a minute; this reader is not.
+        assert time.monotonic() - started < 30
+
+
 def test_a_second_search_on_a_study_is_told_of_the_server_and_another_study_works(
     finished: Command,
 ) -> None:
     endless = finished.start(*DIGITS_RUN, "--epochs", "400", "--study", "long", "--workers", "1")
     wait_until(lambda: n_reported(finished, "long") > 0)
-    second = finished(*DIGITS_RUN, "--epochs", "400", "--study", "long")
-    assert second.code == 2
-    assert "One search at a time must run on a study" in second.err
-    assert "--storage postgresql+psycopg://" in second.err
+    (finished.folder / "link.db").symlink_to(finished.database)
+    for name in (finished.database.name, "link.db"):
+        storage = ("--storage", f"sqlite:///{finished.folder / name}")
+        second = finished(*DIGITS_RUN, "--epochs", "400", "--study", "long", *storage)
+        assert second.code == 2
+        assert "One search at a time must run on a study" in second.err
+        assert "--storage postgresql+psycopg://" in second.err
     other = finished(*DIGITS_RUN, "--trials", "6", "--workers", "1")
     assert other.code == 0, other.err
     assert len(finished.study(NAME).trials) == 6

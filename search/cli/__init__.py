@@ -82,9 +82,10 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
+        where = error.filename or "the output"
         typer.echo(
-            f"Error: What is written must have room on a disk that works, but {error.filename} has "
-            f"not ({error.strerror}). Make room, and give the same command again.",
+            f"Error: What is written must have room on a disk that works, but {where} has not "
+            f"({error.strerror}). Make room, and give the same command again.",
             err=True,
         )
         sys.exit(1)

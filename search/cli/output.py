@@ -76,11 +76,16 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns Ctrl-C, a stop by the system and a closed terminal into an answer to a question."""
+    """Turns Ctrl-C, a stop by the system and a closed terminal into an answer to a question.
+
+    Ctrl-C behind another stop raises KeyboardInterrupt: whoever asks may be waiting for something.
+    """
     stopped = False
 
     def stop(number: int, frame: object) -> None:
         nonlocal stopped
+        if stopped and number == signal.SIGINT:
+            raise KeyboardInterrupt
         stopped = True
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

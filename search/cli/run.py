@@ -161,8 +161,10 @@ def run(
             target=_target(target, confidence),
             worker_log=worker_log,
         )
+    # Nothing is written yet, so until the data are there a stop may end it at once.
+    plan = _plan(console, request)
     with stop_signals() as should_stop:
-        is_done = _search(console, request, should_stop)
+        is_done = _search(console, plan, should_stop)
     if not is_done:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -185,18 +187,26 @@ def _target(target: float | None, confidence: float | None) -> Target | None:
     return Target(accuracy) if confidence is None else Target(accuracy, confidence)
 
 
-def _search(console: Console, request: SearchRequest, should_stop: Callable[[], bool]) -> bool:
+def _plan(console: Console, request: SearchRequest) -> SearchPlan:
+    from search.service import plan_search
+
+    with console.status("Loading"):
+        return plan_search(request)
+
+
+def _search(console: Console, plan: SearchPlan, should_stop: Callable[[], bool]) -> bool:
     """Searches, under lower and lower caps where there is a target; false if interrupted."""
     from search.coordinator import Outcome
-    from search.service import begin_search, judge_target, next_request, plan_search
+    from search.service import begin_search, judge_target, next_request
     from search.target import Verdict
 
     steps: list[Step] = []
     is_timed_out = False
-    following: SearchRequest | None = request
+    target = plan.request.target
+    following: SearchRequest | None = plan.request
     while following is not None:
-        with console.status("Loading"):
-            plan = plan_search(following)
+        if following is not plan.request:
+            plan = _plan(console, following)
         following = None
         with begin_search(plan, shown_waiting(console, should_stop)) as search:
             _print_plan(console, search)
@@ -207,7 +217,7 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
             confirming = _confirm(console, search, should_stop)
             if should_stop():
                 return False
-            if request.target is None:
+            if target is None:
                 _print_next(console, search)
             elif confirming is None:
                 is_timed_out = outcome is Outcome.TIMED_OUT
@@ -222,11 +232,11 @@ def _search(console: Console, request: SearchRequest, should_stop: Callable[[], 
                 if reached and not is_timed_out:
                     following = next_request(search, reached)
                     console.print()
-    if request.target is not None:
+    if target is not None:
         print_steps(
             console,
             steps,
-            request.target,
+            target,
             ended=_why_no_lower(steps, plan, is_timed_out=is_timed_out),
             next_words=lambda words, study: _next_command(plan, words, study=study),
         )
