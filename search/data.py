@@ -25,7 +25,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from search.exceptions import DataError, DataUnavailableError
-from search.files import write_tensors
+from search.tensors import write_tensors
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors.torch import save
-from torch import Tensor
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name under which to write what becomes `path` where the context ends without an error.
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def write_bytes(data: bytes, path: Path) -> None:
-    """Writes bytes as they are.
+    It is on the disk before it is renamed, so that a power cut leaves no empty file either.
 
     Raises:
-        OSError: if they cannot be written; nothing is left behind then.
+        OSError: if it cannot be written; nothing is left behind then.
     """
-    temporary = _temporary(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(data)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -30,13 +30,14 @@ def write_bytes(data: bytes, path: Path) -> None:
         raise
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes tensors as safetensors, copied first: the format knows no shared memory.
+def write_bytes(data: bytes, path: Path) -> None:
+    """Writes bytes as they are.
 
     Raises:
         OSError: if they cannot be written; nothing is left behind then.
     """
-    write_bytes(save({name: tensor.clone() for name, tensor in tensors.items()}), path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(text: str, path: Path) -> None:

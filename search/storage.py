@@ -29,6 +29,7 @@ from sqlalchemy.exc import (
 )
 
 from search.exceptions import DatabaseError, StorageError
+from search.files import whole_file
 from search.patient import PatientStorage, Waiting, reason_of, without_secrets
 
 DEFAULT_URL = "sqlite:///studies.db"
@@ -137,33 +138,46 @@ def backup(url: str, path: Path) -> None:
     _check_schema(parsed, create=False, may_be_half_made=True)
     if path.exists() or path.is_symlink():
         raise StorageError(f"A copy must be a new file, but {path} is there; name another.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     source = Path(str(parsed.database)).resolve()
+    try:
+        with whole_file(path) as temporary:
+            _copy(source, temporary)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(source, str(error)) from error
+        raise _cannot_copy(path, error) from error
+    except (sqlite3.Error, OSError) as error:
+        raise _cannot_copy(path, error) from error
+
+
+def _copy(source: Path, target: Path) -> None:
     try:
         with (
             closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True)) as live,
-            closing(sqlite3.connect(temporary)) as copy,
+            closing(sqlite3.connect(target)) as copy,
         ):
             copy.execute("PRAGMA synchronous=OFF")  # what is written is flushed at the end
             live.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
             (answer,) = copy.execute("PRAGMA integrity_check").fetchone()
             if answer != "ok":
-                raise DatabaseError(
-                    f"A copy must be whole, but that of {source} is not: {answer}. The database "
-                    "is damaged; 'sqlite3 FILE .recover' may save what is in it."
-                )
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.rename(path)
-    except (sqlite3.Error, OSError) as error:
-        raise StorageError(
-            f"A copy must be a file that can be written, but {path} cannot be ({error}); make "
-            "room, or name another."
-        ) from error
+                raise _damaged(source, answer)
     finally:
-        for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
-            left.unlink(missing_ok=True)
+        target.with_name(f"{target.name}-journal").unlink(missing_ok=True)
+
+
+def _damaged(source: Path, why: str) -> DatabaseError:
+    return DatabaseError(
+        f"A database that is copied must be whole, but {source} is damaged: {why}. "
+        "'sqlite3 FILE .recover' may save what is in it."
+    )
+
+
+def _cannot_copy(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"A copy must be a file that can be written, but {path} cannot be ({error}); make room, or "
+        "name another."
+    )
 
 
 def _open(parsed: URL, waiting: Waiting, *, create: bool) -> PatientStorage:

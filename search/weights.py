@@ -17,9 +17,10 @@ from models.convnet import ConvNet
 from models.size import parameter_count
 from search.data import DatasetInfo, Normalization
 from search.exceptions import CardError
-from search.files import write_tensors, write_text
+from search.files import write_text
 from search.folders import CARD_NAME, weights_folder
 from search.hyperparameters import Hyperparameters
+from search.tensors import write_tensors
 
 CARD_VERSION = 1
 # What anything that is not a card may raise while it is read as one.

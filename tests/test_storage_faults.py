@@ -186,6 +186,18 @@ def test_a_backup_of_a_database_that_is_written_is_whole(
     assert "queued again" in more.out
 
 
+def test_a_backup_of_a_damaged_database_says_so_and_leaves_nothing(
+    finished: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with finished.database.open("r+b") as file:
+        file.seek(-8192, os.SEEK_END)
+        file.write(b"\xff" * 4096)
+    copy = finished.folder / "copy.db"
+    assert run_here("backup", str(copy), "--storage", f"sqlite:///{finished.database}") == 1
+    assert "studies.db is damaged: " in " ".join(capsys.readouterr().err.split())
+    assert not list(finished.folder.glob("*copy*"))
+
+
 def test_a_backup_that_cannot_be_written_leaves_nothing(
     finished: Command, small_disk: Path, postgres: Postgres, capsys: pytest.CaptureFixture[str]
 ) -> None:
