@@ -117,6 +117,22 @@ def test_importing_the_package_brings_neither_torch_nor_optuna(code: str) -> Non
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
 
 
+def test_every_promise_stands_beside_a_test_that_is_there() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    rows = re.findall(r"^\| .* \| (.*) \|$", page.split("## When a trial")[0], re.M)
+    promises = [row for row in rows if row not in ("test", "---")]
+    assert len(promises) > 30
+    for row in promises:
+        places = re.findall(r"`(test_\w+\.py)`((?:[^`]|`test_\w+`)*)", row)
+        assert places, row
+        for file, names in places:
+            text = (ROOT / "tests" / file).read_text()
+            named = re.findall(r"`(test_\w+)`", names)
+            assert named, row
+            for name in named:
+                assert f"def {name}(" in text, f"{file} has no {name}"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_documented(name: str) -> None:
     assert f"search {name}" in (ROOT / "README.md").read_text()
