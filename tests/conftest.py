@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -62,7 +64,23 @@ class Command:
             key: value for key, value in os.environ.items() if not key.startswith("SEARCH_")
         }
 
-    def __call__(self, *arguments: str, **environment: str) -> Result:
+    def __call__(self, *arguments: str) -> Result:
+        """The command in this process, which has imported all that takes a new one seconds."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.setattr(os, "environ", self.environment)
+            patch.setattr(sys, "argv", ["search", *arguments])
+            patch.setattr(sys, "stdin", io.StringIO())
+            code = run_here(*arguments)
+        return Result(code, out.getvalue(), err.getvalue())
+
+    def apart(self, *arguments: str, **environment: str) -> Result:
+        """The command in a process of its own, with something of its environment changed."""
         return self.run_words(self.words(*arguments), **environment)
 
     def run_words(self, words: list[str], **environment: str) -> Result:
@@ -226,6 +244,32 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"
         time.sleep(0.05)
+
+
+ENDLESS = ("--epochs", "400", "--study", "long")
+
+
+def n_reported(command: Command, name: str, *, first: int = 0) -> int:
+    """How many epochs the running trials of a study, from the `first` on, have reported."""
+    query = """
+        SELECT COUNT(*) FROM trial_intermediate_values
+        JOIN trials USING (trial_id) JOIN studies USING (study_id)
+        WHERE study_name = ? AND state = 'RUNNING' AND number >= ?
+    """
+    try:  # not by Optuna, which would create tables in a database that is being made
+        with contextlib.closing(
+            sqlite3.connect(f"file:{command.database}?mode=ro", uri=True)
+        ) as database:
+            return int(database.execute(query, (name, first)).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def start_long_run(command: Command, *, first: int = 0) -> subprocess.Popen[str]:
+    """A search that is in the middle of the trials that it started with, from the `first` on."""
+    process = command.start(*DIGITS_RUN, *ENDLESS, "--trials", "4", "--workers", "2")
+    wait_until(lambda: n_reported(command, "long", first=first) >= 4)
+    return process
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -1,8 +1,10 @@
-"""A real PostgreSQL server that the tests start from a package, stop and start again."""
+"""Real servers: a PostgreSQL that the tests start and stop, and what a dashboard answers."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,22 @@ class Postgres:
 def shown(url: URL) -> str:
     """A URL as a user gives it, with its password."""
     return url.render_as_string(hide_password=False)
+
+
+def call(address: str, body: dict[str, str] | None = None, *, method: str | None = None) -> Any:
+    """What the dashboard answers: by default to a GET, or to a POST where there is a body."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        address, data, {"Content-Type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def trials_at(address: str) -> list[dict[str, Any]]:
+    (study,) = call(f"{address}api/studies")["study_summaries"]
+    trials: list[dict[str, Any]] = call(f"{address}api/studies/{study['study_id']}?after=0")[
+        "trials"
+    ]
+    return trials

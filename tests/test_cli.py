@@ -42,7 +42,7 @@ def test_doctor_says_which_step_serves(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_doctor_without_the_compiled_part_says_why_and_how_to_get_it(command: Command) -> None:
-    done = command("doctor", BUDGET_SEARCH_NATIVE=str(command.folder / "missing.so"))
+    done = command.apart("doctor", BUDGET_SEARCH_NATIVE=str(command.folder / "missing.so"))
     assert done.code == 0, done.err
     assert "PyTorch, because the compiled part cannot be loaded" in done.out
     assert "install a C++ compiler" in done.out

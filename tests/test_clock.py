@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from tests.conftest import DIGITS_RUN, Command, wait_until
-from tests.test_run import n_reported
+from tests.conftest import DIGITS_RUN, Command, n_reported, wait_until
 
 
 def test_a_clock_leaves_out_what_its_process_slept() -> None:
@@ -87,7 +86,7 @@ def test_a_clock_that_jumps_declares_no_trial_dead_and_ends_no_search(command: C
     jump.write_text("0")
     command.environment |= {"LD_PRELOAD": str(library), "JUMP_FILE": str(jump)}
     limits = ("--timeout", "1h", "--trial-timeout", "10m")
-    options = (*DIGITS_RUN, "--epochs", "20", "--study", "long", "--workers", "2")
+    options = (*DIGITS_RUN, "--epochs", "60", "--study", "long", "--workers", "2")
     process = command.start(*options, *limits, "--trials", "2")
     for n, days in ((2, 2), (6, -4)):
         wait_until(lambda least=n: n_reported(command, "long") >= least)  # type: ignore[misc]

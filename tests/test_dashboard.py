@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import urllib.request
-from typing import Any
 
-from tests.conftest import Command, wait_until
-from tests.test_run import start_long_run
-
-
-def call(address: str, body: dict[str, str] | None = None, *, method: str | None = None) -> Any:
-    """What the dashboard answers: by default to a GET, or to a POST where there is a body."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        address, data, {"Content-Type": "application/json"}, method=method
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        text = answer.read()
-    return json.loads(text) if text else None
+from tests.conftest import Command, start_long_run, wait_until
+from tests.servers import call, trials_at
 
 
 def start_dashboard(command: Command) -> tuple[subprocess.Popen[str], str]:
@@ -30,14 +16,6 @@ def start_dashboard(command: Command) -> tuple[subprocess.Popen[str], str]:
     process = command.start("dashboard", "--port", "0")
     assert process.stdout is not None
     return process, process.stdout.readline().split()[2]
-
-
-def trials_at(address: str) -> list[dict[str, Any]]:
-    (study,) = call(f"{address}api/studies")["study_summaries"]
-    trials: list[dict[str, Any]] = call(f"{address}api/studies/{study['study_id']}?after=0")[
-        "trials"
-    ]
-    return trials
 
 
 def test_it_serves_the_trials_and_stops(finished: Command) -> None:

@@ -128,7 +128,7 @@ def test_a_search_on_postgresql_is_killed_and_goes_on(
 ) -> None:
     url = shown(postgres.guarded_url(postgres.new_database()))
     options = (*DIGITS_RUN, "--storage", url, "--workers", "2", "--no-confirm")
-    process = command.start(*options, "--trials", "40")
+    process = command.start(*options, "--trials", "400")
     wait_until(lambda: has_studies(url) and len(states(url, NAME)) >= 4)
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
@@ -201,7 +201,7 @@ def test_a_server_that_stays_away_is_waited_for_only_so_long(postgres: Postgres)
     url = shown(postgres.guarded_url(postgres.new_database()))
     notices: list[str] = []
     with opened_storage(
-        url, create=True, waiting=Waiting(limit_seconds=1.5, notice=notices.append)
+        url, create=True, waiting=Waiting(limit_seconds=3, notice=notices.append)
     ) as storage:
         study = optuna.create_study(study_name="s", storage=storage)
         trial = study.ask()
@@ -209,16 +209,17 @@ def test_a_server_that_stays_away_is_waited_for_only_so_long(postgres: Postgres)
             started = time.monotonic()
             with pytest.raises(DatabaseError, match="must answer while it is used") as caught:
                 trial.set_user_attr("epochs", [])
-            assert 1.5 <= time.monotonic() - started < 6
+            waited = time.monotonic() - started
+            assert waited >= 3
             with pytest.raises(DatabaseError):  # nobody waits twice
                 study.tell(trial, 1.0)
-            assert time.monotonic() - started < 6
+            assert time.monotonic() - started - waited < 3
         study.tell(trial, 1.0)  # it is back
     assert states(shown(postgres.url(url.rsplit("/", 1)[1].split("?")[0])), "s") == [
         TrialState.COMPLETE
     ]
     (notice,) = notices
-    assert "for at most 1.5 s" in notice
+    assert "for at most 3 s" in notice
     assert not [secret for secret in SECRETS if secret in notice + str(caught.value)]
 
 

@@ -25,7 +25,7 @@ from search.storage import opened_storage
 from search.study import open_study
 from search.summary import is_trained
 from search.workers import WorkerPool
-from tests.test_dashboard import call, trials_at
+from tests.servers import call, trials_at
 
 NAME = "faulty"
 LONG = 30  # epochs: enough for something to happen to a trial while it trains

@@ -27,7 +27,8 @@ from search.service import SearchRequest, begin_search, plan_search
 from search.storage import opened_storage
 from search.training import EpochResult
 from search.workers import Event, Job, JobDone, JobEpoch
-from tests.test_dashboard import call
+from tests.conftest import wait_until
+from tests.servers import call
 
 N_TRIALS = int(os.environ.get("SEARCH_TEST_TRIALS", "40"))
 N_DASHBOARDS, N_READERS, N_EPOCHS = 4, 8, 3
@@ -74,6 +75,8 @@ def read_in_a_process(url: str, stop: Stop, report: Connection) -> None:
                 (name,) = optuna.get_all_study_names(storage)
                 optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
             n_reads += 1
+            if n_reads == 1:
+                report.send("ready")
         except Exception as error:
             errors.append(repr(error))
         time.sleep(_POLL_SECONDS)
@@ -124,6 +127,8 @@ def test_nobody_meets_a_locked_database(tmp_path: Path) -> None:
             ]
             for poller in pollers:
                 poller.start()
+            assert [report.recv() for report in reports] == ["ready"] * N_READERS
+            wait_until(lambda: len(answers) >= N_DASHBOARDS)
             outcome = Coordinator(
                 search.study,
                 cast(Any, InstantPool()),

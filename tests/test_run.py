@@ -7,11 +7,10 @@ import json
 import os
 import pty
 import signal
-import sqlite3
 import subprocess
+import tempfile
 import threading
 import tomllib
-from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -27,32 +26,19 @@ from search.patience import Patience
 from search.repair import give_back, sweep
 from search.space import Space, to_toml
 from search.study import StudySettings, rebuild, run_records
-from tests.conftest import DIGITS_RUN, Command, alive, run_here, wait_until
+from tests.conftest import (
+    DIGITS_RUN,
+    ENDLESS,
+    Command,
+    alive,
+    n_reported,
+    run_here,
+    start_long_run,
+    wait_until,
+)
 
 NAME = "digits-3000x3"
 STOP_SECONDS = 5
-ENDLESS = ("--epochs", "400", "--study", "long")
-
-
-def n_reported(command: Command, name: str, *, first: int = 0) -> int:
-    """How many epochs the running trials of a study, from the `first` on, have reported."""
-    query = """
-        SELECT COUNT(*) FROM trial_intermediate_values
-        JOIN trials USING (trial_id) JOIN studies USING (study_id)
-        WHERE study_name = ? AND state = 'RUNNING' AND number >= ?
-    """
-    try:  # not by Optuna, which would create tables in a database that is being made
-        with closing(sqlite3.connect(f"file:{command.database}?mode=ro", uri=True)) as database:
-            return int(database.execute(query, (name, first)).fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0
-
-
-def start_long_run(command: Command, *, first: int = 0) -> subprocess.Popen[str]:
-    """A search that is in the middle of the trials that it started with, from the `first` on."""
-    process = command.start(*DIGITS_RUN, *ENDLESS, "--trials", "4", "--workers", "2")
-    wait_until(lambda: n_reported(command, "long", first=first) >= 4)
-    return process
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
@@ -199,6 +185,15 @@ def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_c
         pruned = trial.state == TrialState.PRUNED
         assert (len(trial.user_attrs["epochs"]) < 4) == pruned
         assert ("reason" in trial.user_attrs) == pruned
+
+
+def test_a_run_leaves_nothing_in_the_temporary_folder(command: Command) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a short path, as sockets go there
+        done = command.apart(*DIGITS_RUN, "--trials", "1", TMPDIR=folder)
+        assert done.code == 0, done.err
+        assert "Best: " in done.out
+        left = [path.name for path in Path(folder).iterdir()]
+    assert all(name.startswith("torchinductor") for name in left), left  # PyTorch's own cache
 
 
 def test_a_run_replays_to_the_digit(command: Command) -> None:

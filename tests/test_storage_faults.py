@@ -26,9 +26,8 @@ from search.mounts import network_filesystem
 from search.service import SearchRequest, begin_search, plan_search
 from search.storage import backup, opened_storage
 from search.weights import load
-from tests.conftest import DIGITS_RUN, Command, Result, run_here, wait_until
+from tests.conftest import DIGITS_RUN, Command, Result, n_reported, run_here, wait_until
 from tests.servers import Postgres, shown
-from tests.test_run import n_reported
 
 NAME = "digits-3000x3"
 ROOT = Path(__file__).parents[1]
