@@ -1,6 +1,6 @@
 """`python -m search`: the command `search`."""
 
-from search.cli import main
+from search.cli import entry_point
 
 if __name__ == "__main__":
-    main()
+    entry_point()

@@ -6,10 +6,13 @@ Modules that are slow to import (torch, optuna, rich) are imported inside the co
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -89,3 +92,23 @@ def main(arguments: list[str] | None = None) -> None:
             err=True,
         )
         sys.exit(1)
+
+
+def entry_point() -> NoReturn:
+    """`main` as a process of its own: at its end the process is gone.
+
+    To take the interpreter apart takes a second or two once PyTorch is loaded, of the five in which
+    a search must end. What was registered for the end is done all the same.
+    """
+    code = 0
+    try:
+        main()
+    except SystemExit as left:
+        if not isinstance(left.code, int | None):
+            raise
+        code = left.code or 0
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):  # nobody may be left to read it
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
