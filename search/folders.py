@@ -28,11 +28,15 @@ CARD_NAME = "card.json"  # beside weights, what rebuilds their network
 PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 
 
+def file_name(study_name: str) -> str:
+    """A study's name as that of a file or folder: one that leads nowhere else."""
+    # Plain Optuna takes longer names than a file system does.
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name)[:200].strip(".") or "study"
+
+
 def default_folder(study_name: str, number: int) -> Path:
     """Where the weights of a trial go unless a user says otherwise; always below `runs`."""
-    # Plain Optuna takes longer names than a file system does.
-    safe_name = re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name)[:200].strip(".") or "study"
-    return Path("runs") / safe_name / f"trial-{number}"
+    return Path("runs") / file_name(study_name) / f"trial-{number}"
 
 
 def make_folder(folder: Path, *, option: str = "--out") -> Path:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.confirm import Confirming
-    from search.coordinator import Outcome
+    from search.coordinator import Outcome, SearchEvent
     from search.service import Search, SearchPlan, SearchRequest, Target
     from search.target import Step
 
@@ -122,6 +122,10 @@ def run(
         Path | None,
         typer.Option(help="Folder in which each worker logs every epoch, for an audit."),
     ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(metavar="tensorboard:FOLDER", help="Keep records of all trials there, too."),
+    ] = None,
 ) -> None:
     """Search for the best network under a budget. Ctrl-C is safe: the same command goes on.
 
@@ -136,6 +140,7 @@ def run(
         import optuna
 
         from search.service import SearchRequest
+        from search.trackers import check_log
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         request = SearchRequest(
@@ -162,9 +167,11 @@ def run(
             worker_log=worker_log,
         )
     # Nothing is written yet, so until the data are there a stop may end it at once.
+    if log is not None:
+        check_log(log)
     plan = _plan(console, request)
     with stop_signals() as should_stop:
-        is_done = _search(console, plan, should_stop)
+        is_done = _search(console, plan, should_stop, log=log)
     if not is_done:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -194,7 +201,9 @@ def _plan(console: Console, request: SearchRequest) -> SearchPlan:
         return plan_search(request)
 
 
-def _search(console: Console, plan: SearchPlan, should_stop: Callable[[], bool]) -> bool:
+def _search(
+    console: Console, plan: SearchPlan, should_stop: Callable[[], bool], *, log: str | None
+) -> bool:
     """Searches, under lower and lower caps where there is a target; false if interrupted."""
     from search.coordinator import Outcome
     from search.service import begin_search, judge_target, next_request
@@ -210,7 +219,7 @@ def _search(console: Console, plan: SearchPlan, should_stop: Callable[[], bool])
         following = None
         with begin_search(plan, shown_waiting(console, should_stop)) as search:
             _print_plan(console, search)
-            outcome = search.over() or _watch(console, search, should_stop)
+            outcome = search.over() or _watch(console, search, should_stop, log=log)
             _print_result(console, search, outcome)
             if outcome is Outcome.INTERRUPTED:
                 return False
@@ -345,8 +354,11 @@ def _print_warm_start(console: Console, search: Search) -> None:
     console.print(line, soft_wrap=True)
 
 
-def _watch(console: Console, search: Search, should_stop: Callable[[], bool]) -> Outcome:
+def _watch(
+    console: Console, search: Search, should_stop: Callable[[], bool], *, log: str | None
+) -> Outcome:
     from search.cli.view import Progress, make_view
+    from search.trackers import tracking
 
     request = search.plan.request
     progress = Progress(
@@ -355,7 +367,15 @@ def _watch(console: Console, search: Search, should_stop: Callable[[], bool]) ->
         n_trials=request.n_trials,
         timeout_seconds=request.timeout_seconds,
     )
-    with make_view(progress, console, epochs=request.epochs) as listener:
+    with (
+        tracking(log, search.study) as track,
+        make_view(progress, console, epochs=request.epochs) as view,
+    ):
+
+        def listener(event: SearchEvent) -> None:
+            view(event)
+            track(event)
+
         return search.run(listener, should_stop=should_stop)
 
 
