@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from search.cli.output import counted, duration, percent
-from search.cli.view import Best, LiveView, Progress, make_view
+from search.cli.view import Best, LiveView, Progress, make_view, sparkline
 from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.summary import Tally
 from search.training import EpochResult
@@ -17,6 +17,7 @@ from search.training import EpochResult
 EVENTS: list[SearchEvent] = [
     TrialStarted(4, worker=0, parameter_count=7258, n_redraws=3),
     TrialStarted(5, worker=1, parameter_count=4030, n_redraws=1),
+    TrialEpoch(4, 0, EpochResult(1, 0.9, 0.71, 0.05, 0.8, 0.7342, 1.0)),
     TrialEpoch(4, 0, EpochResult(2, 0.3, 0.91, 0.05, 0.2, 0.9342, 1.0)),
     TrialEnded(5, TrialState.FAIL, 4030, reason="its worker died", is_requeued=True),
     TrialEpoch(4, 0, EpochResult(3, 0.2, 0.95, 0.01, 0.1, 0.9711, 1.0)),
@@ -46,12 +47,21 @@ def shown(width: int, events: list[SearchEvent]) -> str:
 def test_the_live_view_shows_counts_workers_best_and_the_last_event(width: int) -> None:
     text = shown(width, EVENTS)
     for part in (
+        *(["▁▅█"] if width > 70 else []),
         *("3 of 10 trained", "1 of them pruned", "1 failed", "7 to go", "14 redrawn"),
         *("estimating the time left", "7,258", "3/15", "97.11 %"),
         *("best so far: 95.00 % with 6,000 parameters (trial 2)", "trial 5"),
     ):
         assert part in text
     assert "4,030 1/15" not in text
+
+
+def test_a_curve_tells_small_errors_apart() -> None:
+    errors = [0.3, 0.1, 0.03, 0.02, 0.01, 0.007, 0.005]
+    assert sparkline([1 - error for error in errors], 0.7, 0.995) == "▁▃▅▆▇▇█"
+    assert sparkline([0.5, 1.0], 0.5, 1.0) == "▁█"
+    assert sparkline([0.9], 0.9, 0.9) == ""
+    assert len(sparkline([0.5 + k / 1000 for k in range(400)], 0.5, 0.9)) == 20
 
 
 def test_a_better_trial_becomes_the_best_and_gives_an_estimate() -> None:

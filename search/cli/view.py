@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
@@ -21,6 +22,10 @@ from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.summary import Tally
 
 _BAR_WIDTH = 60
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH = 20
+_WIDTH_FOR_CURVES = 72  # columns of the terminal
+_LEAST_ERROR = 1e-4  # of a curve: 100 % has no logarithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,15 @@ class _Row:
 
     number: int
     parameter_count: int
-    epoch: int = 0
-    accuracy: float | None = None
+    accuracies: list[float] = field(default_factory=list)  # one an epoch
+
+    @property
+    def epoch(self) -> int:
+        return len(self.accuracies)
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.accuracies[-1] if self.accuracies else None
 
 
 class Progress:
@@ -55,6 +67,7 @@ class Progress:
         self.n_redraws = before.n_redraws
         self.best = best
         self.workers: dict[int, _Row] = {}
+        self.lowest, self.highest = 1.0, 0.0  # accuracy after any epoch of this run
         self._n_before = before.n_trained
         self._timeout_seconds = timeout_seconds
         self._started = time.monotonic()
@@ -81,8 +94,9 @@ class Progress:
                 self.n_redraws += event.n_redraws
                 self.workers[event.worker] = _Row(event.number, event.parameter_count)
             case TrialEpoch(worker=worker, result=result):
-                self.workers[worker].epoch = result.epoch
-                self.workers[worker].accuracy = result.accuracy
+                self.workers[worker].accuracies.append(result.accuracy)
+                self.lowest = min(self.lowest, result.accuracy)
+                self.highest = max(self.highest, result.accuracy)
             case TrialEnded():
                 return self._end(event)
         return False
@@ -99,6 +113,26 @@ class Progress:
             return False
         self.best = Best(event.number, event.value, event.parameter_count)
         return True
+
+
+def sparkline(accuracies: Sequence[float], lowest: float, highest: float) -> str:
+    """A learning curve of one character an epoch; of a long one, the last epochs.
+
+    The scale is logarithmic in the error, so that 99.3 and 99.5 % differ to the eye, and runs from
+    the `lowest` to the `highest` accuracy that there has been.
+    """
+
+    def level(accuracy: float) -> float:
+        return -math.log(max(1 - accuracy, _LEAST_ERROR))
+
+    low, high = level(lowest), level(highest)
+    if high <= low:
+        return ""
+    top = len(_BLOCKS) - 1
+    return "".join(
+        _BLOCKS[round(top * (level(accuracy) - low) / (high - low))]
+        for accuracy in accuracies[-_CURVE_WIDTH:]
+    )
 
 
 def describe_best(best: Best) -> str:
@@ -232,13 +266,18 @@ class LiveView:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for heading in ("worker", "trial", "parameters", "epoch", "accuracy"):
             table.add_column(heading, justify="right")
-        for worker, row in sorted(self._progress.workers.items()):
+        progress, has_room = self._progress, self._console.width >= _WIDTH_FOR_CURVES
+        if has_room:
+            table.add_column("curve", no_wrap=True, min_width=min(self._epochs, _CURVE_WIDTH))
+        for worker, row in sorted(progress.workers.items()):
+            curve = sparkline(row.accuracies, progress.lowest, progress.highest)
             table.add_row(
                 str(worker),
                 str(row.number),
                 f"{row.parameter_count:,}",
                 f"{row.epoch}/{self._epochs}",
                 percent(row.accuracy),
+                *([Text(curve, style="cyan")] if has_room else []),
             )
         return table
 
