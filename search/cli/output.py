@@ -20,17 +20,18 @@ _OUTAGE_SECONDS = 300.0  # that a database server may be away
 _PIPED_WIDTH = 160  # columns: a pipe has none of its own, and 80 would break lines apart
 
 
-def make_console(*, to_stderr: bool = False) -> Console:
+def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints what it is given: names and paths may look like Rich's markup.
 
     Args:
         to_stderr: for what a person may read beside the JSON that a program reads.
+        quiet: prints nothing at all.
     """
     from rich.console import Console
 
     stream = sys.stderr if to_stderr else sys.stdout
     width = None if stream.isatty() else _PIPED_WIDTH
-    return Console(highlight=False, markup=False, width=width, stderr=to_stderr)
+    return Console(highlight=False, markup=False, width=width, stderr=to_stderr, quiet=quiet)
 
 
 def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: False) -> Waiting:

@@ -38,7 +38,8 @@ from search.processes import start_server
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.confirm import Confirming
+    from search.cli.events import Emit
+    from search.confirm import Confirming, RepeatEnded
     from search.coordinator import Outcome, SearchEvent
     from search.service import Search, SearchPlan, SearchRequest, Target
     from search.target import Step
@@ -126,6 +127,12 @@ def run(
         str | None,
         typer.Option(metavar="tensorboard:FOLDER", help="Keep records of all trials there, too."),
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the best trial alone.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each event as a line of JSON, for programs.")
+    ] = False,
 ) -> None:
     """Search for the best network under a budget. Ctrl-C is safe: the same command goes on.
 
@@ -134,11 +141,12 @@ def run(
 
     timeout_seconds = _seconds(timeout, option="--timeout")
     trial_timeout_seconds = _seconds(trial_timeout, option="--trial-timeout")
-    console = make_console()
+    console = make_console(to_stderr=as_json, quiet=quiet)
     start_server()
     with console.status("Loading"):
         import optuna
 
+        from search.cli.events import make_emit
         from search.service import SearchRequest
         from search.trackers import check_log
 
@@ -170,8 +178,9 @@ def run(
     if log is not None:
         check_log(log)
     plan = _plan(console, request)
+    emit = make_emit(as_json=as_json)
     with stop_signals() as should_stop:
-        is_done = _search(console, plan, should_stop, log=log)
+        is_done = _search(console, emit, plan, should_stop, log=log)
     if not is_done:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -202,9 +211,15 @@ def _plan(console: Console, request: SearchRequest) -> SearchPlan:
 
 
 def _search(
-    console: Console, plan: SearchPlan, should_stop: Callable[[], bool], *, log: str | None
+    console: Console,
+    emit: Emit,
+    plan: SearchPlan,
+    should_stop: Callable[[], bool],
+    *,
+    log: str | None,
 ) -> bool:
     """Searches, under lower and lower caps where there is a target; false if interrupted."""
+    from search.cli.events import search_begins, search_ends
     from search.coordinator import Outcome
     from search.service import begin_search, judge_target, next_request
     from search.target import Verdict
@@ -219,11 +234,15 @@ def _search(
         following = None
         with begin_search(plan, shown_waiting(console, should_stop)) as search:
             _print_plan(console, search)
-            outcome = search.over() or _watch(console, search, should_stop, log=log)
+            emit(search_begins(search))
+            outcome = search.over() or _watch(console, emit, search, should_stop, log=log)
             _print_result(console, search, outcome)
+            emit(search_ends(search, outcome))
             if outcome is Outcome.INTERRUPTED:
                 return False
-            confirming = _confirm(console, search, should_stop)
+            confirming = _confirm(console, emit, search, should_stop)
+            if console.quiet and not console.stderr:  # JSON has it in its own words
+                _echo_chosen(search)
             if should_stop():
                 return False
             if target is None:
@@ -355,8 +374,14 @@ def _print_warm_start(console: Console, search: Search) -> None:
 
 
 def _watch(
-    console: Console, search: Search, should_stop: Callable[[], bool], *, log: str | None
+    console: Console,
+    emit: Emit,
+    search: Search,
+    should_stop: Callable[[], bool],
+    *,
+    log: str | None,
 ) -> Outcome:
+    from search.cli.events import trial_event
     from search.cli.view import Progress, make_view
     from search.trackers import tracking
 
@@ -375,6 +400,7 @@ def _watch(
         def listener(event: SearchEvent) -> None:
             view(event)
             track(event)
+            emit(trial_event(event))
 
         return search.run(listener, should_stop=should_stop)
 
@@ -429,9 +455,11 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
 
 
 def _confirm(
-    console: Console, search: Search, should_stop: Callable[[], bool]
+    console: Console, emit: Emit, search: Search, should_stop: Callable[[], bool]
 ) -> Confirming | None:
     """Races the best trials; None where there is no race to run."""
+    from search.cli.events import race_ends, run_of_race
+
     confirming = search.confirming()
     if confirming is None:
         return None
@@ -442,8 +470,17 @@ def _confirm(
         limit = duration(confirming.limit_seconds)
         console.print(f", for at most {limit} of training (--no-confirm leaves it out)", end="")
     console.print(":")
-    search.confirm(confirming, repeat_printer(console), should_stop=should_stop)
-    print_confirmation(console, search.study, confirming.finish())
+    show = repeat_printer(console)
+
+    def listener(event: RepeatEnded) -> None:
+        show(event)
+        emit(run_of_race(event))
+
+    search.confirm(confirming, listener, should_stop=should_stop)
+    confirmation = confirming.finish()
+    print_confirmation(console, search.study, confirmation)
+    if confirmation is not None:
+        emit(race_ends(confirmation))
     if should_stop():
         console.print(
             f"Interrupted. The runs above are kept; the same command goes on:\n  {_same_command()}",
@@ -502,6 +539,19 @@ def _next_command(plan: SearchPlan, command: list[str], *, study: str | None = N
     if command[0] == "retrain" and is_file and plan.request.data_dir is not None:
         words += ["--data-dir", str(plan.request.data_dir)]
     return shown_command(words)
+
+
+def _echo_chosen(search: Search) -> None:
+    """What `--quiet` leaves: the confirmed winner, or else the best trial."""
+    from search.cli.view import Best, describe_best
+    from search.summary import accuracy_of, chosen_trial
+
+    study = search.study
+    trial = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
+    accuracy = None if trial is None else accuracy_of(trial)
+    if trial is not None and accuracy is not None:
+        count = trial.user_attrs.get("parameter_count")
+        typer.echo(f"{study.study_name}: {describe_best(Best(trial.number, accuracy, count))}")
 
 
 def _best(search: Search) -> Any:

@@ -1,0 +1,117 @@
+"""A search's events as JSON, one object a line, for programs: `docs/events.md` describes them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+from search.confirm import Confirmation, RepeatEnded
+from search.coordinator import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.service import Search
+from search.summary import chosen_trial
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+def make_emit(*, as_json: bool) -> Emit:
+    """What prints an event, or with `as_json` false drops it."""
+    if not as_json:
+        return lambda event: None
+
+    def emit(event: Mapping[str, Any]) -> None:
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in event.items()
+        }
+        typer.echo(json.dumps(finite))  # which flushes: a reader hears of it when it happens
+
+    return emit
+
+
+def search_begins(search: Search) -> dict[str, Any]:
+    request = search.plan.request
+    return {
+        "event": "search",
+        "study": search.plan.study_name,
+        "dataset": search.plan.dataset.info.name,
+        "budget": request.budget,
+        "epochs": request.epochs,
+        "trials": request.n_trials,
+        "trained": search.before.n_trained,
+        "workers": search.n_workers,
+    }
+
+
+def trial_event(event: SearchEvent) -> dict[str, Any]:
+    match event:
+        case TrialStarted():
+            return {
+                "event": "trial",
+                "trial": event.number,
+                "worker": event.worker,
+                "parameters": event.parameter_count,
+                "redraws": event.n_redraws,
+            }
+        case TrialEpoch(result=result):
+            return {
+                "event": "epoch",
+                "trial": event.number,
+                "worker": event.worker,
+                "epoch": result.epoch,
+                "training_loss": result.training_loss,
+                "training_accuracy": result.training_accuracy,
+                "validation_loss": result.loss,
+                "validation_accuracy": result.accuracy,
+                "learning_rate": result.learning_rate,
+                "seconds": result.seconds,
+            }
+        case TrialEnded():
+            return {
+                "event": "trial_end",
+                "trial": event.number,
+                "state": None if event.state is None else event.state.name,
+                "value": event.value,
+                "parameters": event.parameter_count,
+                "epochs": event.n_epochs,
+                "reason": event.reason,
+                "queued_again": event.is_requeued,
+            }
+
+
+def search_ends(search: Search, outcome: Outcome) -> dict[str, Any]:
+    study = search.study
+    best = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
+    return {
+        "event": "search_end",
+        "outcome": outcome.name.lower(),
+        "trial": None if best is None else best.number,
+        "value": None if best is None else best.values[0],
+        "parameters": None if best is None else best.user_attrs.get("parameter_count"),
+    }
+
+
+def run_of_race(event: RepeatEnded) -> dict[str, Any]:
+    return {
+        "event": "confirmation_run",
+        "trial": event.trial,
+        "seed": event.seed,
+        "value": event.value,
+        "reason": event.reason,
+    }
+
+
+def race_ends(confirmation: Confirmation) -> dict[str, Any]:
+    winner = confirmation.winner
+    return {
+        "event": "confirmation_end",
+        "trial": winner.candidate,
+        "mean": winner.mean,
+        "low": winner.low,
+        "high": winner.high,
+        "seeds": len(winner.values),
+        "conclusive": confirmation.is_conclusive,
+    }
