@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import DIGITS_RUN, Command, read_only, run_here
+from tests.conftest import DIGITS_RUN, Command, Result, read_only, run_here, start_long_run
 
 NAME = "digits-3000x3"
 COMMANDS = (
@@ -24,6 +26,32 @@ def test_help_has_an_example_and_the_exit_codes(
     out = capsys.readouterr().out
     assert f"Example: search {name}" in out
     assert "130 interrupted" in out
+
+
+def test_alone_it_shows_the_next_useful_step(
+    command: Command, retrained: tuple[Command, Result], finished_folder: Path
+) -> None:
+    assert "search run --budget 8000 --epochs 15  # search" in command().out
+    assert not list(command.folder.iterdir())
+
+    shutil.copy(finished_folder / "studies.db", command.folder)
+    done = command()
+    assert (done.code, done.err) == (0, "")
+    assert f"Study {NAME}: 4 trained trials; best " in done.out
+    assert f"search confirm --study {NAME}  # race" in done.out
+    again = f"run --budget 3000 --epochs 3 --dataset digits --study {NAME} --trials 8"
+    assert f"search {again}  # search on" in done.out
+    assert command(*again.split(), "--pruner", "none", "--no-confirm").code == 0
+
+    assert "Test set seen 2 times." in retrained[0]().out
+
+
+def test_alone_it_goes_on_with_a_search_that_was_stopped(command: Command) -> None:
+    process = start_long_run(command)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait()
+    words = "run --budget 3000 --epochs 400 --dataset digits --study long --trials 4"
+    assert f"search {words}  # go on" in command().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

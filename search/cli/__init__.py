@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from search.cli import ablate, browse, confirm, doctor, pictures, run, training
+from search.cli.next_step import print_next_step
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -28,9 +29,10 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 app = typer.Typer(
     name="search",
-    help="Find the best small convolutional network under a hard cap on parameters.",
+    help="Find the best small convolutional network under a hard cap on parameters. "
+    "Alone, it shows the next useful step.",
     epilog=_EPILOG,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -46,12 +48,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print_next_step()
 
 
 for _command in (

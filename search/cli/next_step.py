@@ -1,0 +1,110 @@
+"""`search` alone: where the study that was used last stands, and the next useful command."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE
+from search.cli.output import counted, percent, shown_command
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+    from search.summary import StudySummary
+
+Step = tuple[list[str], str]  # a command's words, and what it is for
+
+
+def print_next_step() -> None:
+    """Prints it for the storage that commands take where none is named.
+
+    Raises:
+        StorageError: if a database is there and cannot be opened.
+    """
+    from search.storage import has_studies
+
+    storage = os.environ.get("SEARCH_STORAGE", DEFAULT_STORAGE)
+    lines, steps = _of_last_study(storage) if has_studies(storage) else ([], [])
+    if not steps:
+        lines = ["Nothing has been searched in this folder yet."]
+        steps = [(["run", "--budget", "8000", "--epochs", "15"], "search the best network")]
+        steps += [(["baseline"], "hand-tuned systems and networks found before")]
+    for line in lines:
+        typer.echo(line)
+    typer.echo("\nNext:")
+    for words, what in steps:
+        typer.echo(f"  {shown_command(words)}  # {what}")
+    typer.echo(f"\nAll commands: {shown_command(['--help'])}")
+
+
+def _of_last_study(storage: str) -> tuple[list[str], list[Step]]:
+    import optuna
+
+    from search.exceptions import StudyError
+    from search.storage import opened_storage
+    from search.study import select_study
+    from search.summary import summarize_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with opened_storage(storage) as opened:
+        try:
+            study = select_study(opened, None)
+        except StudyError:  # a database of somebody else's studies
+            return [], []
+        trials = study.get_trials(deepcopy=False)
+        summary = summarize_study(study.study_name, study.user_attrs, trials)
+        return _standing(summary), _steps(study, summary)
+
+
+def _standing(summary: StudySummary) -> list[str]:
+    trained = counted(summary.trials["n_trained"], "trained trial")
+    if summary.best_value is None:
+        return [f"Study {summary.name}: {trained}, none of them complete."]
+    line = f"Study {summary.name}: {trained}; best {percent(summary.best_value)}"
+    if summary.confirmed_mean is not None:
+        line += f", {percent(summary.confirmed_mean)} over fresh seeds"
+    if summary.best_parameter_count is not None:
+        line += f", with {summary.best_parameter_count:,} parameters"
+    line += f" (trial {summary.best_trial})."
+    return [line, *([f"Test set seen {summary.test_looks} times."] if summary.test_looks else [])]
+
+
+def _steps(study: Study, summary: StudySummary) -> list[Step]:
+    from search.study import run_records
+
+    records = run_records(study)
+    n_wanted = int(records[-1]["n_trials"]) if records else 0
+    n_trained = summary.trials["n_trained"]
+    own = ["--study", summary.name]
+    steps: list[Step] = []
+    if n_trained < n_wanted or summary.best_value is None:
+        go_on = [*_search_words(study), "--trials", str(max(n_wanted, n_trained + 1))]
+        return [(go_on, "go on with the search")]
+    by_accuracy = len(study.directions) == 1
+    if summary.confirmed_mean is None and by_accuracy:
+        steps.append((["confirm", *own], "race the best trials over fresh seeds"))
+    elif not summary.test_looks:
+        steps.append((["retrain", *own], "train it on all data, test it, keep its weights"))
+    if not by_accuracy:
+        steps.append((["best", "--front", *own], "the most accurate network of each size"))
+    steps.append((["dashboard"], "look at all trials in a browser"))
+    more = [*_search_words(study), "--trials", str(2 * n_wanted)]
+    return [*steps, (more, "search on")]
+
+
+def _search_words(study: Study) -> list[str]:
+    """The command that searches this study; where its data lie, a study does not know."""
+    from search.study import StudySettings
+
+    settings = StudySettings.from_study(study)
+    words = ["run", "--budget", str(settings.budget), "--epochs", str(settings.epochs)]
+    words += ["--dataset", settings.dataset, "--study", study.study_name]
+    for option, value, default in (
+        ("--space", settings.space_name, "standard"),
+        ("--objective", settings.objective, "accuracy"),
+    ):
+        words += [option, value] if value != default else []
+    return words
