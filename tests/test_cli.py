@@ -12,7 +12,7 @@ from tests.conftest import DIGITS_RUN, Command, read_only, run_here
 NAME = "digits-3000x3"
 COMMANDS = (
     *("run", "ablate", "retrain", "baseline", "studies", "best"),
-    *("show", "delete", "backup", "space", "dashboard", "doctor", "pictures", "predict"),
+    *("show", "delete", "backup", "space", "dashboard", "doctor", "pictures", "predict", "export"),
 )
 
 

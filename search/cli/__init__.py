@@ -13,7 +13,17 @@ from typing import Annotated
 
 import typer
 
-from search.cli import ablate, browse, confirm, doctor, pictures, predict, run, training
+from search.cli import (
+    ablate,
+    browse,
+    confirm,
+    doctor,
+    export,
+    pictures,
+    predict,
+    run,
+    training,
+)
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -57,6 +67,7 @@ for _command in (
     training.retrain,
     pictures.pictures,
     predict.predict,
+    export.export,
     ablate.ablate,
     training.baseline,
     browse.studies,
