@@ -21,6 +21,7 @@ from models.spec import (
     Pool,
 )
 from search.baselines import Baseline
+from search.data import check_dataset_name
 from search.exceptions import InputError
 from search.hyperparameters import Augmentation, Constant, Hyperparameters, OneCycle, StepDecay
 from search.weights import Card
@@ -61,6 +62,7 @@ def card_source(card: Card) -> Source:
 
     Raises:
         InputError: if the card does not say for how many epochs it was trained.
+        DataError: if there is no data set of the card's name.
     """
     if card.epochs is None:
         raise InputError(
@@ -75,7 +77,7 @@ def card_source(card: Card) -> Source:
         f"Test accuracy, {over}{'seeds' if n_seeds > 1 else 'seed'}: "
         f"{100 * card.mean_accuracy:.2f} %.",
         recipe=card.hyperparameters,
-        dataset=card.dataset,
+        dataset=check_dataset_name(card.dataset),
         mean=mean,
         std=std,
         epochs=card.epochs,

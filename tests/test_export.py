@@ -184,6 +184,23 @@ def test_bad_input_is_refused_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_card_that_says_too_little_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = json.loads((preset_folder("best-1-epoch") / "card.json").read_text())
+    old = [{"seed": run["seed"]} for run in card["runs"]]
+    unknown = {**card["dataset"], "name": "letters"}
+    out = tmp_path / "net.py"
+    for name, changes, message in (
+        ("old", {"epochs": None, "runs": old}, "for how many epochs the network was trained"),
+        ("unknown", {"dataset": unknown}, "A data set must be one of"),
+    ):
+        folder = shipped_copy(tmp_path / name, **changes)
+        assert run_here("export", str(folder), "--out", str(out)) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+
+
 def test_a_program_has_the_forward_pass_of_the_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
