@@ -10,6 +10,7 @@
     │   ├── DeviceError             a device that is not there
     │   └── CardError               weights that cannot be loaded
     ├── TrainingError               a training run that could not be finished
+    ├── ExportError                 an exported network that does not do what the original does
     ├── DatabaseError               a database that failed while it was used
     └── StudyDeletedError           the study was deleted while it was searched
 
@@ -66,6 +67,10 @@ class CardError(InputError):
 
 class TrainingError(SearchError):
     """A training run that could not be finished."""
+
+
+class ExportError(SearchError):
+    """An exported network that does not do what the original does."""
 
 
 class DatabaseError(SearchError):

@@ -14,7 +14,7 @@ from tests.conftest import DIGITS_RUN, Command, Result, read_only, run_here, sta
 NAME = "digits-3000x3"
 COMMANDS = (
     *("run", "ablate", "retrain", "baseline", "studies", "best"),
-    *("show", "delete", "backup", "space", "dashboard", "doctor", "pictures"),
+    *("show", "delete", "backup", "space", "dashboard", "doctor", "pictures", "predict", "export"),
 )
 
 

@@ -84,7 +84,7 @@ def test_a_folder_of_the_same_name_is_the_folder(
     assert any(not torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_an_installed_package_has_the_shipped_networks(tmp_path: Path) -> None:
+def test_an_installed_package_has_the_shipped_networks_and_templates(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     command = (sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path))
     subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=60)
@@ -92,6 +92,7 @@ def test_an_installed_package_has_the_shipped_networks(tmp_path: Path) -> None:
         shipped = {path.name for path in (tmp_path / "models" / "presets" / name).iterdir()}
         assert shipped == {path.name for path in preset_folder(name).iterdir()}
         assert {"card.json", "seed-1.safetensors"} <= shipped
+    assert (tmp_path / "search" / "templates" / "network.py.jinja").is_file()
 
 
 def test_the_spaces_beside_the_results_can_be_searched() -> None:

@@ -16,7 +16,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from search.cli import ablate, browse, confirm, doctor, pictures, run, training
+from search.cli import (
+    ablate,
+    browse,
+    confirm,
+    doctor,
+    export,
+    pictures,
+    predict,
+    run,
+    training,
+)
 from search.cli.next_step import print_next_step
 from search.exceptions import SearchError
 
@@ -63,6 +73,8 @@ for _command in (
     confirm.confirm,
     training.retrain,
     pictures.pictures,
+    predict.predict,
+    export.export,
     ablate.ablate,
     training.baseline,
     browse.studies,

@@ -1,0 +1,162 @@
+"""`search export`: a network to use elsewhere, as an ONNX file or as a plain PyTorch program."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DataDir
+from search.cli.output import make_console
+from search.exceptions import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from search.weights import Card
+
+_ENDINGS = {".onnx": "onnx", ".py": "python"}
+_N_COMPARED = 1_000  # images on which the exported network must do what the original does
+
+
+def export(
+    what: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder that 'search retrain' wrote, or the name of a shipped network; for a "
+            "program also that of a baseline."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    format: Annotated[
+        str | None,
+        typer.Option(help="onnx or python.  [default: by the ending of the file, .onnx or .py]"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Whose weights.  [default: the first that are there]"),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a trained network as an ONNX file, or as a program that trains it anew.
+
+    An ONNX file has the trained weights and takes pixels as they are; it is compared with PyTorch
+    before it is written. A program is plain PyTorch, network and recipe written out, and needs
+    nothing of this package.
+
+    Example: search export best-1-epoch --out digits.onnx
+    """
+    console = make_console()
+    if format is None:
+        format = _ENDINGS.get(out.suffix)
+    if format not in _ENDINGS.values():
+        raise InputError(
+            "A format must be onnx or python, or the file end with .onnx or .py, but got "
+            f"{format or out.name!r}; name one with --format."
+        )
+    if out.is_dir():
+        raise InputError(f"--out must name a file, but {out} is a folder; add a name to it.")
+    if format == "onnx":
+        _export_onnx(console, what, out, seed, data_dir)
+    else:
+        _export_python(console, what, out, seed)
+
+
+def _export_onnx(
+    console: Console, what: Path, out: Path, seed: int | None, data_dir: Path | None
+) -> None:
+    try:
+        from search.export_onnx import check_parity, to_onnx
+    except ModuleNotFoundError as error:
+        if error.name not in ("onnx", "onnxruntime"):
+            raise
+        raise InputError(
+            f"ONNX files need the packages onnx and onnxruntime, but {error.name} is not "
+            "installed; install them: pip install '.[onnx]', or uv sync --extra onnx."
+        ) from error
+    from search.data import check_dataset_name, class_names, default_data_dir
+    from search.files import write_bytes
+    from search.folders import make_folder, weights_folder
+    from search.weights import kept_seed, load, read_card
+
+    folder = weights_folder(what)
+    card = read_card(folder)
+    seed = kept_seed(folder, card) if seed is None else seed
+    network = load(folder, seed=seed)
+    classes = class_names(check_dataset_name(card.dataset))
+    images, origin = _images(card, data_dir or default_data_dir())
+    model = to_onnx(network, metadata=_metadata(card, seed, classes))
+    difference = check_parity(model, network, images)
+    make_folder(out.parent)
+    write_bytes(model, out)
+    shape = " × ".join(map(str, card.hyperparameters.spec.input_shape))
+    console.print(f"file      {out}, {len(model):,} bytes, weights of seed {seed}", soft_wrap=True)
+    console.print(f"input     pixels, float32 N × {shape}, from 0 (the background) to 255")
+    console.print(f"output    logits, float32 N × {len(classes)}; their softmax is probabilities")
+    console.print(
+        f"compared  with PyTorch on {len(images):,} {origin}: logits differ by at most "
+        f"{difference:.1e}"
+    )
+
+
+def _images(card: Card, data_dir: Path) -> tuple[Tensor, str]:
+    """Images to compare on, (N, C, H, W), and what they are; no test images, which stay sealed."""
+    import torch
+
+    from search.data import check_dataset_name, is_available, load_dataset
+
+    name = check_dataset_name(card.dataset)
+    if is_available(name, data_dir):
+        development = load_dataset(name, data_dir).development
+        return development.images[-_N_COMPARED:], f"images of {name}"
+    generator = torch.Generator().manual_seed(0)
+    shape = (_N_COMPARED, *card.hyperparameters.spec.input_shape)
+    noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return noise, f"images of noise, as {data_dir} has no {name}"
+
+
+def _metadata(card: Card, seed: int, classes: list[str]) -> dict[str, str]:
+    """What an ONNX file says of itself."""
+    from models.size import parameter_count
+
+    spec = card.hyperparameters.spec
+    shape = ", ".join(map(str, spec.input_shape))
+    return {
+        "input": f"pixels, float32 (N, {shape}): grey values from 0 (the background) to 255, "
+        "which the graph normalises",
+        "output": f"logits, float32 (N, {spec.n_classes}): their softmax gives probabilities",
+        "classes": json.dumps(classes),
+        "network": str(spec),
+        "parameters": str(parameter_count(spec)),
+        "dataset": card.dataset,
+        "study": card.study,
+        "trial": str(card.trial),
+        "seed": str(seed),
+        "mean_test_accuracy_of_all_seeds": f"{card.mean_accuracy:.4f}",
+    }
+
+
+def _export_python(console: Console, what: Path, out: Path, seed: int | None) -> None:
+    from search.baselines import BASELINES
+    from search.export_python import baseline_source, card_source, to_python
+    from search.files import write_text
+    from search.folders import make_folder, weights_folder
+    from search.weights import read_card
+
+    if seed is not None:
+        raise InputError(
+            "--seed chooses trained weights, but a program has none; leave it out, and give the "
+            "program a --seed when it runs."
+        )
+    if str(what) in BASELINES and not what.is_dir():
+        source = baseline_source(BASELINES[str(what)])
+    else:
+        source = card_source(read_card(weights_folder(what)))
+    program = to_python(source, file_name=out.name)
+    make_folder(out.parent)
+    write_text(program, out)
+    data = "" if source.dataset == "digits" else " --data DIR"
+    console.print(f"{out}; run it with python {out}{data}", soft_wrap=True)
