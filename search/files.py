@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors.torch import save
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _temporary(path: Path) -> Path:
@@ -36,6 +37,8 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         OSError: if they cannot be written; nothing is left behind then.
     """
+    from safetensors.torch import save  # it imports torch, which files of other kinds do not need
+
     write_bytes(save({name: tensor.clone() for name, tensor in tensors.items()}), path)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import ablate, browse, confirm, doctor, pictures, run, training
+from search.cli import ablate, browse, confirm, doctor, pictures, report, run, training
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -56,6 +56,7 @@ for _command in (
     confirm.confirm,
     training.retrain,
     pictures.pictures,
+    report.report,
     ablate.ablate,
     training.baseline,
     browse.studies,
