@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import ablate, browse, confirm, doctor, pictures, report, run, training
+from search.cli import ablate, browse, compare, confirm, doctor, pictures, report, run, training
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -62,6 +62,7 @@ for _command in (
     browse.studies,
     browse.best,
     browse.show,
+    compare.compare,
     browse.delete,
     browse.backup,
     browse.space,
