@@ -66,13 +66,18 @@ def draw_pictures(report: Report) -> list[Picture]:
     candidates: tuple[tuple[str, str, object, Callable[[Report, float], Figure]], ...] = (
         ("race", "Fresh seeds of the best trials", report.race, _draw_race),
         ("size", "Accuracy against size", report.front, _draw_size),
-        ("learning", "How each trial learnt", report.trained, _draw_learning),
+        ("learning", "How each trial learnt", _learners(report), _draw_learning),
         ("influence", "What sets the best trials apart", report.influences, _draw_influences),
         ("history", "The best, trial by trial", report.complete, _draw_history),
     )
     return [
         _picture(report, name, title, draw) for name, title, content, draw in candidates if content
     ]
+
+
+def _learners(report: Report) -> list[FrozenTrial]:
+    """The trials that have curves: of a single epoch none has."""
+    return report.trained if report.settings.epochs > 1 else []
 
 
 def _picture(

@@ -146,7 +146,7 @@ def test_where_the_best_errs_is_shown_once_it_is_trained_again(
     n_wrong = round(359 * (1 - share))
     first = Page(out / "report.html")
     assert f"{n_wrong} of 359" in first.text
-    assert f"{100 * share:.2f} % are right after the last epoch" in first.text
+    assert f"{100 * share:.2f} % are right after its last epoch" in first.text
     table = first.html.split('class="scroll matrix"')[1].split("</table>")[0]
     right = sum(int(count) for count in re.findall(r'<td class="right">(\d+)<', table))
     assert right == 359 - n_wrong
