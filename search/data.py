@@ -25,6 +25,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from search.exceptions import DataError, DataUnavailableError
+from search.splits import SPLITS
 from search.tensors import write_tensors
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
@@ -36,8 +37,6 @@ _CLASS_NAMES: dict[DatasetName, str] = {
     # The hiragana, romanised: few fonts have them.
     "kmnist": "o ki su tsu na ha ma ya re wo",
 }
-# Training and test images of the three that torchvision brings, and held out for validation.
-_N_TRAINING, _N_TEST, _N_VALIDATION = 60_000, 10_000, 10_000
 _SPLIT_SEED = 0
 APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 _DOWNLOAD_TIMEOUT_SECONDS = 20
@@ -192,11 +191,10 @@ def load_dataset(name: DatasetName, data_dir: Path, *, n_held_out: int | None = 
     if name == "digits":
         origin = "embedded in scikit-learn"
         images, labels, test_images, test_labels = _digits()
-        n_held_out = len(test_labels) if n_held_out is None else n_held_out
     else:
         origin = str(data_dir)
         images, labels, test_images, test_labels = _idx_files(name, data_dir)
-        n_held_out = _N_VALIDATION if n_held_out is None else n_held_out
+    n_held_out = SPLITS[name].n_validation if n_held_out is None else n_held_out
     if not 0 < n_held_out < len(labels):
         raise DataError(
             f"The images held out for validation must be fewer than the {len(labels):,} that "
@@ -253,7 +251,7 @@ def _digits() -> Arrays:
     large = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear")
     images = large.round().clamp(0, 255).to(torch.uint8).numpy()
     labels = labels.astype(np.int64)
-    n_test = len(labels) // 5
+    n_test = SPLITS["digits"].n_test
     order = stratified_split(labels, n_test)
     kept, tested = order[:-n_test], order[-n_test:]
     return images[kept], labels[kept], images[tested], labels[tested]
@@ -276,7 +274,9 @@ def _idx_files(name: DatasetName, data_dir: Path) -> Arrays:
         _download(name, data_dir)
     raw = data_dir / _TORCHVISION[name] / "raw"
     parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
-    for part, n in (("train", _N_TRAINING), ("t10k", _N_TEST)):
+    split = SPLITS[name]
+    n_development = split.n_training + split.n_validation
+    for part, n in (("train", n_development), ("t10k", split.n_test)):
         try:
             images = _read_idx(raw / f"{part}-images-idx3-ubyte", (n, 28, 28))
             labels = _read_idx(raw / f"{part}-labels-idx1-ubyte", (n,))

@@ -27,6 +27,11 @@ CARD_NAME = "card.json"  # beside weights, what rebuilds their network
 # What `search pictures` draws, beside the weights.
 PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 
+# What `search report` writes, in place of what is there.
+PAGE = "report.html"
+_DRAWN = ("race", "size", "learning", "influence", "history", "confusion", "mistakes")
+REPORT_FILES = (PAGE, "space.toml", *(f"{name}.png" for name in _DRAWN))
+
 
 def file_name(study_name: str) -> str:
     """A study's name as that of a file or folder: one that leads nowhere else."""
@@ -34,9 +39,14 @@ def file_name(study_name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name)[:200].strip(".") or "study"
 
 
+def study_folder(study_name: str) -> Path:
+    """Where all that is made of a study goes unless a user says otherwise; always below `runs`."""
+    return Path("runs") / file_name(study_name)
+
+
 def default_folder(study_name: str, number: int) -> Path:
-    """Where the weights of a trial go unless a user says otherwise; always below `runs`."""
-    return Path("runs") / file_name(study_name) / f"trial-{number}"
+    """Where the weights of a trial go unless a user says otherwise."""
+    return study_folder(study_name) / f"trial-{number}"
 
 
 def make_folder(folder: Path, *, option: str = "--out") -> Path:

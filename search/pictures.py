@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from search.data import Examples
 from search.exceptions import SearchError
 from search.files import write_bytes
+from search.palette import FAINT, INK, MUTED, RIGHT, SEED, WRONG
 from search.training import N_LAST_EPOCHS
 from search.weights import Card
 
@@ -31,13 +33,30 @@ _MARGIN = 0.3
 _HEAD = 0.95  # title and subtitle
 _FOOT = 0.4  # whose weights these are
 
-_INK, _MUTED, _FAINT = "#1b2733", "#66727f", "#d5dbe1"
-_RIGHT, _SEED = "#1f5fa8", "#9dbcdd"  # what the network gets right; in one run of several
-_WRONG = "#c2410c"  # what it gets wrong
-_WRONG_SHADES = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fdba8c", _WRONG])
+_WRONG_SHADES = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fdba8c", WRONG])
 
 N_MISTAKES = 60  # shown at most
 _BATCH_SIZE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Whose answers a picture shows, on which images.
+
+    Args:
+        part: `test` or `validation`.
+        seed: of the training run that the network comes from.
+        origin: a line for the picture's foot.
+    """
+
+    part: str
+    seed: int
+    origin: str
+
+    @classmethod
+    def of(cls, card: Card, seed: int) -> Answers:
+        """Those of a retrained network on the test images."""
+        return cls("test", seed, _origin(card))
 
 
 def probabilities_of(network: nn.Module, examples: Examples) -> Tensor:
@@ -98,7 +117,7 @@ def draw_curves(card: Card) -> Figure:
     low, high = _limits(accuracies)
     hidden = " Early epochs reach below the picture." if accuracies.min() < low else ""
     figure, axes = _page(
-        card,
+        _origin(card),
         5.4,
         f"{100 * card.mean_accuracy:.2f} %{spread} of the test images right",
         f"Test accuracy after each epoch. Above: {over}, {runs}.{hidden}",
@@ -110,30 +129,30 @@ def draw_curves(card: Card) -> Figure:
             n_epochs - n_last + 0.5, n_epochs + 0.5, color="#eef2f6", linewidth=0, zorder=0
         )
     if n_runs > 1:
-        axes.plot(epochs, accuracies[:1].T, line, color=_SEED, linewidth=1.1, label="each seed")
-        axes.plot(epochs, accuracies[1:].T, line, color=_SEED, linewidth=1.1)
+        axes.plot(epochs, accuracies[:1].T, line, color=SEED, linewidth=1.1, label="each seed")
+        axes.plot(epochs, accuracies[1:].T, line, color=SEED, linewidth=1.1)
     label = "mean" if n_runs > 1 else runs
-    axes.plot(epochs, accuracies.mean(axis=0), line, color=_RIGHT, linewidth=3, label=label)
+    axes.plot(epochs, accuracies.mean(axis=0), line, color=RIGHT, linewidth=3, label=label)
     axes.set_xlim(0.5, n_epochs + 0.5)
     axes.set_ylim(low, high)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     decimals = 2 if high - low < 0.005 else 1 if high - low < 0.05 else 0
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals, " %"))
-    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
-    axes.set_xlabel("epoch", color=_MUTED, fontsize=9)
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
+    axes.set_xlabel("epoch", color=MUTED, fontsize=9)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_MUTED)
+    axes.spines["bottom"].set_color(MUTED)
     axes.legend(  # above the axes, where no line can be
         loc="lower right",
         bbox_to_anchor=(1, 1),
         ncols=2,
         frameon=False,
         fontsize=9,
-        labelcolor=_INK,
+        labelcolor=INK,
     )
     return figure
 
@@ -161,11 +180,10 @@ def _limits(accuracies: NDArray[np.float64]) -> tuple[float, float]:
     return low - margin, min(high + margin, 1 + margin / 5)  # no tick above 100 %
 
 
-def draw_confusion(card: Card, seed: int, counts: NDArray[np.int64], classes: list[str]) -> Figure:
-    """How many test images of each class were taken for each, coloured by the mistakes alone.
+def draw_confusion(answers: Answers, counts: NDArray[np.int64], classes: list[str]) -> Figure:
+    """How many images of each class were taken for each, coloured by the mistakes alone.
 
     Args:
-        seed: of the training run whose weights made them.
         counts: (n_classes, n_classes), true classes in rows.
         classes: the classes' names, by label.
     """
@@ -173,11 +191,11 @@ def draw_confusion(card: Card, seed: int, counts: NDArray[np.int64], classes: li
     off_diagonal = counts * (1 - np.eye(n_classes, dtype=np.int64))
     n_wrong, most = int(off_diagonal.sum()), max(1, int(off_diagonal.max()))
     figure, axes = _page(
-        card,
+        answers.origin,
         8.6,
-        f"{n_wrong:,} of {counts.sum():,} test images wrong",
-        f"How many images of each class (row) the network of seed {seed} took for each class "
-        "(column).",
+        f"{n_wrong:,} of {counts.sum():,} {answers.part} images wrong",
+        f"How many images of each class (row) the network of seed {answers.seed} took for each "
+        "class (column).",
     )
     axes.imshow(off_diagonal, cmap=_WRONG_SHADES, vmin=0, vmax=most, aspect="auto")
     for row, column in np.argwhere(counts > 0):
@@ -185,35 +203,34 @@ def draw_confusion(card: Card, seed: int, counts: NDArray[np.int64], classes: li
         if row == column:
             corner = (column - 0.5, row - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, facecolor="#e3ecf6", linewidth=0))
-            color = _RIGHT
+            color = RIGHT
         else:
-            color = "white" if count > 0.8 * most else _INK
+            color = "white" if count > 0.8 * most else INK
         axes.text(column, row, f"{count:,}", color=color, fontsize=11, ha="center", va="center")
     edges = np.arange(n_classes + 1) - 0.5
     for draw_lines in (axes.hlines, axes.vlines):
-        draw_lines(edges, edges[0], edges[-1], color=_FAINT, linewidth=0.7, clip_on=False)
+        draw_lines(edges, edges[0], edges[-1], color=FAINT, linewidth=0.7, clip_on=False)
     ticks = range(n_classes)
     axes.set_xticks(ticks, classes)
     axes.set_yticks(ticks, classes)
-    axes.tick_params(length=0, labelsize=9.5, labelcolor=_INK)
-    axes.set_xlabel("taken for", color=_MUTED, fontsize=9)
-    axes.set_ylabel("true class", color=_MUTED, fontsize=9)
+    axes.tick_params(length=0, labelsize=9.5, labelcolor=INK)
+    axes.set_xlabel("taken for", color=MUTED, fontsize=9)
+    axes.set_ylabel("true class", color=MUTED, fontsize=9)
     sums = axes.secondary_yaxis("right")
     sums.set_yticks(ticks, [f"{wrong:,} wrong" for wrong in off_diagonal.sum(axis=1)])
-    sums.tick_params(length=0, labelsize=9, labelcolor=_WRONG)
+    sums.tick_params(length=0, labelsize=9, labelcolor=WRONG)
     for spine in (*axes.spines.values(), *sums.spines.values()):
         spine.set_visible(False)
     return figure
 
 
 def draw_mistakes(
-    card: Card, seed: int, examples: Examples, probabilities: Tensor, classes: list[str]
+    answers: Answers, examples: Examples, probabilities: Tensor, classes: list[str]
 ) -> Figure:
-    """The test images that are taken for a wrong class, the surest mistakes first.
+    """The images that are taken for a wrong class, the surest mistakes first.
 
     Args:
-        seed: of the training run whose weights made them.
-        examples: all N test images, (N, 1, H, W), and their labels.
+        examples: all N images that were asked about, (N, 1, H, W), and their labels.
         probabilities: (N, n_classes).
         classes: the classes' names, by label.
     """
@@ -227,13 +244,13 @@ def draw_mistakes(
     height = n_rows * (side + caption)
     which = f"; the {N_MISTAKES} surest mistakes" if n_wrong > N_MISTAKES else ""
     figure, axes = _page(
-        card,
+        answers.origin,
         _HEAD + height + _FOOT,
-        f"{n_wrong:,} of {len(examples):,} test images wrong{which}",
-        f"Below each image: its true class, what the network of seed {seed} takes it for, and how "
-        "sure it is."
+        f"{n_wrong:,} of {len(examples):,} {answers.part} images wrong{which}",
+        f"Below each image: its true class, what the network of seed {answers.seed} takes it for, "
+        "and how sure it is."
         if shown
-        else f"The network of seed {seed} has nothing to show here.",
+        else f"The network of seed {answers.seed} has nothing to show here.",
     )
     axes.axis("off")
     predicted = probabilities.argmax(dim=1)
@@ -244,14 +261,14 @@ def draw_mistakes(
         image = examples.images[index, 0].numpy()
         axes.imshow(image, cmap="Greys", vmin=0, vmax=255, extent=extent, aspect="auto")
         axes.add_patch(
-            Rectangle((left, top), side, side, fill=False, edgecolor=_FAINT, clip_on=False)
+            Rectangle((left, top), side, side, fill=False, edgecolor=FAINT, clip_on=False)
         )
         label, answer = int(examples.labels[index]), int(predicted[index])
         percent = min(99, int(100 * probabilities[index, answer]))  # no mistake is 100 % sure
         sure = f"\n{percent} %" if names_are_long else f" ({percent} %)"
         for below, text, color in (
-            (0.05, classes[label], _INK),
-            (0.19, classes[answer] + sure, _WRONG),
+            (0.05, classes[label], INK),
+            (0.19, classes[answer] + sure, WRONG),
         ):
             place_of_text = (left + side / 2, top + side + below)
             axes.text(*place_of_text, text, color=color, fontsize=8.5, ha="center", va="top")
@@ -260,7 +277,12 @@ def draw_mistakes(
     return figure
 
 
-def _page(card: Card, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
+def _origin(card: Card) -> str:
+    when = f"{card.created:%Y-%m-%d %H:%M} UTC"
+    return f"{card.dataset}; trial {card.trial} of {card.study}, retrained {when}"
+
+
+def _page(origin: str, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
     """A page with a heading, the weights' origin at its foot, and axes between the two."""
     left = _MARGIN / _WIDTH
     area = (left, _FOOT / height, 1 - 2 * left, 1 - (_HEAD + _FOOT) / height)
@@ -271,10 +293,8 @@ def _page(card: Card, height: float, title: str, subtitle: str) -> tuple[Figure,
         layout=ConstrainedLayoutEngine(rect=area, w_pad=0, h_pad=0),
     )
     FigureCanvasAgg(figure)
-    figure.text(left, 1 - 0.42 / height, title, color=_INK, fontsize=15, weight="bold")
-    figure.text(left, 1 - 0.68 / height, subtitle, color=_MUTED, fontsize=9.5)
-    when = f"{card.created:%Y-%m-%d %H:%M} UTC"
-    origin = f"{card.dataset}; trial {card.trial} of {card.study}, retrained {when}"
+    figure.text(left, 1 - 0.42 / height, title, color=INK, fontsize=15, weight="bold")
+    figure.text(left, 1 - 0.68 / height, subtitle, color=MUTED, fontsize=9.5)
     # A study's name is a user's: what looks like a formula in it is none.
-    figure.text(left, 0.14 / height, origin, color=_MUTED, fontsize=7.5, parse_math=False)
+    figure.text(left, 0.14 / height, origin, color=MUTED, fontsize=7.5, parse_math=False)
     return figure, figure.subplots()

@@ -32,6 +32,12 @@ def is_trained(trial: FrozenTrial) -> bool:
     )
 
 
+def training_seconds(trial: FrozenTrial) -> float:
+    """For how long a trial trained; of one that failed, nothing is known but its epochs."""
+    epochs = trial.user_attrs.get("epochs", [])
+    return float(trial.user_attrs.get("seconds", sum(epoch["seconds"] for epoch in epochs)))
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """How many trials of a study are in which state.

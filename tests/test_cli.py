@@ -15,6 +15,7 @@ NAME = "digits-3000x3"
 COMMANDS = (
     *("run", "ablate", "retrain", "baseline", "studies", "best"),
     *("show", "delete", "backup", "space", "dashboard", "doctor", "pictures", "predict", "export"),
+    *("report", "compare"),
 )
 
 

@@ -14,6 +14,7 @@ import search
 from search.data import DatasetName, class_names, load_dataset
 from search.pictures import (
     N_MISTAKES,
+    Answers,
     confusion_matrix,
     draw_confusion,
     draw_curves,
@@ -83,8 +84,8 @@ def test_titles_count_the_mistakes_and_name_the_seed(weights: Path) -> None:
     counts = confusion_matrix(wrong, test.labels)
     classes = class_names("digits")
     for figure in (
-        draw_confusion(card, 2, counts, classes),
-        draw_mistakes(card, 2, test, wrong, classes),
+        draw_confusion(Answers.of(card, 2), counts, classes),
+        draw_mistakes(Answers.of(card, 2), test, wrong, classes),
     ):
         title, subtitle, *_ = (text.get_text() for text in figure.texts)
         assert title.startswith("359 of 359 test images wrong")
@@ -103,8 +104,8 @@ def test_a_network_without_mistakes_has_its_pictures_too(weights: Path, tmp_path
     counts = confusion_matrix(right, test.labels)
     classes = class_names("digits")
     for figure, title in (
-        (draw_confusion(card, 1, counts, classes), "0 of 359 test images wrong"),
-        (draw_mistakes(card, 1, test, right, classes), "0 of 359 test images wrong"),
+        (draw_confusion(Answers.of(card, 1), counts, classes), "0 of 359 test images wrong"),
+        (draw_mistakes(Answers.of(card, 1), test, right, classes), "0 of 359 test images wrong"),
         (draw_curves(card), "100.00 % of the test images right"),
     ):
         assert figure.texts[0].get_text() == title

@@ -34,6 +34,7 @@ def pictures(
     from search.data import check_dataset_name, class_names, default_data_dir, load_dataset
     from search.folders import PICTURES, make_folder, weights_folder
     from search.pictures import (
+        Answers,
         confusion_matrix,
         draw_confusion,
         draw_curves,
@@ -62,7 +63,8 @@ def pictures(
     classes = class_names(dataset_name)
     probabilities = probabilities_of(network, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)
+    answers = Answers.of(card, seed)
     curves, confusion, mistakes = PICTURES
-    save(draw_confusion(card, seed, counts, classes), confusion)
-    save(draw_mistakes(card, seed, dataset.test, probabilities, classes), mistakes)
+    save(draw_confusion(answers, counts, classes), confusion)
+    save(draw_mistakes(answers, dataset.test, probabilities, classes), mistakes)
     save(draw_curves(card), curves)  # the last: an old card has nothing to draw it from

@@ -1,0 +1,173 @@
+"""`search report`: a study's story, for someone who was not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, DataDir, Device, Storage, StudyName
+from search.cli.output import make_console, percent, shown_command
+from search.exceptions import InputError, StudyError
+from search.processes import start_server
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from rich.console import Console
+
+    from search.data import Dataset
+    from search.report import Report
+    from search.training import EpochResult
+    from search.validation import Validated
+
+
+def report(
+    study: StudyName = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report.  [default: runs/STUDY/report]")
+    ] = None,
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train",
+            help="Train the best trial once more on the search's split, to show where it errs.",
+        ),
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+) -> None:
+    """Write a study's story as one HTML file, with its pictures as PNG beside it.
+
+    The question, the answer, how sure that is, how the networks learnt, what mattered, and how to
+    make it again. It never opens the test set. Which classes the best network confuses takes its
+    weights, which a search does not keep: --train trains it once more, as the search did, and
+    keeps them in the folder, where later reports find them.
+
+    Example: search report --study mnist-8000x15 --train
+    """
+    import optuna
+
+    from search.files import write_bytes, write_text
+    from search.folders import PAGE, REPORT_FILES, make_folder, study_folder
+    from search.report import SPACE_FILE, read_report
+    from search.storage import opened_storage, shown_url
+    from search.study import select_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console = make_console()
+    with opened_storage(storage) as opened:
+        chosen = select_study(opened, study)
+        with console.status("Reading"):
+            facts = read_report(chosen)
+        if train and facts.weights_name is None:
+            raise StudyError(
+                f"A study must have a complete trial to train it again, but {facts.study!r} has "
+                "none yet; leave out --train, or go on with 'search run'."
+            )
+        folder = make_folder(out or study_folder(facts.study) / "report")
+        validated = _validated(console, chosen, facts, folder, train, data_dir, device)
+
+    from search.cli.report_page import Errors, render_page
+    from search.report_pictures import draw_pictures
+
+    for stale in REPORT_FILES:  # what is not drawn now would belong to another report
+        (folder / stale).unlink(missing_ok=True)
+    with console.status("Drawing"):
+        pictures = draw_pictures(facts)
+        errors = None if validated is None else Errors.of(validated)
+        page = render_page(facts, pictures, errors)
+        for picture in pictures:
+            write_bytes(picture.png, folder / f"{picture.name}.png")
+        if validated is not None:
+            _draw_errors(facts, validated, folder)
+    if facts.space_text is not None:
+        write_text(facts.space_text, folder / SPACE_FILE)
+    write_text(page, folder / PAGE)
+    console.print(str(folder / PAGE), soft_wrap=True)
+    options = ["--study", facts.study]
+    if storage not in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
+        options += ["--storage", shown_url(storage)]
+    if facts.chosen is not None and facts.race is None:
+        console.print(f"Not confirmed yet: {shown_command(['confirm', *options])}", soft_wrap=True)
+    if facts.weights_name is not None and validated is None:
+        options += [] if out is None else ["--out", str(out)]
+        words = shown_command(["report", "--train", *options])
+        console.print(f"To show where it errs as well: {words}", soft_wrap=True)
+
+
+def _validated(
+    console: Console,
+    study: Study,
+    facts: Report,
+    folder: Path,
+    train: bool,
+    data_dir: Path | None,
+    device: str,
+) -> Validated | None:
+    """What the best network makes of the validation images; None where no weights tell."""
+    if facts.weights_name is None:
+        return None
+    weights = folder / facts.weights_name
+    if not train and not weights.exists():
+        return None
+    start_server()
+
+    from search.data import check_dataset_name, default_data_dir, load_dataset
+    from search.study import check_same_data
+    from search.validation import validate
+
+    try:
+        name = check_dataset_name(facts.settings.dataset)
+        dataset = load_dataset(name, data_dir or default_data_dir())
+        check_same_data(study, dataset.info)
+    except InputError as error:
+        if train:
+            raise
+        console.print(f"Where it errs is left out: {error}", style="yellow", soft_wrap=True)
+        return None
+    if not weights.exists():
+        _train(console, facts, dataset, weights, device)
+    return validate(dataset, facts, weights)
+
+
+def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, device: str) -> None:
+    from search.data import dataset_files
+    from search.training import find_device
+    from search.validation import train_again
+    from search.workers import WorkerPool
+
+    assert facts.chosen is not None
+    epochs = facts.settings.epochs
+    device = str(find_device(device))
+
+    def show(seed: int, result: EpochResult) -> None:
+        console.print(f"epoch {result.epoch} of {epochs}: {percent(result.accuracy)}")
+
+    console.print(
+        f"Training trial {facts.chosen.number} of {facts.study} once more, as the search did; the "
+        "test set stays closed."
+    )
+    with dataset_files(dataset, with_test=False) as files, WorkerPool(1, files) as pool:
+        train_again(pool, facts, weights, device=device, listener=show)
+
+
+def _draw_errors(facts: Report, validated: Validated, folder: Path) -> None:
+    """The pictures of what is confused, and of the mistakes."""
+    from search.pictures import Answers, draw_confusion, draw_mistakes, save_picture
+
+    assert facts.chosen is not None
+    classes = validated.classes
+    trial = f"trial {facts.chosen.number} of {facts.study}"
+    origin = f"{facts.settings.dataset}; {trial}, trained again on the search's split"
+    answers = Answers("validation", validated.seed, origin)
+    for figure, name in (
+        (draw_confusion(answers, validated.counts, classes), "confusion.png"),
+        (
+            draw_mistakes(answers, validated.examples, validated.probabilities, classes),
+            "mistakes.png",
+        ),
+    ):
+        save_picture(figure, folder / name)
