@@ -64,12 +64,14 @@ def _standing(summary: StudySummary) -> list[str]:
     if summary.best_value is None:
         return [f"Study {summary.name}: {trained}, none of them complete."]
     line = f"Study {summary.name}: {trained}; best {percent(summary.best_value)}"
+    if summary.best_parameter_count is not None:
+        line += f" with {summary.best_parameter_count:,} parameters"
+    line += f" (trial {summary.best_trial})"
     if summary.confirmed_mean is not None:
         line += f", {percent(summary.confirmed_mean)} over fresh seeds"
-    if summary.best_parameter_count is not None:
-        line += f", with {summary.best_parameter_count:,} parameters"
-    line += f" (trial {summary.best_trial})."
-    return [line, *([f"Test set seen {summary.test_looks} times."] if summary.test_looks else [])]
+    looks = summary.test_looks
+    seen = [f"The test set was seen {'once' if looks == 1 else f'{looks} times'}."] if looks else []
+    return [f"{line}.", *seen]
 
 
 def _steps(study: Study, summary: StudySummary) -> list[Step]:
@@ -90,6 +92,7 @@ def _steps(study: Study, summary: StudySummary) -> list[Step]:
         steps.append((["retrain", *own], "train it on all data, test it, keep its weights"))
     if not by_accuracy:
         steps.append((["best", "--front", *own], "the most accurate network of each size"))
+    steps.append((["report", *own], "its story on one page"))
     steps.append((["dashboard"], "look at all trials in a browser"))
     more = [*_search_words(study), "--trials", str(2 * n_wanted)]
     return [*steps, (more, "search on")]

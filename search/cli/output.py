@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from search.cli.options import DEFAULT_STORAGE
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -53,6 +55,15 @@ def shown_command(words: list[str]) -> str:
     """A command of ours as a user types it: behind `uv run`, where this one came by that."""
     prefix = ["uv", "run"] if "UV" in os.environ else []
     return shlex.join([*prefix, "search", *words])
+
+
+def storage_words(storage: str) -> list[str]:
+    """The option that a next command needs to find its storage; without a password."""
+    from search.storage import shown_url
+
+    if storage in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
+        return []
+    return ["--storage", shown_url(storage)]
 
 
 def percent(accuracy: float | None) -> str:

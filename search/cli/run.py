@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from search.cli.output import (
     shown_command,
     shown_waiting,
     stop_signals,
+    storage_words,
 )
 from search.exceptions import InputError
 from search.processes import start_server
@@ -503,6 +503,7 @@ def _print_next(console: Console, search: Search) -> None:
         (["confirm"], "race the best trials over more seeds"),
         *([(["best", "--front"], "the most accurate network of each size")] if by_size else []),
         (["retrain"], "train it on all data, test it, keep its weights"),
+        (["report"], "its story on one page"),
         (["dashboard"], "look at all trials in a browser"),
     ):
         console.print(f"  {_next_command(search.plan, command)}  # {what}", soft_wrap=True)
@@ -528,13 +529,10 @@ def _same_command() -> str:
 
 def _next_command(plan: SearchPlan, command: list[str], *, study: str | None = None) -> str:
     """A command on the same study, with the options that it needs to find it."""
-    from search.storage import shown_url
-
     words = list(command)
     if command[0] != "dashboard":
         words += ["--study", study or plan.study_name]
-    if plan.request.storage not in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
-        words += ["--storage", shown_url(plan.request.storage)]
+    words += storage_words(plan.request.storage)
     is_file = plan.dataset.info.name != "digits"
     if command[0] == "retrain" and is_file and plan.request.data_dir is not None:
         words += ["--data-dir", str(plan.request.data_dir)]

@@ -27,6 +27,7 @@ from search.cli.output import (
     percent,
     shown_command,
     shown_waiting,
+    storage_words,
 )
 from search.exceptions import InputError
 from search.processes import start_server
@@ -111,10 +112,20 @@ def retrain(
         console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
     console.print(f"Weights and card: {folder}")
     console.print(f'In Python: network = search.load("{folder}")')
-    words = ["pictures", str(folder)]
+    data = []
     if data_dir is not None and settings.dataset != "digits":
-        words += ["--data-dir", str(data_dir)]
-    console.print(f"Pictures: {shown_command(words)}", soft_wrap=True)
+        data = ["--data-dir", str(data_dir)]
+    console.print("\nNext:")
+    for words, what in (
+        (["pictures", str(folder), *data], "how it learnt and where it errs"),
+        (["predict", str(folder), "photo.jpg"], "which digit a photograph shows"),
+        (["export", str(folder), "--out", "network.onnx", *data], "take it elsewhere"),
+        (
+            ["report", "--study", chosen.study_name, *storage_words(storage)],
+            "the study's story on one page",
+        ),
+    ):
+        console.print(f"  {shown_command(words)}  # {what}", soft_wrap=True)
 
 
 def baseline(
