@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,9 +19,8 @@ from search.exceptions import StudyError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.importance import Influence, influences
 from search.race import Race, Standing, mean_interval
-from search.space import Space
 from search.splits import SPLITS, Split
-from search.study import StudySettings, rebuild, run_records
+from search.study import StudySettings, rebuild, run_records, search_words
 from search.summary import (
     CONFIRMATION,
     INTERRUPTED,
@@ -37,7 +36,6 @@ from search.summary import (
 )
 
 SPACE_FILE = "space.toml"  # beside a report, the space of a study that has one of its own
-_BUILT_IN_SPACES = ("standard", "wide")
 _NORMAL_QUANTILE = 1.959964  # of the normal distribution, at 97.5 %
 
 
@@ -216,23 +214,21 @@ class Report:
     @property
     def run_words(self) -> list[str]:
         """The command that searches such a study again, without the program's name."""
-        settings, record = self.settings, self.runs[-1] if self.runs else {}
-        words = ["run", "--dataset", settings.dataset]
-        words += ["--budget", str(settings.budget), "--epochs", str(settings.epochs)]
-        words += ["--trials", str(max(self.tally.n_trained, 1))]
-        if self.space_text is not None:
-            words += ["--space", SPACE_FILE]
-        elif settings.space_name != "standard":
-            words += ["--space", settings.space_name]
-        if self.has_two_objectives:
-            words += ["--objective", settings.objective]
+        record = self.runs[-1] if self.runs else {}
+        options: list[str] = []
         for option, default in (("sampler", "tpe"), ("pruner", "halving"), ("seed", 0)):
             if record.get(option, default) != default:
-                words += [f"--{option}", str(record[option])]
+                options += [f"--{option}", str(record[option])]
         sources = {_study_of(trial.user_attrs.get("from_study")) for trial in self.trials} - {None}
         for source in sorted(filter(None, sources)):
-            words += ["--from-study", source]
-        return [*words, "--study", self.study]
+            options += ["--from-study", source]
+        return search_words(
+            self.study,
+            self.settings,
+            n_trials=max(self.tally.n_trained, 1),
+            space=None if self.space_text is None else SPACE_FILE,
+            options=options,
+        )
 
 
 def read_report(study: Study) -> Report:
@@ -250,6 +246,7 @@ def read_report(study: Study) -> Report:
     if value is not None and split is not None:
         interval = wilson_interval(value, split.n_validation)
     number = None if chosen is None else chosen.number
+    space = settings.search_space()
     return Report(
         study=study.study_name,
         settings=settings,
@@ -267,7 +264,7 @@ def read_report(study: Study) -> Report:
         effort=effort(trials, settings.epochs),
         failures=_failures(trials),
         runs=run_records(study),
-        space_text=_space_text(settings),
+        space_text=None if space.is_built_in else space.text(),
     )
 
 
@@ -361,25 +358,6 @@ def _failures(trials: Iterable[FrozenTrial]) -> list[tuple[str, int]]:
 def _study_of(origin: str | None) -> str | None:
     """The study's name in NAME/17."""
     return None if origin is None else origin.rpartition("/")[0]
-
-
-def _space_text(settings: StudySettings) -> str | None:
-    """A space file of what was searched; None where a built-in space of that name is the same."""
-    space = settings.search_space()
-    if settings.space_name in _BUILT_IN_SPACES:  # it may have changed since an earlier version
-        built_in = replace(space, table=Space.load(settings.space_name).table)
-        if "," in settings.objective:
-            built_in = built_in.with_open_size()
-        if built_in.table == space.table:
-            return None
-    lines = [f"{name} = {_toml(value)}" for name, value in space.table.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _settings_of(

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -425,6 +426,18 @@ class Space:
             value["budget_share"] = (parameter_count(self.spec(values)) + 1) / parameter_cap
         return value
 
+    def text(self) -> str:
+        """A space file with every value of this space."""
+        return "".join(f"{name} = {_toml_value(value)}\n" for name, value in self.table.items())
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether its name alone gives it; a built-in space may change from version to version."""
+        if self.name not in _BUILT_IN:
+            return False
+        built_in = replace(self, table=Space.load(self.name).table)
+        return self.table in (built_in.table, built_in.with_open_size().table)
+
     def with_open_size(self) -> Space:
         """The space with networks of all sizes: a fixed share of the budget becomes a range."""
         if isinstance(self.table["budget_share"], dict | list) or self.table["budget_share"] == 0:
@@ -744,6 +757,13 @@ def _range(
     if kind.type is int:
         return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{key} = {_toml_value(each)}" for key, each in value.items())
+        return f"{{ {', '.join(pairs)} }}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def to_toml(name: str) -> str:

@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -354,6 +354,32 @@ def run_records(study: Study) -> list[dict[str, Any]]:
     """The study's history, oldest run first."""
     attributes = study.user_attrs
     return [attributes[key] for key in sorted(attributes) if key.startswith("run_")]
+
+
+def search_words(
+    name: str,
+    settings: StudySettings,
+    *,
+    n_trials: int,
+    space: str | None = None,
+    options: Sequence[str] = (),
+) -> list[str]:
+    """The words of the command that searches a study, without the program's name.
+
+    Where its data lie a study does not know.
+
+    Args:
+        space: the file that holds the study's space, where it is another than at first.
+        options: what may change from run to run.
+    """
+    words = ["run", "--dataset", settings.dataset, "--budget", str(settings.budget)]
+    words += ["--epochs", str(settings.epochs), "--trials", str(n_trials)]
+    for option, value, default in (
+        ("--space", space or settings.space_name, "standard"),
+        ("--objective", settings.objective, "accuracy"),
+    ):
+        words += [option, value] if value != default else []
+    return [*words, *options, "--study", name]
 
 
 @contextmanager

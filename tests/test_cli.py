@@ -40,7 +40,7 @@ def test_alone_it_shows_the_next_useful_step(
     assert (done.code, done.err) == (0, "")
     assert f"Study {NAME}: 4 trained trials; best " in done.out
     assert f"search confirm --study {NAME}  # race" in done.out
-    again = f"run --budget 3000 --epochs 3 --dataset digits --study {NAME} --trials 8"
+    again = f"run --dataset digits --budget 3000 --epochs 3 --trials 8 --study {NAME}"
     assert f"search {again}  # search on" in done.out
     assert command(*again.split(), "--pruner", "none", "--no-confirm").code == 0
 
@@ -51,7 +51,7 @@ def test_alone_it_goes_on_with_a_search_that_was_stopped(command: Command) -> No
     process = start_long_run(command)
     os.killpg(process.pid, signal.SIGINT)
     process.wait()
-    words = "run --budget 3000 --epochs 400 --dataset digits --study long --trials 4"
+    words = "run --dataset digits --budget 3000 --epochs 400 --trials 4 --study long"
     assert f"search {words}  # go on" in command().out
 
 

@@ -75,15 +75,16 @@ def _standing(summary: StudySummary) -> list[str]:
 
 
 def _steps(study: Study, summary: StudySummary) -> list[Step]:
-    from search.study import run_records
+    from search.study import StudySettings, run_records, search_words
 
+    settings = StudySettings.from_study(study)
     records = run_records(study)
     n_wanted = int(records[-1]["n_trials"]) if records else 0
     n_trained = summary.trials["n_trained"]
     own = ["--study", summary.name]
     steps: list[Step] = []
     if n_trained < n_wanted or summary.best_value is None:
-        go_on = [*_search_words(study), "--trials", str(max(n_wanted, n_trained + 1))]
+        go_on = search_words(summary.name, settings, n_trials=max(n_wanted, n_trained + 1))
         return [(go_on, "go on with the search")]
     by_accuracy = len(study.directions) == 1
     if summary.confirmed_mean is None and by_accuracy:
@@ -94,20 +95,5 @@ def _steps(study: Study, summary: StudySummary) -> list[Step]:
         steps.append((["best", "--front", *own], "the most accurate network of each size"))
     steps.append((["report", *own], "its story on one page"))
     steps.append((["dashboard"], "look at all trials in a browser"))
-    more = [*_search_words(study), "--trials", str(2 * n_wanted)]
+    more = search_words(summary.name, settings, n_trials=2 * n_wanted)
     return [*steps, (more, "search on")]
-
-
-def _search_words(study: Study) -> list[str]:
-    """The command that searches this study; where its data lie, a study does not know."""
-    from search.study import StudySettings
-
-    settings = StudySettings.from_study(study)
-    words = ["run", "--budget", str(settings.budget), "--epochs", str(settings.epochs)]
-    words += ["--dataset", settings.dataset, "--study", study.study_name]
-    for option, value, default in (
-        ("--space", settings.space_name, "standard"),
-        ("--objective", settings.objective, "accuracy"),
-    ):
-        words += [option, value] if value != default else []
-    return words

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.options import DEFAULT_STORAGE, DataDir, Device, Storage, StudyName
-from search.cli.output import make_console, percent, shown_command
+from search.cli.output import make_console, percent, shown_command, storage_words
 from search.exceptions import InputError, StudyError
 from search.processes import start_server
 
@@ -53,7 +52,7 @@ def report(
     from search.files import write_bytes, write_text
     from search.folders import PAGE, REPORT_FILES, make_folder, study_folder
     from search.report import SPACE_FILE, read_report
-    from search.storage import opened_storage, shown_url
+    from search.storage import opened_storage
     from search.study import select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -87,9 +86,7 @@ def report(
         write_text(facts.space_text, folder / SPACE_FILE)
     write_text(page, folder / PAGE)
     console.print(str(folder / PAGE), soft_wrap=True)
-    options = ["--study", facts.study]
-    if storage not in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
-        options += ["--storage", shown_url(storage)]
+    options = ["--study", facts.study, *storage_words(storage)]
     if facts.chosen is not None and facts.race is None:
         console.print(f"Not confirmed yet: {shown_command(['confirm', *options])}", soft_wrap=True)
     if facts.weights_name is not None and validated is None:
