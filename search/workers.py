@@ -30,7 +30,6 @@ import torch
 from search.clock import AwakeClock
 from search.data import DatasetFiles, Examples
 from search.exceptions import SearchError, TrainingError
-from search.folders import make_folder
 from search.hyperparameters import Hyperparameters
 from search.processes import start_server, worker_context
 from search.training import EpochResult, train
@@ -182,7 +181,7 @@ class WorkerPool:
     Args:
         log_folder: where each worker keeps a log of its own, if anywhere: `worker-PID.jsonl`, one
             line an epoch with the job's key, the epoch and its accuracy, written before anybody
-            else hears of the epoch. The folder is made where it is missing.
+            else hears of the epoch. The folder must be there.
     """
 
     def __init__(
@@ -191,8 +190,6 @@ class WorkerPool:
         self._context = worker_context()
         self._files = files
         self._log_folder = log_folder
-        if log_folder is not None:
-            make_folder(log_folder, option="--worker-log")
         self._clock = AwakeClock(longest_gap=_LONGEST_GAP)
         self._n_startup_deaths = 0
         self._pending: deque[Event] = deque()

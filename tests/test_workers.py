@@ -124,6 +124,7 @@ def test_a_cancelled_job_that_hangs_is_killed_as_well(pool: WorkerPool) -> None:
 
 
 def test_each_worker_keeps_a_log_of_its_epochs(files: DatasetFiles, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
     with WorkerPool(2, files, log_folder=tmp_path / "log") as pool:
         jobs = [Job(key, RECIPE, epochs=2, seed=key) for key in range(3)]
         told = [event for event in run_jobs(pool, jobs) if isinstance(event, JobEpoch)]
