@@ -245,7 +245,7 @@ class Chaos:
 
     def _n_logged(self) -> int:
         """Bytes in the workers' logs."""
-        return sum(path.stat().st_size for path in (self._folder / "log").glob("*"))
+        return sum(path.stat().st_size for path in (self._folder / "log").glob("worker-*"))
 
     def _torment(self, process: subprocess.Popen[bytes], until: float) -> None:
         if self._random.random() < _TRAINING_SHARE:
