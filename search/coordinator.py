@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,14 +24,16 @@ from search.patience import Patience
 from search.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
 from search.repair import fail, fail_crashed, give_back
 from search.sampler import CappedSampler
+from search.sharing import Sharing
 from search.space import Space
 from search.study import StudySettings
-from search.summary import is_trained
+from search.summary import accuracy_of, is_trained
 from search.training import EpochResult, epoch_attribute, last_epochs_mean
 from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
 
 _WAIT_SECONDS = 0.5
 _MAX_FAILURES_IN_A_ROW = 10
+_LONGEST_LEAVE_SECONDS = 2.0  # for a turn at the end of a search, which must end within five
 _BY_SOMEBODY_ELSE = "ended or deleted by somebody else"
 # A trial that takes so much longer than the slowest one is taken for hung.
 _HUNG_FACTOR = 10
@@ -75,6 +78,7 @@ class TrialEnded:
         value: of a complete trial.
         n_epochs: how many it trained.
         is_duplicate: whether it was refused because its configuration is trained already.
+        host: that which ran it, where it is another one.
     """
 
     number: int
@@ -85,11 +89,27 @@ class TrialEnded:
     reason: str | None = None
     is_requeued: bool = False
     is_duplicate: bool = False
+    host: str | None = None
+
+    @classmethod
+    def elsewhere(cls, trial: FrozenTrial) -> TrialEnded:
+        """The end of a trial that another search of the study ran."""
+        attributes = trial.user_attrs
+        return cls(
+            trial.number,
+            trial.state,
+            attributes.get("parameter_count"),
+            value=accuracy_of(trial) if trial.state == TrialState.COMPLETE else None,
+            n_epochs=len(attributes.get("epochs", [])),
+            reason=attributes.get("reason"),
+            host=attributes.get("owner", {}).get("host", "another host"),
+        )
 
     @property
     def is_last_word(self) -> bool:
         """Whether it says of its configuration that it trains, or that it does not."""
-        return self.state is not None and not self.is_duplicate and not self.is_requeued
+        is_settled = self.state is not None and not self.is_duplicate and not self.is_requeued
+        return is_settled and self.host is None
 
 
 SearchEvent = TrialStarted | TrialEpoch | TrialEnded
@@ -141,8 +161,7 @@ class Coordinator:
         trial_timeout_seconds: after which a trial's worker is taken for hung and killed; by default
             ten times as long as the slowest trial of this run would take, by the median of its
             epochs, and a minute at least.
-        check_alone: asked before each trial; raises StudyError where another search has come onto
-            the study.
+        sharing: how it shares the study with searches on other hosts.
     """
 
     def __init__(
@@ -158,7 +177,7 @@ class Coordinator:
         is_time_over: Callable[[], bool],
         patience: Patience | None = None,
         trial_timeout_seconds: float | None = None,
-        check_alone: Callable[[], None] = lambda: None,
+        sharing: Sharing,
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
@@ -172,12 +191,13 @@ class Coordinator:
         self._is_time_over = is_time_over
         self._patience = patience
         self._trial_timeout_seconds = trial_timeout_seconds
-        self._check_alone = check_alone
+        self._sharing = sharing
         self._slowest_seconds = 0.0  # an epoch, of the trials that have ended
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
         self._owner = owner_of_this_process()
         self._running: dict[int, _Running] = {}
+        self._told = self._finished()  # trials whose end the listener knows of
         self._n_failures_in_a_row = 0
         self._found_nothing_new = False
         self._pruning: Pruning = AccuracyPruning()
@@ -189,7 +209,6 @@ class Coordinator:
 
         Raises:
             KeyError: if somebody deletes the study meanwhile.
-            StudyError: if another search comes onto the study.
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
         try:
@@ -198,24 +217,22 @@ class Coordinator:
                     return Outcome.INTERRUPTED
                 if self._is_time_over():
                     return Outcome.TIMED_OUT
+                is_busy = bool(self._running) or self._n_elsewhere() > 0
                 n_missing = self._n_missing()
-                if n_missing <= 0 and not self._running:
+                if n_missing <= 0 and not is_busy:
                     return Outcome.REACHED
                 if self._patience is not None and self._patience.is_over(self._trials()):
-                    if not self._running:
+                    if not is_busy:
                         return Outcome.NO_BETTER
                     n_missing = 0
-                while (
-                    self._pool.n_idle
-                    and n_missing > 0
-                    and not self._should_stop()
-                    and self._has_next()
-                ):
-                    n_missing -= self._start_next()
-                if not self._running and n_missing > 0 and not self._has_next():
-                    return Outcome.EXHAUSTED
+                if n_missing > 0:
+                    self._start_trials()
+                    if not is_busy and not self._running and not self._has_next():
+                        return Outcome.EXHAUSTED
                 for event in self._pool.events(_WAIT_SECONDS):
                     self._handle(event)
+                self._beat()
+                self._tell_elsewhere()
                 limit = self._limit_seconds()
                 if limit is not None:
                     self._pool.kill_overdue(limit)
@@ -235,7 +252,26 @@ class Coordinator:
     def _n_missing(self) -> int:
         """How many more trials are to be started, if all that run now end well."""
         n_trained = sum(map(is_trained, self._trials()))
-        return self._n_trials - n_trained - len(self._running)
+        return self._n_trials - n_trained - len(self._running) - self._n_elsewhere()
+
+    def _n_elsewhere(self) -> int:
+        """How many trials run in other searches of the study."""
+        return len(self._sharing.running_elsewhere(self._trials(), self._running))
+
+    def _start_trials(self) -> None:
+        """Starts what is missing, as far as there are workers; a turn for each trial."""
+        while self._pool.n_idle and not self._should_stop():
+            with self._sharing.turn(self._should_stop) as is_ours:
+                if not is_ours or self._n_missing() <= 0 or not self._has_next():
+                    return
+                published = self._start_next()
+            if published is not None:
+                self._publish(published)
+
+    def _beat(self) -> None:
+        """Says that what runs lives, and takes note of who says so no more."""
+        trial_ids = [running.trial._trial_id for running in self._running.values()]
+        self._sharing.beat(trial_ids, self._should_stop)
 
     def _has_next(self) -> bool:
         """Whether a trial waits in the queue, or the space has a configuration to try."""
@@ -248,16 +284,25 @@ class Coordinator:
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
-    def _start_next(self) -> bool:
-        """Asks for a trial and hands it out; false where it ended before it could train."""
-        self._check_alone()
+    def _finished(self) -> set[int]:
+        return {trial.number for trial in self._trials() if trial.state.is_finished()}
+
+    def _tell_elsewhere(self) -> None:
+        """Tells the listener of trials that ended in other searches of the study."""
+        if not self._sharing.is_shared:
+            return
+        for trial in self._trials():
+            is_known = trial.number in self._told or trial.number in self._running
+            if trial.state.is_finished() and not is_known:
+                self._publish(TrialEnded.elsewhere(trial))
+
+    def _start_next(self) -> SearchEvent | None:
+        """Asks for a trial and hands it out; returns what became of it."""
         trial = self._study.ask()
-        published: SearchEvent | None = None
         with self._unless_gone(trial):
-            published = self._prepare(trial)
-        if published is not None:
-            self._publish(published)
-        return isinstance(published, TrialStarted)
+            self._sharing.say_alive(trial._trial_id)
+            return self._prepare(trial)
+        return None
 
     def _prepare(self, trial: Trial) -> SearchEvent:
         trial.set_user_attr("owner", self._owner)
@@ -339,6 +384,8 @@ class Coordinator:
         if isinstance(event, TrialEnded) and event.is_last_word:
             failed = event.state == TrialState.FAIL
             self._n_failures_in_a_row = self._n_failures_in_a_row + 1 if failed else 0
+        if isinstance(event, TrialEnded):
+            self._told.add(event.number)
         self._listener(event)
         if self._n_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             assert isinstance(event, TrialEnded)
@@ -439,8 +486,13 @@ class Coordinator:
             return False
 
     def _give_back_running(self) -> None:
-        for running in list(self._running.values()):
-            self._pool.cancel(running.trial.number)
-            with self._unless_gone(running.trial):
-                give_back(self._study, self._frozen(running.trial))
+        """In a turn, if one comes soon: a search that takes this one for lost does the same."""
+        if not self._running:
+            return
+        end = time.monotonic() + _LONGEST_LEAVE_SECONDS
+        with self._sharing.turn(lambda: time.monotonic() > end):
+            for running in list(self._running.values()):
+                self._pool.cancel(running.trial.number)
+                with self._unless_gone(running.trial):
+                    give_back(self._study, self._frozen(running.trial))
         self._running.clear()

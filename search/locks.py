@@ -1,20 +1,20 @@
-"""One search at a time on a study: locks, and who owns the trials that run."""
+"""Who owns the trials that run, and the lock beside a SQLite file."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StorageError, StudyError
-from search.storage import ServerLock, sqlite_path
 
 
 def owner_of_this_process() -> dict[str, Any]:
@@ -46,33 +46,22 @@ def _is_alive(owner: dict[str, Any]) -> bool:
         return False
 
 
+def is_owner_dead(trial: FrozenTrial) -> bool:
+    """Whether the process that ran a trial was on this host, and is gone."""
+    owner = trial.user_attrs.get("owner")
+    return owner is not None and not _is_alive(owner)
+
+
 @contextmanager
-def only_search(study: Study, url: str) -> Iterator[Callable[[], None]]:
-    """Lets no other search onto the study as long as the context lasts.
+def locked_file(path: Path, study: Study) -> Iterator[None]:
+    """Lets no other process onto a study of a SQLite file as long as the context lasts.
 
-    A SQLite database is locked through a file beside it, which the system unlocks when its
-    process ends, however it ends. PostgreSQL has locks of its own; and on any server, a trial that
-    runs says who owns it, which outlasts a restart of the server.
-
-    Yields what raises StudyError where another search has come onto the study all the same: a
-    server that was away, or that took this machine for lost, frees its locks.
+    The lock is a file beside it, which the system unlocks when its process ends, however it ends.
 
     Raises:
-        StudyError: if another search is there.
+        StudyError: if another process is there.
         StorageError: if the lock cannot be taken at all.
     """
-    path = sqlite_path(url)
-    if path is None:
-        lock = ServerLock(url, study._study_id)
-        try:
-            is_ours = lock.is_ours()
-            _check_no_owner_alive(study)
-            if not is_ours:
-                raise StudyError(_busy(study))
-            yield lambda: _check_still_ours(lock, study)
-        finally:
-            lock.release()
-        return
     path = path.resolve()  # one lock, whatever links lead to the database
     # The file stays: to delete it could let two processes lock two files of one name.
     lock_path = path.with_name(f".{path.name}.{study._study_id}.lock")
@@ -91,7 +80,7 @@ def only_search(study: Study, url: str) -> Iterator[Callable[[], None]]:
             "a database server, with --storage."
         ) from error
     try:
-        yield lambda: None
+        yield
     finally:
         file_lock.release()
 
@@ -103,19 +92,8 @@ def _busy(study: Study) -> str:
     )
 
 
-def _check_still_ours(lock: ServerLock, study: Study) -> None:
-    try:
-        is_ours = lock.is_ours()
-    except StorageError:  # nobody else can take it either; what is done next waits for the server
-        return
-    if not is_ours:
-        raise StudyError(
-            f"One search at a time must run on a study, but another has gone on with "
-            f"{study.study_name!r} while the database could not be reached; this one ends."
-        )
-
-
-def _check_no_owner_alive(study: Study) -> None:
+def check_no_owner_alive(study: Study) -> None:
+    """Raises StudyError where a running trial says that its search is still there."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = trial.user_attrs.get("owner")
         if owner is not None and _is_alive(owner):

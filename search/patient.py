@@ -13,8 +13,9 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, cast
@@ -24,6 +25,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     DBAPIError,
@@ -38,6 +40,10 @@ from search.exceptions import DatabaseError
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
 _MARK = "budget-search:made"
+_TURN_CLASS = 0x5EA4C5  # of all locks in a server's database, those of turns
+_LONGEST_TURN_SECONDS = 60  # of doing nothing: whoever fell asleep in its turn loses it
+_LOOK_MILLISECONDS = 500  # while it waits for its turn, whether to stop
+_LOCK_NOT_AVAILABLE = "55P03"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NAP_SECONDS = 0.2  # between two looks whether to stop
 _SECRET_KEYS = ("password", "passwd", "passfile", "sslpassword", "sslkey")  # of a URL's query
 # The calls by which Optuna's studies and trials reach their storage, with its cache in between.
@@ -48,7 +54,7 @@ _CALLS = (
     *("_set_trial_param", "set_trial_intermediate_value"),
     *("set_trial_user_attr", "set_trial_system_attr", "get_trial_param", "get_trial"),
     *("get_trial_id_from_study_id_trial_number", "_get_trials", "_get_best_trial_id"),
-    *("get_trial_user_attrs", "get_trial_system_attrs"),
+    *("get_trial_user_attrs", "get_trial_system_attrs", "record_heartbeat"),
 )
 
 
@@ -131,6 +137,71 @@ class PatientStorage(RDBStorage):
             if made is not None:
                 return made
         return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether it is PostgreSQL, whose locks `turn` is made of."""
+        return self._parsed.get_backend_name() == "postgresql"
+
+    @contextmanager
+    def turn(self, name: str, should_stop: Callable[[], bool]) -> Iterator[bool]:
+        """Lets one at a time in, of all that use this database and wait for a turn of that name.
+
+        Of PostgreSQL alone. Yields false where it was told to stop while it waited. The server
+        ends a turn in which it hears nothing for a minute; what is done in the turn is done by
+        other connections, and so is not undone then.
+        """
+        connection = self._patiently(lambda: self._take_turn(name, should_stop))
+        try:
+            yield connection is not None
+        finally:
+            if connection is not None:
+                with suppress(SQLAlchemyError):  # a server that went away has ended the turn
+                    connection.rollback()
+                with suppress(SQLAlchemyError):
+                    connection.close()
+
+    def _take_turn(self, name: str, should_stop: Callable[[], bool]) -> Connection | None:
+        number = zlib.crc32(name.encode()) - 2**31  # PostgreSQL's integers have a sign
+        connection = self.engine.connect()
+        try:
+            idle = f"SET LOCAL idle_in_transaction_session_timeout = '{_LONGEST_TURN_SECONDS}s'"
+            connection.execute(text(idle))
+            connection.execute(text(f"SET LOCAL lock_timeout = {_LOOK_MILLISECONDS}"))
+            lock = text(f"SELECT pg_advisory_xact_lock({_TURN_CLASS}, {number})")
+            while True:
+                try:
+                    with connection.begin_nested():
+                        connection.execute(lock)
+                    return connection
+                except OperationalError as error:
+                    if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                        raise
+                if should_stop():
+                    connection.close()
+                    return None
+        except SQLAlchemyError:
+            connection.close()
+            raise
+
+    def silent_trials(self, study_id: int, seconds: float) -> set[int]:
+        """Identifiers of a study's running trials that nobody said to live for so long, or ever.
+
+        Of PostgreSQL alone, and by its clock; time in which it was away does not count.
+        """
+        query = text(
+            "SELECT trials.trial_id FROM trials LEFT JOIN trial_heartbeats USING (trial_id) "
+            "WHERE study_id = :study_id AND state = 'RUNNING' AND (heartbeat IS NULL OR "
+            "localtimestamp - greatest(heartbeat, pg_postmaster_start_time()::timestamp) "
+            "> make_interval(secs => :seconds))"
+        )
+        values = {"study_id": study_id, "seconds": seconds}
+
+        def call() -> set[int]:
+            with self.engine.connect() as connection:
+                return set(connection.scalars(query, values))
+
+        return cast(set[int], self._patiently(call))
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """The result of a call, made again for as long as the server is away."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -12,17 +14,20 @@ from search.summary import INTERRUPTED
 MAX_CRASHES = 2  # workers that one configuration may kill
 
 
-def sweep(study: Study) -> int:
-    """Puts back in the queue what a search that died left RUNNING; returns how many.
+def sweep(study: Study, left: Sequence[FrozenTrial]) -> int:
+    """Puts back in the queue what is RUNNING of the trials that were left; returns how many.
 
-    Only for who has the study to himself, as `only_search` sees to.
+    Only for whose turn it is, as `Sharing` sees to.
+
+    Args:
+        left: trials of searches that died, or are taken for dead.
     """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    left = [trial for trial in left if trial.state == TrialState.RUNNING]
     repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
-    for trial in running:
+    for trial in left:
         # A search may have died between queueing and telling: then the repeat is there already.
         give_back(study, trial, queue=trial.number not in repeated)
-    return len(running)
+    return len(left)
 
 
 def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
@@ -39,7 +44,12 @@ def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
         return
     if queue:
         _requeue(study, trial, n_crashes)
-    fail(study, trial, INTERRUPTED)
+    try:
+        fail(study, trial, INTERRUPTED)
+    except (UpdateFinishedTrialError, ValueError):
+        if study._storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+            raise  # the error is about something else
+        # Its host only slept, and has ended it; the repeat is refused once its turn comes.
 
 
 def fail_crashed(study: Study, trial: FrozenTrial, reason: str) -> bool:

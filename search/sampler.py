@@ -265,6 +265,7 @@ def make_sampler(
     *,
     seed: int,
     n_trials: int,
+    n_runs: int = 0,
     n_objectives: int = 1,
 ) -> CappedSampler:
     """The sampler of that name, which keeps to the cap.
@@ -272,13 +273,14 @@ def make_sampler(
     Args:
         n_trials: how many trials the study has so far. A sampler that starts with the same seed
             draws the same candidates, so the seed moves on with the study.
+        n_runs: how many searches of the study began before, where others may run at the same time.
 
     Raises:
         InputError: as `check_sampler` does.
     """
     check_sampler(name, n_objectives=n_objectives)
     kind = SAMPLERS[name]
-    own_seed = int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
+    own_seed = int(np.random.SeedSequence([seed, n_trials, n_runs]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = kind.make(own_seed)

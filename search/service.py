@@ -30,12 +30,11 @@ from search.data import (
 from search.exceptions import DataUnavailableError, InputError, StudyError
 from search.folders import make_folder
 from search.kept import KeptRuns
-from search.locks import only_search
 from search.patience import Patience
 from search.patient import Waiting
 from search.pruners import make_pruner
-from search.repair import sweep
 from search.sampler import check_sampler, make_sampler
+from search.sharing import DEFAULT_LOST_AFTER_SECONDS, Sharing, sharing, turn_to_open
 from search.space import Space
 from search.storage import DEFAULT_URL, has_studies, opened_storage
 from search.study import (
@@ -100,6 +99,7 @@ class SearchRequest:
         from_study: an earlier study whose best trials a new one tries first.
         trial_timeout_seconds: after which a trial is taken for hung; `Coordinator` has a default.
         worker_log: a folder in which each worker keeps a log of the epochs of its trials.
+        lost_after_seconds: how long another host on the study may be silent.
     """
 
     budget: int
@@ -123,6 +123,7 @@ class SearchRequest:
     patience: int | None = None
     from_study: str | None = None
     worker_log: Path | None = None
+    lost_after_seconds: float = DEFAULT_LOST_AFTER_SECONDS
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ class Search:
         n_swept: how many trials that was.
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
-        check_alone: raises StudyError where another search has come onto the study.
+        sharing: how it shares the study with searches on other hosts.
         queued: what was put in the queue from an earlier study; None where that was not to be
             done.
     """
@@ -236,7 +237,7 @@ class Search:
     n_swept: int
     n_workers: int
     started: float
-    check_alone: Callable[[], None]
+    sharing: Sharing
     queued: WarmStart | None = None
 
     @property
@@ -263,7 +264,6 @@ class Search:
 
         Raises:
             KeyError: if somebody deletes the study meanwhile.
-            StudyError: if another search comes onto the study.
             TrainingError: if workers cannot be started, or trial after trial fails.
         """
         with self._pool(self.n_workers, log_folder=self.plan.request.worker_log) as pool:
@@ -278,7 +278,7 @@ class Search:
                 patience=self.patience,
                 is_time_over=self._is_search_over,
                 trial_timeout_seconds=self.plan.request.trial_timeout_seconds,
-                check_alone=self.check_alone,
+                sharing=self.sharing,
             ).run()
 
     def confirming(self) -> Confirming | None:
@@ -429,44 +429,58 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         objective=request.objective,
     )
     with opened_storage(request.storage, create=True, waiting=waiting) as storage:
-        study = create_or_open_study(storage, plan.study_name, settings)
-        with only_search(study, request.storage) as check_alone, unless_deleted(study):
+        with turn_to_open(storage, plan.study_name):
+            study = create_or_open_study(storage, plan.study_name, settings)
+        lost_after = request.lost_after_seconds
+        with (
+            sharing(study, request.storage, lost_after_seconds=lost_after) as shared,
+            unless_deleted(study),
+        ):
             if request.confirm:
                 KeptRuns(study, CONFIRMS).check_name()
-            n_swept = sweep(study)
-            trials = study.get_trials(deepcopy=False)
-            before = tally(trials)
-            n_workers = min(plan.n_workers, max(1, request.n_trials - before.n_trained))
-            study.sampler = make_sampler(
-                request.sampler,
-                plan.space,
-                request.budget,
-                seed=request.seed,
-                n_trials=len(trials),
-                n_objectives=_n_objectives(request),
-            )
-            study.pruner = make_pruner(request.pruner, epochs=request.epochs)
-            record_run(
-                study,
-                RunRecord.now(
-                    sampler=request.sampler,
-                    pruner=request.pruner,
-                    seed=request.seed,
-                    device=plan.device,
-                    n_workers=n_workers,
-                    n_trials=request.n_trials,
-                    patience=request.patience,
-                    target=None if request.target is None else request.target.accuracy,
-                ),
-            )
-            queued = plan.warm_start if not trials else None
-            if queued is None:
-                queued = queue_rest(study)
-            else:
-                queued.queue(study)
-            if not trials and queued is None:
-                _queue_first(study, plan.space, request.budget)
-            yield Search(plan, study, before, n_swept, n_workers, started, check_alone, queued)
+            with shared.turn(lambda: False):
+                search = _begin(plan, study, shared, started)
+            yield search
+
+
+def _begin(plan: SearchPlan, study: Study, shared: Sharing, started: float) -> Search:
+    """Puts right what a dead search left, and queues what is to be tried first."""
+    request = plan.request
+    n_swept = shared.take_back()
+    trials = study.get_trials(deepcopy=False)
+    before = tally(trials)
+    n_workers = min(plan.n_workers, max(1, request.n_trials - before.n_trained))
+    study.sampler = make_sampler(
+        request.sampler,
+        plan.space,
+        request.budget,
+        seed=request.seed,
+        n_trials=len(trials),
+        n_runs=len(run_records(study)) if shared.is_shared else 0,
+        n_objectives=_n_objectives(request),
+    )
+    study.pruner = make_pruner(request.pruner, epochs=request.epochs)
+    record_run(
+        study,
+        RunRecord.now(
+            sampler=request.sampler,
+            pruner=request.pruner,
+            seed=request.seed,
+            device=plan.device,
+            n_workers=n_workers,
+            n_trials=request.n_trials,
+            patience=request.patience,
+            target=None if request.target is None else request.target.accuracy,
+        ),
+    )
+    queued = plan.warm_start if not trials else None
+    if queued is None:
+        queued = queue_rest(study)
+    else:
+        queued.queue(study)
+    if not trials and queued is None:
+        _queue_first(study, plan.space, request.budget)
+    return Search(plan, study, before, n_swept, n_workers, started, shared, queued)
 
 
 def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:

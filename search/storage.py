@@ -107,10 +107,11 @@ def opened_storage(
     if is_sqlite:
         _check_sqlite_file(parsed, create=create, write=write)
     storage = _open(parsed, waiting or Waiting(), create=create)
-    if is_sqlite:
-        if write:
-            event.listen(storage.engine, "connect", _set_pragmas)
-        storage.engine.dispose()  # what is connected already has no pragmas
+    if is_sqlite and write:
+        event.listen(storage.engine, "connect", _set_pragmas)
+    elif storage.has_turns:
+        event.listen(storage.engine, "connect", _use_utc)
+    storage.engine.dispose()  # what is connected already has not heard of it
     try:
         yield storage
     finally:
@@ -212,8 +213,8 @@ class ServerLock:
     """A lock of a database server, which one process alone can hold.
 
     It is PostgreSQL's, which frees it when the connection ends, however it ends: when this process
-    dies, but also when the server restarts or takes a machine that slept for lost. So it is taken
-    again whenever somebody asks. Other servers have none here, and the answer is always yes.
+    dies, but also when the server restarts or takes a machine that slept for lost. Other servers
+    have none here, and the answer is always yes.
     """
 
     def __init__(self, url: str, number: int) -> None:
@@ -402,6 +403,14 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _use_utc(connection: Any, _record: object) -> None:
+    """Heartbeats are times of day without a zone, and an hour of summer time is not silence."""
+    cursor = connection.cursor()
+    cursor.execute("SET TIME ZONE 'UTC'")
+    cursor.close()
+    connection.commit()
 
 
 def _checkpoint(storage: RDBStorage) -> None:

@@ -53,7 +53,8 @@ class Postgres:
         engine = sqlalchemy.create_engine(self.url(database))
         try:
             with engine.begin() as connection:
-                return list(connection.exec_driver_sql(statement))
+                result = connection.exec_driver_sql(statement)
+                return list(result) if result.returns_rows else []
         finally:
             engine.dispose()
 

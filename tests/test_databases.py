@@ -24,7 +24,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from search.exceptions import DatabaseError, StorageError
 from search.patient import Waiting
-from search.storage import ServerLock, has_studies, opened_storage, shown_url
+from search.storage import has_studies, opened_storage, shown_url
 from search.study import run_records
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 from tests.servers import PASSWORD, Postgres, shown
@@ -264,27 +264,6 @@ def test_what_was_committed_without_an_answer_is_not_done_twice(postgres: Postgr
         assert [trial.value for trial in study.trials] == [0.5]
 
 
-def test_a_search_ends_where_another_has_come_onto_its_study(
-    command: Command, postgres: Postgres
-) -> None:
-    """A server that takes a machine for lost, one that sleeps perhaps, frees its lock."""
-    database = postgres.new_database()
-    url = shown(postgres.url(database))
-    process = command.start(*DIGITS_RUN, "--storage", url, "--workers", "1", "--trials", "400")
-    wait_until(lambda: has_studies(url) and len(states(url, NAME)) >= 2)
-    ((number,),) = postgres.query(database, "SELECT study_id FROM studies")
-    other = ServerLock(url, number)
-    assert not other.is_ours()
-    ends = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
-    postgres.query(database, ends)
-    wait_until(other.is_ours)
-    output, _ = process.communicate(timeout=60)
-    other.release()
-    assert process.returncode == 2, output
-    assert "another has gone on with" in output
-    assert not [state for state in states(url, NAME) if state == TrialState.RUNNING]
-
-
 def test_a_wait_ends_when_it_is_asked_to(postgres: Postgres) -> None:
     url = shown(postgres.url(postgres.new_database()))
     stop = threading.Event()
@@ -311,18 +290,6 @@ def test_a_search_that_waits_stops_on_a_signal(command: Command, postgres: Postg
     output = process.stdout.read()
     assert "must answer while it is used" in output
     assert "Traceback" not in output
-
-
-def test_two_searches_that_start_together_on_a_server_never_share_a_study(
-    command: Command, postgres: Postgres
-) -> None:
-    url = shown(postgres.url(postgres.new_database()))
-    options = (*DIGITS_RUN, "--storage", url, "--workers", "1", "--no-confirm")
-    processes = [command.start(*options, "--trials", "6") for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert sorted(process.returncode for process in processes) == [0, 2], outputs
-    assert "One search at a time" in "".join(outputs)
-    assert states(url, NAME) == [TrialState.COMPLETE] * 6
 
 
 @pytest.mark.parametrize(

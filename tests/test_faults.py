@@ -227,6 +227,7 @@ def test_a_trial_may_take_ten_times_what_the_slowest_would_and_a_minute_at_least
             listener=here.events.append,
             should_stop=lambda: len(pool.limits) > 2,
             is_time_over=lambda: False,
+            sharing=search.sharing,
         ).run()
     seconds = [event.result.seconds for event in here.events if isinstance(event, TrialEpoch)]
     least, most = (max(60, 10 * epochs * bound(seconds)) for bound in (min, max))

@@ -138,6 +138,7 @@ def test_nobody_meets_a_locked_database(tmp_path: Path) -> None:
                 listener=lambda event: None,
                 should_stop=lambda: False,
                 is_time_over=lambda: False,
+                sharing=search.sharing,
             ).run()
             ended.set()
             stop.set()

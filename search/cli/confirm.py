@@ -58,7 +58,7 @@ def confirm(
     """
     import optuna
 
-    from search.locks import only_search
+    from search.sharing import only_race
     from search.storage import opened_storage
     from search.study import StudySettings, check_same_data, select_study
 
@@ -69,7 +69,7 @@ def confirm(
         waiting = shown_waiting(console, should_stop)
         opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
         chosen = select_study(opened, study)
-        stack.enter_context(only_search(chosen, storage))
+        stack.enter_context(only_race(chosen, storage))
         start_server()
 
         from search.confirm import Confirming

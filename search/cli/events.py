@@ -79,6 +79,7 @@ def trial_event(event: SearchEvent) -> dict[str, Any]:
                 "epochs": event.n_epochs,
                 "reason": event.reason,
                 "queued_again": event.is_requeued,
+                "host": event.host,
             }
 
 

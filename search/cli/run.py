@@ -123,6 +123,13 @@ def run(
         Path | None,
         typer.Option(help="Folder in which each worker logs every epoch, for an audit."),
     ] = None,
+    lost_after: Annotated[
+        str | None,
+        typer.Option(
+            help="Take over trials of another host on the study once it is silent for so long.  "
+            "[default: 2m]"
+        ),
+    ] = None,
     log: Annotated[
         str | None,
         typer.Option(metavar="tensorboard:FOLDER", help="Keep records of all trials there, too."),
@@ -148,6 +155,7 @@ def run(
 
         from search.cli.events import make_emit
         from search.service import SearchRequest
+        from search.sharing import DEFAULT_LOST_AFTER_SECONDS
         from search.trackers import check_log
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -173,6 +181,8 @@ def run(
             from_study=from_study,
             target=_target(target, confidence),
             worker_log=worker_log,
+            lost_after_seconds=_seconds(lost_after, option="--lost-after")
+            or DEFAULT_LOST_AFTER_SECONDS,
         )
     # Nothing is written yet, so until the data are there a stop may end it at once.
     if log is not None:
@@ -457,7 +467,23 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
 def _confirm(
     console: Console, emit: Emit, search: Search, should_stop: Callable[[], bool]
 ) -> Confirming | None:
-    """Races the best trials; None where there is no race to run."""
+    """Races the best trials; None where there is no race to run, or another host runs it."""
+    # Under a target, what follows depends on who wins; else the host is better given back.
+    waits = search.plan.request.target is not None
+    with search.sharing.race(lambda: waits and not should_stop()) as is_ours:
+        if is_ours:
+            return _race(console, emit, search, should_stop)
+    if not should_stop():
+        console.print(
+            "\nAnother host races the best trials over fresh seeds; 'search best' will know who "
+            "won."
+        )
+    return None
+
+
+def _race(
+    console: Console, emit: Emit, search: Search, should_stop: Callable[[], bool]
+) -> Confirming | None:
     from search.cli.events import race_ends, run_of_race
 
     confirming = search.confirming()

@@ -197,7 +197,8 @@ def describe_end(event: TrialEnded) -> str:
                 how += " (queued again)"
         case _:
             how = f"dropped: {event.reason}"
-    return f"trial {event.number}{size}: {how}"
+    where = "" if event.host is None else f" on {event.host}"
+    return f"trial {event.number}{where}{size}: {how}"
 
 
 class LiveView:
