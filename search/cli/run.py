@@ -385,7 +385,11 @@ def _watch(
     from search.cli.view import Progress, make_view
     from search.trackers import tracking
 
-    request = search.plan.request
+    plan, request = search.plan, search.plan.request
+    title = (
+        f"{plan.study_name}: {plan.dataset.info.name}, fewer than {request.budget:,} parameters, "
+        f"{counted(request.epochs, 'epoch')}"
+    )
     progress = Progress(
         before=search.before,
         best=_best(search),
@@ -394,7 +398,7 @@ def _watch(
     )
     with (
         tracking(log, search.study) as track,
-        make_view(progress, console, epochs=request.epochs) as view,
+        make_view(progress, console, epochs=request.epochs, title=title) as view,
     ):
 
         def listener(event: SearchEvent) -> None:
