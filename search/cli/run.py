@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from search.cli.browse import front_table
 from search.cli.confirm import print_confirmation, print_steps, repeat_printer
 from search.cli.options import (
     DEFAULT_STORAGE,
@@ -412,7 +413,7 @@ def _watch(
 def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from search.cli.view import describe_best
     from search.coordinator import Outcome
-    from search.summary import tally
+    from search.summary import front, tally
 
     counts = tally(search.study.get_trials(deepcopy=False))
     match outcome:
@@ -454,8 +455,13 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
         return
     last = min(3, search.plan.request.epochs)
     over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
-    console.print(f"\nBest: {describe_best(best)}", style="bold green")
-    console.print(f"That is its validation accuracy over {over}.")
+    if search.plan.request.objective == "accuracy":
+        console.print(f"\nBest: {describe_best(best)}", style="bold green")
+        console.print(f"That is its validation accuracy over {over}.")
+        return
+    console.print("\nNo network that was found is better than these and no larger:", style="bold")
+    console.print(front_table(search.study, front(search.study.get_trials(deepcopy=False))))
+    console.print(f"An accuracy is that on the validation images over {over}.")
 
 
 def _confirm(
