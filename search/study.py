@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data import DatasetInfo
 
 DISTRIBUTION = "budget-search"
+_CHOSEN = "chosen"  # when the study was made the one used last, without a search
 _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "size": StudyDirection.MINIMIZE}
 _LONGEST_NAME = 200  # characters: a server's column takes 512, and a suffix may follow
 OBJECTIVES = ("accuracy", "accuracy,size")
@@ -137,7 +138,7 @@ class RunRecord:
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
-            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            started=_now(),
             sampler=sampler,
             pruner=pruner,
             seed=seed,
@@ -153,6 +154,10 @@ class RunRecord:
             git_commit=_git_commit(),
             host=socket.gethostname(),
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _git_commit() -> str | None:
@@ -235,9 +240,14 @@ def select_study(storage: BaseStorage, name: str | None) -> Study:
 
 
 def _last_used(study: Study) -> str:
-    """When the study was last searched, as text that sorts; empty if it never was."""
-    records = run_records(study)
-    return str(records[-1]["started"]) if records else ""
+    """When the study was last searched or chosen, as text that sorts; empty if it never was."""
+    times = [str(record["started"]) for record in run_records(study)]
+    return max([*times, str(study.user_attrs.get(_CHOSEN, ""))])
+
+
+def make_last_used(study: Study) -> None:
+    """Makes the study the one that commands take where none is named."""
+    study.set_user_attr(_CHOSEN, _now())
 
 
 def open_trial(study: Study, number: int | None) -> FrozenTrial:

@@ -223,7 +223,9 @@ def _search(
     from search.cli.events import search_begins, search_ends
     from search.coordinator import Outcome
     from search.service import begin_search, judge_target, next_request
-    from search.target import Verdict
+    from search.storage import opened_storage
+    from search.study import make_last_used, open_study
+    from search.target import Verdict, smallest
 
     steps: list[Step] = []
     is_timed_out = False
@@ -262,6 +264,12 @@ def _search(
                     following = next_request(search, reached)
                     console.print()
     if target is not None:
+        found = smallest(steps)
+        if found is not None:
+            with opened_storage(
+                plan.request.storage, write=True, waiting=shown_waiting(console, should_stop)
+            ) as storage:
+                make_last_used(open_study(storage, found.study))
         print_steps(
             console,
             steps,
