@@ -485,13 +485,24 @@ def test_auto_takes_the_digits_where_mnist_is_not_to_be_had(command: Command) ->
     [
         (("--budget", "2999", "--study", NAME), "budget 3000 there and 2999 here"),
         (("--epochs", "4", "--study", NAME), "epochs 3 there and 4 here"),
-        (("--space", "narrow.toml"), "momentum of the space"),
+        (("--space", "wide"), "differs in: space standard there and wide here. Give"),
+        (
+            ("--space", "narrow.toml"),
+            "differs in: learning_rate of the space: low 0.02, first 0.1 there and low 0.05 here; "
+            "momentum of the space: { low = 0.8, high = 0.98, first = 0.9 } there and 0.9 here; "
+            "translation of the space: { low = 0.0, high = 0.1, first = 0.04 } there and 0.0 here; "
+            "weight_decay of the space: { low = 1e-06, high = 0.001, log = true, first = 0.0001 } "
+            "there and 0.0 here; 1 more of the space. Give",
+        ),
     ],
 )
 def test_a_run_that_differs_from_its_study_is_refused(
     finished: Command, options: tuple[str, ...], difference: str
 ) -> None:
-    (finished.folder / "narrow.toml").write_text("momentum = 0.9\n")
+    (finished.folder / "narrow.toml").write_text(
+        "momentum = 0.9\nlearning_rate = { low = 0.05, high = 0.3, log = true }\n"
+        "translation = 0.0\nweight_decay = 0.0\nwidth_5 = 12\n"
+    )
     before = finished.database.read_bytes()
     done = finished(*DIGITS_RUN, *options)
     assert done.code == 2
