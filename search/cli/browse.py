@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.completion import complete_spaces, complete_studies
 from search.cli.confirm import describe_mean
 from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName, not_negative
 from search.cli.output import duration, make_console, percent, thousands
@@ -288,7 +289,9 @@ def _number(value: float | None, form: str) -> str:
 
 
 def delete(
-    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    study: Annotated[
+        str, typer.Argument(help="Name of the study.", autocompletion=complete_studies)
+    ],
     storage: Storage = DEFAULT_STORAGE,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -329,7 +332,9 @@ def backup(
 
 
 def space(
-    name: Annotated[str, typer.Argument(help="standard or wide.")] = "standard",
+    name: Annotated[
+        str, typer.Argument(help="standard or wide.", autocompletion=complete_spaces)
+    ] = "standard",
 ) -> None:
     """Print a built-in search space as a TOML file, to start one of your own from.
 

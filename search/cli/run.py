@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from search.cli.browse import front_table
+from search.cli.completion import (
+    complete_datasets_or_auto,
+    complete_objectives,
+    complete_pruners,
+    complete_samplers,
+    complete_spaces,
+    complete_studies,
+)
 from search.cli.confirm import print_confirmation, print_steps, repeat_printer
 from search.cli.options import (
     DEFAULT_STORAGE,
@@ -70,16 +78,27 @@ def run(
         count_option("Stop after this many trained trials without a better one.  [default: never]"),
     ] = None,
     dataset: Annotated[
-        str, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")
+        str,
+        typer.Option(
+            help="auto, mnist, fashion-mnist, kmnist or digits.",
+            autocompletion=complete_datasets_or_auto,
+        ),
     ] = "auto",
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
     study: Annotated[
-        str | None, typer.Option(help="Name of the study.  [default: as mnist-8000x15]")
+        str | None,
+        typer.Option(
+            help="Name of the study.  [default: as mnist-8000x15]",
+            autocompletion=complete_studies,
+        ),
     ] = None,
     from_study: Annotated[
         str | None,
-        typer.Option(help="Start a new study from the best trials of this one, of any budget."),
+        typer.Option(
+            help="Start a new study from the best trials of this one, of any budget.",
+            autocompletion=complete_studies,
+        ),
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -89,13 +108,27 @@ def run(
             parser=not_negative, metavar="N", help="From which all random numbers follow."
         ),
     ] = 0,
-    sampler: Annotated[str, typer.Option(help="tpe, random, qmc, gp or cmaes.")] = "tpe",
+    sampler: Annotated[
+        str,
+        typer.Option(help="tpe, random, qmc, gp or cmaes.", autocompletion=complete_samplers),
+    ] = "tpe",
     pruner: Annotated[
-        str, typer.Option(help="halving, median, percentile, hyperband or none.")
+        str,
+        typer.Option(
+            help="halving, median, percentile, hyperband or none.",
+            autocompletion=complete_pruners,
+        ),
     ] = "halving",
-    space: Annotated[str, typer.Option(help="standard, wide, or a TOML file.")] = "standard",
+    space: Annotated[
+        str,
+        typer.Option(help="standard, wide, or a TOML file.", autocompletion=complete_spaces),
+    ] = "standard",
     objective: Annotated[
-        str, typer.Option(help="accuracy, or accuracy,size to search the best of each size.")
+        str,
+        typer.Option(
+            help="accuracy, or accuracy,size to search the best of each size.",
+            autocompletion=complete_objectives,
+        ),
     ] = "accuracy",
     target: Annotated[
         float | None,
