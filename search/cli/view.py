@@ -274,7 +274,8 @@ class LiveView:
     def _show(self, event: SearchEvent) -> None:
         is_best = self._progress.take(event)
         if isinstance(event, TrialEnded):
-            style = "red" if event.state == TrialState.FAIL else "green" if is_best else "dim"
+            styles = {TrialState.COMPLETE: "green" if is_best else "", TrialState.FAIL: "red"}
+            style = "dim" if event.state is None else styles.get(event.state, "dim")
             line = describe_end(event)
             self._ends.appendleft(Text(line, style=style, overflow="ellipsis", no_wrap=True))
 
