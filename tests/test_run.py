@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -22,8 +24,10 @@ from optuna.trial import TrialState
 
 from models.size import parameter_count
 from search.cli.output import stop_signals
+from search.exceptions import DataError
 from search.patience import Patience
 from search.repair import give_back, sweep
+from search.service import SearchRequest, plan_search
 from search.space import Space, to_toml
 from search.study import StudySettings, rebuild, run_records
 from tests.conftest import (
@@ -36,6 +40,7 @@ from tests.conftest import (
     start_long_run,
     wait_until,
 )
+from tests.made_studies import MadeTrial, make_study
 
 NAME = "digits-3000x3"
 STOP_SECONDS = 5
@@ -478,6 +483,24 @@ def test_auto_takes_the_digits_where_mnist_is_not_to_be_had(command: Command) ->
     again = command(*options, "--data-dir", "nowhere", "--trials", "2")
     assert again.code == 0, again.err
     assert "that of digits-3000x1, which goes on" in again.out
+
+
+def test_auto_stays_with_the_data_of_a_study_whose_race_is_not_over(tmp_path: Path) -> None:
+    trials = [MadeTrial(accuracies=(0.9, 0.91, 0.9 + number / 1000)) for number in range(20)]
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(url, "digits-3000x3", trials)
+    raw = tmp_path / "data" / "MNIST" / "raw"  # MNIST arrives, or at least its files do
+    raw.mkdir(parents=True)
+    for part, kind in itertools.product(("train", "t10k"), ("images-idx3", "labels-idx1")):
+        (raw / f"{part}-{kind}-ubyte").touch()
+    request = SearchRequest(
+        budget=3000, epochs=3, n_trials=20, storage=url, data_dir=tmp_path / "data"
+    )
+    plan = plan_search(request)
+    assert plan.dataset.info.name == "digits"
+    assert plan.dataset_note == "that of digits-3000x3, which goes on"
+    with pytest.raises(DataError, match="mnist"):  # nothing is left to do for the digits
+        plan_search(replace(request, confirm=False))
 
 
 @pytest.mark.parametrize(
