@@ -546,7 +546,7 @@ def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
 
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:
-    """Whether a study lacks trials or its race, or a lower cap for the target it was searched for."""
+    """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
     if tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials:
         return True
     if request.target is None and _race_at_the_end(study, request) is not None:
