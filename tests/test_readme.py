@@ -79,7 +79,7 @@ ELSEWHERE = {
         "tests/test_retrain.py",
         ('"retrain"', '"--trial"', '"--seeds"', '"--out"'),
     ),
-    "search pictures weights": ("tests/test_pictures.py", ('"pictures"', '"weights"')),
+    "search pictures weights": ("tests/test_pictures.py", ('"pictures"',)),
     "search report --study mnist-8000x15": ("tests/test_report.py", ('"report"', '"--study"')),
     "search doctor": ("tests/test_cli.py", ('"doctor"',)),
 }
