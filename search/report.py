@@ -219,6 +219,14 @@ class Report:
         for option, default in (("sampler", "tpe"), ("pruner", "halving"), ("seed", 0)):
             if record.get(option, default) != default:
                 options += [f"--{option}", str(record[option])]
+        n_workers = max((run.get("n_workers", 0) for run in self.runs), default=0)
+        patience, target = record.get("patience"), record.get("target")
+        for option, value in (
+            ("workers", n_workers or None),  # the last run has fewer where it had few trials left
+            ("patience", patience),
+            ("target", None if target is None else f"{100 * target:g}"),
+        ):
+            options += [] if value is None else [f"--{option}", str(value)]
         sources = {_study_of(trial.user_attrs.get("from_study")) for trial in self.trials} - {None}
         for source in sorted(filter(None, sources)):
             options += ["--from-study", source]

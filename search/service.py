@@ -292,27 +292,7 @@ class Search:
         Raises:
             StudyError: if the name of the study that keeps the race's runs is taken.
         """
-        trials = self.study.get_trials(deepcopy=False)
-        if not self._confirms or best_trial(trials) is None:
-            return None
-        if self.plan.request.target is not None:
-            return Confirming(self.study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
-        if self._n_trained() < CONFIRMED_FROM:
-            return None
-        seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
-        limit = _CONFIRMATION_LIMIT * sum(seconds)
-        # One run of each would tell nothing: rather fewer trials, each run twice.
-        n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
-        confirming = Confirming(
-            self.study,
-            top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
-            n_seeds=_CONFIRMED_SEEDS,
-            limit_seconds=limit,
-        )
-        is_due = confirming.next() is not None or (
-            confirming.n_kept > 0 and confirmed_number(self.study.user_attrs, trials) is None
-        )
-        return confirming if is_due else None
+        return _race_at_the_end(self.study, self.plan.request)
 
     def confirm(
         self,
@@ -353,7 +333,7 @@ class Search:
         if self.is_time_over():
             return True
         return (
-            self._confirms
+            _confirms(self.plan.request)
             and self._is_over(share=1 - _CONFIRMATION_SHARE)
             and (self._n_trained() >= CONFIRMED_FROM or self.plan.request.target is not None)
         )
@@ -363,13 +343,38 @@ class Search:
         timeout = self.plan.request.timeout_seconds
         return timeout is not None and time.monotonic() - self.started >= share * timeout
 
-    @property
-    def _confirms(self) -> bool:
-        """Whether a race is to follow: with two objectives there is no one best."""
-        return self.plan.request.confirm and self.plan.request.objective == "accuracy"
-
     def _n_trained(self) -> int:
         return tally(self.study.get_trials(deepcopy=False)).n_trained
+
+
+def _confirms(request: SearchRequest) -> bool:
+    """Whether a race is to follow: with two objectives there is no one best."""
+    return request.confirm and request.objective == "accuracy"
+
+
+def _race_at_the_end(study: Study, request: SearchRequest) -> Confirming | None:
+    """What `Search.confirming` says."""
+    trials = study.get_trials(deepcopy=False)
+    if not _confirms(request) or best_trial(trials) is None:
+        return None
+    if request.target is not None:
+        return Confirming(study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
+    if tally(trials).n_trained < CONFIRMED_FROM:
+        return None
+    seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
+    limit = _CONFIRMATION_LIMIT * sum(seconds)
+    # One run of each would tell nothing: rather fewer trials, each run twice.
+    n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
+    confirming = Confirming(
+        study,
+        top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
+        n_seeds=_CONFIRMED_SEEDS,
+        limit_seconds=limit,
+    )
+    is_due = confirming.next() is not None or (
+        confirming.n_kept > 0 and confirmed_number(study.user_attrs, trials) is None
+    )
+    return confirming if is_due else None
 
 
 def judge_target(search: Search, confirming: Confirming) -> Step | None:
@@ -518,8 +523,8 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
 def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
     """Name and data set of the study that this request would go on with, if there is one.
 
-    That is the study it names, or one of budget and epochs that still lacks trials, or whose search
-    for a target may go on under lower caps.
+    That is the study it names, or one of budget and epochs that still lacks trials or its race, or
+    whose search for a target may go on under lower caps.
     """
     if not has_studies(request.storage):
         return None
@@ -541,8 +546,10 @@ def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
 
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:
-    """Whether a study lacks trials, or was last searched for this target: a lower cap may be."""
+    """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
     if tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials:
+        return True
+    if request.target is None and _race_at_the_end(study, request) is not None:
         return True
     records = run_records(study)
     target = None if request.target is None else request.target.accuracy

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.completion import complete_spaces, complete_studies
 from search.cli.confirm import describe_mean
 from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName, not_negative
 from search.cli.output import duration, make_console, percent, thousands
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.study import Study
     from optuna.trial import FrozenTrial
     from rich.console import Console
+    from rich.table import Table
 
     from models.spec import ModelSpec
     from search.summary import TrialSummary
@@ -84,9 +88,6 @@ def best(
 
 
 def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
-    """The Pareto front of accuracy against parameters."""
-    from rich.table import Table
-
     from search.storage import opened_storage
     from search.study import select_study
     from search.summary import front, summarize_trial
@@ -94,29 +95,46 @@ def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
     with opened_storage(storage) as opened:
         study = select_study(opened, study_name)
         trials = front(study.get_trials(deepcopy=False))
-    summaries = [summarize_trial(trial) for trial in trials]
-    specs = [_spec(study, trial) for trial in trials]
     if as_json:
         rows = [
-            {"study": study.study_name, **asdict(summary), "network": spec and str(spec)}
-            for summary, spec in zip(summaries, specs, strict=True)
+            {
+                "study": study.study_name,
+                **asdict(summarize_trial(trial)),
+                "network": _network(study, trial),
+            }
+            for trial in trials
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
+    console = make_console()
+    console.print(f"Of {study.study_name}, no network is better than these and no larger:\n")
+    console.print(front_table(study, trials))
+
+
+def front_table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
+    """The Pareto front of accuracy against parameters, the trials of which are given."""
+    from rich.table import Table
+
+    from search.summary import summarize_trial
+
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
     for heading in ("parameters", "accuracy", "trial"):
         table.add_column(heading, justify="right")
     table.add_column("network", overflow="fold")
-    for summary, spec in zip(summaries, specs, strict=True):
+    for trial in trials:
+        summary = summarize_trial(trial)
         table.add_row(
             thousands(summary.parameter_count),
             percent(summary.value),
             str(summary.number),
-            str(spec or ""),
+            _network(study, trial) or "",
         )
-    console = make_console()
-    console.print(f"Of {study.study_name}, no network is better than these and no larger:\n")
-    console.print(table)
+    return table
+
+
+def _network(study: Study, trial: FrozenTrial) -> str | None:
+    spec = _spec(study, trial)
+    return None if spec is None else str(spec)
 
 
 def show(
@@ -271,7 +289,9 @@ def _number(value: float | None, form: str) -> str:
 
 
 def delete(
-    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    study: Annotated[
+        str, typer.Argument(help="Name of the study.", autocompletion=complete_studies)
+    ],
     storage: Storage = DEFAULT_STORAGE,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -312,7 +332,9 @@ def backup(
 
 
 def space(
-    name: Annotated[str, typer.Argument(help="standard or wide.")] = "standard",
+    name: Annotated[
+        str, typer.Argument(help="standard or wide.", autocompletion=complete_spaces)
+    ] = "standard",
 ) -> None:
     """Print a built-in search space as a TOML file, to start one of your own from.
 
