@@ -12,6 +12,7 @@ import typer
 from search.cli.confirm import print_confirmation, print_steps, repeat_printer
 from search.cli.options import (
     DEFAULT_STORAGE,
+    Artifacts,
     DataDir,
     Device,
     Storage,
@@ -73,6 +74,7 @@ def run(
     ] = "auto",
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     study: Annotated[
         str | None, typer.Option(help="Name of the study.  [default: as mnist-8000x15]")
     ] = None,
@@ -173,6 +175,7 @@ def run(
             from_study=from_study,
             target=_target(target, confidence),
             worker_log=worker_log,
+            artifacts=artifacts,
         )
     # Nothing is written yet, so until the data are there a stop may end it at once.
     if log is not None:
@@ -565,6 +568,7 @@ def _best(search: Search) -> Any:
 
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this opens it to others.")
@@ -580,4 +584,4 @@ def dashboard(
         is_address = text.startswith("http://")
         typer.echo(f"Dashboard on {text} (Ctrl-C stops)" if is_address else text)
 
-    serve(storage, host=host, port=port, announce=show)
+    serve(storage, host=host, port=port, announce=show, artifacts=artifacts)
