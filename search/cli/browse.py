@@ -330,7 +330,7 @@ def backup(
     folder, copy_folder = artifact_folder(storage, artifacts), artifact_folder(copy)
     assert folder is not None
     assert copy_folder is not None
-    with opened_storage(copy, write=True) as opened:
+    with opened_storage(copy) as opened:  # not to write: that would open a log beside it
         copy_artifacts(folder, copy_folder, opened)
     typer.echo(f"Copied to {file} ({file.stat().st_size:,} bytes).")
 
