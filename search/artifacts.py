@@ -160,9 +160,10 @@ class StudyArtifacts:
         own = f"{self._study._study_id:x}"
         for path in self._folder.glob(f".{own}-*"):  # half-written
             path.unlink(missing_ok=True)
+        found = _files(self._folder)  # first: a study that is made meanwhile is known then
         known = {f"{study._study_id:x}" for study in self._study._storage.get_all_studies()}
         trials = {f"{trial._trial_id:x}" for trial in self._study.get_trials(deepcopy=False)}
-        for path, match in _files(self._folder):
+        for path, match in found:
             is_gone = match["study"] not in known
             if is_gone or (match["study"] == own and match["trial"] not in trials):
                 path.unlink(missing_ok=True)
@@ -186,19 +187,17 @@ def copy_artifacts(folder: Path, copy: Path, storage: BaseStorage) -> None:
     Raises:
         ArtifactError: if a file cannot be written.
     """
-    for study in storage.get_all_studies():
-        for key, value in study.system_attrs.items():
-            if not key.startswith(_PREFIX) or value == _NOTHING:
-                continue
-            name = key.rpartition(":")[2]
-            try:
-                data = (folder / name).read_bytes()
-            except FileNotFoundError:
-                storage.set_study_system_attr(study._study_id, key, _NOTHING)
-                continue
+    for path in folder.glob("[!.]*"):
+        with suppress(FileNotFoundError):
+            data = path.read_bytes()
             with _named_errors(copy):
                 copy.mkdir(parents=True, exist_ok=True)
-                write_bytes(data, copy / name)
+                write_bytes(data, copy / path.name)
+    for study in storage.get_all_studies():
+        for key, value in study.system_attrs.items():
+            is_entry = key.startswith(_PREFIX) and value != _NOTHING
+            if is_entry and not (copy / key.rpartition(":")[2]).exists():
+                storage.set_study_system_attr(study._study_id, key, _NOTHING)
 
 
 _PREFIX = "dashboard:artifacts:"
