@@ -18,7 +18,7 @@ from tests.made_studies import MadeTrial, make_study
 from tests.test_dashboard import start_dashboard
 
 STUDY = "digits-3000x3"
-LARGE = "of-thirty"  # enough trials to tell importance from chance
+LARGE = "of-twenty"  # enough trials to tell importance from chance
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def served(
     shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
     command = Command(folder)
     url = f"sqlite:///{command.database}"
-    rates = [0.02 * 1.05**number for number in range(30)]
+    rates = [0.02 * 1.05**number for number in range(20)]
     made = [
         MadeTrial([0.8, 0.9, 0.9 + 0.001 * number], values={"learning_rate": rate})
         for number, rate in enumerate(rates)

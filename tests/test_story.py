@@ -22,6 +22,7 @@ from search.artifacts import N_BEST, StudyArtifacts
 from search.data import load_dataset
 from search.graphs import influence_graph, learning_graph, size_graph
 from search.report import read_report
+from search.space import Space
 from search.storage import opened_storage
 from search.story import Story
 from search.study import open_study, rebuild
@@ -146,16 +147,17 @@ def test_what_falls_out_of_the_best_few_goes_with_its_files(tmp_path: Path) -> N
     make_study(url, "other", rising(1))
     tell(database, "other")
     others = lying(database)
-    study = make_study(url, "made", rising(4))
-    for n_trials, best in ((4, {0, 1, 2, 3}), (8, {3, 4, 5, 6, 7})):
-        if n_trials > len(study.trials):
-            better = make_study(f"sqlite:///{tmp_path / 'more.db'}", "more", rising(n_trials))
-            with opened_storage(url, write=True) as storage:
-                open_study(storage, "made").add_trials(better.trials[4:])
-        tell(database, "made")
-        assert lying(database) == set(entered(database))
-        assert len(lying(database) - others) == 2 * len(best)
-        assert trial_numbers(database) == best | {0}  # the other study's
+    make_study(url, "made", rising(3))
+    tell(database, "made")
+    assert trial_numbers(database) == {0, 1, 2}
+    space = Space.load("standard", parameter_cap=3000)
+    with opened_storage(url, write=True) as storage:
+        better = [trial.frozen(space, 3000, 1) for trial in rising(7)[3:]]
+        open_study(storage, "made").add_trials(better)
+    tell(database, "made")
+    assert trial_numbers(database) == {0, 2, 3, 4, 5, 6}  # 0 is the other study's
+    assert lying(database) == set(entered(database))
+    assert len(lying(database) - others) == 2 * N_BEST
 
 
 class CrashError(Exception):
