@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,8 @@ class Coordinator:
             epochs, and a minute at least.
         check_alone: asked before each trial; raises StudyError where another search has come onto
             the study.
+        weights_path: where a trial's weights are to be written, by Optuna's identifier of it; None
+            keeps none.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class Coordinator:
         patience: Patience | None = None,
         trial_timeout_seconds: float | None = None,
         check_alone: Callable[[], None] = lambda: None,
+        weights_path: Callable[[int], Path] | None = None,
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
@@ -173,6 +177,7 @@ class Coordinator:
         self._patience = patience
         self._trial_timeout_seconds = trial_timeout_seconds
         self._check_alone = check_alone
+        self._weights_path = weights_path
         self._slowest_seconds = 0.0  # an epoch, of the trials that have ended
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
@@ -295,6 +300,7 @@ class Coordinator:
             epochs=self._settings.epochs,
             seed=trial.user_attrs["training_seed"],
             device=self._device,
+            weights_path=self._weights_path and self._weights_path(trial._trial_id),
         )
         self._running[trial.number] = _Running(trial, count)
         worker = self._pool.submit(job)

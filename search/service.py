@@ -16,8 +16,9 @@ from typing import Literal
 
 from optuna.study import Study
 
+from search.artifacts import artifact_folder
 from search.confirm import Confirming, RepeatEnded
-from search.coordinator import Coordinator, Outcome, SearchEvent
+from search.coordinator import Coordinator, Outcome, SearchEvent, TrialEnded
 from search.data import (
     Dataset,
     DatasetName,
@@ -38,6 +39,7 @@ from search.repair import sweep
 from search.sampler import check_sampler, make_sampler
 from search.space import Space
 from search.storage import DEFAULT_URL, has_studies, opened_storage
+from search.story import Story
 from search.study import (
     OBJECTIVES,
     RunRecord,
@@ -100,6 +102,7 @@ class SearchRequest:
         from_study: an earlier study whose best trials a new one tries first.
         trial_timeout_seconds: after which a trial is taken for hung; `Coordinator` has a default.
         worker_log: a folder in which each worker keeps a log of the epochs of its trials.
+        artifacts: the folder of learning curves and weights; `artifact_folder` has a default.
     """
 
     budget: int
@@ -123,6 +126,7 @@ class SearchRequest:
     patience: int | None = None
     from_study: str | None = None
     worker_log: Path | None = None
+    artifacts: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,8 @@ class SearchPlan:
 def plan_search(request: SearchRequest) -> SearchPlan:
     """Checks a request and loads its data.
 
-    Writes nothing besides a downloaded data set and, at last, the folder of the workers' logs.
+    Writes nothing besides a downloaded data set and, at last, the folders of the workers' logs and
+    of artifacts, where the request names them.
 
     Raises:
         InputError: if anything asked for is wrong.
@@ -172,6 +177,8 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     warm_start = _plan_warm_start(request, study_name, space)
     if request.worker_log is not None:
         make_folder(request.worker_log, option="--worker-log")
+    if request.artifacts is not None:
+        make_folder(request.artifacts, option="--artifacts")
     return SearchPlan(
         request=request,
         dataset=dataset,
@@ -226,6 +233,7 @@ class Search:
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
         check_alone: raises StudyError where another search has come onto the study.
+        story: what optuna-dashboard shows of it besides the trials.
         queued: what was put in the queue from an earlier study; None where that was not to be
             done.
     """
@@ -237,6 +245,7 @@ class Search:
     n_workers: int
     started: float
     check_alone: Callable[[], None]
+    story: Story
     queued: WarmStart | None = None
 
     @property
@@ -265,21 +274,32 @@ class Search:
             KeyError: if somebody deletes the study meanwhile.
             StudyError: if another search comes onto the study.
             TrainingError: if workers cannot be started, or trial after trial fails.
+            ArtifactError: if learning curves cannot be written.
         """
+
+        def tell(event: SearchEvent) -> None:
+            listener(event)
+            if isinstance(event, TrialEnded):
+                self.story.tell_if_due()
+
         with self._pool(self.n_workers, log_folder=self.plan.request.worker_log) as pool:
-            return Coordinator(
+            outcome = Coordinator(
                 self.study,
                 pool,
                 n_trials=self.plan.request.n_trials,
                 seed=self.plan.request.seed,
                 device=self.plan.device,
-                listener=listener,
+                listener=tell,
                 should_stop=should_stop,
                 patience=self.patience,
                 is_time_over=self._is_search_over,
                 trial_timeout_seconds=self.plan.request.trial_timeout_seconds,
                 check_alone=self.check_alone,
+                weights_path=self.story.weights_path,
             ).run()
+        if outcome is not Outcome.INTERRUPTED:  # who interrupts it waits for its end
+            self.story.tell(has_time=True)
+        return outcome
 
     def confirming(self) -> Confirming | None:
         """The race at the end of the search; None where there is none to run.
@@ -424,6 +444,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         StorageError: if the storage cannot be opened.
         StudyError: if the study was made with other settings, or is being searched already.
         StudyDeletedError: if somebody deletes the study while the context lasts.
+        ArtifactError: if the folder of artifacts, or a file in it, cannot be written.
     """
     request, started = plan.request, time.monotonic()
     settings = StudySettings.of(
@@ -471,7 +492,12 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
                 queued.queue(study)
             if not trials and queued is None:
                 _queue_first(study, plan.space, request.budget)
-            yield Search(plan, study, before, n_swept, n_workers, started, check_alone, queued)
+            story = Story(storage, study, artifact_folder(request.storage, request.artifacts))
+            story.begin()
+            yield Search(
+                plan, study, before, n_swept, n_workers, started, check_alone, story, queued
+            )
+            story.tell()
 
 
 def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:

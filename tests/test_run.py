@@ -109,7 +109,8 @@ def test_a_study_keeps_how_it_was_made(finished: Command) -> None:
 
 
 def test_the_database_alone_is_whole_when_the_command_ends(finished_folder: Path) -> None:
-    assert [path.name for path in finished_folder.glob("[!.]*")] == ["studies.db"]
+    names = {path.name for path in finished_folder.glob("[!.]*")}
+    assert names == {"studies.db", "studies.db-artifacts"}
 
 
 def test_it_says_what_it_does_and_what_comes_next(finished_output: str) -> None:

@@ -11,7 +11,14 @@ import typer
 
 from search.cli.completion import complete_spaces, complete_studies
 from search.cli.confirm import describe_mean
-from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName, not_negative
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    Artifacts,
+    AsJson,
+    Storage,
+    StudyName,
+    not_negative,
+)
 from search.cli.output import duration, make_console, percent, thousands
 
 if TYPE_CHECKING:
@@ -293,20 +300,23 @@ def delete(
         str, typer.Argument(help="Name of the study.", autocompletion=complete_studies)
     ],
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study with all its trials, and the runs that confirm or ablate it.
+    """Delete a study with all its trials and artifacts, and the runs that confirm or ablate it.
 
     Example: search delete mnist-8000x15
     """
     import optuna
 
+    from search.artifacts import artifact_folder, delete_files
     from search.storage import opened_storage
     from search.study import find_repeats, open_study
     from search.summary import ABLATES, CONFIRMS
 
     with opened_storage(storage, write=True) as opened:
-        n_trials = len(open_study(opened, study).get_trials(deepcopy=False))
+        chosen = open_study(opened, study)
+        n_trials = len(chosen.get_trials(deepcopy=False))
         if not yes:
             typer.confirm(f"Delete {study} with its {n_trials} trials?", abort=True)
         for purpose in (CONFIRMS, ABLATES):
@@ -314,20 +324,34 @@ def delete(
             if repeats is not None:
                 optuna.delete_study(study_name=repeats.study_name, storage=opened)
         optuna.delete_study(study_name=study, storage=opened)
+        folder = artifact_folder(storage, artifacts)
+        if folder is not None:  # behind the entries, none of which may lack its file
+            delete_files(folder, chosen._study_id)
     typer.echo(f"Deleted {study} ({n_trials} trials).")
 
 
 def backup(
     file: Annotated[Path, typer.Argument(help="The copy, a new file.")],
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
 ) -> None:
     """Copy a SQLite database with all its studies, also while a search writes to it.
 
+    The artifacts of its studies are copied into a folder beside the copy.
+
     Example: search backup studies-monday.db
     """
+    from search.artifacts import artifact_folder, copy_artifacts
     from search.storage import backup as copy_database
+    from search.storage import opened_storage
 
     copy_database(storage, file)
+    copy = f"sqlite:///{file}"
+    folder, copy_folder = artifact_folder(storage, artifacts), artifact_folder(copy)
+    assert folder is not None
+    assert copy_folder is not None
+    with opened_storage(copy) as opened:  # not to write: that would open a log beside it
+        copy_artifacts(folder, copy_folder, opened)
     typer.echo(f"Copied to {file} ({file.stat().st_size:,} bytes).")
 
 

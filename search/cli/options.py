@@ -59,6 +59,13 @@ DataDir = Annotated[
     Path | None,
     typer.Option(envvar="SEARCH_DATA_DIR", help="Folder of the data sets.  [default: user cache]"),
 ]
+Artifacts = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SEARCH_ARTIFACTS",
+        help="Folder of the best trials' curves and weights.  [default: beside a SQLite database]",
+    ),
+]
 StudyName = Annotated[
     str | None,
     typer.Option(

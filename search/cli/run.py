@@ -21,6 +21,7 @@ from search.cli.completion import (
 from search.cli.confirm import print_confirmation, print_steps, repeat_printer
 from search.cli.options import (
     DEFAULT_STORAGE,
+    Artifacts,
     DataDir,
     Device,
     Storage,
@@ -86,6 +87,7 @@ def run(
     ] = "auto",
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     study: Annotated[
         str | None,
         typer.Option(
@@ -207,6 +209,7 @@ def run(
             from_study=from_study,
             target=_target(target, confidence),
             worker_log=worker_log,
+            artifacts=artifacts,
         )
     # Nothing is written yet, so until the data are there a stop may end it at once.
     if log is not None:
@@ -616,6 +619,7 @@ def _best(search: Search) -> Any:
 
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this opens it to others.")
@@ -631,4 +635,4 @@ def dashboard(
         is_address = text.startswith("http://")
         typer.echo(f"Dashboard on {text} (Ctrl-C stops)" if is_address else text)
 
-    serve(storage, host=host, port=port, announce=show)
+    serve(storage, host=host, port=port, announce=show, artifacts=artifacts)
