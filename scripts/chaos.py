@@ -3,11 +3,11 @@
     python scripts/chaos.py --seed 1 --minutes 30 --trials 200 --folder FOLDER
 
 For so many minutes, workers and the server that forks them are killed every second or two, and the
-coordinator every few; the same command then goes on. A study that is complete before the time is
-over is asked for as many trials again. At last it is left to end in peace, and its database is
-compared with the logs that the workers kept themselves. Trials lost, counted twice or changed, and
-processes left behind must all be zero, as must starts that ended with an error of their own; the
-exit code is 1 where one is not.
+coordinator every few, more slowly where a start takes long; the same command then goes on. A study
+that is complete before the time is over is asked for as many trials again. At last it is left to
+end in peace, and its database is compared with the logs that the workers kept themselves. Trials
+lost, counted twice or changed, and processes left behind must all be zero, as must starts that
+ended with an error of their own; the exit code is 1 where one is not.
 
 The seed decides who is killed and after how long; what that hits is up to the machine. FOLDER keeps
 the database, the workers' logs and what the search printed; it must be new.
@@ -40,11 +40,12 @@ from search.study import open_study
 from search.summary import INTERRUPTED, is_trained
 
 STUDY = "chaos"
-_WORKER_LIFE_SECONDS = 1.5  # means
+_WORKER_LIFE_SECONDS = 1.5  # means, where a search trains within 6 s of its start
 _COORDINATOR_LIFE_SECONDS = 6.0
+_START_SECONDS = 6.0
 _TRAINING_SHARE = 0.75  # of the starts are left in peace until a worker has trained an epoch
 _LAST_SECONDS = 600.0  # within which the study must end once it is left in peace
-_GONE_SECONDS = 10.0  # within which a killed coordinator's other processes must end
+_GONE_SECONDS = 60.0  # within which a killed coordinator's other processes must end, also busy
 _FATAL = (signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
 _CRASHES = ("its worker process", f"it killed {MAX_CRASHES} workers")
 
@@ -199,6 +200,7 @@ class Chaos:
         self._seed = seed
         self._random = random.Random(seed)
         self._witness = Witness()
+        self._slowness = 1.0  # of the last start that was left in peace
 
     def run(self, minutes: float) -> Audit:
         """Searches, kills, lets the search end, and audits it."""
@@ -247,16 +249,20 @@ class Chaos:
         """Bytes in the workers' logs."""
         return sum(path.stat().st_size for path in (self._folder / "log").glob("worker-*"))
 
+    def _drawn(self, mean_seconds: float) -> float:
+        return self._random.expovariate(1 / (mean_seconds * self._slowness))
+
     def _torment(self, process: subprocess.Popen[bytes], until: float) -> None:
         if self._random.random() < _TRAINING_SHARE:
-            n_bytes = self._n_logged()
+            started, n_bytes = time.monotonic(), self._n_logged()
             wait_for(
                 lambda: process.poll() is not None or self._n_logged() > n_bytes,
                 seconds=max(0.0, until - time.monotonic()),
             )
-        end = time.monotonic() + self._random.expovariate(1 / _COORDINATOR_LIFE_SECONDS)
+            self._slowness = max(1.0, (time.monotonic() - started) / _START_SECONDS)
+        end = time.monotonic() + self._drawn(_COORDINATOR_LIFE_SECONDS)
         while process.poll() is None:
-            pause = self._random.expovariate(1 / _WORKER_LIFE_SECONDS)
+            pause = self._drawn(_WORKER_LIFE_SECONDS)
             moment = min(time.monotonic() + pause, end)
             if moment > until:
                 return

@@ -32,6 +32,7 @@ from replay import pyplot
 
 from models.size import parameter_count
 from search.data import load_dataset
+from search.palette import RIGHT, WRONG
 from search.training import last_epochs_mean, train
 
 N_PROCESSES = 2
@@ -201,14 +202,14 @@ def markdown(courses: dict[Task, Course]) -> str:
 def draw(path: Path, courses: dict[Task, Course]) -> None:
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(9, 5))
-    for place, way in enumerate(WAYS):
+    for way, colour in (("reference", WRONG), ("search", RIGHT)):  # as replays draw them
         own = [course for task, course in courses.items() if task.way == way]
         for course in own:
             axes.step(
                 [*course.spent, course.total],
                 [100 * value for value in (*course.best, course.best[-1])],
                 where="post",
-                color=f"C{place}",
+                color=colour,
                 alpha=0.8,
                 label=way if course is own[0] else None,
             )

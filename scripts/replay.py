@@ -29,7 +29,10 @@ from recorded import correlations_of, epoch_correlations, markdown_of_correlatio
 from surrogate import SEED_NOISE, Surrogate, points_of
 
 from search.hyperparameters import OneCycle
+from search.palette import RIGHT, STOPPED, WRONG
 
+# Matplotlib's own but for blue, orange and grey, which have a meaning.
+_COLOURS = ("C2", "C4", "C5", "C6", "C8", "C9", "C3")
 _N_BOOTSTRAPS = 500
 _SLOW = {"gp": 10}  # this sampler gets one replay in so many
 Chosen = NDArray[np.intp]  # replays by number, some twice
@@ -89,6 +92,12 @@ COMPARISONS = {
             "batch_size": (32, 64, 128, 256, 512),
         }.items()
     },
+}
+
+CHOSEN = "standard/tpe/halving-5-3"  # what `search run` does
+# Of a comparison of many: those worth a colour. The others are grey, and stand in the table.
+COLOURED = {
+    "pruners": (CHOSEN, *(f"standard/tpe/{name}" for name in ("none", "median-5", "halving-1-3"))),
 }
 
 
@@ -379,7 +388,7 @@ def draw_pictures(
     for title, names in COMPARISONS.items():
         shown = {name: results[name] for name in (REFERENCE, *names) if name in results}
         if len(shown) > 2:
-            _draw_paths(folder / f"{title}.png", title, shown)
+            _draw_paths(folder / f"{title}.png", title, shown, styles(title, list(shown)))
     _draw_correlations(folder / "epochs.png", correlations)
 
 
@@ -393,17 +402,42 @@ def pyplot() -> Any:
     return pyplot
 
 
-def _draw_paths(path: Path, title: str, shown: Mapping[str, Sequence[Replay]]) -> None:
+def styles(title: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How each policy is drawn in a comparison: what is in several of them, in the same colour."""
+    fixed = {REFERENCE: WRONG, CHOSEN: RIGHT}
+    coloured = COLOURED.get(title, tuple(names))
+    others = [name for name in names if name not in fixed and name in coloured]
+    colours = fixed | {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(others)}
+    dashed = set(others[len(_COLOURS) :])
+    return {
+        name: {
+            "color": colours.get(name, STOPPED),
+            "linestyle": "--" if name in dashed else "-",
+            "zorder": 2 if name in colours else 1,
+        }
+        for name in names
+    }
+
+
+def _draw_paths(
+    path: Path,
+    title: str,
+    shown: Mapping[str, Sequence[Replay]],
+    drawn_as: Mapping[str, Mapping[str, Any]],
+) -> None:
     """The median of the named best's true error, and the 95 % interval of that median."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(9, 6))
-    for i, (name, replays) in enumerate(shown.items()):
+    for name, replays in shown.items():
         paths = Paths(replays)
         # From where each replay has named a trial to where half of them have ended.
         spent = np.linspace(paths.spent[:, 0].max(), np.median(paths.total), 200)
         errors = 100 * (1 - paths.named_at(spent))
-        style = {"color": f"C{i % 10}", "linestyle": ("-", "--")[i // 10 % 2]}
-        axes.plot(spent, np.median(errors, axis=0), label=name, **style)
+        style = drawn_as[name]
+        is_grey = style["color"] == STOPPED
+        axes.plot(spent, np.median(errors, axis=0), label=None if is_grey else name, **style)
+        if is_grey:
+            continue
         random = np.random.default_rng(0)
         medians = [
             np.median(errors[random.integers(len(errors), size=len(errors))], axis=0)
@@ -415,6 +449,8 @@ def _draw_paths(path: Path, title: str, shown: Mapping[str, Sequence[Replay]]) -
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:.2f}")
     axes.yaxis.set_minor_formatter("{x:.2f}")
+    if any(style["color"] == STOPPED for style in drawn_as.values()):
+        axes.plot([], [], color=STOPPED, label="others, in the table")
     axes.legend(fontsize="small", loc="upper right")
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)

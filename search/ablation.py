@@ -33,6 +33,8 @@ from search.hyperparameters import (
 from search.race import mean_interval
 
 UNCHANGED = "unchanged"
+# Two seeds have one difference between them: Student's t would be 12.7, and the interval absurd.
+LEAST_SEEDS = 3
 # As the standard space fixes them.
 _SCHEDULES: dict[str, Schedule] = {
     "one-cycle": OneCycle(warmup_share=0.2),
@@ -151,7 +153,7 @@ class Difference:
 
     Args:
         mean: over the seeds.
-        interval: the 95 % confidence interval of the mean; None for one seed.
+        interval: the 95 % confidence interval of the mean; None for fewer than `LEAST_SEEDS`.
     """
 
     mean: float
@@ -166,7 +168,8 @@ class Difference:
         """
         if not differences:
             raise ValueError("A difference needs at least one seed, but there is none.")
-        return cls(statistics.fmean(differences), mean_interval(differences))
+        is_enough = len(differences) >= LEAST_SEEDS
+        return cls(statistics.fmean(differences), mean_interval(differences) if is_enough else None)
 
     @property
     def verdict(self) -> Verdict | None:

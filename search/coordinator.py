@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,8 @@ class Coordinator:
             ten times as long as the slowest trial of this run would take, by the median of its
             epochs, and a minute at least.
         sharing: how it shares the study with searches on other hosts.
+        weights_path: where a trial's weights are to be written, by Optuna's identifier of it; None
+            keeps none.
     """
 
     def __init__(
@@ -178,6 +181,7 @@ class Coordinator:
         patience: Patience | None = None,
         trial_timeout_seconds: float | None = None,
         sharing: Sharing,
+        weights_path: Callable[[int], Path] | None = None,
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
         self._study = study
@@ -192,6 +196,7 @@ class Coordinator:
         self._patience = patience
         self._trial_timeout_seconds = trial_timeout_seconds
         self._sharing = sharing
+        self._weights_path = weights_path
         self._slowest_seconds = 0.0  # an epoch, of the trials that have ended
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
@@ -340,6 +345,7 @@ class Coordinator:
             epochs=self._settings.epochs,
             seed=trial.user_attrs["training_seed"],
             device=self._device,
+            weights_path=self._weights_path and self._weights_path(trial._trial_id),
         )
         self._running[trial.number] = _Running(trial, count)
         worker = self._pool.submit(job)

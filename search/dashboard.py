@@ -7,11 +7,15 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import optuna
 import optuna_dashboard
 
+from search.artifacts import ArtifactFolder, artifact_folder
 from search.exceptions import InputError
 from search.storage import opened_storage
 
@@ -22,6 +26,34 @@ EXPOSED = (
     "it through a tunnel (ssh -L 8080:127.0.0.1:8080 THIS-HOST), or put a web server with a "
     "log-in before it (nginx: proxy_pass with auth_basic, over HTTPS)."
 )
+
+
+class _ShortAttributes:
+    """A plugin of the dashboard's web framework: leaves out attributes that pages are no place for.
+
+    An entry for each epoch makes a trial's page some thousand pixels wide, and its row in the table
+    as high. The database keeps them.
+    """
+
+    name, api = "short-attributes", 2
+    _LONG = ("epochs", "owner")
+
+    def apply(self, callback: Callable[..., Any], route: Any) -> Callable[..., Any]:
+        if (route.method, route.rule) != ("GET", "/api/studies/<study_id:int>"):
+            return callback
+
+        def shortened(*args: Any, **kwargs: Any) -> Any:
+            detail = callback(*args, **kwargs)
+            if "trials" in detail:  # else it says what went wrong
+                for trial in (*detail["trials"], *detail["best_trials"]):
+                    trial["user_attrs"] = self._short(trial["user_attrs"])
+                detail["union_user_attrs"] = self._short(detail["union_user_attrs"])
+            return detail
+
+        return shortened
+
+    def _short(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [attribute for attribute in attributes if attribute["key"] not in self._LONG]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -37,10 +69,18 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
-def serve(url: str, *, port: int, announce: Callable[[str], None], host: str = HOST) -> None:
+def serve(
+    url: str,
+    *,
+    port: int,
+    announce: Callable[[str], None],
+    host: str = HOST,
+    artifacts: Path | None = None,
+) -> None:
     """Serves the dashboard of a storage until interrupted.
 
     Args:
+        artifacts: their folder; `artifact_folder` has a default.
         host: the address to listen on; another than this machine's own is announced as open.
         port: 0 takes a free one.
         announce: told the dashboard's address once it answers.
@@ -50,7 +90,11 @@ def serve(url: str, *, port: int, announce: Callable[[str], None], host: str = H
         InputError: if the port is taken, or `host` is no address of this machine.
     """
     with opened_storage(url) as storage:
-        app = optuna_dashboard.wsgi(storage)
+        folder = artifact_folder(url, artifacts)
+        store = None if folder is None else ArtifactFolder(folder)
+        # Optuna's cache: else each look at a page reads all trials again.
+        app = optuna_dashboard.wsgi(optuna.storages.get_storage(storage), artifact_store=store)
+        app.install(_ShortAttributes())
         try:
             server = make_server(
                 host, port, app, _Server6 if ":" in host else _Server, _QuietHandler

@@ -12,6 +12,7 @@
     ├── TrainingError               a training run that could not be finished
     ├── ExportError                 an exported network that does not do what the original does
     ├── DatabaseError               a database that failed while it was used
+    ├── ArtifactError               curves or weights of trials that cannot be written
     └── StudyDeletedError           the study was deleted while it was searched
 
 Every message states the rule, the value and the fix. The command line catches
@@ -75,6 +76,10 @@ class ExportError(SearchError):
 
 class DatabaseError(SearchError):
     """A database that failed while it was used: a server that is away, a disk that is full."""
+
+
+class ArtifactError(SearchError):
+    """Learning curves or weights of trials that cannot be written: a disk that is full."""
 
 
 class StudyDeletedError(SearchError):

@@ -17,13 +17,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
@@ -48,9 +49,9 @@ _NAP_SECONDS = 0.2  # between two looks whether to stop
 _SECRET_KEYS = ("password", "passwd", "passfile", "sslpassword", "sslkey")  # of a URL's query
 # The calls by which Optuna's studies and trials reach their storage, with its cache in between.
 _CALLS = (
-    *("create_new_study", "delete_study", "set_study_user_attr", "set_study_system_attr"),
+    *("create_new_study", "delete_study", "set_study_user_attr"),
     *("get_study_id_from_name", "get_study_name_from_id", "get_study_directions"),
-    *("get_study_user_attrs", "get_study_system_attrs", "get_all_studies"),
+    *("get_study_user_attrs", "get_all_studies"),
     *("_set_trial_param", "set_trial_intermediate_value"),
     *("set_trial_user_attr", "set_trial_system_attr", "get_trial_param", "get_trial"),
     *("get_trial_id_from_study_id_trial_number", "_get_trials", "_get_best_trial_id"),
@@ -85,6 +86,7 @@ class PatientStorage(RDBStorage):
         self._parsed = url
         self._waiting = waiting
         self._has_given_up = False  # what is still tried on the way out is not waited for again
+        self._gathered: dict[int, dict[str, Any]] | None = None  # by study, within `together`
         text = url.render_as_string(hide_password=False)
         # Optuna fills in a template, and a file's name may have braces of its own.
         text = text.replace("{", "{{").replace("}", "}}")
@@ -112,6 +114,51 @@ class PatientStorage(RDBStorage):
             return is_set
 
         return bool(self._patiently(call))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Writes all system attributes that a study is given inside in one transaction, at its end.
+
+        optuna-dashboard cuts a note or a graph into many attributes: so a reader meets all of them
+        or none, and they cost little more than one. An error inside leaves none written.
+        """
+        assert self._gathered is None
+        self._gathered = {}
+        try:
+            yield
+            gathered = self._gathered
+        finally:
+            self._gathered = None
+        for study_id, attributes in gathered.items():
+            self._patiently(partial(self._write_system_attributes, study_id, attributes))
+
+    def _write_system_attributes(self, study_id: int, attributes: dict[str, Any]) -> None:
+        with _create_scoped_session(self.scoped_session, True) as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session)
+            found = models.StudySystemAttributeModel.where_study_id(study_id, session)
+            known = {str(attribute.key): attribute for attribute in found}
+            for key, value in attributes.items():
+                text = json.dumps(value)
+                if key in known:
+                    cast(Any, known[key]).value_json = text
+                else:
+                    session.add(
+                        models.StudySystemAttributeModel(
+                            study_id=study_id, key=key, value_json=text
+                        )
+                    )
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        if self._gathered is not None:
+            self._gathered.setdefault(study_id, {})[key] = value
+            return
+        method = RDBStorage.set_study_system_attr
+        self._patiently(lambda: method(self, study_id, key, value))
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        method = RDBStorage.get_study_system_attrs
+        stored: dict[str, Any] = self._patiently(lambda: method(self, study_id))
+        return stored | (self._gathered or {}).get(study_id, {})
 
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None

@@ -36,6 +36,9 @@ from search.summary import (
 )
 
 SPACE_FILE = "space.toml"  # beside a report, the space of a study that has one of its own
+# Accuracies at which an axis of errors may have a mark.
+ACCURACY_MARKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0)
+_USUAL_N_VALIDATION = 10_000
 _NORMAL_QUANTILE = 1.959964  # of the normal distribution, at 97.5 %
 
 
@@ -164,6 +167,11 @@ class Report:
         return front(self.trials)
 
     @property
+    def least_error(self) -> float:
+        """Half a validation image: what an axis of errors shows where there is none."""
+        return 0.5 / (self.split.n_validation if self.split else _USUAL_N_VALIDATION)
+
+    @property
     def has_two_objectives(self) -> bool:
         return "," in self.settings.objective
 
@@ -214,25 +222,52 @@ class Report:
     @property
     def run_words(self) -> list[str]:
         """The command that searches such a study again, without the program's name."""
-        record = self.runs[-1] if self.runs else {}
-        options: list[str] = []
-        for option, default in (("sampler", "tpe"), ("pruner", "halving"), ("seed", 0)):
-            if record.get(option, default) != default:
-                options += [f"--{option}", str(record[option])]
-        sources = {_study_of(trial.user_attrs.get("from_study")) for trial in self.trials} - {None}
-        for source in sorted(filter(None, sources)):
-            options += ["--from-study", source]
         return search_words(
             self.study,
             self.settings,
             n_trials=max(self.tally.n_trained, 1),
             space=None if self.space_text is None else SPACE_FILE,
-            options=options,
+            options=self._run_options,
         )
 
+    @property
+    def last_run_words(self) -> list[str]:
+        """The command that searched the study last, without the program's name."""
+        record = self.runs[-1] if self.runs else {}
+        options = self._run_options
+        if record.get("patience") is not None:
+            options += ["--patience", str(record["patience"])]
+        if record.get("target") is not None:
+            options += ["--target", f"{100 * record['target']:g}"]
+        n_trials = int(record.get("n_trials", max(self.tally.n_trained, 1)))
+        return search_words(self.study, self.settings, n_trials=n_trials, options=options)
 
-def read_report(study: Study) -> Report:
+    @property
+    def _run_options(self) -> list[str]:
+        record = self.runs[-1] if self.runs else {}
+        options: list[str] = []
+        for option, default in (("sampler", "tpe"), ("pruner", "halving"), ("seed", 0)):
+            if record.get(option, default) != default:
+                options += [f"--{option}", str(record[option])]
+        n_workers = max((run.get("n_workers", 0) for run in self.runs), default=0)
+        patience, target = record.get("patience"), record.get("target")
+        for option, value in (
+            ("workers", n_workers or None),  # the last run has fewer where it had few trials left
+            ("patience", patience),
+            ("target", None if target is None else f"{100 * target:g}"),
+        ):
+            options += [] if value is None else [f"--{option}", str(value)]
+        sources = {_study_of(trial.user_attrs.get("from_study")) for trial in self.trials} - {None}
+        for source in sorted(filter(None, sources)):
+            options += ["--from-study", source]
+        return options
+
+
+def read_report(study: Study, *, with_influences: bool = True) -> Report:
     """The facts of a study.
+
+    Args:
+        with_influences: whether to tell what mattered, which takes seconds for 1,000 trials.
 
     Raises:
         StudyError: if the study was made by something else than `search run`.
@@ -259,7 +294,7 @@ def read_report(study: Study) -> Report:
         race=_race(attributes, trials),
         test=_test(attributes, number),
         test_looks=attributes.get("test_looks", 0),
-        influences=influences(trials),
+        influences=influences(trials) if with_influences else [],
         ablation=attributes.get(f"ablation_{number}"),
         effort=effort(trials, settings.epochs),
         failures=_failures(trials),

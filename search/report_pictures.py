@@ -25,15 +25,12 @@ from optuna.trial import FrozenTrial, TrialState
 from search import palette
 from search.importance import Influence
 from search.palette import FAINT, INK, MUTED, PAPER, RIGHT, SEED, STOPPED, WRONG
-from search.report import Report, shown
+from search.report import ACCURACY_MARKS, Report, shown
 from search.summary import accuracy_of
 
 _WIDE, _NARROW = 7.2, 3.7  # inches: a page's column, and a telephone's
 _DOTS_PER_INCH = 200
 _SMALL, _TEXT = 8, 9  # points
-# Accuracies at which an axis may have a mark.
-_MARKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0)
-_USUAL_N_VALIDATION = 10_000
 _FITTING = 30  # characters of a legend that fit into one line of a narrow picture
 _LONGEST_END = 9  # characters of a range's end that fit beside it
 _FEW = 5  # values that a hyperparameter may have for its dots to be spread
@@ -176,8 +173,7 @@ class _Heights:
     """
 
     def __init__(self, report: Report) -> None:
-        n = report.split.n_validation if report.split else _USUAL_N_VALIDATION
-        self._least = 0.5 / n
+        self._least = report.least_error
 
     def __call__(self, accuracy: float) -> float:
         return -math.log10(max(1 - accuracy, self._least))
@@ -187,7 +183,7 @@ class _Heights:
         low, high = axes.get_ylim()
         marks = [
             mark
-            for mark in _MARKS
+            for mark in ACCURACY_MARKS
             if low <= self(mark) <= high and (mark == 1 or 1 - mark > 1.5 * self._least)
         ]
         labels = [f"{100 * mark:g} %" for mark in marks]
@@ -438,6 +434,44 @@ def _draw_history(report: Report, width: float) -> Figure:
     axes.set_xlabel("trial", color=MUTED, fontsize=_TEXT)
     _legend(axes, handles, width)
     return figure
+
+
+def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
+    """How one trained trial learnt, as PNG: its accuracies after each epoch."""
+    figure = Figure((_WIDE, 3.9), dpi=100, facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.09, 0.12, 0.88, 0.68))  # fixed: a layout that adapts takes long
+    _plain(axes)
+    height = _Heights(report)
+    epochs = trial.user_attrs["epochs"]
+    numbers = [epoch["epoch"] for epoch in epochs]
+    marker = "o" if len(epochs) == 1 else ""  # one point makes no line
+    for key, color, linewidth in (
+        ("training_accuracy", SEED, 1.6),
+        ("accuracy", RIGHT, 2.4),
+    ):
+        heights = [height(epoch[key]) for epoch in epochs]
+        axes.plot(numbers, heights, color=color, linewidth=linewidth, marker=marker)
+    axes.set_xlim(0.5, report.settings.epochs + 0.5)
+    height.mark(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(15, integer=True, min_n_ticks=1))
+    axes.set_xlabel("epoch", color=MUTED, fontsize=_TEXT)
+    _legend(axes, [_line("validation images", RIGHT, 2.4), _line("training images", SEED)], _WIDE)
+    accuracy = accuracy_of(trial)
+    reached = "" if accuracy is None else f": {100 * accuracy:.2f} %"
+    # A study's name is a user's: what looks like a formula in it is none.
+    figure.text(
+        0.02,
+        0.93,
+        f"Trial {trial.number} of {report.study}{reached}",
+        color=INK,
+        fontsize=12,
+        weight="bold",
+        parse_math=False,
+    )
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor=PAPER)
+    return file.getvalue()
 
 
 def image_png(pixels: Iterable[Iterable[int]]) -> bytes:

@@ -16,8 +16,9 @@ from typing import Literal
 
 from optuna.study import Study
 
+from search.artifacts import artifact_folder
 from search.confirm import Confirming, RepeatEnded
-from search.coordinator import Coordinator, Outcome, SearchEvent
+from search.coordinator import Coordinator, Outcome, SearchEvent, TrialEnded
 from search.data import (
     Dataset,
     DatasetName,
@@ -37,6 +38,7 @@ from search.sampler import check_sampler, make_sampler
 from search.sharing import DEFAULT_LOST_AFTER_SECONDS, Sharing, sharing, turn_to_open
 from search.space import Space
 from search.storage import DEFAULT_URL, has_studies, opened_storage
+from search.story import Story
 from search.study import (
     OBJECTIVES,
     RunRecord,
@@ -58,6 +60,7 @@ from search.workers import WorkerPool, default_worker_count
 CONFIRMED_FROM = 20  # trained trials
 _CONFIRMED_TRIALS, _CONFIRMED_SEEDS = 3, 3
 _CONFIRMATION_LIMIT = 0.25  # of the seconds that the search's trials trained
+_LONGEST_TURN_SECONDS = 2.0  # to wait for, before a story is told another time instead
 _CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
 
 
@@ -100,6 +103,7 @@ class SearchRequest:
         trial_timeout_seconds: after which a trial is taken for hung; `Coordinator` has a default.
         worker_log: a folder in which each worker keeps a log of the epochs of its trials.
         lost_after_seconds: how long another host on the study may be silent.
+        artifacts: the folder of learning curves and weights; `artifact_folder` has a default.
     """
 
     budget: int
@@ -124,6 +128,7 @@ class SearchRequest:
     from_study: str | None = None
     worker_log: Path | None = None
     lost_after_seconds: float = DEFAULT_LOST_AFTER_SECONDS
+    artifacts: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,8 @@ class SearchPlan:
 def plan_search(request: SearchRequest) -> SearchPlan:
     """Checks a request and loads its data.
 
-    Writes nothing besides a downloaded data set and, at last, the folder of the workers' logs.
+    Writes nothing besides a downloaded data set and, at last, the folders of the workers' logs and
+    of artifacts, where the request names them.
 
     Raises:
         InputError: if anything asked for is wrong.
@@ -173,6 +179,8 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     warm_start = _plan_warm_start(request, study_name, space)
     if request.worker_log is not None:
         make_folder(request.worker_log, option="--worker-log")
+    if request.artifacts is not None:
+        make_folder(request.artifacts, option="--artifacts")
     return SearchPlan(
         request=request,
         dataset=dataset,
@@ -227,6 +235,7 @@ class Search:
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
         sharing: how it shares the study with searches on other hosts.
+        story: what optuna-dashboard shows of it besides the trials.
         queued: what was put in the queue from an earlier study; None where that was not to be
             done.
     """
@@ -238,6 +247,7 @@ class Search:
     n_workers: int
     started: float
     sharing: Sharing
+    story: Story
     queued: WarmStart | None = None
 
     @property
@@ -265,21 +275,32 @@ class Search:
         Raises:
             KeyError: if somebody deletes the study meanwhile.
             TrainingError: if workers cannot be started, or trial after trial fails.
+            ArtifactError: if learning curves cannot be written.
         """
+
+        def tell(event: SearchEvent) -> None:
+            listener(event)
+            if isinstance(event, TrialEnded):
+                self.story.tell_if_due()
+
         with self._pool(self.n_workers, log_folder=self.plan.request.worker_log) as pool:
-            return Coordinator(
+            outcome = Coordinator(
                 self.study,
                 pool,
                 n_trials=self.plan.request.n_trials,
                 seed=self.plan.request.seed,
                 device=self.plan.device,
-                listener=listener,
+                listener=tell,
                 should_stop=should_stop,
                 patience=self.patience,
                 is_time_over=self._is_search_over,
                 trial_timeout_seconds=self.plan.request.trial_timeout_seconds,
                 sharing=self.sharing,
+                weights_path=self.story.weights_path,
             ).run()
+        if outcome is not Outcome.INTERRUPTED:  # who interrupts it waits for its end
+            self.story.tell(has_time=True)
+        return outcome
 
     def confirming(self) -> Confirming | None:
         """The race at the end of the search; None where there is none to run.
@@ -292,27 +313,7 @@ class Search:
         Raises:
             StudyError: if the name of the study that keeps the race's runs is taken.
         """
-        trials = self.study.get_trials(deepcopy=False)
-        if not self._confirms or best_trial(trials) is None:
-            return None
-        if self.plan.request.target is not None:
-            return Confirming(self.study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
-        if self._n_trained() < CONFIRMED_FROM:
-            return None
-        seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
-        limit = _CONFIRMATION_LIMIT * sum(seconds)
-        # One run of each would tell nothing: rather fewer trials, each run twice.
-        n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
-        confirming = Confirming(
-            self.study,
-            top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
-            n_seeds=_CONFIRMED_SEEDS,
-            limit_seconds=limit,
-        )
-        is_due = confirming.next() is not None or (
-            confirming.n_kept > 0 and confirmed_number(self.study.user_attrs, trials) is None
-        )
-        return confirming if is_due else None
+        return _race_at_the_end(self.study, self.plan.request)
 
     def confirm(
         self,
@@ -353,7 +354,7 @@ class Search:
         if self.is_time_over():
             return True
         return (
-            self._confirms
+            _confirms(self.plan.request)
             and self._is_over(share=1 - _CONFIRMATION_SHARE)
             and (self._n_trained() >= CONFIRMED_FROM or self.plan.request.target is not None)
         )
@@ -363,13 +364,38 @@ class Search:
         timeout = self.plan.request.timeout_seconds
         return timeout is not None and time.monotonic() - self.started >= share * timeout
 
-    @property
-    def _confirms(self) -> bool:
-        """Whether a race is to follow: with two objectives there is no one best."""
-        return self.plan.request.confirm and self.plan.request.objective == "accuracy"
-
     def _n_trained(self) -> int:
         return tally(self.study.get_trials(deepcopy=False)).n_trained
+
+
+def _confirms(request: SearchRequest) -> bool:
+    """Whether a race is to follow: with two objectives there is no one best."""
+    return request.confirm and request.objective == "accuracy"
+
+
+def _race_at_the_end(study: Study, request: SearchRequest) -> Confirming | None:
+    """What `Search.confirming` says."""
+    trials = study.get_trials(deepcopy=False)
+    if not _confirms(request) or best_trial(trials) is None:
+        return None
+    if request.target is not None:
+        return Confirming(study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
+    if tally(trials).n_trained < CONFIRMED_FROM:
+        return None
+    seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
+    limit = _CONFIRMATION_LIMIT * sum(seconds)
+    # One run of each would tell nothing: rather fewer trials, each run twice.
+    n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
+    confirming = Confirming(
+        study,
+        top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
+        n_seeds=_CONFIRMED_SEEDS,
+        limit_seconds=limit,
+    )
+    is_due = confirming.next() is not None or (
+        confirming.n_kept > 0 and confirmed_number(study.user_attrs, trials) is None
+    )
+    return confirming if is_due else None
 
 
 def judge_target(search: Search, confirming: Confirming) -> Step | None:
@@ -419,6 +445,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         StorageError: if the storage cannot be opened.
         StudyError: if the study was made with other settings, or is being searched already.
         StudyDeletedError: if somebody deletes the study while the context lasts.
+        ArtifactError: if the folder of artifacts, or a file in it, cannot be written.
     """
     request, started = plan.request, time.monotonic()
     settings = StudySettings.of(
@@ -438,12 +465,26 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         ):
             if request.confirm:
                 KeptRuns(study, CONFIRMS).check_name()
+            story = Story(
+                storage,
+                study,
+                artifact_folder(request.storage, request.artifacts),
+                turn=lambda: shared.turn(_after(_LONGEST_TURN_SECONDS)),
+            )
             with shared.turn(lambda: False):
-                search = _begin(plan, study, shared, started)
+                search = _begin(plan, study, shared, story, started)
+            story.begin(is_alone=not shared.is_shared)
             yield search
+            story.tell()
 
 
-def _begin(plan: SearchPlan, study: Study, shared: Sharing, started: float) -> Search:
+def _after(seconds: float) -> Callable[[], bool]:
+    """What is true once so much time has passed."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+def _begin(plan: SearchPlan, study: Study, shared: Sharing, story: Story, started: float) -> Search:
     """Puts right what a dead search left, and queues what is to be tried first."""
     request = plan.request
     n_swept = shared.take_back()
@@ -480,7 +521,7 @@ def _begin(plan: SearchPlan, study: Study, shared: Sharing, started: float) -> S
         queued.queue(study)
     if not trials and queued is None:
         _queue_first(study, plan.space, request.budget)
-    return Search(plan, study, before, n_swept, n_workers, started, shared, queued)
+    return Search(plan, study, before, n_swept, n_workers, started, shared, story, queued)
 
 
 def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:
@@ -532,8 +573,8 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
 def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
     """Name and data set of the study that this request would go on with, if there is one.
 
-    That is the study it names, or one of budget and epochs that still lacks trials, or whose search
-    for a target may go on under lower caps.
+    That is the study it names, or one of budget and epochs that still lacks trials or its race, or
+    whose search for a target may go on under lower caps.
     """
     if not has_studies(request.storage):
         return None
@@ -555,8 +596,10 @@ def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
 
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:
-    """Whether a study lacks trials, or was last searched for this target: a lower cap may be."""
+    """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
     if tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials:
+        return True
+    if request.target is None and _race_at_the_end(study, request) is not None:
         return True
     records = run_records(study)
     target = None if request.target is None else request.target.accuracy

@@ -428,7 +428,7 @@ class Space:
 
     def text(self) -> str:
         """A space file with every value of this space."""
-        return "".join(f"{name} = {_toml_value(value)}\n" for name, value in self.table.items())
+        return "".join(f"{name} = {toml_value(value)}\n" for name, value in self.table.items())
 
     @property
     def is_built_in(self) -> bool:
@@ -759,9 +759,10 @@ def _range(
     return FloatDistribution(low, high, log=log)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as a space file writes it."""
     if isinstance(value, dict):
-        pairs = (f"{key} = {_toml_value(each)}" for key, each in value.items())
+        pairs = (f"{key} = {toml_value(each)}" for key, each in value.items())
         return f"{{ {', '.join(pairs)} }}"
     return json.dumps(value, ensure_ascii=False)
 

@@ -90,7 +90,7 @@ def sqlite_path(url: str) -> Path | None:
 @contextmanager
 def opened_storage(
     url: str, *, create: bool = False, write: bool = False, waiting: Waiting | None = None
-) -> Iterator[RDBStorage]:
+) -> Iterator[PatientStorage]:
     """The storage at `url`, closed when the context ends.
 
     Args:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
 import socket
 import subprocess
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,14 +25,16 @@ from optuna.trial import FrozenTrial
 
 from search.exceptions import StudyDeletedError, StudyError
 from search.hyperparameters import Hyperparameters
-from search.space import Space
+from search.space import Space, toml_value
 from search.summary import chosen_trial, repeats_name
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data import DatasetInfo
 
 DISTRIBUTION = "budget-search"
+_CHOSEN = "chosen"  # when the study was made the one used last, without a search
 _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "size": StudyDirection.MINIMIZE}
+_N_DIFFERENCES, _LONGEST_VALUE = 4, 60  # of a space that is refused; characters
 _LONGEST_NAME = 200  # characters: a server's column takes 512, and a suffix may follow
 OBJECTIVES = ("accuracy", "accuracy,size")
 
@@ -137,7 +141,7 @@ class RunRecord:
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
-            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            started=_now(),
             sampler=sampler,
             pruner=pruner,
             seed=seed,
@@ -153,6 +157,10 @@ class RunRecord:
             git_commit=_git_commit(),
             host=socket.gethostname(),
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _git_commit() -> str | None:
@@ -235,9 +243,14 @@ def select_study(storage: BaseStorage, name: str | None) -> Study:
 
 
 def _last_used(study: Study) -> str:
-    """When the study was last searched, as text that sorts; empty if it never was."""
-    records = run_records(study)
-    return str(records[-1]["started"]) if records else ""
+    """When the study was last searched or chosen, as text that sorts; empty if it never was."""
+    times = [str(record["started"]) for record in run_records(study)]
+    return max([*times, str(study.user_attrs.get(_CHOSEN, ""))])
+
+
+def make_last_used(study: Study) -> None:
+    """Makes the study the one that commands take where none is named."""
+    study.set_user_attr(_CHOSEN, _now())
 
 
 def open_trial(study: Study, number: int | None) -> FrozenTrial:
@@ -305,16 +318,39 @@ def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None
             differences.append("the images or labels of the data set")
         elif stored.split_fingerprint != wanted.split_fingerprint:
             differences.append("the split into training and validation images")
-    differences += [
-        f"{key} of the space: {before_space.get(key)!r} there and {space.get(key)!r} here"
-        for key in sorted({*before_space, *space})
-        if before_space.get(key) != space.get(key)
-    ]
+    differences += _space_differences(stored.search_space(), wanted.search_space())
     raise StudyError(
         f"A run must agree with its study, but {name!r} differs in: {'; '.join(differences)}. "
         "Give what the study was made with, or name another study with --study."
         f"{_SPACE_HINT if before_space != space else ''}"
     )
+
+
+def _space_differences(before: Space, now: Space) -> list[str]:
+    """In what two spaces differ, the first few of it, as a space file writes it."""
+    if before.is_built_in and now.is_built_in and before.name != now.name:
+        return [f"space {before.name} there and {now.name} here"]
+    pairs = {
+        key: (before.table.get(key), now.table.get(key))
+        for key in sorted({*before.table, *now.table})
+        if before.table.get(key) != now.table.get(key)
+    }
+    shown = [
+        f"{key} of the space: {_value_text(there, here)} there and {_value_text(here, there)} here"
+        for key, (there, here) in itertools.islice(pairs.items(), _N_DIFFERENCES)
+    ]
+    n_more = len(pairs) - len(shown)
+    return [*shown, f"{n_more} more of the space"] if n_more else shown
+
+
+def _value_text(value: Any, other: Any) -> str:
+    """A value of a space; of two ranges, what the other has not."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict) and isinstance(other, dict):
+        own = [f"{key} {each}" for key, each in value.items() if other.get(key) != each]
+        return ", ".join(own) or "nothing"
+    return textwrap.shorten(toml_value(value), _LONGEST_VALUE, placeholder=" …")
 
 
 def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:

@@ -1,7 +1,8 @@
 """A trial's network trained once more as the search did, and its answers on validation images.
 
-A search keeps no weights. With the trial's own seed, on the same machine, its network comes back to
-the digit; elsewhere one very much like it. The test set is not touched.
+A search keeps the weights of its best few trials at most. With the trial's own seed, on the same
+machine, its network comes back to the digit; elsewhere one very much like it. The test set is not
+touched.
 """
 
 from __future__ import annotations

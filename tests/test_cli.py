@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from search.cli import app
 from tests.conftest import DIGITS_RUN, Command, Result, read_only, run_here, start_long_run
 
 NAME = "digits-3000x3"
-COMMANDS = (
-    *("run", "ablate", "retrain", "baseline", "studies", "best"),
-    *("show", "delete", "backup", "space", "dashboard", "doctor", "pictures", "predict", "export"),
-    *("report", "compare"),
-)
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -27,6 +26,21 @@ def test_help_has_an_example_and_the_exit_codes(
     out = capsys.readouterr().out
     assert f"Example: search {name}" in out
     assert "130 interrupted" in out
+
+
+def test_help_imports_nothing_slow() -> None:
+    """`scripts/bench_help.py` measures what that saves."""
+    slow = {"torch", "optuna", "rich", "matplotlib", "numpy", "sqlalchemy", "sklearn", "PIL"}
+    code = (
+        "import contextlib, sys\n"
+        "from search.cli import main\n"
+        f"for words in {[[], *([name] for name in COMMANDS)]}:\n"
+        "    with contextlib.suppress(SystemExit): main([*words, '--help'])\n"
+        f"print('imported:', *({slow} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.count("130 interrupted") == len(COMMANDS) + 1
+    assert done.stdout.endswith("\nimported:\n"), done.stdout[-100:]
 
 
 def test_alone_it_shows_the_next_useful_step(

@@ -24,7 +24,8 @@ def test_it_serves_the_trials_and_stops(finished: Command) -> None:
     trials = trials_at(address)
     assert [trial["state"] for trial in trials] == ["Complete"] * 4
     keys = {attribute["key"] for attribute in trials[0]["user_attrs"]}
-    assert {"parameter_count", "epochs", "training_seed"} <= keys
+    assert {"parameter_count", "training_seed", "seconds"} <= keys
+    assert not {"epochs", "owner"} & keys, "what pages are no place for"
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 0
 

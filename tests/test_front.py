@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -95,7 +96,13 @@ def test_a_search_by_size_prunes_and_shows_its_front(
     expected = {(trial.values[1], trial.values[0]) for trial in study.best_trials}
     assert {(row["parameter_count"], row["value"]) for row in shown} == expected
     assert "no network is better than these" in best("--front")
-    assert "Confirming" not in searched[1].out
+    end = searched[1].out
+    assert "Best:" not in end
+    assert "No network that was found is better than these and no larger:" in end
+    for row in shown:
+        cells = (f"{row['parameter_count']:,}", f"{100 * row['value']:.2f} %", str(row["number"]))
+        assert re.search(" +".join(map(re.escape, (*cells, row["network"]))), end)
+    assert "Confirming" not in end
     assert json.loads(best("--json"))["value"] == max(
         trial.values[0] for trial in trials if trial.values
     )

@@ -18,7 +18,9 @@ import pytest
 from chaos import Audit, Witness, check_study, read_log, read_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from search.summary import is_trained
+from search.artifacts import N_BEST
+from search.summary import by_accuracy, is_trained
+from tests.artifact_files import entered, lying
 from tests.conftest import alive, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -75,6 +77,7 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if kill < N_KILLS:
                 n_trained_before_kills = sum(map(is_trained, trials))
             witness.look(audit, trials)
+            assert set(entered(folder / "studies.db")) <= lying(folder / "studies.db")
             n_between += is_between_queueing_and_telling(trials)
             n_interrupted += any(trial.state == TrialState.RUNNING for trial in trials)
     assert audit.is_clean, audit
@@ -82,6 +85,14 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert n_interrupted > N_KILLS // 2
     assert n_trained_before_kills > N_TRIALS // 4
     return folder
+
+
+def test_the_survivor_has_the_artifacts_of_its_best_trials(survivor: Path) -> None:
+    database = survivor / "studies.db"
+    assert lying(database) == set(entered(database))
+    best = by_accuracy(read_trials(f"sqlite:///{database}", "killed"))[:N_BEST]
+    expected = {f"trial-{t.number}.{suffix}" for t in best for suffix in ("png", "safetensors")}
+    assert set(entered(database).values()) == expected
 
 
 def audited(folder: Path, n_trials: int = N_TRIALS) -> Audit:

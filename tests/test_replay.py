@@ -11,11 +11,12 @@ import pytest
 from policies import REFERENCE, Search, make_policy, replay
 from record_curves import CAP, EPOCHS, draw
 from recorded import epoch_correlations, prune_recorded
-from replay import COMPARISONS, Paths, draw_pictures, measure, run_policies
+from replay import COLOURED, COMPARISONS, Paths, draw_pictures, measure, run_policies, styles
 from surrogate import N_LAST, Cost, Point, Surrogate, points_of
 
 from models.size import parameter_count
 from search.hyperparameters import Hyperparameters
+from search.palette import STOPPED
 
 N_POINTS = 40
 
@@ -196,6 +197,22 @@ def test_a_comparison_and_the_epochs_are_drawn(surrogate: Surrogate, tmp_path: P
     results = {name: [replay(make_policy(name), surrogate, 0, n_trials=4)] for name in names}
     draw_pictures(tmp_path, results, epoch_correlations(surrogate.points))
     assert {path.name for path in tmp_path.iterdir()} == {"pruners.png", "epochs.png"}
+
+
+def test_a_policy_is_drawn_alike_in_all_pictures_and_like_no_other_in_one() -> None:
+    drawn = {title: styles(title, [REFERENCE, *names]) for title, names in COMPARISONS.items()}
+    for name in {name for style in drawn.values() for name in style}:
+        looks = {tuple(style[name].items()) for style in drawn.values() if name in style}
+        assert len(looks) == 1, name
+    for title, style in drawn.items():
+        coloured = [
+            tuple(look.items())
+            for name, look in style.items()
+            if name in COLOURED.get(title, tuple(style))
+        ]
+        assert len(set(coloured)) == len(coloured) > 2, title
+    greys = set(COMPARISONS["pruners"]) - set(COLOURED["pruners"])
+    assert {drawn["pruners"][name]["color"] for name in greys} == {STOPPED}
 
 
 def test_a_policy_that_is_none_is_refused() -> None:

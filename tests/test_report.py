@@ -23,6 +23,7 @@ from search.importance import LEAST_TRIALS, influences
 from search.report import effort, wilson_interval
 from search.space import Space
 from search.splits import SPLITS, Split
+from search.study import RunRecord, record_run
 from tests.conftest import Command, Result, run_here
 from tests.made_studies import MadeTrial, confirmation, make_study
 
@@ -100,7 +101,8 @@ def test_a_report_tells_what_was_asked_what_came_out_and_how_sure_that_is(
         *("Not confirmed yet.", f"search confirm --study {STUDY}"),
         *("The test set is still sealed", f"search report --train --study {STUDY}"),
         f"Too few trials to say: it takes {LEAST_TRIALS}",
-        "search run --dataset digits --budget 3000 --epochs 3 --trials 4 --pruner none --seed 1",
+        "search run --dataset digits --budget 3000 --epochs 3 --trials 4 --pruner none --seed 1 "
+        "--workers 2 --study",
     ):
         assert part in page.text
     assert study.user_attrs.get("test_looks", 0) == 0
@@ -244,6 +246,25 @@ def test_the_command_in_a_report_goes_on_with_the_very_study(
     (line,) = re.findall(r"search run [^:]*?--study \S+", reported.page.text)
     assert run_here(*line.split()[1:], "--storage", reported.url) == 0
     assert "has its 4 trained trials" in capsys.readouterr().out
+
+
+def test_the_command_in_a_report_has_what_the_last_run_was_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'own.db'}"
+    study = make_study(url, "own", [MadeTrial((0.9,))])
+    again = RunRecord.now(
+        sampler="tpe",
+        pruner="halving",
+        seed=0,
+        device="cpu",
+        n_workers=1,  # for the one trial that was left
+        n_trials=2,
+        patience=30,
+        target=0.994,
+    )
+    record_run(study, again)
+    assert (
+        "--workers 2 --patience 30 --target 99.4 --study own" in report(url, tmp_path / "out").text
+    )
 
 
 def test_a_space_of_ones_own_is_written_beside_the_report(tmp_path: Path) -> None:

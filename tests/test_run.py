@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -22,8 +24,10 @@ from optuna.trial import TrialState
 
 from models.size import parameter_count
 from search.cli.output import stop_signals
+from search.exceptions import DataError
 from search.patience import Patience
 from search.repair import give_back, sweep
+from search.service import SearchRequest, plan_search
 from search.space import Space, to_toml
 from search.study import StudySettings, rebuild, run_records
 from tests.conftest import (
@@ -36,6 +40,7 @@ from tests.conftest import (
     start_long_run,
     wait_until,
 )
+from tests.made_studies import MadeTrial, make_study
 
 NAME = "digits-3000x3"
 STOP_SECONDS = 5
@@ -104,7 +109,8 @@ def test_a_study_keeps_how_it_was_made(finished: Command) -> None:
 
 
 def test_the_database_alone_is_whole_when_the_command_ends(finished_folder: Path) -> None:
-    assert [path.name for path in finished_folder.glob("[!.]*")] == ["studies.db"]
+    names = {path.name for path in finished_folder.glob("[!.]*")}
+    assert names == {"studies.db", "studies.db-artifacts"}
 
 
 def test_it_says_what_it_does_and_what_comes_next(finished_output: str) -> None:
@@ -480,18 +486,47 @@ def test_auto_takes_the_digits_where_mnist_is_not_to_be_had(command: Command) ->
     assert "that of digits-3000x1, which goes on" in again.out
 
 
+def test_auto_stays_with_the_data_of_a_study_whose_race_is_not_over(tmp_path: Path) -> None:
+    trials = [MadeTrial(accuracies=(0.9, 0.91, 0.9 + number / 1000)) for number in range(20)]
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(url, "digits-3000x3", trials)
+    raw = tmp_path / "data" / "MNIST" / "raw"  # MNIST arrives, or at least its files do
+    raw.mkdir(parents=True)
+    for part, kind in itertools.product(("train", "t10k"), ("images-idx3", "labels-idx1")):
+        (raw / f"{part}-{kind}-ubyte").touch()
+    request = SearchRequest(
+        budget=3000, epochs=3, n_trials=20, storage=url, data_dir=tmp_path / "data"
+    )
+    plan = plan_search(request)
+    assert plan.dataset.info.name == "digits"
+    assert plan.dataset_note == "that of digits-3000x3, which goes on"
+    with pytest.raises(DataError, match="mnist"):  # nothing is left to do for the digits
+        plan_search(replace(request, confirm=False))
+
+
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
         (("--budget", "2999", "--study", NAME), "budget 3000 there and 2999 here"),
         (("--epochs", "4", "--study", NAME), "epochs 3 there and 4 here"),
-        (("--space", "narrow.toml"), "momentum of the space"),
+        (("--space", "wide"), "differs in: space standard there and wide here. Give"),
+        (
+            ("--space", "narrow.toml"),
+            "differs in: learning_rate of the space: low 0.02, first 0.1 there and low 0.05 here; "
+            "momentum of the space: { low = 0.8, high = 0.98, first = 0.9 } there and 0.9 here; "
+            "translation of the space: { low = 0.0, high = 0.1, first = 0.04 } there and 0.0 here; "
+            "weight_decay of the space: { low = 1e-06, high = 0.001, log = true, first = 0.0001 } "
+            "there and 0.0 here; 1 more of the space. Give",
+        ),
     ],
 )
 def test_a_run_that_differs_from_its_study_is_refused(
     finished: Command, options: tuple[str, ...], difference: str
 ) -> None:
-    (finished.folder / "narrow.toml").write_text("momentum = 0.9\n")
+    (finished.folder / "narrow.toml").write_text(
+        "momentum = 0.9\nlearning_rate = { low = 0.05, high = 0.3, log = true }\n"
+        "translation = 0.0\nweight_decay = 0.0\nwidth_5 = 12\n"
+    )
     before = finished.database.read_bytes()
     done = finished(*DIGITS_RUN, *options)
     assert done.code == 2

@@ -75,8 +75,13 @@ def test_the_smallest_of_those_that_reach_a_target_is_chosen() -> None:
 def test_a_low_target_leads_to_lower_and_lower_caps_until_it_is_out_of_reach(
     command: Command,
 ) -> None:
-    (command.folder / "space.toml").write_text("budget_share = 0", encoding="utf-8")
-    low = ("--budget", "1200", "--space", "space.toml", "--target", "12", "--confidence", "0.6")
+    # Networks of two sizes: one learns, and one has a single channel.
+    (command.folder / "space.toml").write_text(
+        'topology = ["c3 8, pool, c3 12, pool, c3 12, gap, out", "c3 1, c3 1, pool, gap, out"]\n'
+        "budget_share = 0\nbatch_size = 32\n",
+        encoding="utf-8",
+    )
+    low = ("--space", "space.toml", "--target", "40", "--confidence", "0.6")
     done = command(*RUN, *low)
     assert done.code == 0, done.err
     names = optuna.get_all_study_names(f"sqlite:///{command.database}")
@@ -88,7 +93,7 @@ def test_a_low_target_leads_to_lower_and_lower_caps_until_it_is_out_of_reach(
         ),
         reverse=True,
     )
-    assert caps[0] == 1200
+    assert caps[0] == 3000
     assert len(caps) > 1
     for cap, lower in itertools.pairwise(caps):
         winners = command.study(f"digits-{cap}x3").user_attrs["confirmation"]
@@ -107,6 +112,9 @@ def test_a_low_target_leads_to_lower_and_lower_caps_until_it_is_out_of_reach(
     assert found is not None, done.out
     network = command.study(found[3]).get_trials()[int(found[2])]
     assert network.user_attrs["parameter_count"] == int(found[1].replace(",", ""))
+    # Commands that name no study mean that one, and not the last cap, which failed.
+    assert f"digits-{caps[-1]}x3" != found[3]
+    assert command("best", "--json").json["study"] == found[3]
 
 
 def test_a_target_out_of_reach_says_so_and_lowers_no_cap(command: Command) -> None:

@@ -34,12 +34,12 @@ def shown(width: int, events: list[SearchEvent]) -> str:
     console = Console(
         force_terminal=True, color_system=None, width=width, height=24, file=io.StringIO()
     )
-    view = LiveView(progress(), console, epochs=15)
+    view = LiveView(progress(), console, epochs=15, title="digits-8000x15")
     with view as listener:
         for event in events:
             listener(event)
-        with console.capture() as capture:
-            console.print(view.render())
+    with console.capture() as capture:
+        console.print(view.render())
     return " ".join(capture.get().split())
 
 
@@ -74,12 +74,27 @@ def test_a_better_trial_becomes_the_best_and_gives_an_estimate() -> None:
 
 def test_lines_take_the_place_of_the_live_view_where_there_is_no_terminal() -> None:
     file = io.StringIO()
-    with make_view(progress(), Console(file=file, width=80), epochs=15) as listener:
+    with make_view(progress(), Console(file=file, width=80), epochs=15, title="") as listener:
         for event in EVENTS:
             listener(event)
     assert file.getvalue() == (
         "[3/10] trial 5, 4,030 parameters: failed: its worker died (queued again)\n"
     )
+
+
+def test_what_is_printed_meanwhile_is_shown_in_the_picture_and_kept_behind_it() -> None:
+    file = io.StringIO()
+    console = Console(force_terminal=True, color_system=None, width=80, height=24, file=file)
+    view = LiveView(progress(), console, epochs=15, title="")
+    with view:
+        console.print("The database server is away.")
+        assert "server is away" not in file.getvalue()
+    with console.capture() as capture:
+        console.print(view.render())
+    assert "server is away" in capture.get()
+    other_screen, left = file.getvalue().split("\x1b[?1049l")
+    assert "\x1b[?1049h" in other_screen
+    assert "The database server is away." in left
 
 
 def test_figures_are_written_as_people_read_them() -> None:

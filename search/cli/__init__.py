@@ -42,7 +42,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 app = typer.Typer(
     name="search",
     help="Find the best small convolutional network under a hard cap on parameters. "
-    "Alone, it shows the next useful step.",
+    "Alone, it shows the next useful step.\n\n"
+    "Example: search run --budget 8000 --epochs 15",
     epilog=_EPILOG,
     invoke_without_command=True,
     rich_markup_mode=None,

@@ -173,6 +173,8 @@ def _progress(
 def _print_rows(console: Console, ablation: Ablation, *, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from search.ablation import LEAST_SEEDS
+
     if not ablation.n_finished:
         return
     rows = ablation.rows()
@@ -192,7 +194,10 @@ def _print_rows(console: Console, ablation: Ablation, *, as_json: bool) -> None:
             f"{0.05 * n_judged:.2g} false alarms on average."
         )
     elif any(row.difference is not None for row in rows):
-        console.print("\nOne seed gives no interval and no verdict; more seeds do.")
+        console.print(
+            f"\nFewer than {LEAST_SEEDS} seeds tell too little of how they scatter for an interval "
+            f"and a verdict; --seeds {LEAST_SEEDS} goes on from these runs."
+        )
 
 
 def _table(rows: Sequence[Row], *, with_seeds: bool) -> Table:

@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.completion import complete_spaces, complete_studies
 from search.cli.confirm import describe_mean
-from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, StudyName, not_negative
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    Artifacts,
+    AsJson,
+    Storage,
+    StudyName,
+    not_negative,
+)
 from search.cli.output import duration, make_console, percent, thousands
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.study import Study
     from optuna.trial import FrozenTrial
     from rich.console import Console
+    from rich.table import Table
 
     from models.spec import ModelSpec
     from search.summary import TrialSummary
@@ -84,9 +95,6 @@ def best(
 
 
 def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
-    """The Pareto front of accuracy against parameters."""
-    from rich.table import Table
-
     from search.storage import opened_storage
     from search.study import select_study
     from search.summary import front, summarize_trial
@@ -94,29 +102,46 @@ def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
     with opened_storage(storage) as opened:
         study = select_study(opened, study_name)
         trials = front(study.get_trials(deepcopy=False))
-    summaries = [summarize_trial(trial) for trial in trials]
-    specs = [_spec(study, trial) for trial in trials]
     if as_json:
         rows = [
-            {"study": study.study_name, **asdict(summary), "network": spec and str(spec)}
-            for summary, spec in zip(summaries, specs, strict=True)
+            {
+                "study": study.study_name,
+                **asdict(summarize_trial(trial)),
+                "network": _network(study, trial),
+            }
+            for trial in trials
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
+    console = make_console()
+    console.print(f"Of {study.study_name}, no network is better than these and no larger:\n")
+    console.print(front_table(study, trials))
+
+
+def front_table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
+    """The Pareto front of accuracy against parameters, the trials of which are given."""
+    from rich.table import Table
+
+    from search.summary import summarize_trial
+
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
     for heading in ("parameters", "accuracy", "trial"):
         table.add_column(heading, justify="right")
     table.add_column("network", overflow="fold")
-    for summary, spec in zip(summaries, specs, strict=True):
+    for trial in trials:
+        summary = summarize_trial(trial)
         table.add_row(
             thousands(summary.parameter_count),
             percent(summary.value),
             str(summary.number),
-            str(spec or ""),
+            _network(study, trial) or "",
         )
-    console = make_console()
-    console.print(f"Of {study.study_name}, no network is better than these and no larger:\n")
-    console.print(table)
+    return table
+
+
+def _network(study: Study, trial: FrozenTrial) -> str | None:
+    spec = _spec(study, trial)
+    return None if spec is None else str(spec)
 
 
 def show(
@@ -271,22 +296,27 @@ def _number(value: float | None, form: str) -> str:
 
 
 def delete(
-    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    study: Annotated[
+        str, typer.Argument(help="Name of the study.", autocompletion=complete_studies)
+    ],
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study with all its trials, and the runs that confirm or ablate it.
+    """Delete a study with all its trials and artifacts, and the runs that confirm or ablate it.
 
     Example: search delete mnist-8000x15
     """
     import optuna
 
+    from search.artifacts import artifact_folder, delete_files
     from search.storage import opened_storage
     from search.study import find_repeats, open_study
     from search.summary import ABLATES, CONFIRMS
 
     with opened_storage(storage, write=True) as opened:
-        n_trials = len(open_study(opened, study).get_trials(deepcopy=False))
+        chosen = open_study(opened, study)
+        n_trials = len(chosen.get_trials(deepcopy=False))
         if not yes:
             typer.confirm(f"Delete {study} with its {n_trials} trials?", abort=True)
         for purpose in (CONFIRMS, ABLATES):
@@ -294,25 +324,41 @@ def delete(
             if repeats is not None:
                 optuna.delete_study(study_name=repeats.study_name, storage=opened)
         optuna.delete_study(study_name=study, storage=opened)
+        folder = artifact_folder(storage, artifacts)
+        if folder is not None:  # behind the entries, none of which may lack its file
+            delete_files(folder, chosen._study_id)
     typer.echo(f"Deleted {study} ({n_trials} trials).")
 
 
 def backup(
     file: Annotated[Path, typer.Argument(help="The copy, a new file.")],
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
 ) -> None:
     """Copy a SQLite database with all its studies, also while a search writes to it.
 
+    The artifacts of its studies are copied into a folder beside the copy.
+
     Example: search backup studies-monday.db
     """
+    from search.artifacts import artifact_folder, copy_artifacts
     from search.storage import backup as copy_database
+    from search.storage import opened_storage
 
     copy_database(storage, file)
+    copy = f"sqlite:///{file}"
+    folder, copy_folder = artifact_folder(storage, artifacts), artifact_folder(copy)
+    assert folder is not None
+    assert copy_folder is not None
+    with opened_storage(copy) as opened:  # not to write: that would open a log beside it
+        copy_artifacts(folder, copy_folder, opened)
     typer.echo(f"Copied to {file} ({file.stat().st_size:,} bytes).")
 
 
 def space(
-    name: Annotated[str, typer.Argument(help="standard or wide.")] = "standard",
+    name: Annotated[
+        str, typer.Argument(help="standard or wide.", autocompletion=complete_spaces)
+    ] = "standard",
 ) -> None:
     """Print a built-in search space as a TOML file, to start one of your own from.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.completion import complete_studies
 from search.cli.options import DEFAULT_STORAGE, AsJson, Storage
 from search.cli.output import duration, make_console, percent, thousands
 from search.exceptions import InputError
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 def compare(
     names: Annotated[
-        list[str], typer.Argument(metavar="STUDY...", help="Names of two studies or more.")
+        list[str],
+        typer.Argument(
+            metavar="STUDY...",
+            help="Names of two studies or more.",
+            autocompletion=complete_studies,
+        ),
     ],
     storage: Storage = DEFAULT_STORAGE,
     as_json: AsJson = False,

@@ -10,6 +10,7 @@ import typer
 
 from search.cli.options import (
     DEFAULT_STORAGE,
+    Artifacts,
     AsJson,
     DataDir,
     Device,
@@ -47,6 +48,7 @@ def confirm(
     top: Annotated[int, count_option("How many of the best trials race.")] = 5,
     seeds: Annotated[int, count_option("How many fresh seeds a trial gets at most.")] = 5,
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -72,8 +74,10 @@ def confirm(
         stack.enter_context(only_race(chosen, storage))
         start_server()
 
+        from search.artifacts import artifact_folder
         from search.confirm import Confirming
         from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+        from search.story import Story
         from search.training import find_device
         from search.workers import WorkerPool, default_worker_count
 
@@ -94,6 +98,7 @@ def confirm(
                 pool, device=device, listener=repeat_printer(console), should_stop=should_stop
             )
         confirmation = confirming.finish()
+        Story(opened, chosen, artifact_folder(storage, artifacts)).tell()
         print_confirmation(console, chosen, confirmation)
         if as_json and confirmation is not None:
             typer.echo(json.dumps(confirmation.to_attribute(), indent=2))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.completion import complete_weights
 from search.cli.options import DataDir
 from search.cli.output import make_console
 from search.exceptions import InputError
@@ -27,7 +28,8 @@ def export(
         Path,
         typer.Argument(
             help="Folder that 'search retrain' wrote, or the name of a shipped network; for a "
-            "program also that of a baseline."
+            "program also that of a baseline.",
+            autocompletion=complete_weights,
         ),
     ],
     out: Annotated[Path, typer.Option(help="The file to write.")],

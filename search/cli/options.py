@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from search.cli.completion import complete_devices, complete_studies
 from search.exceptions import InputError
 
 # search.storage.DEFAULT_URL, which `--help` is too quick to import.
@@ -58,10 +59,25 @@ DataDir = Annotated[
     Path | None,
     typer.Option(envvar="SEARCH_DATA_DIR", help="Folder of the data sets.  [default: user cache]"),
 ]
-StudyName = Annotated[
-    str | None, typer.Option(help="Name of the study.  [default: the one used last]")
+Artifacts = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SEARCH_ARTIFACTS",
+        help="Folder of the best trials' curves and weights.  [default: beside a SQLite database]",
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")]
+StudyName = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the study.  [default: the one used last]", autocompletion=complete_studies
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu or cuda; auto takes a GPU if there is one.", autocompletion=complete_devices
+    ),
+]
 Workers = Annotated[
     int | None,
     count_option("Training processes, one thread each.  [default: one per core]"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.completion import complete_weights
 from search.cli.options import DataDir
 from search.cli.output import make_console
 
@@ -18,7 +19,8 @@ def pictures(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Folder that 'search retrain' wrote, or the name of a shipped network."
+            help="Folder that 'search retrain' wrote, or the name of a shipped network.",
+            autocompletion=complete_weights,
         ),
     ],
     out: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.completion import complete_weights
 from search.cli.options import AsJson
 from search.cli.output import make_console, percent
 
@@ -22,7 +23,8 @@ def predict(
     what: Annotated[
         Path,
         typer.Argument(
-            help="Folder that 'search retrain' wrote, or the name of a shipped network."
+            help="Folder that 'search retrain' wrote, or the name of a shipped network.",
+            autocompletion=complete_weights,
         ),
     ],
     images: Annotated[

@@ -41,9 +41,9 @@ def report(
     """Write a study's story as one HTML file, with its pictures as PNG beside it.
 
     The question, the answer, how sure that is, how the networks learnt, what mattered, and how to
-    make it again. It never opens the test set. Which classes the best network confuses takes its
-    weights, which a search does not keep: --train trains it once more, as the search did, and
-    keeps them in the folder, where later reports find them.
+    make it again. It never opens the test set. Which classes the best network confuses takes
+    weights: --train trains it once more, as the search did, and keeps them in the folder, where
+    later reports find them.
 
     Example: search report --study mnist-8000x15 --train
     """

@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from search.cli.browse import front_table
+from search.cli.completion import (
+    complete_datasets_or_auto,
+    complete_objectives,
+    complete_pruners,
+    complete_samplers,
+    complete_spaces,
+    complete_studies,
+)
 from search.cli.confirm import print_confirmation, print_steps, repeat_printer
 from search.cli.options import (
     DEFAULT_STORAGE,
+    Artifacts,
     DataDir,
     Device,
     Storage,
@@ -69,16 +79,28 @@ def run(
         count_option("Stop after this many trained trials without a better one.  [default: never]"),
     ] = None,
     dataset: Annotated[
-        str, typer.Option(help="auto, mnist, fashion-mnist, kmnist or digits.")
+        str,
+        typer.Option(
+            help="auto, mnist, fashion-mnist, kmnist or digits.",
+            autocompletion=complete_datasets_or_auto,
+        ),
     ] = "auto",
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     study: Annotated[
-        str | None, typer.Option(help="Name of the study.  [default: as mnist-8000x15]")
+        str | None,
+        typer.Option(
+            help="Name of the study.  [default: as mnist-8000x15]",
+            autocompletion=complete_studies,
+        ),
     ] = None,
     from_study: Annotated[
         str | None,
-        typer.Option(help="Start a new study from the best trials of this one, of any budget."),
+        typer.Option(
+            help="Start a new study from the best trials of this one, of any budget.",
+            autocompletion=complete_studies,
+        ),
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -88,13 +110,27 @@ def run(
             parser=not_negative, metavar="N", help="From which all random numbers follow."
         ),
     ] = 0,
-    sampler: Annotated[str, typer.Option(help="tpe, random, qmc, gp or cmaes.")] = "tpe",
+    sampler: Annotated[
+        str,
+        typer.Option(help="tpe, random, qmc, gp or cmaes.", autocompletion=complete_samplers),
+    ] = "tpe",
     pruner: Annotated[
-        str, typer.Option(help="halving, median, percentile, hyperband or none.")
+        str,
+        typer.Option(
+            help="halving, median, percentile, hyperband or none.",
+            autocompletion=complete_pruners,
+        ),
     ] = "halving",
-    space: Annotated[str, typer.Option(help="standard, wide, or a TOML file.")] = "standard",
+    space: Annotated[
+        str,
+        typer.Option(help="standard, wide, or a TOML file.", autocompletion=complete_spaces),
+    ] = "standard",
     objective: Annotated[
-        str, typer.Option(help="accuracy, or accuracy,size to search the best of each size.")
+        str,
+        typer.Option(
+            help="accuracy, or accuracy,size to search the best of each size.",
+            autocompletion=complete_objectives,
+        ),
     ] = "accuracy",
     target: Annotated[
         float | None,
@@ -183,6 +219,7 @@ def run(
             worker_log=worker_log,
             lost_after_seconds=_seconds(lost_after, option="--lost-after")
             or DEFAULT_LOST_AFTER_SECONDS,
+            artifacts=artifacts,
         )
     # Nothing is written yet, so until the data are there a stop may end it at once.
     if log is not None:
@@ -232,7 +269,9 @@ def _search(
     from search.cli.events import search_begins, search_ends
     from search.coordinator import Outcome
     from search.service import begin_search, judge_target, next_request
-    from search.target import Verdict
+    from search.storage import opened_storage
+    from search.study import make_last_used, open_study
+    from search.target import Verdict, smallest
 
     steps: list[Step] = []
     is_timed_out = False
@@ -271,6 +310,12 @@ def _search(
                     following = next_request(search, reached)
                     console.print()
     if target is not None:
+        found = smallest(steps)
+        if found is not None:
+            with opened_storage(
+                plan.request.storage, write=True, waiting=shown_waiting(console, should_stop)
+            ) as storage:
+                make_last_used(open_study(storage, found.study))
         print_steps(
             console,
             steps,
@@ -395,7 +440,11 @@ def _watch(
     from search.cli.view import Progress, make_view
     from search.trackers import tracking
 
-    request = search.plan.request
+    plan, request = search.plan, search.plan.request
+    title = (
+        f"{plan.study_name}: {plan.dataset.info.name}, fewer than {request.budget:,} parameters, "
+        f"{counted(request.epochs, 'epoch')}"
+    )
     progress = Progress(
         before=search.before,
         best=_best(search),
@@ -404,7 +453,7 @@ def _watch(
     )
     with (
         tracking(log, search.study) as track,
-        make_view(progress, console, epochs=request.epochs) as view,
+        make_view(progress, console, epochs=request.epochs, title=title) as view,
     ):
 
         def listener(event: SearchEvent) -> None:
@@ -418,7 +467,7 @@ def _watch(
 def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from search.cli.view import describe_best
     from search.coordinator import Outcome
-    from search.summary import tally
+    from search.summary import front, tally
 
     counts = tally(search.study.get_trials(deepcopy=False))
     match outcome:
@@ -460,8 +509,13 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
         return
     last = min(3, search.plan.request.epochs)
     over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
-    console.print(f"\nBest: {describe_best(best)}", style="bold green")
-    console.print(f"That is its validation accuracy over {over}.")
+    if search.plan.request.objective == "accuracy":
+        console.print(f"\nBest: {describe_best(best)}", style="bold green")
+        console.print(f"That is its validation accuracy over {over}.")
+        return
+    console.print("\nNo network that was found is better than these and no larger:", style="bold")
+    console.print(front_table(search.study, front(search.study.get_trials(deepcopy=False))))
+    console.print(f"An accuracy is that on the validation images over {over}.")
 
 
 def _confirm(
@@ -591,6 +645,7 @@ def _best(search: Search) -> Any:
 
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
+    artifacts: Artifacts = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this opens it to others.")
@@ -606,4 +661,4 @@ def dashboard(
         is_address = text.startswith("http://")
         typer.echo(f"Dashboard on {text} (Ctrl-C stops)" if is_address else text)
 
-    serve(storage, host=host, port=port, announce=show)
+    serve(storage, host=host, port=port, announce=show, artifacts=artifacts)

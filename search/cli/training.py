@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.completion import complete_datasets, complete_systems
 from search.cli.options import (
     DEFAULT_STORAGE,
     AsJson,
@@ -129,7 +130,10 @@ def retrain(
 
 
 def baseline(
-    name: Annotated[str | None, typer.Argument(help="Leave it out to list all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Leave it out to list all.", autocompletion=complete_systems),
+    ] = None,
     seeds: Seeds = 1,
     own_momentum: Annotated[
         bool,
@@ -139,7 +143,12 @@ def baseline(
         int | None,
         count_option("Epochs.  [default: the author's]"),
     ] = None,
-    dataset: Annotated[str, typer.Option(help="mnist, fashion-mnist, kmnist or digits.")] = "mnist",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="mnist, fashion-mnist, kmnist or digits.", autocompletion=complete_datasets
+        ),
+    ] = "mnist",
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",

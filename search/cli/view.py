@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
 from optuna.trial import TrialState
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleRenderable, Group, RenderableType, RenderHook
+from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -26,6 +29,10 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 20
 _WIDTH_FOR_CURVES = 72  # columns of the terminal
 _LEAST_ERROR = 1e-4  # of a curve: 100 % has no logarithm
+_N_ENDS = 100  # trials that ended, of which those are shown that the terminal has room for
+_N_NOTICES = 3  # the last ones printed
+_WIDTH_FOR_HINT = 90  # columns of the terminal
+_LEAVE_SCREEN, _ENTER_SCREEN = b"\x1b[?1049l\x1b[?25h", b"\x1b[?1049h\x1b[?25l"  # and its cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +163,9 @@ class View(Protocol):
 class PlainView:
     """One line for each trial that ends: for pipes, logs and continuous integration."""
 
-    def __init__(self, progress: Progress, console: Console, *, epochs: int) -> None:
+    def __init__(self, progress: Progress, console: Console) -> None:
         self._progress = progress
         self._console = console
-        self._epochs = epochs
 
     def __enter__(self) -> Callable[[SearchEvent], None]:
         return self._show
@@ -201,20 +207,44 @@ def describe_end(event: TrialEnded) -> str:
     return f"trial {event.number}{where}{size}: {how}"
 
 
-class LiveView:
-    """A view that redraws itself in place, for terminals."""
+class _Notices(RenderHook):
+    """Keeps what is printed while the live view has the terminal and would paint over it."""
 
-    def __init__(self, progress: Progress, console: Console, *, epochs: int) -> None:
+    def __init__(self) -> None:
+        self.kept: list[ConsoleRenderable] = []
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        self.kept += [part for part in renderables if not isinstance(part, Control)]
+        return [part for part in renderables if isinstance(part, Control)]
+
+
+class LiveView:
+    """A view that redraws itself in place, for terminals.
+
+    It has the terminal's other screen for itself, as an editor has: most terminals break the lines
+    of their first one anew when they are resized, and a picture on it can no longer be found. What
+    stood on the first screen is back when the view ends, and what was printed meanwhile behind it.
+
+    Args:
+        title: a line on what is searched.
+    """
+
+    def __init__(self, progress: Progress, console: Console, *, epochs: int, title: str) -> None:
         self._progress = progress
         self._epochs = epochs
-        self._last = Text("")
+        self._title = title
+        self._ends: deque[Text] = deque(maxlen=_N_ENDS)  # the last one first
         self._console = console
+        self._notices = _Notices()
         self._live = Live(
-            console=console, refresh_per_second=4, get_renderable=self.render, transient=True
+            console=console, refresh_per_second=4, get_renderable=self.render, screen=True
         )
 
     def __enter__(self) -> Callable[[SearchEvent], None]:
+        self._console.push_render_hook(self._notices)
         self._live.__enter__()
+        if hasattr(signal, "SIGTSTP"):  # Windows has none
+            signal.signal(signal.SIGTSTP, self._suspend)
         return self._show
 
     def __exit__(
@@ -223,16 +253,35 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if hasattr(signal, "SIGTSTP"):
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         self._live.__exit__(kind, error, trace)
+        self._console.pop_render_hook()
+        for notice in self._notices.kept:
+            self._console.print(notice, soft_wrap=True)
+
+    def _suspend(self, number: int, frame: object) -> None:
+        """Leaves the terminal to the shell for as long as Ctrl-Z stops the search.
+
+        Not through the console, whose lock what the signal interrupted may hold.
+        """
+        output = self._console.file.fileno()
+        os.write(output, _LEAVE_SCREEN)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._suspend)
+        os.write(output, _ENTER_SCREEN)
 
     def _show(self, event: SearchEvent) -> None:
-        self._progress.take(event)
+        is_best = self._progress.take(event)
         if isinstance(event, TrialEnded):
-            style = "red" if event.state == TrialState.FAIL else "dim"
-            self._last = Text(describe_end(event), style=style, overflow="ellipsis", no_wrap=True)
+            styles = {TrialState.COMPLETE: "green" if is_best else "", TrialState.FAIL: "red"}
+            style = "dim" if event.state is None else styles.get(event.state, "dim")
+            line = describe_end(event)
+            self._ends.appendleft(Text(line, style=style, overflow="ellipsis", no_wrap=True))
 
     def render(self) -> RenderableType:
-        """The picture of now."""
+        """The picture of now: what must be seen comes first, for a terminal of a few lines."""
         progress = self._progress
         counts = (
             f"{progress.n_trained} of {progress.n_trials} trained, {progress.n_pruned} of them "
@@ -249,14 +298,25 @@ class LiveView:
             )
         )
         return Group(
+            self._heading(),
             bar,
-            Text(counts, style="bold"),
+            Text(counts),
             self._times(),
             Text(""),
             self._workers(),
             self._best(),
-            self._last,
+            *self._notices.kept[-_N_NOTICES:],
+            Text(""),
+            *self._ends,
         )
+
+    def _heading(self) -> Table:
+        heading = Table.grid(expand=True)
+        heading.add_column()
+        heading.add_column(justify="right", no_wrap=True)
+        hint = "Ctrl-C stops, and is safe" if self._console.width >= _WIDTH_FOR_HINT else ""
+        heading.add_row(Text(self._title, style="bold"), Text(hint, style="dim"))
+        return heading
 
     def _times(self) -> Text:
         left = self._progress.seconds_left
@@ -292,7 +352,8 @@ class LiveView:
         )
 
 
-def make_view(progress: Progress, console: Console, *, epochs: int) -> View:
+def make_view(progress: Progress, console: Console, *, epochs: int, title: str) -> View:
     """The live view in a terminal, lines where the output goes elsewhere or under CI."""
-    cls = LiveView if console.is_terminal and not os.environ.get("CI") else PlainView
-    return cls(progress, console, epochs=epochs)
+    if console.is_interactive and not console.quiet and not os.environ.get("CI"):
+        return LiveView(progress, console, epochs=epochs, title=title)
+    return PlainView(progress, console)

@@ -1,0 +1,237 @@
+"""Learning curves and weights of a study's best trials, as optuna-dashboard shows them.
+
+An artifact is a file and an entry that tells of it. The files of a database's studies lie in one
+folder, under the names STUDY-TRIAL-KIND: Optuna's identifiers of study and trial as hexadecimal
+numbers, and 0 for a curve or 1 for weights. The entries are attributes of the study, where
+optuna-dashboard looks as well, because Optuna lets nobody change the attributes of a finished
+trial: there, no entry could go again.
+
+A file is written before its entry and deleted after it, so that no entry is without its file. A
+file without an entry shows nowhere, and the next start of a search gets it entered or deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from search.exceptions import ArtifactError
+from search.files import write_bytes
+from search.storage import sqlite_path
+from search.summary import by_accuracy, front
+
+N_BEST = 5  # trials whose artifacts are kept
+_CURVE, _WEIGHTS = 0, 1
+_NAME = re.compile(r"(?P<study>[0-9a-f]+)-(?P<trial>[0-9a-f]+)-[01]")
+
+
+def artifact_folder(url: str, folder: Path | None = None) -> Path | None:
+    """Where the artifacts of a database's studies lie; None where none are kept.
+
+    Args:
+        folder: what a user names. Without it, that is a folder beside a SQLite database; for a
+            server there is none, as its users need not share a disk.
+    """
+    path = sqlite_path(url)
+    if folder is not None or path is None:
+        return folder
+    path = path.resolve()  # a link's database is the one that it leads to
+    return path.with_name(f"{path.name}-artifacts")
+
+
+class ArtifactFolder(FileSystemArtifactStore):
+    """Optuna's store in a folder, made when something is first written there; no half files.
+
+    To remove what is not there is no error: else nobody could delete a study that lacks a file.
+    """
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        path = self._get_filepath(artifact_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(content_body.read(), path)
+
+    def remove(self, artifact_id: str) -> None:
+        with suppress(ArtifactNotFound):
+            super().remove(artifact_id)
+
+
+def best_few(trials: Iterable[FrozenTrial], *, by_size: bool) -> list[FrozenTrial]:
+    """The trials whose artifacts are kept: the most accurate, `by_size` those of the front."""
+    return front(trials)[-N_BEST:] if by_size else by_accuracy(trials)[:N_BEST]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What makes the artifacts of a study those of its best few.
+
+    Args:
+        entries: attributes of the study, to be set first.
+        outdated: files, to be deleted once they are.
+    """
+
+    entries: dict[str, str]
+    outdated: list[Path]
+
+
+class StudyArtifacts:
+    """The artifacts of one study.
+
+    Args:
+        folder: where the files lie; it is made where it is missing.
+
+    Raises:
+        ArtifactError: if that folder cannot be made.
+    """
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        self._study = study
+        self._folder = folder
+        with _named_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def weights_path(self, trial_id: int) -> Path:
+        """Where the weights of a trial are to be written, by Optuna's identifier of it."""
+        return self._folder / self._name(trial_id, _WEIGHTS)
+
+    def settle(
+        self, trials: Sequence[FrozenTrial], draw_curve: Callable[[FrozenTrial], bytes]
+    ) -> Settlement:
+        """Writes the curves that the best few lack; returns what else makes theirs all there is.
+
+        What somebody deleted in the dashboard stays deleted.
+
+        Args:
+            draw_curve: a trial's learning curve as PNG.
+
+        Raises:
+            ArtifactError: if a file cannot be written.
+        """
+        study_id = self._study._study_id
+        stored = self._study._storage.get_study_system_attrs(study_id)
+        entries: dict[str, str] = {}
+        kept: set[str] = set()
+        for trial in best_few(trials, by_size=len(self._study.directions) > 1):
+            for kind, file_name in (
+                (_CURVE, f"trial-{trial.number}.png"),
+                (_WEIGHTS, f"trial-{trial.number}.safetensors"),
+            ):
+                name = self._name(trial._trial_id, kind)
+                key, path = _key(trial._trial_id, name), self._folder / name
+                if stored.get(key) == _NOTHING:
+                    continue
+                if kind == _CURVE and not path.exists():
+                    with _named_errors(self._folder):
+                        write_bytes(draw_curve(trial), path)
+                if path.exists():
+                    kept.add(name)
+                    entries[key] = _entry(name, file_name)
+        for key in stored:
+            is_own = key.startswith(_PREFIX) and _NAME.fullmatch(key.rpartition(":")[2])
+            if is_own and key not in entries:
+                entries[key] = _NOTHING
+        ended = {f"{trial._trial_id:x}" for trial in trials if trial.state.is_finished()}
+        return Settlement(
+            entries={key: value for key, value in entries.items() if stored.get(key) != value},
+            outdated=[
+                path
+                for path, match in _files(self._folder)
+                if match["study"] == f"{study_id:x}"
+                and match["trial"] in ended
+                and path.name not in kept
+            ],
+        )
+
+    def sweep(self) -> None:
+        """Deletes what a search that died left behind, and files of studies that are gone.
+
+        Only for who has the study to himself, before it trains.
+        """
+        own = f"{self._study._study_id:x}"
+        for path in self._folder.glob(f".{own}-*"):  # half-written
+            path.unlink(missing_ok=True)
+        found = _files(self._folder)  # first: a study that is made meanwhile is known then
+        known = {f"{study._study_id:x}" for study in self._study._storage.get_all_studies()}
+        trials = {f"{trial._trial_id:x}" for trial in self._study.get_trials(deepcopy=False)}
+        for path, match in found:
+            is_gone = match["study"] not in known
+            if is_gone or (match["study"] == own and match["trial"] not in trials):
+                path.unlink(missing_ok=True)
+
+    def _name(self, trial_id: int, kind: int) -> str:
+        return f"{self._study._study_id:x}-{trial_id:x}-{kind}"
+
+
+def delete_files(folder: Path, study_id: int) -> None:
+    """Deletes the files of a study that is deleted, by Optuna's identifier of it."""
+    for path, match in _files(folder):
+        if match["study"] == f"{study_id:x}":
+            path.unlink(missing_ok=True)
+
+
+def copy_artifacts(folder: Path, copy: Path, storage: BaseStorage) -> None:
+    """Copies the files of a database that was copied to `storage`, which is made to agree.
+
+    A search may have deleted a file since; then its entry goes from the copy.
+
+    Raises:
+        ArtifactError: if a file cannot be written.
+    """
+    for path in folder.glob("[!.]*"):
+        with suppress(FileNotFoundError):
+            data = path.read_bytes()
+            with _named_errors(copy):
+                copy.mkdir(parents=True, exist_ok=True)
+                write_bytes(data, copy / path.name)
+    for study in storage.get_all_studies():
+        for key, value in study.system_attrs.items():
+            is_entry = key.startswith(_PREFIX) and value != _NOTHING
+            if is_entry and not (copy / key.rpartition(":")[2]).exists():
+                storage.set_study_system_attr(study._study_id, key, _NOTHING)
+
+
+_PREFIX = "dashboard:artifacts:"
+_NOTHING = "null"  # what optuna-dashboard, too, puts in the place of an entry
+
+
+def _key(trial_id: int, name: str) -> str:
+    return f"{_PREFIX}{trial_id}:{name}"
+
+
+def _entry(name: str, file_name: str) -> str:
+    is_picture = file_name.endswith(".png")
+    return json.dumps(
+        {
+            "artifact_id": name,
+            "filename": file_name,
+            "mimetype": "image/png" if is_picture else "application/octet-stream",
+            "encoding": None,
+        }
+    )
+
+
+def _files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    """The files of all studies, and what their names say."""
+    found = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("*-*-*")]
+    return [(path, match) for path, match in found if match is not None]
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"The folder of artifacts must have room and let files be written, but {folder} does "
+            f"not ({error.strerror}); mend that, and the same command goes on."
+        ) from error

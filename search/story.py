@@ -1,0 +1,151 @@
+"""A study's story in optuna-dashboard, kept current: its note, its graphs, its artifacts.
+
+Written by the process that searches, and by it alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+
+from search.artifacts import StudyArtifacts
+from search.graphs import influence_graph, learning_graph, size_graph
+from search.importance import influences
+from search.note import write_note
+from search.patient import PatientStorage
+from search.report import Report, read_report
+from search.summary import is_trained
+
+_REST = 100  # times as long as it took passes before it is told again
+_LEAST_REST_SECONDS = 10.0
+# To tell importance from chance takes 7 ms a trial: so not each time and, while workers or a person
+# wait, only where there are not too many.
+_GROWTH = 1.2
+_MANY_TRIALS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """What optuna-dashboard takes for a figure of plotly's."""
+
+    text: str
+
+    def to_json(self) -> str:
+        return self.text
+
+
+class Story:
+    """The story of one study.
+
+    Args:
+        storage: that of the study.
+        folder: of artifacts; None keeps none.
+        turn: lets one search of the study at a time tell it; false where that took too long.
+
+    Raises:
+        ArtifactError: if the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        storage: PatientStorage,
+        study: Study,
+        folder: Path | None,
+        *,
+        turn: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+    ) -> None:
+        self._storage = storage
+        self._study = study
+        self._artifacts = None if folder is None else StudyArtifacts(study, folder)
+        self._turn = turn
+        self._due = 0.0  # by the monotonic clock
+        self._n_judged = 0  # trials, when importance was told last
+
+    @property
+    def weights_path(self) -> Callable[[int], Path] | None:
+        """Where a trial's weights go, by Optuna's identifier of it; None where none are kept."""
+        return None if self._artifacts is None else self._artifacts.weights_path
+
+    def begin(self, *, is_alone: bool) -> None:
+        """Tells it, after what a search that died left behind is cleared away.
+
+        Args:
+            is_alone: whether no other search of the study may be writing files just now.
+
+        Raises:
+            ArtifactError: if a file cannot be written.
+        """
+        if self._artifacts is not None and is_alone:
+            self._artifacts.sweep()
+        self.tell()
+
+    def tell_if_due(self) -> None:
+        """Tells it, unless that would take more than a hundredth of the time.
+
+        Raises:
+            ArtifactError: if a file cannot be written.
+        """
+        started = time.monotonic()
+        if started < self._due:
+            return
+        self.tell()
+        now = time.monotonic()
+        self._due = now + max(_LEAST_REST_SECONDS, _REST * (now - started))
+
+    def tell(self, *, has_time: bool = False) -> None:
+        """Tells it. All that it writes to the database is written at once.
+
+        Args:
+            has_time: whether it may take more than two seconds, where there are many trials.
+
+        Raises:
+            ArtifactError: if a file cannot be written.
+        """
+        with self._turn() as is_ours:
+            if is_ours:
+                self._write(has_time=has_time)
+
+    def _write(self, *, has_time: bool) -> None:
+        study = self._study
+        report = read_report(study, with_influences=False)
+        settlement = None
+        if self._artifacts is not None:
+            settlement = self._artifacts.settle(report.trials, partial(_draw, report))
+        graphs = {"size": size_graph(report), "learning": learning_graph(report)}
+        if self._is_to_judge(report.trials, has_time=has_time):
+            graphs["importance"] = influence_graph(influences(report.trials))
+        with self._storage.together():
+            if settlement is not None:
+                for key, value in settlement.entries.items():
+                    study._storage.set_study_system_attr(study._study_id, key, value)
+            for name, graph in graphs.items():
+                if graph is not None:
+                    save_plotly_graph_object(study, _Graph(graph), graph_object_id=name)
+            before = get_note(study)
+            note = write_note(report, before)
+            if note != before:
+                save_note(study, note)
+        for path in settlement.outdated if settlement is not None else ():
+            path.unlink(missing_ok=True)
+
+    def _is_to_judge(self, trials: list[FrozenTrial], *, has_time: bool) -> bool:
+        n_trained = sum(map(is_trained, trials))
+        is_much = n_trained > _MANY_TRIALS and not has_time
+        if is_much or n_trained < _GROWTH * self._n_judged:
+            return False
+        self._n_judged = n_trained
+        return True
+
+
+def _draw(report: Report, trial: FrozenTrial) -> bytes:
+    from search.report_pictures import draw_curve  # matplotlib is slow to import
+
+    return draw_curve(report, trial)

@@ -1,0 +1,195 @@
+"""What README and the pages of `docs/` say: each command is run, each link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import DIGITS_RUN, Command, Result
+from tests.photographs import photograph
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+# What trains is a small study that is there already, under the names that the pages use.
+SMALL = (*DIGITS_RUN, "--study", "digits-3000x3", "--trials", "4", "--no-confirm")
+SUBSTITUTES = {
+    "search run --budget 8000 --epochs 15": SMALL,
+    "search run --budget 8000 --epochs 15 --trials 50": SMALL,
+    "search run --budget 8000 --epochs 15 --trials 100": SMALL,
+    "search run --budget 8000 --epochs 15 --space my-space.toml --study my-study": (
+        *(*DIGITS_RUN, "--epochs", "1", "--trials", "1"),
+        *("--space", "my-space.toml", "--study", "my-study"),
+    ),
+    "search show 17": ("show", "2"),
+    "search baseline three-step-3 --seeds 3": (
+        *("baseline", "three-step-3", "--dataset", "digits", "--epochs", "1"),
+    ),
+    "search delete digits-8000x15": ("delete", "digits-8000x15", "--yes"),
+    "search retrain --seeds 3 --out weights": ("retrain", "--seeds", "1", "--out", "weights"),
+}
+
+# What takes long, or needs more than a folder, runs in a test of its own, with these words.
+RUN = '"run"'
+ELSEWHERE = {
+    "pip install uv": (".ci/run", ("pip install --quiet uv",)),
+    "uv run pytest": (".ci/run", ("uv run pytest",)),
+    "pip install '.[onnx]'": ("pyproject.toml", ("onnx = [", '"onnx>=', '"onnxruntime>=')),
+    "pip install '.[postgresql]'": ("pyproject.toml", ("postgresql = [", '"psycopg[binary]>=')),
+    "python best.py --data DIR": ("tests/test_export.py", ("load_data(str(mnist_dir))",)),
+    "search run --budget 8000 --epochs 15 --storage postgresql+psycopg://user@host/database": (
+        "tests/test_databases.py",
+        ('DIGITS_RUN, "--storage", url', "postgres"),
+    ),
+    "search run --budget 8000 --epochs 15 --objective accuracy,size": (
+        "tests/test_front.py",
+        (RUN, '"--objective", "accuracy,size"'),
+    ),
+    "search run --budget 8000 --epochs 15 --target 99.4": (
+        "tests/test_target.py",
+        (RUN, '"--target"'),
+    ),
+    "search run --budget 5000 --epochs 15 --from-study mnist-8000x15": (
+        "tests/test_warmstart.py",
+        (RUN, '"--from-study"'),
+    ),
+    "search run --budget 8000 --epochs 15 --json --quiet": (
+        "tests/test_events.py",
+        ('"--json"', '"--quiet"'),
+    ),
+    "search dashboard": ("tests/test_dashboard.py", ('"dashboard"',)),
+    "search confirm --top 5 --seeds 5": (
+        "tests/test_confirm.py",
+        ('"confirm"', '"--top"', '"--seeds"'),
+    ),
+    "search ablate": ("tests/test_ablate.py", ('"ablate"',)),
+    "search ablate --seeds 5": ("tests/test_ablate.py", ('"ablate"', '"--seeds"')),
+    "search retrain": ("tests/conftest.py", ('"retrain"',)),
+    "search retrain --seeds 3": ("tests/conftest.py", ('"retrain", "--seeds"',)),
+    "search retrain --trial 17 --seeds 1 --out weights": (
+        "tests/test_retrain.py",
+        ('"retrain"', '"--trial"', '"--seeds"', '"--out"'),
+    ),
+    "search pictures weights": ("tests/test_pictures.py", ('"pictures"',)),
+    "search report --study mnist-8000x15": ("tests/test_report.py", ('"report"', '"--study"')),
+    "search doctor": ("tests/test_cli.py", ('"doctor"',)),
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+PROGRAMS = ("search", "uv ", "pip ", "python ")
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page, without what a shell adds."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    found = []
+    for line in lines:
+        for part in re.split(r" && | \| ", re.split(r" +# ", line)[0]):
+            command = part.strip().replace("uv run search", "search")
+            if command.startswith(PROGRAMS):
+                found.append(command)
+    return found
+
+
+ALL = sorted({command for page in PAGES for command in commands(page)})
+
+
+@pytest.fixture(scope="module")
+def folder(retrained: tuple[Command, Result], tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A folder in which all is there that the pages name."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(retrained[0].folder, folder, dirs_exist_ok=True)
+    shutil.copytree(folder / "weights", folder / "runs" / "digits-8000x15" / "trial-17")
+    command = Command(folder)
+    url = f"sqlite:///{command.database}"
+    for name in ("digits-8000x15", "mnist-8000x15", "mnist-5000x15"):
+        optuna.copy_study(
+            from_study_name="digits-3000x3",
+            from_storage=url,
+            to_storage=url,
+            to_study_name=name,
+        )
+    one = torch.zeros(28, 28, dtype=torch.uint8)
+    one[5:23, 12:16] = 255
+    (folder / "photo.jpg").write_bytes(photograph(one, seed=0))
+    Image.fromarray(one.numpy()).save(folder / "scan.png")
+    (folder / "my-space.toml").write_text(command("space", "wide").out)
+    return command
+
+
+@pytest.mark.parametrize("text", ALL)
+def test_each_command_of_the_pages_runs(text: str, folder: Command, tmp_path: Path) -> None:
+    if text in ELSEWHERE:
+        file, words = ELSEWHERE[text]
+        source = (ROOT / file).read_text()
+        missing = [word for word in words if word not in source]
+        assert not missing, f"{file} runs no {missing}"
+        return
+    line, _, out = text.partition(" > ")
+    words = SUBSTITUTES.get(line, tuple(shlex.split(line)[1:]))
+    command = Command(Path(shutil.copytree(folder.folder, tmp_path / "copy")))
+    done = command(*words)
+    assert done.code == 0, done.err
+    assert not out or done.out
+
+
+def test_no_substitute_is_left_over() -> None:
+    assert set(SUBSTITUTES) | set(ELSEWHERE) <= set(ALL)
+
+
+def test_python_of_the_readme_runs(folder: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.folder)
+    (code,) = blocks(ROOT / "README.md", "python")
+    names: dict[str, Any] = {"images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8)}
+    exec(code, names)
+    assert names["logits"].shape == (2, 10)
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+
+
+def test_the_index_has_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    missing = [page.name for page in DOCS.glob("*.md") if f"]({page.name})" not in index]
+    assert missing == ["README.md"]
+
+
+def test_no_text_stands_twice() -> None:
+    """A paragraph of more than a few words is on one page."""
+    seen: dict[str, str] = {}
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        for paragraph in prose.split("\n\n"):
+            words = " ".join(paragraph.split())
+            if len(words.split()) > 12:
+                assert words not in seen, f"{page.name} and {seen[words]}: {words}"
+                seen[words] = page.name
