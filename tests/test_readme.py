@@ -50,6 +50,10 @@ ELSEWHERE = {
         "tests/test_databases.py",
         ('DIGITS_RUN, "--storage", url', "postgres"),
     ),
+    "search run --budget 8000 --epochs 15 --trials 500": (
+        "tests/test_hosts.py",
+        ('"--storage", url', "hosts: tuple[Command, Command]"),
+    ),
     "search run --budget 8000 --epochs 15 --objective accuracy,size": (
         "tests/test_front.py",
         (RUN, '"--objective", "accuracy,size"'),
