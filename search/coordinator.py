@@ -295,6 +295,7 @@ class Coordinator:
             epochs=self._settings.epochs,
             seed=trial.user_attrs["training_seed"],
             device=self._device,
+            metric=self._settings.metric,
         )
         self._running[trial.number] = _Running(trial, count)
         worker = self._pool.submit(job)

@@ -60,7 +60,7 @@ def confirm(
 
     from search.locks import only_search
     from search.storage import opened_storage
-    from search.study import StudySettings, check_same_data, select_study
+    from search.study import load_study_data, select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
@@ -73,15 +73,13 @@ def confirm(
         start_server()
 
         from search.confirm import Confirming
-        from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+        from search.data import dataset_files
         from search.training import find_device
         from search.workers import WorkerPool, default_worker_count
 
         confirming = Confirming(chosen, top=top, n_seeds=seeds)
         device = str(find_device(device))
-        settings = StudySettings.from_study(chosen)
-        dataset = load_dataset(check_dataset_name(settings.dataset), data_dir or default_data_dir())
-        check_same_data(chosen, dataset.info)
+        dataset = load_study_data(chosen, data_dir)
         n_racing = len(confirming.race.candidates)
         console.print(
             f"Racing {counted(n_racing, 'trial')} of {chosen.study_name} over up to "
