@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import optuna
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -46,7 +48,7 @@ def run_search(request: SearchRequest, *, show: bool = True) -> Study:
         )
     start_server()
     plan = plan_search(request)
-    with begin_search(plan) as search:
+    with _quiet_optuna(), begin_search(plan) as search:
         if show:
             print(f"{plan.study_name}: {search.before.n_trained} trials trained before")
         outcome = search.over() or search.run(
@@ -59,6 +61,17 @@ def run_search(request: SearchRequest, *, show: bool = True) -> Study:
     if show:
         print(f"{plan.study_name}: {outcome.value}")
     return open_study(plan.study_name, storage=request.storage)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Leaves out what Optuna says of each study, which is said here in other words."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _print_event(event: SearchEvent) -> None:

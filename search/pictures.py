@@ -213,8 +213,8 @@ def draw_confusion(answers: Answers, counts: NDArray[np.int64], classes: list[st
     for draw_lines in (axes.hlines, axes.vlines):
         draw_lines(edges, edges[0], edges[-1], color=FAINT, linewidth=0.7, clip_on=False)
     ticks = range(n_classes)
-    axes.set_xticks(ticks, classes)
-    axes.set_yticks(ticks, classes)
+    axes.set_xticks(ticks, classes, parse_math=False)  # a user's names, as those of studies
+    axes.set_yticks(ticks, classes, parse_math=False)
     axes.tick_params(length=0, labelsize=9.5, labelcolor=INK)
     axes.set_xlabel("taken for", color=MUTED, fontsize=9)
     axes.set_ylabel("true class", color=MUTED, fontsize=9)
@@ -274,7 +274,15 @@ def draw_mistakes(
             (0.19, classes[answer] + sure, WRONG),
         ):
             place_of_text = (left + side / 2, top + side + below)
-            axes.text(*place_of_text, text, color=color, fontsize=8.5, ha="center", va="top")
+            axes.text(
+                *place_of_text,
+                text,
+                color=color,
+                fontsize=8.5,
+                ha="center",
+                va="top",
+                parse_math=False,
+            )
     axes.set_xlim(0, _WIDTH - 2 * _MARGIN)
     axes.set_ylim(height, 0)
     return figure

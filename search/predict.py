@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.dataset_names import TENSORS, folder_of
+from search.dataset_names import TENSORS, folder_of, short_name
 from search.exceptions import InputError
 from search.picture_files import read_square
 from search.predict_image import SIDE, read_digit
@@ -51,8 +51,9 @@ def read_images(paths: Sequence[Path], card: Card) -> Tensor:
     if card.dataset.startswith(TENSORS) or (channels, *sides) != (1, SIDE, SIDE):
         raise InputError(
             f"Pictures are read for networks that learnt digits of 1×{SIDE}×{SIDE} grey pixels, or "
-            f"from a folder of images, but this one learnt from {card.dataset}, "
-            f"{channels}×{'×'.join(map(str, sides))}; give it tensors in Python, with search.load."
+            f"from a folder of images, but this one takes {channels}×{'×'.join(map(str, sides))} "
+            f"and learnt from {short_name(card.dataset)}; give it tensors in Python, with "
+            "search.load."
         )
     return torch.from_numpy(np.stack([read_digit(path) for path in paths])[:, np.newaxis])
 

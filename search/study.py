@@ -276,7 +276,7 @@ def _last_used(study: Study) -> str:
     return str(records[-1]["started"]) if records else ""
 
 
-def open_trial(study: Study, number: int | None) -> FrozenTrial:
+def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
     """The trial of that number; without one, the confirmed winner or else the best.
 
     Raises:
