@@ -9,15 +9,47 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from models.spec import ModelSpec
+    from search.api import open_study, retrain_trial, run_search
+    from search.data import Dataset, from_tensors, load_dataset
+    from search.exceptions import SearchError
     from search.hyperparameters import Hyperparameters
+    from search.service import SearchRequest
+    from search.study import open_trial, rebuild
     from search.training import train
     from search.weights import load
 
-__all__ = ["Hyperparameters", "load", "train"]
+__all__ = [
+    "Dataset",
+    "Hyperparameters",
+    "ModelSpec",
+    "SearchError",
+    "SearchRequest",
+    "from_tensors",
+    "load",
+    "load_dataset",
+    "open_study",
+    "open_trial",
+    "rebuild",
+    "retrain_trial",
+    "run_search",
+    "train",
+]
 
 _MODULES = {
+    "Dataset": "search.data",
     "Hyperparameters": "search.hyperparameters",
+    "ModelSpec": "models.spec",
+    "SearchError": "search.exceptions",
+    "SearchRequest": "search.service",
+    "from_tensors": "search.data",
     "load": "search.weights",
+    "load_dataset": "search.data",
+    "open_study": "search.api",
+    "open_trial": "search.study",
+    "rebuild": "search.study",
+    "retrain_trial": "search.api",
+    "run_search": "search.api",
     "train": "search.training",
 }
 
@@ -26,3 +58,7 @@ def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'search' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -51,6 +51,7 @@ class Ablation:
             )
         self.recipe = recipe
         self.epochs = settings.epochs
+        self.metric = settings.metric
         self._study = study
         self._key = f"ablation_{trial.number}"
         self._seeds = list(seeds)
@@ -134,6 +135,7 @@ class Ablation:
                 [(changed, seed) for _, changed, seed in missing],
                 epochs=self.epochs,
                 device=device,
+                metric=self.metric,
                 should_stop=should_stop,
             ):
                 name, changed, _ = missing[place]

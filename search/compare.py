@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from scipy.special import stdtrit
 
 from search.exceptions import StudyError
+from search.metrics import metric_words
 from search.race import CONFIDENCE
 from search.study import StudySettings, rebuild
 from search.summary import (
@@ -61,6 +62,7 @@ class Entry:
     epochs: int
     space: str
     objective: str
+    metric: str
     trials: dict[str, int]
     best_trial: int | None
     best_value: float | None
@@ -152,6 +154,7 @@ def _entry(study: Study) -> Entry:
         epochs=settings.epochs,
         space=settings.space_name,
         objective=settings.objective,
+        metric=metric_words(settings.metric),
         trials=asdict(tally(trials)),
         best_trial=None if best is None else best.number,
         best_value=None if best is None else accuracy_of(best),
@@ -194,7 +197,7 @@ def _recipe(study: Study, trial: FrozenTrial) -> dict[str, Any]:
 
 def _is_comparable(one: Entry, other: Entry) -> bool:
     """Whether their accuracies are answers to one question."""
-    return (one.data, one.epochs) == (other.data, other.epochs)
+    return (one.data, one.epochs, one.metric) == (other.data, other.epochs, other.metric)
 
 
 def _differences(entries: Sequence[Entry]) -> list[Difference]:
@@ -227,6 +230,10 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
         notes.append(
             "Accuracies after different numbers of epochs are answers to different questions, and "
             f"cannot be compared: {_listed(entries, 'epochs')}."
+        )
+    if len({entry.metric for entry in entries}) > 1:
+        notes.append(
+            f"An accuracy and a balanced accuracy cannot be compared: {_listed(entries, 'metric')}."
         )
     if len({entry.budget for entry in entries}) > 1:
         notes.append(

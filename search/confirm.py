@@ -252,6 +252,7 @@ class Confirming:
             epochs=self._settings.epochs,
             seed=seed,
             device=device,
+            metric=self._settings.metric,
         )
 
     def _keep(

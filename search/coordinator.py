@@ -346,6 +346,7 @@ class Coordinator:
             seed=trial.user_attrs["training_seed"],
             device=self._device,
             weights_path=self._weights_path and self._weights_path(trial._trial_id),
+            metric=self._settings.metric,
         )
         self._running[trial.number] = _Running(trial, count)
         worker = self._pool.submit(job)

@@ -1,4 +1,4 @@
-"""Data sets as tensors, split into train, validation and test.
+"""Data sets as tensors, split into train, validation and test: built in, from a folder, or given.
 
 The split is fixed: the same images validate every trial of every study. Loading a data set reads
 all of it, for its fingerprint; the files that the workers of a search get are without the test set.
@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import tempfile
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import platformdirs
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from search.dataset_names import FOLDER, TENSORS, folder_of
 from search.exceptions import DataError, DataUnavailableError
+from search.picture_files import LEAST_OF_CLASS, ImageFolder, find_images
 from search.splits import SPLITS
 from search.tensors import write_tensors
 
@@ -40,6 +43,9 @@ _CLASS_NAMES: dict[DatasetName, str] = {
 _SPLIT_SEED = 0
 APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 _DOWNLOAD_TIMEOUT_SECONDS = 20
+# Pixels along a side. The standard topology was made for 28 and needs as many; above 128 a network
+# of some thousand parameters sees too small a part of the image.
+DEFAULT_IMAGE_SIZE, SMALLEST_IMAGE_SIZE, LARGEST_IMAGE_SIZE = 28, 8, 128
 # SHA-256 of MNIST's pixels and labels, training set before test set. The IDX files have no
 # checksum of their own, and a file of the right length may still be another one.
 _MNIST_FINGERPRINT = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
@@ -76,6 +82,8 @@ class DatasetInfo:
 
     Args:
         origin: where it came from, for people.
+        classes: what people call them, by label.
+        class_counts: how many of the validation images are of each class, by label.
         n_training: how many of the development images train during a search; the rest validate.
         fingerprint: SHA-256 of all its pixels and labels.
         split_fingerprint: SHA-256 of which images train and which validate, in order.
@@ -84,13 +92,18 @@ class DatasetInfo:
     name: str
     origin: str
     input_shape: tuple[int, int, int]
-    n_classes: int
+    classes: tuple[str, ...]
+    class_counts: tuple[int, ...]
     n_training: int
     n_development: int
     n_test: int
     normalization: Normalization
     fingerprint: str
     split_fingerprint: str
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
 
     @property
     def n_validation(self) -> int:
@@ -108,6 +121,14 @@ class Dataset:
     info: DatasetInfo
     development: Examples
     test: Examples
+
+    @property
+    def training(self) -> Examples:
+        return self.development[: self.info.n_training]
+
+    @property
+    def validation(self) -> Examples:
+        return self.development[self.info.n_training :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +165,30 @@ def default_data_dir() -> Path:
 
 
 def check_dataset_name(name: str) -> DatasetName:
-    """The name, if it is one.
+    """The name, if it is that of a data set that is built in.
 
     Raises:
-        DataError: if there is no data set of that name.
+        DataError: if there is none of that name.
     """
     if name not in get_args(DatasetName):
         raise DataError(
             f"A data set must be one of {', '.join(get_args(DatasetName))}, but got {name!r}."
         )
     return cast(DatasetName, name)
+
+
+def check_image_size(size: int) -> int:
+    """The side to which the images of a folder are scaled, in pixels, if it can be one.
+
+    Raises:
+        DataError: if it cannot.
+    """
+    if not SMALLEST_IMAGE_SIZE <= size <= LARGEST_IMAGE_SIZE:
+        raise DataError(
+            f"An image size must be {SMALLEST_IMAGE_SIZE} to {LARGEST_IMAGE_SIZE} pixels, but got "
+            f"{size}; small networks see small images best."
+        )
+    return size
 
 
 def class_names(name: DatasetName) -> list[str]:
@@ -177,23 +212,66 @@ def stratified_split(labels: NDArray[np.int64], n_held_out: int) -> NDArray[np.i
     return np.concatenate([kept, held_out]).astype(np.int64)
 
 
-def load_dataset(name: DatasetName, data_dir: Path, *, n_held_out: int | None = None) -> Dataset:
+def split_by_class(
+    labels: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Which examples train, validate and test: of each class a fifth, but at least one, for both.
+
+    The same for the same labels; each class must have three examples or more.
+    """
+    shuffled = np.random.RandomState(_SPLIT_SEED).permutation(len(labels))
+    part = np.zeros(len(labels), dtype=np.int64)  # 0 trains
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        fifth = max(1, round(len(members) / 5))
+        part[members[:fifth]], part[members[fifth : 2 * fifth]] = 2, 1
+    training, validation, test = (shuffled[part[shuffled] == number] for number in range(3))
+    return training, validation, test
+
+
+def load_dataset(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    image_size: int | None = None,
+    n_held_out: int | None = None,
+) -> Dataset:
     """The data set of that name, downloaded into `data_dir` where it is not there yet.
 
     Args:
-        n_held_out: how many development images validate; by default 10,000, or a fifth of the
-            embedded digits.
+        name: `mnist`, `fashion-mnist`, `kmnist`, `digits`, or `folder:PATH` for a folder with a
+            sub-folder of images for each class.
+        data_dir: by default a folder in the user's cache.
+        image_size: the side to which the images of a folder are scaled, 28 by default; they keep
+            their proportions, and what they leave free of the square is black.
+        n_held_out: how many development images of a built-in data set validate; by default
+            10,000, or a fifth of the embedded digits.
 
     Raises:
-        DataError: if it is neither there nor to be had, or its files are broken.
+        DataError: if it is neither there nor to be had, its files are broken, or the images of a
+            folder are too few.
     """
-    check_dataset_name(name)
+    folder = folder_of(name)
+    if folder is not None:
+        return _folder_dataset(folder, check_image_size(image_size or DEFAULT_IMAGE_SIZE))
+    if name.startswith(TENSORS):
+        raise DataError(
+            f"Data that were given as tensors are known to the program that has them, but {name!r} "
+            "was asked for by name; give the Dataset itself, in Python."
+        )
+    built_in = check_dataset_name(name)
+    data_dir = data_dir or default_data_dir()
     if name == "digits":
         origin = "embedded in scikit-learn"
         images, labels, test_images, test_labels = _digits()
     else:
         origin = str(data_dir)
-        images, labels, test_images, test_labels = _idx_files(name, data_dir)
+        images, labels, test_images, test_labels = _idx_files(built_in, data_dir)
+    if image_size not in (None, images.shape[-1]):
+        raise DataError(
+            f"An image size must be for a folder of images, but {name} has its own, "
+            f"{images.shape[-1]}; leave it out."
+        )
     n_held_out = SPLITS[name].n_validation if n_held_out is None else n_held_out
     if not 0 < n_held_out < len(labels):
         raise DataError(
@@ -208,26 +286,194 @@ def load_dataset(name: DatasetName, data_dir: Path, *, n_held_out: int | None = 
             "contents differs. Delete the folder MNIST in it, and they are downloaded again."
         )
     order = stratified_split(labels, n_held_out)
-    scaled = images[order[:-n_held_out]].astype(np.float64) / 255
+    return _dataset(
+        _Parts(images, labels, order[:-n_held_out], order[-n_held_out:]),
+        (test_images, test_labels),
+        name=name,
+        origin=origin,
+        classes=tuple(class_names(built_in)),
+        fingerprint=fingerprint,
+    )
+
+
+def from_tensors(
+    images: Tensor | NDArray[Any],
+    labels: Tensor | NDArray[Any],
+    *,
+    name: str = "tensors",
+    classes: Sequence[str] | None = None,
+) -> Dataset:
+    """A data set of your own: three fifths of each class train, a fifth validates, a fifth tests.
+
+    The split is fixed: the same tensors are always split in the same way.
+
+    Args:
+        images: (N, H, W) or (N, C, H, W), as bytes from 0 to 255 or as floats from 0 to 1.
+        labels: (N,), whole numbers from 0 up, without gaps.
+        name: what a study that searches on it is named after.
+        classes: what people call the classes, by label; by default their numbers.
+
+    Raises:
+        DataError: if images or labels are of another shape, type or range, or a class has fewer
+            than five images.
+    """
+    pixels = _as_pixels(torch.as_tensor(images))
+    numbers = _as_labels(torch.as_tensor(labels), len(pixels))
+    counts = np.bincount(numbers)
+    if len(counts) < 2 or counts.min() < LEAST_OF_CLASS:
+        raise DataError(
+            f"There must be two classes or more, each with {LEAST_OF_CLASS} images or more, but "
+            f"the labels from 0 to {len(counts) - 1} come {counts.tolist()} times; add images, or "
+            "number the classes without gaps."
+        )
+    names = tuple(map(str, range(len(counts)) if classes is None else classes))
+    if len(names) != len(counts):
+        raise DataError(
+            f"Each class must have a name, but there are {len(counts)} classes and {len(names)} "
+            "names; give as many."
+        )
+    return _split_dataset(
+        pixels,
+        numbers,
+        name=f"{TENSORS}{name}",
+        origin="given in Python",
+        classes=names,
+        fingerprint=hashlib.sha256(repr((_sha256(pixels, numbers), names)).encode()).hexdigest(),
+    )
+
+
+def _as_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """As bytes, (N, C, H, W)."""
+    if images.dim() == 3:
+        images = images.unsqueeze(1)
+    if images.dim() != 4 or 0 in images.shape:
+        raise DataError(
+            "Images must have the shape (N, H, W) or (N, C, H, W), but got "
+            f"{tuple(images.shape)}; reshape them."
+        )
+    images = images.detach().cpu()
+    if images.is_floating_point():
+        if not (images.min() >= 0 and images.max() <= 1):  # also where one is not a number
+            raise DataError(
+                f"Images of floats must be from 0 to 1, but got {images.min():g} to "
+                f"{images.max():g}; scale them, or give bytes from 0 to 255."
+            )
+        images = (images.float() * 255).round().to(torch.uint8)
+    if images.dtype != torch.uint8:
+        raise DataError(
+            f"Images must be bytes (uint8) or floats, but got {images.dtype}; convert them."
+        )
+    return images.contiguous().numpy()
+
+
+def _as_labels(labels: Tensor, n: int) -> NDArray[np.int64]:
+    if labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():
+        raise DataError(
+            f"Labels must be {n} whole numbers, one for each image, but got {labels.dtype} "
+            f"{tuple(labels.shape)}; convert them."
+        )
+    if labels.min() < 0:
+        raise DataError(
+            f"Labels must be 0 or more, but got {int(labels.min())}; number the classes from 0."
+        )
+    return labels.cpu().long().numpy()
+
+
+def _folder_dataset(folder: Path, image_size: int) -> Dataset:
+    if folder == Path():
+        raise DataError("A folder of images must have a name, as folder:photos, but got none.")
+    # A link that stands for the folder stays one: it may point elsewhere tomorrow.
+    found = find_images(Path(os.path.abspath(folder.expanduser())))  # noqa: PTH100
+    copies = f", {found.n_copies:,} copies left out" if found.n_copies else ""
+    return _split_dataset(
+        _folder_pixels(found, image_size),
+        np.array(found.labels, dtype=np.int64),
+        name=f"{FOLDER}{found.folder}",
+        origin=f"{found.folder}, {len(found.classes)} classes{copies}",
+        classes=found.classes,
+        fingerprint=found.fingerprint(image_size),
+    )
+
+
+def _folder_pixels(found: ImageFolder, image_size: int) -> NDArray[np.uint8]:
+    """The images of a folder, (N, C, H, W), from the user's cache where they were read before."""
+    cache = platformdirs.user_cache_path(APPLICATION) / "folders"
+    path = cache / f"{found.fingerprint(image_size)[:32]}.safetensors"
+    with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="np") as file:
+        cached: NDArray[np.uint8] = file.get_tensor("images")
+        return cached
+    images = found.pixels(image_size)
+    with contextlib.suppress(OSError):  # the next start reads them again
+        cache.mkdir(parents=True, exist_ok=True)
+        write_tensors({"images": torch.from_numpy(images)}, path)
+    return images
+
+
+def _split_dataset(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    name: str,
+    origin: str,
+    classes: tuple[str, ...],
+    fingerprint: str,
+) -> Dataset:
+    """A data set that comes without a test set of its own."""
+    training, validation, test = split_by_class(labels)
+    return _dataset(
+        _Parts(images, labels, training, validation),
+        (images[test], labels[test]),
+        name=name,
+        origin=origin,
+        classes=classes,
+        fingerprint=fingerprint,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Images, (N, C, H, W), labels, (N,), and the places of those that train and validate."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+def _dataset(
+    parts: _Parts,
+    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    *,
+    name: str,
+    origin: str,
+    classes: tuple[str, ...],
+    fingerprint: str,
+) -> Dataset:
+    images, labels = parts.images, parts.labels
+    order = np.concatenate([parts.training, parts.validation])
+    scaled = images[parts.training].astype(np.float64) / 255
+    # A channel that is the same everywhere has nothing to be scaled by.
+    deviations = [std or 1.0 for std in scaled.std(axis=(0, 2, 3)).round(4).tolist()]
+    counts = np.bincount(labels[parts.validation], minlength=len(classes))
     info = DatasetInfo(
         name=name,
         origin=origin,
         input_shape=(images.shape[1], images.shape[2], images.shape[3]),
-        n_classes=int(labels.max()) + 1,
-        n_training=len(labels) - n_held_out,
-        n_development=len(labels),
-        n_test=len(test_labels),
+        classes=classes,
+        class_counts=tuple(counts.tolist()),
+        n_training=len(parts.training),
+        n_development=len(order),
+        n_test=len(test[1]),
         normalization=Normalization(
-            mean=tuple(scaled.mean(axis=(0, 2, 3)).round(4).tolist()),
-            std=tuple(scaled.std(axis=(0, 2, 3)).round(4).tolist()),
+            mean=tuple(scaled.mean(axis=(0, 2, 3)).round(4).tolist()), std=tuple(deviations)
         ),
         fingerprint=fingerprint,
-        split_fingerprint=_sha256(order[:-n_held_out], order[-n_held_out:]),
+        split_fingerprint=_sha256(parts.training, parts.validation),
     )
     return Dataset(
         info,
         Examples(torch.from_numpy(images[order]), torch.from_numpy(labels[order])),
-        Examples(torch.from_numpy(test_images), torch.from_numpy(test_labels)),
+        Examples(torch.from_numpy(test[0]), torch.from_numpy(test[1])),
     )
 
 
@@ -257,8 +503,13 @@ def _digits() -> Arrays:
     return images[kept], labels[kept], images[tested], labels[tested]
 
 
-def is_available(name: DatasetName, data_dir: Path) -> bool:
-    """Whether the files of a data set are in `data_dir`, or needed nowhere."""
+def is_available(name: str, data_dir: Path) -> bool:
+    """Whether a data set is in `data_dir`, needed nowhere, or a folder that is there."""
+    folder = folder_of(name)
+    if folder is not None:
+        return folder.is_dir()
+    if name.startswith(TENSORS):
+        return False
     if name == "digits":
         return True
     raw = data_dir / _TORCHVISION[name] / "raw"

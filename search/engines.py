@@ -17,6 +17,7 @@ from models import native
 from models.convnet import ConvNet
 from search.augment import warp
 from search.data import Examples, Normalization
+from search.metrics import Metric, score
 
 _EVALUATION_BATCH = 500
 _WARM_UP_RUNS = 3  # what PyTorch's notes on CUDA graphs ask for before a recording
@@ -47,8 +48,8 @@ class Engine(Protocol):
     def take_totals(self) -> tuple[float, int]:
         """Sum of losses, as they are minimised, and number of hits since the last call."""
 
-    def evaluate(self, examples: Examples) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy on `examples`, which are on the engine's device."""
+    def evaluate(self, examples: Examples, metric: Metric) -> tuple[float, float]:
+        """Mean cross-entropy and the metric on `examples`, which are on the engine's device."""
 
 
 def make_engine(
@@ -122,16 +123,16 @@ class TorchEngine:
         return totals
 
     @torch.inference_mode()
-    def evaluate(self, examples: Examples) -> tuple[float, float]:
+    def evaluate(self, examples: Examples, metric: Metric) -> tuple[float, float]:
         self.network.eval()
         loss_sum = torch.zeros((), dtype=torch.float64, device=examples.labels.device)
-        n_correct = torch.zeros((), dtype=torch.int64, device=examples.labels.device)
+        right = []
         for start in range(0, len(examples), _EVALUATION_BATCH):
             batch = examples[start : start + _EVALUATION_BATCH]
             logits = self.network(self._normalize(batch.images.float().div_(255)))
             loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum")
-            n_correct += (logits.argmax(dim=1) == batch.labels).sum()
-        return loss_sum.item() / len(examples), n_correct.item() / len(examples)
+            right.append(logits.argmax(dim=1) == batch.labels)
+        return loss_sum.item() / len(examples), score(metric, torch.cat(right), examples.labels)
 
     def _normalize(self, images: Tensor) -> Tensor:
         return (images - self._mean) / self._std
@@ -257,8 +258,16 @@ class NativeEngine:
         self._loss_sum, self._n_correct = 0.0, 0
         return totals
 
-    def evaluate(self, examples: Examples) -> tuple[float, float]:
-        loss_sum, n_correct = self._native.evaluate_images(
-            examples.images, examples.labels, self._batch
-        )
-        return loss_sum / len(examples), n_correct / len(examples)
+    def evaluate(self, examples: Examples, metric: Metric) -> tuple[float, float]:
+        if metric == "accuracy":  # which the compiled code counts by itself
+            loss_sum, n_correct = self._native.evaluate_images(
+                examples.images, examples.labels, self._batch
+            )
+            return loss_sum / len(examples), n_correct / len(examples)
+        loss_sum, right = 0.0, []
+        for index in torch.split(torch.arange(len(examples)), self._batch.max_batch):
+            self._batch.fill(examples.images, examples.labels, index)
+            logits = torch.empty(len(index), self.network.spec.n_classes)
+            loss_sum += self._native.evaluate(self._batch, logits=logits)[0]
+            right.append(logits.argmax(dim=1) == examples.labels[index])
+        return loss_sum / len(examples), score(metric, torch.cat(right), examples.labels)

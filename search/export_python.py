@@ -21,9 +21,11 @@ from models.spec import (
     Pool,
 )
 from search.baselines import Baseline
-from search.data import check_dataset_name
+from search.dataset_names import TENSORS, folder_of, short_name
 from search.exceptions import InputError
 from search.hyperparameters import Augmentation, Constant, Hyperparameters, OneCycle, StepDecay
+from search.metrics import Metric, metric_words
+from search.picture_files import IMAGE_ENDINGS
 from search.weights import Card
 
 # torchvision's names of the data sets that it brings.
@@ -44,43 +46,51 @@ class Source:
 
     Args:
         origin: where network and recipe come from, in sentences.
-        mean, std: of the training images, pixels from 0 to 1.
+        mean, std: of each channel of the training images, pixels from 0 to 1.
+        metric: by which the program tests the network.
         n_held_out: how many training images are left out.
     """
 
     origin: str
     recipe: Hyperparameters
     dataset: str
-    mean: float
-    std: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     epochs: int
     n_held_out: int = 0
+    metric: Metric = "accuracy"
 
 
 def card_source(card: Card) -> Source:
     """What the program of a retrained network is written from.
 
     Raises:
-        InputError: if the card does not say for how many epochs it was trained.
-        DataError: if there is no data set of the card's name.
+        InputError: if the card does not say for how many epochs it was trained, or its data were
+            given in Python.
     """
     if card.epochs is None:
         raise InputError(
             "The card must say for how many epochs the network was trained, but it was written "
             "before that was kept; run 'search retrain' again."
         )
-    (mean,), (std,) = card.normalization.mean, card.normalization.std
+    if card.dataset.startswith(TENSORS):
+        raise InputError(
+            "A program must find its images in files, but those of "
+            f"{short_name(card.dataset)!r} were given in Python; take the network as ONNX, or "
+            "search a folder of the images."
+        )
     n_last, n_seeds = min(3, card.epochs), len(card.runs)
     over = f"{f'last {n_last} epochs' if n_last > 1 else 'last epoch'} of {n_seeds} "
     return Source(
         origin=f"Found by a hyperparameter search: trial {card.trial} of the study {card.study}. "
-        f"Test accuracy, {over}{'seeds' if n_seeds > 1 else 'seed'}: "
+        f"Test {metric_words(card.metric)}, {over}{'seeds' if n_seeds > 1 else 'seed'}: "
         f"{100 * card.mean_accuracy:.2f} %.",
         recipe=card.hyperparameters,
-        dataset=check_dataset_name(card.dataset),
-        mean=mean,
-        std=std,
+        dataset=card.dataset,
+        mean=card.normalization.mean,
+        std=card.normalization.std,
         epochs=card.epochs,
+        metric=card.metric,
     )
 
 
@@ -92,8 +102,8 @@ def baseline_source(baseline: Baseline) -> Source:
         f"{claimed:.2f} %.",
         recipe=baseline.hyperparameters,
         dataset="mnist",
-        mean=_MNIST_MEAN,
-        std=_MNIST_STD,
+        mean=(_MNIST_MEAN,),
+        std=(_MNIST_STD,),
         epochs=baseline.epochs,
         n_held_out=baseline.n_held_out,
     )
@@ -102,7 +112,8 @@ def baseline_source(baseline: Baseline) -> Source:
 def to_python(source: Source, *, file_name: str) -> str:
     """The text of a program that trains the network by its recipe and tests it each epoch.
 
-    It needs PyTorch and torchvision (scikit-learn for `digits`), and nothing of this package. Its
+    It needs PyTorch and torchvision (scikit-learn for `digits`, Pillow for a folder of images), and
+    nothing of this package. Its
     network has its tensors in the order of `ConvNet`, so that weights fit one to one.
 
     Args:
@@ -128,19 +139,25 @@ def _values(source: Source, file_name: str) -> dict[str, Any]:
     shrinks = augments and recipe.final_augmentation != 1
     counts_steps = shrinks or recipe.ema_epochs > 0
     steps_each_batch = not isinstance(recipe.schedule, StepDecay | Constant)
-    is_digits = source.dataset == "digits"
+    is_digits, is_folder = source.dataset == "digits", folder_of(source.dataset) is not None
+    needs = "scikit-learn" if is_digits else "Pillow" if is_folder else "torchvision"
     n_parameters = parameter_count(spec)
     epochs = f"{source.epochs} epoch{'s' if source.epochs > 1 else ''}"
     return {
-        "title": f"{n_parameters:,} parameters, {epochs} of {source.dataset}.",
+        "title": f"{n_parameters:,} parameters, {epochs} of "
+        f"{_for_docstring(short_name(source.dataset))}.",
         "origin": textwrap.fill(_for_docstring(source.origin), _LINE_WIDTH),
         "usage": _for_docstring(file_name) + ("" if is_digits else " --data DIR"),
-        "needs": "torch and scikit-learn" if is_digits else "torch and torchvision",
+        "needs": f"torch and {needs}",
         "recipe": recipe,
         "epochs": source.epochs,
-        "mean": source.mean,
-        "std": source.std,
+        "mean": _numbers(source.mean),
+        "std": _numbers(source.std),
+        "metric": metric_words(source.metric),
         "is_digits": is_digits,
+        "is_folder": is_folder,
+        "size": spec.input_shape[-1],
+        "endings": sorted(IMAGE_ENDINGS),
         "dataset_class": _DATASET_CLASSES.get(source.dataset),
         "n_held_out": source.n_held_out,
         "layers": _layers(spec),
@@ -252,6 +269,12 @@ def _number(value: float) -> str:
     """A number of Python with four digits, as people write it: `0.05`, `5e-5`, `1e4`."""
     digits, e, exponent = f"{value:.4g}".partition("e")
     return f"{digits}e{int(exponent)}" if e else digits
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    """A number, or several in brackets."""
+    texts = [_number(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def _for_docstring(text: str) -> str:

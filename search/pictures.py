@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from search.data import Examples
+from search.dataset_names import short_name
 from search.exceptions import SearchError
 from search.files import write_bytes
+from search.metrics import metric_words
 from search.palette import FAINT, INK, MUTED, RIGHT, SEED, WRONG
 from search.training import N_LAST_EPOCHS
 from search.weights import Card
@@ -119,8 +121,8 @@ def draw_curves(card: Card) -> Figure:
     figure, axes = _page(
         _origin(card),
         5.4,
-        f"{100 * card.mean_accuracy:.2f} %{spread} of the test images right",
-        f"Test accuracy after each epoch. Above: {over}, {runs}.{hidden}",
+        f"{100 * card.mean_accuracy:.2f} %{spread} {_of_test_images(card)}",
+        f"Test {metric_words(card.metric)} after each epoch. Above: {over}, {runs}.{hidden}",
     )
     epochs = np.arange(1, n_epochs + 1)
     line = "-" if n_epochs > 1 else "o"  # one point makes no line
@@ -211,8 +213,8 @@ def draw_confusion(answers: Answers, counts: NDArray[np.int64], classes: list[st
     for draw_lines in (axes.hlines, axes.vlines):
         draw_lines(edges, edges[0], edges[-1], color=FAINT, linewidth=0.7, clip_on=False)
     ticks = range(n_classes)
-    axes.set_xticks(ticks, classes)
-    axes.set_yticks(ticks, classes)
+    axes.set_xticks(ticks, classes, parse_math=False)  # a user's names, as those of studies
+    axes.set_yticks(ticks, classes, parse_math=False)
     axes.tick_params(length=0, labelsize=9.5, labelcolor=INK)
     axes.set_xlabel("taken for", color=MUTED, fontsize=9)
     axes.set_ylabel("true class", color=MUTED, fontsize=9)
@@ -230,7 +232,7 @@ def draw_mistakes(
     """The images that are taken for a wrong class, the surest mistakes first.
 
     Args:
-        examples: all N images that were asked about, (N, 1, H, W), and their labels.
+        examples: all N images that were asked about, (N, C, H, W), and their labels.
         probabilities: (N, n_classes).
         classes: the classes' names, by label.
     """
@@ -258,8 +260,9 @@ def draw_mistakes(
         left = place % n_columns * (side + gap)
         top = place // n_columns * (side + caption)
         extent = (left, left + side, top + side, top)
-        image = examples.images[index, 0].numpy()
-        axes.imshow(image, cmap="Greys", vmin=0, vmax=255, extent=extent, aspect="auto")
+        image = examples.images[index].permute(1, 2, 0).numpy()  # (H, W, C)
+        shown_image = image if image.shape[-1] == 3 else image[..., 0]
+        axes.imshow(shown_image, cmap="Greys", vmin=0, vmax=255, extent=extent, aspect="auto")
         axes.add_patch(
             Rectangle((left, top), side, side, fill=False, edgecolor=FAINT, clip_on=False)
         )
@@ -271,15 +274,29 @@ def draw_mistakes(
             (0.19, classes[answer] + sure, WRONG),
         ):
             place_of_text = (left + side / 2, top + side + below)
-            axes.text(*place_of_text, text, color=color, fontsize=8.5, ha="center", va="top")
+            axes.text(
+                *place_of_text,
+                text,
+                color=color,
+                fontsize=8.5,
+                ha="center",
+                va="top",
+                parse_math=False,
+            )
     axes.set_xlim(0, _WIDTH - 2 * _MARGIN)
     axes.set_ylim(height, 0)
     return figure
 
 
+def _of_test_images(card: Card) -> str:
+    if card.metric == "accuracy":
+        return "of the test images right"
+    return f"{metric_words(card.metric)} on the test images"
+
+
 def _origin(card: Card) -> str:
     when = f"{card.created:%Y-%m-%d %H:%M} UTC"
-    return f"{card.dataset}; trial {card.trial} of {card.study}, retrained {when}"
+    return f"{short_name(card.dataset)}; trial {card.trial} of {card.study}, retrained {when}"
 
 
 def _page(origin: str, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy import ndimage
 
 from search.exceptions import InputError
+from search.picture_files import read_picture
 
 SIDE, _BOX = 28, 20
 _LARGEST_SIDE = 300  # of a photograph while a digit is looked for in it; more shows nothing more
@@ -53,21 +54,8 @@ def read_digit(path: Path) -> NDArray[np.uint8]:
 
 def _read_grey(path: Path) -> Floats:
     """The grey levels of a picture, (H, W), from 0 to 255; what is transparent is white."""
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as file:
-            picture = ImageOps.exif_transpose(file)  # as the camera was held
-            if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-                picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
-            picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-            layers = picture.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(
-            f"Each picture must be a PNG or JPEG file that can be read, but {path} is not "
-            f"({reason})."
-        ) from error
-    paper = Image.new("RGBA", layers.size, "white")
-    return np.asarray(Image.alpha_composite(paper, layers).convert("L"), dtype=np.float64)
+    picture = read_picture(path, largest_side=_LARGEST_SIDE, formats=("PNG", "JPEG"))
+    return np.asarray(picture.convert("L"), dtype=np.float64)
 
 
 def _margin(grey: Floats) -> Floats:

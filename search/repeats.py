@@ -10,6 +10,7 @@ from typing import Any
 
 from search.exceptions import TrainingError
 from search.hyperparameters import Hyperparameters
+from search.metrics import Metric
 from search.training import EpochResult, last_epochs_mean
 from search.weights import weights_name
 from search.workers import EvaluationPart, Job, JobEpoch, TrainingPart, WorkerPool, run_jobs
@@ -80,12 +81,14 @@ def train_repeats(
     device: str,
     listener: Callable[[int, EpochResult], None],
     folder: Path | None = None,
+    metric: Metric = "accuracy",
 ) -> list[Repeat]:
     """Trains a recipe once per seed, several at a time where the pool has the workers.
 
     Args:
         listener: told seed and result of each epoch as it ends.
         folder: where to write the weights of each seed, if anywhere.
+        metric: which accuracy the results have.
 
     Raises:
         TrainingError: if a training run cannot be finished, or its loss is not finite.
@@ -100,6 +103,7 @@ def train_repeats(
             evaluation=evaluation,
             device=device,
             weights_path=folder / weights_name(seed) if folder else None,
+            metric=metric,
         )
         for index, seed in enumerate(seeds)
     ]
@@ -123,6 +127,7 @@ def train_recipes(
     epochs: int,
     device: str,
     should_stop: Callable[[], bool],
+    metric: Metric = "accuracy",
 ) -> Iterator[tuple[int, Repeat]]:
     """Trains recipes, each with a seed, in that order, as one queue that keeps all workers busy.
 
@@ -136,7 +141,14 @@ def train_recipes(
         TrainingError: if a training run cannot be finished.
     """
     jobs = [
-        Job(key=place, hyperparameters=recipe, epochs=epochs, seed=seed, device=device)
+        Job(
+            key=place,
+            hyperparameters=recipe,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            metric=metric,
+        )
         for place, (recipe, seed) in enumerate(runs)
     ]
     yield from _train(pool, jobs, should_stop=should_stop)

@@ -19,7 +19,7 @@ from search.exceptions import StudyError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.importance import Influence, influences
 from search.race import Race, Standing, mean_interval
-from search.splits import SPLITS, Split
+from search.splits import Split
 from search.study import StudySettings, rebuild, run_records, search_words
 from search.summary import (
     CONFIRMATION,
@@ -274,11 +274,11 @@ def read_report(study: Study, *, with_influences: bool = True) -> Report:
     """
     settings = StudySettings.from_study(study)
     attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
-    split = SPLITS.get(settings.dataset)
+    split = settings.known_split
     chosen = chosen_trial(attributes, trials)
     value = None if chosen is None else accuracy_of(chosen)
     interval = None
-    if value is not None and split is not None:
+    if value is not None and split is not None and settings.metric == "accuracy":
         interval = wilson_interval(value, split.n_validation)
     number = None if chosen is None else chosen.number
     space = settings.search_space()

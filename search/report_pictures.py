@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -474,15 +474,19 @@ def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     return file.getvalue()
 
 
-def image_png(pixels: Iterable[Iterable[int]]) -> bytes:
-    """An image as PNG: black on nothing, so that a page's own paper shows through.
+def image_png(pixels: Sequence[Sequence[Sequence[int]]]) -> bytes:
+    """An image as PNG; a grey one is black on nothing, so that a page's own paper shows through.
 
     Args:
-        pixels: (H, W), from 0, the background, to 255.
+        pixels: (C, H, W), from 0, which is the background of a grey image, to 255. What has
+            neither one channel nor three is shown by its first.
     """
-    alpha = np.asarray(pixels, dtype=np.uint8)
+    channels = np.asarray(pixels, dtype=np.uint8)
+    rgba = np.zeros((*channels.shape[1:], 4), dtype=np.uint8)
+    if len(channels) == 3:
+        rgba[..., :3], rgba[..., 3] = channels.transpose(1, 2, 0), 255
+    else:
+        rgba[..., 3] = channels[0]
     file = io.BytesIO()
-    rgba = np.zeros((*alpha.shape, 4), dtype=np.uint8)
-    rgba[..., 3] = alpha
     mpl.image.imsave(file, rgba, format="png")
     return file.getvalue()

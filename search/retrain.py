@@ -47,7 +47,7 @@ def retrain(
     """
     check_same_data(study, info)
     hyperparameters = rebuild(study, trial)
-    epochs = StudySettings.from_study(study).epochs
+    settings = StudySettings.from_study(study)
     # A card beside the weights or pictures of another run would be a lie.
     beside = [folder / name for name in (CARD_NAME, *PICTURES)]
     for stale in (*beside, *folder.glob(weights_name("*"))):
@@ -58,14 +58,15 @@ def retrain(
         pool,
         hyperparameters,
         seeds=seeds,
-        epochs=epochs,
+        epochs=settings.epochs,
         training="development",
         evaluation="test",
         device=device,
         listener=listener,
         folder=folder,
+        metric=settings.metric,
     )
-    card = _card(study, trial, info, hyperparameters, epochs, repeats)
+    card = _card(study, trial, info, hyperparameters, settings, repeats)
     save_card(card, folder)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
     study.set_user_attr(f"retrain_{looks:06d}", summary)
@@ -77,7 +78,7 @@ def _card(
     trial: FrozenTrial,
     info: DatasetInfo,
     hyperparameters: Hyperparameters,
-    epochs: int,
+    settings: StudySettings,
     repeats: Sequence[Repeat],
 ) -> dict[str, Any]:
     return {
@@ -89,6 +90,7 @@ def _card(
         "dataset": {
             "name": info.name,
             "fingerprint": info.fingerprint,
+            "classes": list(info.classes),
             "trained_on": "training and validation images",
             "n_training": info.n_development,
             "n_test": info.n_test,
@@ -96,7 +98,8 @@ def _card(
         "parameter_count": parameter_count(hyperparameters.spec),
         "hyperparameters": hyperparameters.to_dict(),
         "normalization": asdict(info.normalization),
-        "epochs": epochs,
+        "epochs": settings.epochs,
+        "metric": settings.metric,
         "test_accuracy": asdict(Spread.of([repeat.last_three_mean for repeat in repeats])),
         "runs": [repeat.to_dict() for repeat in repeats],
     }

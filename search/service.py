@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from optuna.study import Study
 
@@ -21,22 +20,24 @@ from search.confirm import Confirming, RepeatEnded
 from search.coordinator import Coordinator, Outcome, SearchEvent, TrialEnded
 from search.data import (
     Dataset,
-    DatasetName,
-    check_dataset_name,
+    check_image_size,
     dataset_files,
     default_data_dir,
     is_available,
     load_dataset,
 )
-from search.exceptions import DataUnavailableError, InputError, StudyError
+from search.dataset_names import short_name
+from search.exceptions import DataUnavailableError, InputError, SpaceError, StudyError
 from search.folders import make_folder
 from search.kept import KeptRuns
+from search.metrics import check_metric, sample_size
 from search.patience import Patience
 from search.patient import Waiting
 from search.pruners import make_pruner
 from search.sampler import check_sampler, make_sampler
 from search.sharing import DEFAULT_LOST_AFTER_SECONDS, Sharing, sharing, turn_to_open
 from search.space import Space
+from search.splits import SPLITS
 from search.storage import DEFAULT_URL, has_studies, opened_storage
 from search.story import Story
 from search.study import (
@@ -96,6 +97,9 @@ class SearchRequest:
     """What a user asks for; `search run --help` explains each.
 
     Args:
+        dataset: a name, `auto`, or the data themselves.
+        image_size: the side to which the images of a folder are scaled; 28 by default.
+        metric: `accuracy`, or `balanced-accuracy` where classes are uneven.
         study: by default named after data set, budget and epochs.
         n_workers: by default one for each core that this process may use.
         patience: trained trials without progress that end the study; without it they do not.
@@ -111,7 +115,8 @@ class SearchRequest:
     n_trials: int = 50
     timeout_seconds: float | None = None
     trial_timeout_seconds: float | None = None
-    dataset: DatasetName | Literal["auto"] = "auto"
+    dataset: str | Dataset = "auto"
+    image_size: int | None = None
     data_dir: Path | None = None
     storage: str = DEFAULT_URL
     study: str | None = None
@@ -122,6 +127,7 @@ class SearchRequest:
     pruner: str = "halving"
     space: str = "standard"
     objective: str = "accuracy"
+    metric: str = "accuracy"
     confirm: bool = True
     target: Target | None = None
     patience: int | None = None
@@ -164,6 +170,7 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     if request.study is not None:
         check_study_name(request.study)
     _check_objective(request)
+    check_metric(request.metric)
     dataset, note = _choose_dataset(request)
     info = dataset.info
     space = Space.load(
@@ -175,6 +182,7 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     if request.objective != "accuracy":
         space = space.with_open_size()
     space.check_fits(request.budget)
+    _check_batches(space, info.n_training)
     study_name = _study_name(request, info.name) if request.study is None else request.study
     warm_start = _plan_warm_start(request, study_name, space)
     if request.worker_log is not None:
@@ -195,7 +203,18 @@ def plan_search(request: SearchRequest) -> SearchPlan:
 
 def _study_name(request: SearchRequest, dataset: str) -> str:
     size = "" if request.objective == "accuracy" else "-by-size"
-    return f"{dataset}-{request.budget}x{request.epochs}{size}"
+    return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}"
+
+
+def _check_batches(space: Space, n_training: int) -> None:
+    """Raises SpaceError where a batch of the space is larger than the training set."""
+    largest = space.largest_batch()
+    if largest > n_training:
+        raise SpaceError(
+            f"Batches must not be larger than the training set, but the space {space.name} has "
+            f"some of {largest} images, and {n_training:,} train; add images, or take a space file "
+            f"with a smaller batch_size: 'search space {space.name}' prints one to start from."
+        )
 
 
 def _check_objective(request: SearchRequest) -> None:
@@ -253,7 +272,8 @@ class Search:
     @property
     def patience(self) -> Patience | None:
         n_trials = self.plan.request.patience
-        n_validation = self.plan.dataset.info.n_validation
+        metric = check_metric(self.plan.request.metric)
+        n_validation = sample_size(metric, self.plan.dataset.info.class_counts)
         return None if n_trials is None else Patience(n_trials, n_validation)
 
     def over(self) -> Outcome | None:
@@ -421,11 +441,17 @@ def next_request(search: Search, step: Step) -> SearchRequest | None:
     return replace(
         request,
         budget=step.next_cap,
-        dataset=check_dataset_name(search.plan.dataset.info.name),
+        dataset=_same_dataset(search.plan),
         study=None if request.study is None else _lower_name(request, step.next_cap),
         from_study=search.plan.study_name,
         timeout_seconds=timeout,
     )
+
+
+def _same_dataset(plan: SearchPlan) -> str | Dataset:
+    """What `auto` came to, or what was asked for."""
+    asked = plan.request.dataset
+    return asked if isinstance(asked, Dataset) else plan.dataset.info.name
 
 
 def _lower_name(request: SearchRequest, cap: int) -> str:
@@ -454,6 +480,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         info=plan.dataset.info,
         space=plan.space,
         objective=request.objective,
+        metric=check_metric(request.metric),
     )
     with opened_storage(request.storage, create=True, waiting=waiting) as storage:
         with turn_to_open(storage, plan.study_name):
@@ -550,31 +577,39 @@ def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> W
 
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
     """The data set asked for or, for `auto`, the one that is at hand; and why."""
-    data_dir = request.data_dir or default_data_dir()
+    data_dir, size = request.data_dir or default_data_dir(), request.image_size
+    if size is not None:
+        check_image_size(size)
+    if isinstance(request.dataset, Dataset):
+        return request.dataset, ""
     if request.dataset != "auto":
-        check_dataset_name(request.dataset)
-        return load_dataset(request.dataset, data_dir), ""
+        return load_dataset(request.dataset, data_dir, image_size=size), ""
     known = _known_study(request)
     if known is not None:
-        study_name, dataset = known
-        return load_dataset(dataset, data_dir), f"that of {study_name}, which goes on"
+        study_name, settings = known
+        dataset = load_dataset(
+            settings.dataset, data_dir, image_size=settings.image_size if size is None else size
+        )
+        return dataset, f"that of {study_name}, which goes on"
     if is_available("mnist", data_dir):
-        return load_dataset("mnist", data_dir), "found; another with --dataset"
+        return load_dataset("mnist", data_dir, image_size=size), "found; another with --dataset"
     try:
-        return load_dataset("mnist", data_dir), "downloaded; another with --dataset"
+        return load_dataset(
+            "mnist", data_dir, image_size=size
+        ), "downloaded; another with --dataset"
     except DataUnavailableError as error:
         note = (
             f"because MNIST is not in {data_dir} and could not be downloaded ({error.reason}); "
             "for MNIST name a folder that has it with --data-dir"
         )
-        return load_dataset("digits", data_dir), note
+        return load_dataset("digits", data_dir, image_size=size), note
 
 
-def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
-    """Name and data set of the study that this request would go on with, if there is one.
+def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
+    """Name and settings of the study that this request would go on with, if there is one.
 
-    That is the study it names, or one of budget and epochs that still lacks trials or its race, or
-    whose search for a target may go on under lower caps.
+    That is the study it names, or one of its budget and epochs, on a built-in data set, that still
+    lacks trials or its race, or whose search for a target may go on under lower caps.
     """
     if not has_studies(request.storage):
         return None
@@ -583,15 +618,17 @@ def _known_study(request: SearchRequest) -> tuple[str, DatasetName] | None:
             study = open_study(storage, name)
             if "settings" not in study.user_attrs:
                 continue
-            dataset = StudySettings.from_study(study).dataset
+            settings = StudySettings.from_study(study)
             if request.study is None:
-                is_meant = name == _study_name(request, dataset) and _lacks_something(
-                    study, request
+                is_meant = (
+                    settings.dataset in SPLITS
+                    and name == _study_name(request, settings.dataset)
+                    and _lacks_something(study, request)
                 )
             else:
                 is_meant = name == request.study
             if is_meant:
-                return name, check_dataset_name(dataset)
+                return name, settings
     return None
 
 

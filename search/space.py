@@ -455,6 +455,11 @@ class Space:
                 "smaller widths."
             )
 
+    def largest_batch(self) -> int:
+        """The most images that a recipe of the space has in a batch."""
+        sizes = self.table["batch_size"]
+        return int(sizes["high"] if isinstance(sizes, dict) else max(_choices(sizes)))
+
     def refuse(self, values: Mapping[str, Any]) -> str | None:
         """Why hand-made `values` cannot be tried in this space, or None where they can."""
         for name, value in values.items():

@@ -23,13 +23,16 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
+from search.dataset_names import find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.hyperparameters import Hyperparameters
+from search.metrics import Metric
 from search.space import Space, toml_value
+from search.splits import SPLITS, Split
 from search.summary import chosen_trial, repeats_name
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
-    from search.data import DatasetInfo
+    from search.data import Dataset, DatasetInfo
 
 DISTRIBUTION = "budget-search"
 _CHOSEN = "chosen"  # when the study was made the one used last, without a search
@@ -41,7 +44,12 @@ OBJECTIVES = ("accuracy", "accuracy,size")
 
 @dataclass(frozen=True, slots=True)
 class StudySettings:
-    """What belongs to a study and never changes: runs that differ in it are other studies."""
+    """What belongs to a study and never changes: runs that differ in it are other studies.
+
+    Args:
+        metric: which accuracy is meant wherever the study speaks of accuracy.
+        split: how many images train, validate and test, where the data set's name does not tell.
+    """
 
     budget: int
     epochs: int
@@ -53,11 +61,21 @@ class StudySettings:
     space_name: str
     space: dict[str, Any]
     objective: str = "accuracy"
+    metric: Metric = "accuracy"
+    split: tuple[int, int, int] | None = None
 
     @classmethod
     def of(
-        cls, *, budget: int, epochs: int, info: DatasetInfo, space: Space, objective: str
+        cls,
+        *,
+        budget: int,
+        epochs: int,
+        info: DatasetInfo,
+        space: Space,
+        objective: str,
+        metric: Metric,
     ) -> StudySettings:
+        is_known = info.name in SPLITS
         return cls(
             budget=budget,
             epochs=epochs,
@@ -69,6 +87,8 @@ class StudySettings:
             space_name=space.name,
             space=dict(space.table),
             objective=objective,
+            metric=metric,
+            split=None if is_known else (info.n_training, info.n_validation, info.n_test),
         )
 
     @classmethod
@@ -92,13 +112,29 @@ class StudySettings:
                 f"{study.study_name!r} holds settings of a later one ({', '.join(unknown)}); "
                 "install that version, or name another study with --study."
             )
-        return cls(**{**values, "input_shape": tuple(values["input_shape"])})
+        # JSON knows no tuples.
+        shapes = {key: tuple(values[key]) for key in ("input_shape", "split") if values.get(key)}
+        return cls(**{**values, **shapes})
 
     @property
     def digest(self) -> str:
         """Tells these settings from all others."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        for key in ("metric", "split"):  # studies of before these were kept have the same digest
+            if values[key] == type(self).__dataclass_fields__[key].default:
+                del values[key]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def known_split(self) -> Split | None:
+        """How many images train, validate and test; None where that was not kept."""
+        return SPLITS.get(self.dataset) if self.split is None else Split(*self.split)
+
+    @property
+    def image_size(self) -> int:
+        """The side of an image, in pixels."""
+        return self.input_shape[-1]
 
     @property
     def directions(self) -> list[StudyDirection]:
@@ -253,7 +289,7 @@ def make_last_used(study: Study) -> None:
     study.set_user_attr(_CHOSEN, _now())
 
 
-def open_trial(study: Study, number: int | None) -> FrozenTrial:
+def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
     """The trial of that number; without one, the confirmed winner or else the best.
 
     Raises:
@@ -309,12 +345,14 @@ def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None
     if before_space == space and in_this_space == replace(wanted, space=space):
         return
     differences = []
-    for key in ("budget", "epochs", "dataset", "objective"):
+    for key in ("budget", "epochs", "dataset", "objective", "metric"):
         before, now = getattr(stored, key), getattr(wanted, key)
         if before != now:
             differences.append(f"{key} {before} there and {now} here")
     if stored.dataset == wanted.dataset:
-        if stored.data_fingerprint != wanted.data_fingerprint:
+        if stored.image_size != wanted.image_size:
+            differences.append(f"image size {stored.image_size} there and {wanted.image_size} here")
+        elif stored.data_fingerprint != wanted.data_fingerprint:
             differences.append("the images or labels of the data set")
         elif stored.split_fingerprint != wanted.split_fingerprint:
             differences.append("the split into training and validation images")
@@ -368,6 +406,21 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
         ) from error
 
 
+def load_study_data(study: Study, data_dir: Path | None = None) -> Dataset:
+    """The data set that a study was made with.
+
+    Raises:
+        DataError: if it is not to be had.
+        StudyError: if it has other images or labels now.
+    """
+    from search.data import load_dataset
+
+    settings = StudySettings.from_study(study)
+    dataset = load_dataset(settings.dataset, data_dir, image_size=settings.image_size)
+    check_same_data(study, dataset.info)
+    return dataset
+
+
 def check_same_data(study: Study, info: DatasetInfo) -> None:
     """Raises StudyError where the data set is not the one that the study was made with."""
     settings = StudySettings.from_study(study)
@@ -377,7 +430,7 @@ def check_same_data(study: Study, info: DatasetInfo) -> None:
     ):
         raise StudyError(
             f"The data must be those of the study {study.study_name!r}, but {info.name} in "
-            f"{info.origin} has other images or labels; name their folder with --data-dir."
+            f"{info.origin} has other images or labels; {find_data_words(info.name)}."
         )
 
 
@@ -413,6 +466,9 @@ def search_words(
     for option, value, default in (
         ("--space", space or settings.space_name, "standard"),
         ("--objective", settings.objective, "accuracy"),
+        ("--metric", settings.metric, "accuracy"),
+        # Only a folder's images have a size that is asked for, and it is a folder's that is 28.
+        ("--image-size", str(settings.image_size), "28"),
     ):
         words += [option, value] if value != default else []
     return [*words, *options, "--study", name]

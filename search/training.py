@@ -19,6 +19,7 @@ from search.data import Examples, Normalization
 from search.engines import NativeEngine, make_engine
 from search.exceptions import DeviceError, TrainingError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
+from search.metrics import Metric
 
 N_LAST_EPOCHS = 3  # those that a training run is judged by
 
@@ -33,7 +34,8 @@ class EpochResult:
             before the step that it made. The loss is what is minimised, label smoothing included.
         learning_rate: that of the epoch's last step.
         loss, accuracy: on the evaluation images, after the epoch, with the averaged weights where
-            the recipe has an average; the loss is the cross-entropy.
+            the recipe has an average; the loss is the cross-entropy, and the accuracy that of the
+            run's metric: balanced where that is.
         seconds: the epoch's own time, evaluation included.
     """
 
@@ -107,6 +109,7 @@ class Training:
         device: torch.device,
         should_stop: Callable[[], bool],
         use_native: bool,
+        metric: Metric,
     ) -> None:
         if hyperparameters.batch_size > len(training):
             raise TrainingError(
@@ -115,6 +118,7 @@ class Training:
             )
         torch.manual_seed(seed)  # initialisation and dropout draw from the global generator
         self.epochs = epochs
+        self._metric = metric
         self._hyperparameters = hyperparameters
         self._n_training = len(training)
         self._evaluation = evaluation.to(device)
@@ -160,7 +164,7 @@ class Training:
             if self._average is not None:
                 self._average.apply()
             training_loss, training_accuracy, learning_rate = trained
-            loss, accuracy = self._engine.evaluate(self._evaluation)
+            loss, accuracy = self._engine.evaluate(self._evaluation, self._metric)
             result = EpochResult(
                 epoch=epoch,
                 training_loss=training_loss,
@@ -228,6 +232,7 @@ def train(
     device: str = "auto",
     should_stop: Callable[[], bool] = _never,
     use_native: bool = True,
+    metric: Metric = "accuracy",
 ) -> Training:
     """A training run, ready to be iterated over; its `network` is the one that is trained.
 
@@ -237,6 +242,7 @@ def train(
         should_stop: asked before each batch.
         use_native: whether the compiled step may serve, where it covers the network on a CPU.
             Without dropout the results are PyTorch's within rounding; dropout draws other masks.
+        metric: by which it is evaluated after each epoch; what is minimised stays as it is.
 
     Raises:
         TrainingError: if a batch is larger than the training set.
@@ -252,6 +258,7 @@ def train(
         device=find_device(device),
         should_stop=should_stop,
         use_native=use_native,
+        metric=metric,
     )
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.convnet import ConvNet
-from search.data import Dataset, Examples, check_dataset_name, class_names
+from search.data import Dataset, Examples
 from search.exceptions import CardError
 from search.pictures import confusion_matrix, find_mistakes, probabilities_of
 from search.repeats import train_repeats
@@ -36,7 +36,7 @@ class Validated:
     Args:
         seed: of its training run.
         classes: their names, by label.
-        examples: N images, (N, 1, H, W), and their labels.
+        examples: N images, (N, C, H, W), and their labels.
         probabilities: of each class for each image, (N, n_classes).
         counts: how many images of each class (row) were taken for each class (column).
         mistakes: the places of the images that it takes for a wrong class, the surest first, (M,).
@@ -81,6 +81,7 @@ def train_again(
             device=device,
             listener=listener,
             folder=Path(folder),
+            metric=report.settings.metric,
         )
         (Path(folder) / weights_name(report.training_seed)).replace(path)
 
@@ -101,12 +102,12 @@ def validate(dataset: Dataset, report: Report, path: Path) -> Validated:
             f"{path}: the weights cannot be read ({error}); delete the file, and give the command "
             "again with --train."
         ) from error
-    examples = dataset.development[dataset.info.n_training :]
+    examples = dataset.validation
     classifier = Classifier(network, dataset.info.normalization).eval()
     probabilities = probabilities_of(classifier, examples)
     return Validated(
         seed=report.training_seed,
-        classes=class_names(check_dataset_name(dataset.info.name)),
+        classes=list(dataset.info.classes),
         examples=examples,
         probabilities=probabilities,
         counts=confusion_matrix(probabilities, examples.labels),

@@ -15,18 +15,20 @@ from torch import Tensor, nn
 
 from models.convnet import ConvNet
 from models.size import parameter_count
-from search.data import DatasetInfo, Normalization
-from search.exceptions import CardError
+from search.data import DatasetInfo, Normalization, check_dataset_name, class_names
+from search.dataset_names import find_data_words
+from search.exceptions import CardError, InputError
 from search.files import write_text
 from search.folders import CARD_NAME, weights_folder
 from search.hyperparameters import Hyperparameters
+from search.metrics import Metric, check_metric
 from search.tensors import write_tensors
 
 CARD_VERSION = 1
 # What anything that is not a card may raise while it is read as one.
 _NOT_A_CARD = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),
-    *(IndexError, OverflowError, RecursionError),
+    *(IndexError, OverflowError, RecursionError, InputError),
 )
 
 
@@ -66,6 +68,8 @@ class Card:
         created: when the weights were written, in UTC.
         dataset, fingerprint: the name of the data set that they were trained and tested on, and
             the SHA-256 of its pixels and labels.
+        classes: what people call them, by label.
+        metric: which accuracy the card has.
         mean_accuracy, accuracy_std: test accuracy of the last three epochs as a share from 0 to
             1, mean and sample standard deviation over the runs; the latter is None for one run.
         epochs: of each run; None in cards of before they were kept.
@@ -77,6 +81,8 @@ class Card:
     trial: int
     dataset: str
     fingerprint: str
+    classes: tuple[str, ...]
+    metric: Metric
     hyperparameters: Hyperparameters
     normalization: Normalization
     mean_accuracy: float
@@ -93,7 +99,7 @@ class Card:
         if self.fingerprint != info.fingerprint:
             raise CardError(
                 f"The data must be those that the card was written for, but {info.name} in "
-                f"{info.origin} has other images or labels; name their folder with --data-dir."
+                f"{info.origin} has other images or labels; {find_data_words(info.name)}."
             )
 
 
@@ -208,6 +214,13 @@ def read_card(folder: Path) -> Card:
 
 def _parse(contents: dict[str, Any]) -> Card:
     normalization, accuracy = contents["normalization"], contents["test_accuracy"]
+    dataset = contents["dataset"]
+    classes = dataset.get("classes")
+    if classes is None:  # a card of before other data sets than those built in
+        classes = class_names(check_dataset_name(dataset["name"]))
+    hyperparameters = Hyperparameters.from_dict(contents["hyperparameters"])
+    if len(classes) != hyperparameters.spec.n_classes:
+        raise ValueError(f"{len(classes)} names for {hyperparameters.spec.n_classes} classes")
     runs = []
     for run in contents["runs"]:
         accuracies = run.get("accuracies")
@@ -217,9 +230,11 @@ def _parse(contents: dict[str, Any]) -> Card:
         created=datetime.fromisoformat(contents["created"]),
         study=str(contents["study"]),
         trial=int(contents["trial"]),
-        dataset=str(contents["dataset"]["name"]),
-        fingerprint=str(contents["dataset"]["fingerprint"]),
-        hyperparameters=Hyperparameters.from_dict(contents["hyperparameters"]),
+        dataset=str(dataset["name"]),
+        fingerprint=str(dataset["fingerprint"]),
+        classes=tuple(map(str, classes)),
+        metric=check_metric(contents.get("metric", "accuracy")),
+        hyperparameters=hyperparameters,
         normalization=Normalization(tuple(normalization["mean"]), tuple(normalization["std"])),
         mean_accuracy=float(accuracy["mean"]),
         accuracy_std=None if accuracy["std"] is None else float(accuracy["std"]),

@@ -31,6 +31,7 @@ from search.clock import AwakeClock
 from search.data import DatasetFiles, Examples
 from search.exceptions import SearchError, TrainingError
 from search.hyperparameters import Hyperparameters
+from search.metrics import Metric
 from search.processes import start_server, worker_context
 from search.training import EpochResult, train
 from search.weights import save_weights
@@ -64,6 +65,7 @@ class Job:
     evaluation: EvaluationPart = "validation"
     device: str = "cpu"
     weights_path: Path | None = None
+    metric: Metric = "accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +454,7 @@ def _run(
             seed=job.seed,
             device=job.device,
             should_stop=is_cancelled,
+            metric=job.metric,
         )
         n_epochs = 0
         for result in run:

@@ -88,7 +88,7 @@ def test_weights_trained_natively_are_those_of_an_ordinary_network(
     network.load_state_dict(trained.network.state_dict())
     validation = digits.development[digits.info.n_training :]
     engine = TorchEngine(network, validation, digits.info.normalization, torch.device("cpu"))
-    loss, accuracy = engine.evaluate(validation)
+    loss, accuracy = engine.evaluate(validation, "accuracy")
     assert loss == pytest.approx(result.loss, rel=1e-4)
     assert accuracy == pytest.approx(result.accuracy, abs=1 / 300)
 

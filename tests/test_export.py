@@ -58,13 +58,18 @@ EVERYTHING = Hyperparameters(
 
 
 def digits_source(recipe: Hyperparameters) -> Source:
-    return Source("Made by a test.", recipe, "digits", DIGITS_MEAN, DIGITS_STD, epochs=2)
+    return Source("Made by a test.", recipe, "digits", (DIGITS_MEAN,), (DIGITS_STD,), epochs=2)
 
 
 def program(source: Source, folder: Path) -> ModuleType:
     """The program that is written for a source, as a module."""
     path = folder / "program.py"
     path.write_text(to_python(source, file_name=path.name))
+    return program_at(path)
+
+
+def program_at(path: Path) -> ModuleType:
+    """A program as a module."""
     spec = importlib.util.spec_from_file_location("program", path)
     assert spec is not None
     assert spec.loader is not None
@@ -130,7 +135,7 @@ def test_every_kind_of_layer_can_be_exported(notation: str, tmp_path: Path) -> N
     assert check_parity(to_onnx(network, metadata={}), network, images) < 1e-4 * ours.abs().max()
 
     recipe = Hyperparameters(spec=network.network.spec, learning_rate=0.1)
-    net = program(replace(digits_source(recipe), mean=0.2, std=0.4), tmp_path).Net().eval()
+    net = program(replace(digits_source(recipe), mean=(0.2,), std=(0.4,)), tmp_path).Net().eval()
     weights = network.network.state_dict().values()
     net.load_state_dict(dict(zip(net.state_dict(), weights, strict=True)))
     with torch.inference_mode():

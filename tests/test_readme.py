@@ -54,6 +54,14 @@ ELSEWHERE = {
         "tests/test_hosts.py",
         ('"--storage", url', "hosts: tuple[Command, Command]"),
     ),
+    "search run --dataset folder:photos --budget 8000 --epochs 15": (
+        "tests/test_own_data.py",
+        (RUN, '"--dataset"', "folder:"),
+    ),
+    "search run --dataset folder:photos --budget 8000 --epochs 15 --metric balanced-accuracy": (
+        "tests/test_own_data.py",
+        (RUN, '"--metric", "balanced-accuracy"'),
+    ),
     "search run --budget 8000 --epochs 15 --objective accuracy,size": (
         "tests/test_front.py",
         (RUN, '"--objective", "accuracy,size"'),

@@ -69,7 +69,7 @@ def ablate(
     import optuna
 
     from search.storage import opened_storage
-    from search.study import StudySettings, check_same_data, open_trial, select_study
+    from search.study import load_study_data, open_trial, select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
@@ -79,11 +79,9 @@ def ablate(
     ):
         chosen = select_study(opened, study)
         frozen = open_trial(chosen, trial)
-        settings = StudySettings.from_study(chosen)
         start_server()
 
         from search.ablate import Ablation
-        from search.data import check_dataset_name, default_data_dir, load_dataset
         from search.training import find_device
 
         device = str(find_device(device))
@@ -92,9 +90,7 @@ def ablate(
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {ablation.recipe.spec}")
         try:
             if ablation.n_finished < ablation.n_runs:
-                name = check_dataset_name(settings.dataset)
-                dataset = load_dataset(name, data_dir or default_data_dir())
-                check_same_data(chosen, dataset.info)
+                dataset = load_study_data(chosen, data_dir)
                 _train(console, ablation, dataset, workers, device, should_stop)
             else:
                 console.print("All of its runs are kept from before.\n")

@@ -125,7 +125,7 @@ def front_table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
     from search.summary import summarize_trial
 
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
-    for heading in ("parameters", "accuracy", "trial"):
+    for heading in ("parameters", _metric(study), "trial"):
         table.add_column(heading, justify="right")
     table.add_column("network", overflow="fold")
     for trial in trials:
@@ -187,7 +187,7 @@ def _show(
         typer.echo(json.dumps(values, indent=2))
         return
     console = make_console()
-    _print_trial(console, study.study_name, summary)
+    _print_trial(console, study, summary)
     if confirmation is not None:
         mean = describe_mean(*(confirmation[key] for key in ("mean", "low", "high", "n_seeds")))
         console.print(f"confirmed  {mean}")
@@ -196,7 +196,15 @@ def _show(
         if with_tables:
             _print_layers(console, spec)
     if with_tables:
-        _print_epochs(console, summary)
+        _print_epochs(console, summary, _metric(study))
+
+
+def _metric(study: Study) -> str:
+    """What a study means by accuracy, in words."""
+    from search.metrics import metric_words
+    from search.study import StudySettings
+
+    return metric_words(StudySettings.from_study(study).metric)
 
 
 def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
@@ -216,12 +224,13 @@ def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
     return [] if spec is None else [asdict(row) for row in layer_table(spec)]
 
 
-def _print_trial(console: Console, study_name: str, summary: TrialSummary) -> None:
+def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
     from rich.table import Table
 
-    console.print(f"Trial {summary.number} of {study_name}", style="bold", end="")
+    console.print(f"Trial {summary.number} of {study.study_name}", style="bold", end="")
     console.print(
-        f": {summary.state}, {percent(summary.value)} validation accuracy (last epochs' mean), "
+        f": {summary.state}, {percent(summary.value)} validation {_metric(study)} (last epochs' "
+        "mean), "
         f"{thousands(summary.parameter_count)} parameters"
     )
     if summary.reason is not None:
@@ -262,7 +271,7 @@ def _print_layers(console: Console, spec: ModelSpec) -> None:
     console.print(table)
 
 
-def _print_epochs(console: Console, summary: TrialSummary) -> None:
+def _print_epochs(console: Console, summary: TrialSummary, metric: str) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -272,7 +281,7 @@ def _print_epochs(console: Console, summary: TrialSummary) -> None:
         "train accuracy",
         "learning rate",
         "validation loss",
-        "validation accuracy",
+        f"validation {metric}",
         "seconds",
     ):
         table.add_column(heading, justify="right")

@@ -62,7 +62,7 @@ def confirm(
 
     from search.sharing import only_race
     from search.storage import opened_storage
-    from search.study import StudySettings, check_same_data, select_study
+    from search.study import load_study_data, select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
@@ -76,16 +76,14 @@ def confirm(
 
         from search.artifacts import artifact_folder
         from search.confirm import Confirming
-        from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+        from search.data import dataset_files
         from search.story import Story
         from search.training import find_device
         from search.workers import WorkerPool, default_worker_count
 
         confirming = Confirming(chosen, top=top, n_seeds=seeds)
         device = str(find_device(device))
-        settings = StudySettings.from_study(chosen)
-        dataset = load_dataset(check_dataset_name(settings.dataset), data_dir or default_data_dir())
-        check_same_data(chosen, dataset.info)
+        dataset = load_study_data(chosen, data_dir)
         n_racing = len(confirming.race.candidates)
         console.print(
             f"Racing {counted(n_racing, 'trial')} of {chosen.study_name} over up to "

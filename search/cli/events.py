@@ -38,6 +38,7 @@ def search_begins(search: Search) -> dict[str, Any]:
         "event": "search",
         "study": search.plan.study_name,
         "dataset": search.plan.dataset.info.name,
+        "metric": request.metric,
         "budget": request.budget,
         "epochs": request.epochs,
         "trials": request.n_trials,

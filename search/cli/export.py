@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def _export_onnx(
             f"ONNX files need the packages onnx and onnxruntime, but {error.name} is not "
             "installed; install them: pip install '.[onnx]', or uv sync --extra onnx."
         ) from error
-    from search.data import check_dataset_name, class_names, default_data_dir
+    from search.data import default_data_dir
     from search.files import write_bytes
     from search.folders import make_folder, weights_folder
     from search.weights import kept_seed, load, read_card
@@ -88,16 +89,17 @@ def _export_onnx(
     card = read_card(folder)
     seed = kept_seed(folder, card) if seed is None else seed
     network = load(folder, seed=seed)
-    classes = class_names(check_dataset_name(card.dataset))
     images, origin = _images(card, data_dir or default_data_dir())
-    model = to_onnx(network, metadata=_metadata(card, seed, classes))
+    model = to_onnx(network, metadata=_metadata(card, seed))
     difference = check_parity(model, network, images)
     make_folder(out.parent)
     write_bytes(model, out)
     shape = " × ".join(map(str, card.hyperparameters.spec.input_shape))
     console.print(f"file      {out}, {len(model):,} bytes, weights of seed {seed}", soft_wrap=True)
     console.print(f"input     pixels, float32 N × {shape}, from 0 (the background) to 255")
-    console.print(f"output    logits, float32 N × {len(classes)}; their softmax is probabilities")
+    console.print(
+        f"output    logits, float32 N × {len(card.classes)}; their softmax is probabilities"
+    )
     console.print(
         f"compared  with PyTorch on {len(images):,} {origin}: logits differ by at most "
         f"{difference:.1e}"
@@ -108,41 +110,50 @@ def _images(card: Card, data_dir: Path) -> tuple[Tensor, str]:
     """Images to compare on, (N, C, H, W), and what they are; no test images, which stay sealed."""
     import torch
 
-    from search.data import check_dataset_name, is_available, load_dataset
+    from search.data import is_available, load_dataset
+    from search.dataset_names import short_name
 
-    name = check_dataset_name(card.dataset)
-    if is_available(name, data_dir):
-        development = load_dataset(name, data_dir).development
-        return development.images[-_N_COMPARED:], f"images of {name}"
+    name = short_name(card.dataset)
+    size = card.hyperparameters.spec.input_shape[-1]
+    if is_available(card.dataset, data_dir):
+        development = load_dataset(card.dataset, data_dir, image_size=size).development
+        if development.images.shape[1:] == card.hyperparameters.spec.input_shape:
+            return development.images[-_N_COMPARED:], f"images of {name}"
     generator = torch.Generator().manual_seed(0)
     shape = (_N_COMPARED, *card.hyperparameters.spec.input_shape)
     noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    return noise, f"images of noise, as {data_dir} has no {name}"
+    return noise, f"images of noise, as {name} is not at hand"
 
 
-def _metadata(card: Card, seed: int, classes: list[str]) -> dict[str, str]:
+def _metadata(card: Card, seed: int) -> dict[str, str]:
     """What an ONNX file says of itself."""
     from models.size import parameter_count
+    from search.dataset_names import short_name
+    from search.metrics import metric_words
 
     spec = card.hyperparameters.spec
     shape = ", ".join(map(str, spec.input_shape))
+    values = "grey values" if spec.input_shape[0] == 1 else "values of each channel"
     return {
-        "input": f"pixels, float32 (N, {shape}): grey values from 0 (the background) to 255, "
-        "which the graph normalises",
+        "input": f"pixels, float32 (N, {shape}): {values} from 0 (the background) to 255, which "
+        "the graph normalises",
         "output": f"logits, float32 (N, {spec.n_classes}): their softmax gives probabilities",
-        "classes": json.dumps(classes),
+        "classes": json.dumps(list(card.classes), ensure_ascii=False),
         "network": str(spec),
         "parameters": str(parameter_count(spec)),
-        "dataset": card.dataset,
+        "dataset": short_name(card.dataset),
         "study": card.study,
         "trial": str(card.trial),
         "seed": str(seed),
-        "mean_test_accuracy_of_all_seeds": f"{card.mean_accuracy:.4f}",
+        f"mean_test_{metric_words(card.metric).replace(' ', '_')}_of_all_seeds": (
+            f"{card.mean_accuracy:.4f}"
+        ),
     }
 
 
 def _export_python(console: Console, what: Path, out: Path, seed: int | None) -> None:
     from search.baselines import BASELINES
+    from search.dataset_names import folder_of
     from search.export_python import baseline_source, card_source, to_python
     from search.files import write_text
     from search.folders import make_folder, weights_folder
@@ -160,5 +171,7 @@ def _export_python(console: Console, what: Path, out: Path, seed: int | None) ->
     program = to_python(source, file_name=out.name)
     make_folder(out.parent)
     write_text(program, out)
-    data = "" if source.dataset == "digits" else " --data DIR"
-    console.print(f"{out}; run it with python {out}{data}", soft_wrap=True)
+    words = ["python", str(out)]
+    if source.dataset != "digits":
+        words += ["--data", str(folder_of(source.dataset) or "DIR")]
+    console.print(f"{out}; run it with {shlex.join(words)}", soft_wrap=True)

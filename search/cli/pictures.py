@@ -33,7 +33,7 @@ def pictures(
 
     Example: search pictures runs/mnist-8000x15/trial-17
     """
-    from search.data import check_dataset_name, class_names, default_data_dir, load_dataset
+    from search.data import load_dataset
     from search.folders import PICTURES, make_folder, weights_folder
     from search.pictures import (
         Answers,
@@ -53,8 +53,8 @@ def pictures(
     card = read_card(folder)
     seed = kept_seed(folder, card)
     network = load(folder, seed=seed)
-    dataset_name = check_dataset_name(card.dataset)
-    dataset = load_dataset(dataset_name, data_dir or default_data_dir())
+    size = card.hyperparameters.spec.input_shape[-1]
+    dataset = load_dataset(card.dataset, data_dir, image_size=size)
     card.check_data(dataset.info)
     target = make_folder(out or default)
 
@@ -62,7 +62,7 @@ def pictures(
         save_picture(figure, target / name)
         console.print(str(target / name), soft_wrap=True)
 
-    classes = class_names(dataset_name)
+    classes = list(card.classes)
     probabilities = probabilities_of(network, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)
     answers = Answers.of(card, seed)

@@ -1,4 +1,4 @@
-"""`search predict`: a trained network asked about pictures of digits."""
+"""`search predict`: a trained network asked about pictures."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from search.cli.options import AsJson
 from search.cli.output import make_console, percent
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from torch import Tensor
 
     from search.predict import Prediction
 
@@ -28,7 +27,10 @@ def predict(
         ),
     ],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of one digit each.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...", help="PNG or JPEG files of one digit each, or images of yours."
+        ),
     ],
     seed: Annotated[
         int | None,
@@ -40,31 +42,27 @@ def predict(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which digits pictures show: images like MNIST's, photographs or scans.
+    """Say what pictures show: digits like MNIST's, photographs of them, scans, or classes of yours.
 
-    An image of 28×28 pixels, white on black, is taken as it is. In any other, the digit is found on
-    its paper, scaled and centred as MNIST's are.
+    A digit of 28×28 pixels, white on black, is taken as it is. In any other picture, the digit is
+    found on its paper, scaled and centred as MNIST's are. For a network that learnt from a folder
+    of images, pictures are scaled as those were.
 
     Example: search predict best-1-epoch photo.jpg scan.png
     """
-    import numpy as np
-    import torch
-
-    from search.data import check_dataset_name, class_names
     from search.folders import weights_folder
-    from search.predict import check_takes_pictures
     from search.predict import predict as ask
-    from search.predict_image import read_digit
+    from search.predict import read_images
     from search.weights import load, read_card
 
     folder = weights_folder(what)
-    classes = class_names(check_dataset_name(read_card(folder).dataset))
+    card = read_card(folder)
+    classes = list(card.classes)
     network = load(folder, seed=seed)
-    check_takes_pictures(network)
-    digits = [read_digit(path) for path in images]
+    pixels = read_images(images, card)
     if show is not None:
-        _write_strip(digits, show)
-    predictions = ask(network, torch.from_numpy(np.stack(digits)[:, np.newaxis]))
+        _write_strip(pixels, show)
+    predictions = ask(network, pixels)
     if as_json:
         for path, prediction in zip(images, predictions, strict=True):
             typer.echo(json.dumps(_values(path, prediction, classes), ensure_ascii=False))
@@ -72,16 +70,17 @@ def predict(
         _print_table(images, predictions, classes)
 
 
-def _write_strip(digits: list[NDArray[np.uint8]], path: Path) -> None:
+def _write_strip(pixels: Tensor, path: Path) -> None:
+    """Writes images, bytes (N, C, H, W), beside each other, large enough to see their pixels."""
     import io
 
-    import numpy
     from PIL import Image
 
     from search.files import write_bytes
     from search.folders import make_folder
 
-    strip = Image.fromarray(numpy.hstack(digits))
+    beside = pixels.permute(2, 0, 3, 1).flatten(1, 2).numpy()  # (H, N × W, C)
+    strip = Image.fromarray(beside if beside.shape[-1] == 3 else beside[..., 0])
     large = strip.resize((8 * strip.width, 8 * strip.height), Image.Resampling.NEAREST)
     png = io.BytesIO()
     large.save(png, "PNG")

@@ -112,14 +112,11 @@ def _validated(
         return None
     start_server()
 
-    from search.data import check_dataset_name, default_data_dir, load_dataset
-    from search.study import check_same_data
+    from search.study import load_study_data
     from search.validation import validate
 
     try:
-        name = check_dataset_name(facts.settings.dataset)
-        dataset = load_dataset(name, data_dir or default_data_dir())
-        check_same_data(study, dataset.info)
+        dataset = load_study_data(study, data_dir)
     except InputError as error:
         if train:
             raise
@@ -153,12 +150,13 @@ def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, dev
 
 def _draw_errors(facts: Report, validated: Validated, folder: Path) -> None:
     """The pictures of what is confused, and of the mistakes."""
+    from search.dataset_names import short_name
     from search.pictures import Answers, draw_confusion, draw_mistakes, save_picture
 
     assert facts.chosen is not None
     classes = validated.classes
     trial = f"trial {facts.chosen.number} of {facts.study}"
-    origin = f"{facts.settings.dataset}; {trial}, trained again on the search's split"
+    origin = f"{short_name(facts.settings.dataset)}; {trial}, trained again on the search's split"
     answers = Answers("validation", validated.seed, origin)
     for figure, name in (
         (draw_confusion(answers, validated.counts, classes), "confusion.png"),

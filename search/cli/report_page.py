@@ -16,7 +16,9 @@ from markupsafe import Markup
 
 from search import palette
 from search.cli.output import counted, duration, percent, thousands
+from search.dataset_names import short_name
 from search.importance import BEST_SHARE, LEAST_TRIALS
+from search.metrics import metric_words
 from search.report import SPACE_FILE, Report
 from search.report_pictures import Picture, image_png
 
@@ -83,7 +85,7 @@ def _mistake(validated: Validated, place: int) -> Mistake:
     examples, classes = validated.examples, validated.classes
     probabilities = validated.probabilities[place]
     answer = int(probabilities.argmax())
-    png = base64.b64encode(image_png(examples.images[place, 0].tolist())).decode()
+    png = base64.b64encode(image_png(examples.images[place].tolist())).decode()
     return Mistake(
         image=f"data:image/png;base64,{png}",
         label=classes[int(examples.labels[place])],
@@ -131,7 +133,8 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
             for picture in pictures
         },
         "errors": errors,
-        "dataset": _DATASETS.get(report.settings.dataset, report.settings.dataset),
+        "dataset": _DATASETS.get(report.settings.dataset, short_name(report.settings.dataset)),
+        "metric": metric_words(report.settings.metric),
         "n_influences": sum(row.is_beyond_chance for row in report.influences),
         "best_share": BEST_SHARE,
         "least_trials": LEAST_TRIALS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from search.cli.events import Emit
     from search.confirm import Confirming, RepeatEnded
     from search.coordinator import Outcome, SearchEvent
+    from search.data import DatasetInfo
     from search.service import Search, SearchPlan, SearchRequest, Target
     from search.target import Step
 
@@ -81,10 +82,14 @@ def run(
     dataset: Annotated[
         str,
         typer.Option(
-            help="auto, mnist, fashion-mnist, kmnist or digits.",
+            help="auto, mnist, fashion-mnist, kmnist, digits, or folder:PATH for images of yours.",
             autocompletion=complete_datasets_or_auto,
         ),
     ] = "auto",
+    image_size: Annotated[
+        int | None,
+        count_option("Pixels along a side, to which a folder's images are scaled.  [default: 28]"),
+    ] = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
     artifacts: Artifacts = None,
@@ -131,6 +136,10 @@ def run(
             help="accuracy, or accuracy,size to search the best of each size.",
             autocompletion=complete_objectives,
         ),
+    ] = "accuracy",
+    metric: Annotated[
+        str,
+        typer.Option(help="accuracy, or balanced-accuracy: the mean over classes of the share."),
     ] = "accuracy",
     target: Annotated[
         float | None,
@@ -201,7 +210,8 @@ def run(
             n_trials=trials,
             timeout_seconds=timeout_seconds,
             trial_timeout_seconds=trial_timeout_seconds,
-            dataset=cast(Any, dataset),
+            dataset=dataset,
+            image_size=image_size,
             data_dir=data_dir,
             storage=storage,
             study=study,
@@ -212,6 +222,7 @@ def run(
             pruner=pruner,
             space=space,
             objective=objective,
+            metric=metric,
             confirm=confirm,
             patience=patience,
             from_study=from_study,
@@ -346,6 +357,7 @@ def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, *, is_timed_out: bool
 def _print_plan(console: Console, search: Search) -> None:
     from rich.table import Table
 
+    from search.dataset_names import short_name
     from search.mounts import network_filesystem
     from search.storage import shown_url, sqlite_path
 
@@ -366,8 +378,8 @@ def _print_plan(console: Console, search: Search) -> None:
         ("study", f"{plan.study_name}, {known}"),
         (
             "data",
-            f"{info.name} ({info.origin}): {info.n_training:,} images train, "
-            f"{info.n_validation:,} validate{note}",
+            f"{short_name(info.name)} ({info.origin}): {info.n_training:,} images train, "
+            f"{info.n_validation:,} validate{_image_words(info)}{note}",
         ),
         (
             "space",
@@ -397,18 +409,51 @@ def _print_plan(console: Console, search: Search) -> None:
             soft_wrap=True,
         )
     _print_warm_start(console, search)
+    if not before.n_trained:
+        _print_uneven(console, search)
     console.print()
 
 
+def _image_words(info: DatasetInfo) -> str:
+    """What is to be said of images that are not a known data set's."""
+    from search.splits import SPLITS
+
+    if info.name in SPLITS:
+        return ""
+    channels, height, width = info.input_shape
+    colours = {1: " in grey", 3: " in colour"}.get(channels, f" of {channels} channels")
+    return f", {info.n_test:,} test; {height}×{width} pixels{colours}"
+
+
+def _print_uneven(console: Console, search: Search) -> None:
+    """Says once, where classes are uneven, that there is a metric for that."""
+    from search.metrics import is_uneven
+
+    info = search.plan.dataset.info
+    if search.plan.request.metric != "accuracy" or not is_uneven(info.class_counts):
+        return
+    sizes = dict(zip(info.classes, info.class_counts, strict=True))
+    small, large = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    console.print(
+        f"The classes are uneven: {sizes[large]:,} validation images of {large}, "
+        f"{sizes[small]:,} of {small}. With --metric balanced-accuracy each class counts the same.",
+        style="yellow",
+        soft_wrap=True,
+    )
+
+
 def _goal(request: SearchRequest) -> str:
+    from search.metrics import metric_words
+
+    metric = metric_words(request.metric)
     if request.target is not None:
         return (
-            f"the fewest parameters for {percent(request.target.accuracy)}, at "
+            f"the fewest parameters for {percent(request.target.accuracy)} {metric}, at "
             f"{100 * request.target.confidence:g} % confidence"
         )
     if request.objective == "accuracy":
-        return "the highest accuracy"
-    return "the highest accuracy at each size"
+        return f"the highest {metric}"
+    return f"the highest {metric} at each size"
 
 
 def _print_warm_start(console: Console, search: Search) -> None:
@@ -467,6 +512,7 @@ def _watch(
 def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from search.cli.view import describe_best
     from search.coordinator import Outcome
+    from search.metrics import metric_words
     from search.summary import front, tally
 
     counts = tally(search.study.get_trials(deepcopy=False))
@@ -509,13 +555,14 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
         return
     last = min(3, search.plan.request.epochs)
     over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
+    metric = metric_words(search.plan.request.metric)
     if search.plan.request.objective == "accuracy":
         console.print(f"\nBest: {describe_best(best)}", style="bold green")
-        console.print(f"That is its validation accuracy over {over}.")
+        console.print(f"That is its validation {metric} over {over}.")
         return
     console.print("\nNo network that was found is better than these and no larger:", style="bold")
     console.print(front_table(search.study, front(search.study.get_trials(deepcopy=False))))
-    console.print(f"An accuracy is that on the validation images over {over}.")
+    console.print(f"An accuracy is the {metric} on the validation images over {over}.")
 
 
 def _confirm(
@@ -609,11 +656,14 @@ def _same_command() -> str:
 
 def _next_command(plan: SearchPlan, command: list[str], *, study: str | None = None) -> str:
     """A command on the same study, with the options that it needs to find it."""
+    from search.splits import SPLITS
+
     words = list(command)
     if command[0] != "dashboard":
         words += ["--study", study or plan.study_name]
     words += storage_words(plan.request.storage)
-    is_file = plan.dataset.info.name != "digits"
+    name = plan.dataset.info.name
+    is_file = name in SPLITS and name != "digits"
     if command[0] == "retrain" and is_file and plan.request.data_dir is not None:
         words += ["--data-dir", str(plan.request.data_dir)]
     return shown_command(words)

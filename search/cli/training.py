@@ -66,9 +66,12 @@ def retrain(
 
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
+    from search.dataset_names import short_name
     from search.folders import default_folder, make_folder
+    from search.metrics import metric_words
+    from search.splits import SPLITS
     from search.storage import opened_storage
-    from search.study import StudySettings, check_same_data, open_trial, rebuild, select_study
+    from search.study import StudySettings, load_study_data, open_trial, rebuild, select_study
 
     console = make_console()
     with opened_storage(storage, write=True, waiting=shown_waiting(console)) as opened:
@@ -79,18 +82,18 @@ def retrain(
         folder = out or default_folder(chosen.study_name, frozen.number)
         start_server()
 
-        from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+        from search.data import dataset_files
         from search.retrain import retrain as retrain_trial
         from search.training import find_device
         from search.workers import WorkerPool, default_worker_count
 
         device = str(find_device(device))
-        dataset = load_dataset(check_dataset_name(settings.dataset), data_dir or default_data_dir())
-        check_same_data(chosen, dataset.info)
+        dataset = load_study_data(chosen, data_dir)
         make_folder(folder)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
+        data_name = short_name(dataset.info.name)
         console.print(
-            f"Training on {dataset.info.n_development:,} images of {dataset.info.name}, testing on "
+            f"Training on {dataset.info.n_development:,} images of {data_name}, testing on "
             f"{dataset.info.n_test:,}; {counted(settings.epochs, 'epoch')}, "
             f"{counted(seeds, 'seed')}\n"
         )
@@ -108,18 +111,19 @@ def retrain(
             )
         _print_repeats(console, repeats, "test")
         shown = _describe_spread([repeat.last_three_mean for repeat in repeats])
-        console.print(f"\nTest accuracy, last three epochs: {shown}", style="bold")
+        metric = metric_words(settings.metric)
+        console.print(f"\nTest {metric}, last three epochs: {shown}", style="bold")
         looks = _times(chosen.user_attrs["test_looks"])
         console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
     console.print(f"Weights and card: {folder}")
     console.print(f'In Python: network = search.load("{folder}")')
     data = []
-    if data_dir is not None and settings.dataset != "digits":
+    if data_dir is not None and settings.dataset in SPLITS and settings.dataset != "digits":
         data = ["--data-dir", str(data_dir)]
     console.print("\nNext:")
     for words, what in (
         (["pictures", str(folder), *data], "how it learnt and where it errs"),
-        (["predict", str(folder), "photo.jpg"], "which digit a photograph shows"),
+        (["predict", str(folder), "photo.jpg"], "what a photograph shows"),
         (["export", str(folder), "--out", "network.onnx", *data], "take it elsewhere"),
         (
             ["report", "--study", chosen.study_name, *storage_words(storage)],

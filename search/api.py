@@ -1,0 +1,151 @@
+"""What Python programs and notebooks call: a search, its study, the best trial retrained."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from search.coordinator import Outcome, SearchEvent, TrialEnded
+from search.data import Dataset, dataset_files
+from search.exceptions import InputError
+from search.folders import default_folder, make_folder
+from search.processes import start_server
+from search.retrain import retrain
+from search.service import SearchRequest, begin_search, plan_search
+from search.storage import DEFAULT_URL, opened_storage
+from search.study import check_same_data, load_study_data, open_trial, select_study
+from search.training import EpochResult, find_device
+from search.workers import WorkerPool, default_worker_count
+
+
+def run_search(request: SearchRequest, *, show: bool = True) -> Study:
+    """Searches as `search run` does, and goes on where an earlier search of the study ended.
+
+    An interrupt (Ctrl-C, a notebook's stop) is safe: the same call goes on. A script calls this
+    below `if __name__ == "__main__":`, as for all that starts processes.
+
+    Args:
+        request: what `search run` takes as options; without a target, which takes several studies.
+        show: whether to print a line for each trial.
+
+    Returns:
+        The study, an ordinary one of Optuna.
+
+    Raises:
+        InputError: if anything asked for is wrong; nothing was written then.
+        TrainingError: if workers cannot be started, or trial after trial fails.
+    """
+    if request.target is not None:
+        raise InputError(
+            "A search in Python must have one cap, but a target takes several; leave the target "
+            "out, or use 'search run --target'."
+        )
+    start_server()
+    plan = plan_search(request)
+    with _quiet_optuna(), begin_search(plan) as search:
+        if show:
+            print(f"{plan.study_name}: {search.before.n_trained} trials trained before")
+        outcome = search.over() or search.run(
+            _print_event if show else lambda event: None, should_stop=lambda: False
+        )
+        confirming = search.confirming() if outcome is not Outcome.INTERRUPTED else None
+        if confirming is not None:
+            search.confirm(confirming, lambda event: None, should_stop=lambda: False)
+            confirming.finish()
+    if show:
+        print(f"{plan.study_name}: {outcome.value}")
+    return open_study(plan.study_name, storage=request.storage)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Leaves out what Optuna says of each study, which is said here in other words."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _print_event(event: SearchEvent) -> None:
+    if not isinstance(event, TrialEnded):
+        return
+    if event.state == TrialState.COMPLETE and event.value is not None:
+        print(f"trial {event.number}: {event.value:.2%}, {event.parameter_count:,} parameters")
+    else:
+        print(f"trial {event.number}: {event.reason}")
+
+
+def open_study(name: str | None = None, *, storage: str = DEFAULT_URL) -> Study:
+    """A study of a database, as Optuna has it; without a name, the one that was used last.
+
+    Raises:
+        StorageError: if the database cannot be opened.
+        StudyError: if there is no such study.
+    """
+    with ExitStack() as stack:
+        study = select_study(stack.enter_context(opened_storage(storage, write=True)), name)
+        weakref.finalize(study, stack.pop_all().close)  # once nobody uses it any more
+    return study
+
+
+def retrain_trial(
+    study: Study,
+    number: int | None = None,
+    *,
+    seeds: int = 3,
+    dataset: Dataset | None = None,
+    data_dir: Path | None = None,
+    folder: Path | None = None,
+    n_workers: int | None = None,
+    device: str = "auto",
+) -> Path:
+    """Trains a trial on training and validation images, once per seed, and tests it.
+
+    Each seed is one look at the sealed test set, and is counted with the study.
+
+    Args:
+        study: from `open_study` or `run_search`.
+        number: of the trial; by default the confirmed winner or else the best.
+        dataset: the study's data, where it was searched on tensors.
+        data_dir: the folder of the data sets; by default one in the user's cache.
+        folder: for weights and card; by default `runs/STUDY/trial-N`.
+
+    Returns:
+        The folder, for `search.load`.
+
+    Raises:
+        InputError: if the trial or the data of the study are not there.
+        TrainingError: if a training run cannot be finished.
+    """
+    start_server()
+    trial = open_trial(study, number)
+    found = find_device(device)
+    if dataset is None:
+        dataset = load_study_data(study, data_dir)
+    check_same_data(study, dataset.info)
+    target = make_folder(folder or default_folder(study.study_name, trial.number))
+    workers = min(n_workers or default_worker_count(), seeds)
+    with dataset_files(dataset, with_test=True) as files, WorkerPool(workers, files) as pool:
+        retrain(
+            study,
+            trial,
+            pool,
+            dataset.info,
+            seeds=range(1, seeds + 1),
+            device=str(found),
+            folder=target,
+            listener=_ignore_epoch,
+        )
+    return target
+
+
+def _ignore_epoch(seed: int, result: EpochResult) -> None:
+    """The card keeps what each epoch gave."""

@@ -1,0 +1,114 @@
+"""The package from Python: its names, each example of the documentation, the notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, assert_type
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+from optuna.study import Study
+from run_notebook import run_notebook
+
+import search
+from tests.image_folders import make_folder
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOK = ROOT / "docs" / "python.ipynb"
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+
+
+def test_every_name_loads_and_is_listed() -> None:
+    for name in search.__all__:
+        assert getattr(search, name) is not None
+    assert set(search.__all__) <= set(dir(search))
+    with pytest.raises(AttributeError, match="no attribute 'open_studies'"):
+        search.open_studies  # noqa: B018
+    for package in ("search", "models"):
+        assert (files(package) / "py.typed").is_file()
+
+
+def test_a_type_checker_knows_the_names(tmp_path: Path) -> None:
+    # What these lines claim is checked by the type checker, which reads the tests as well.
+    request = search.SearchRequest(budget=1, epochs=1)
+    assert_type(request.n_trials, int)
+    assert_type(search.load_dataset("digits", tmp_path), search.Dataset)
+    with pytest.raises(search.SearchError):
+        assert_type(search.open_study(storage=f"sqlite:///{tmp_path}/none.db"), Study)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with photographs in it."""
+    make_folder(tmp_path / "photos", {"cat": 8, "dog": 9}, colour=True, ending=".jpg")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_blocks(page: Path) -> tuple[dict[str, Any], str]:
+    """Runs each example of a page, one after the other; returns what they left, and printed."""
+    names: dict[str, Any] = {"__name__": "page"}
+    out = Path("printed.txt")
+    with out.open("w") as file, contextlib.redirect_stdout(file):
+        for block in _BLOCK.findall(page.read_text()):
+            exec(compile(block, page.name, "exec"), names)
+    return names, out.read_text()
+
+
+def test_every_example_of_the_page_works(place: Path) -> None:
+    names, printed = run_blocks(ROOT / "docs" / "python.md")
+    assert "digits-3000x3: 0 trials trained before" in printed
+    assert "digits-3000x3: 4 trials trained before" in printed  # the second search goes on
+    assert "('cat', 'dog') 10 4 3" in printed or "('cat', 'dog') 9 4 4" in printed
+    assert "A network must have fewer parameters than the budget" in printed
+    assert names["logits"].shape == (359, 10)
+    assert {path.name for path in (place / "runs").iterdir()} == {
+        "channels-2000x2",
+        "digits-3000x3",
+    }
+    card = json.loads((names["folder"] / "card.json").read_text())
+    assert card["dataset"]["name"] == "tensors:channels"
+    assert card["dataset"]["classes"] == ["red", "green", "blue"]
+
+
+def test_a_target_is_for_the_command(place: Path) -> None:
+    from search.service import Target
+
+    request = search.SearchRequest(budget=3000, epochs=1, dataset="digits", target=Target(0.9))
+    with pytest.raises(search.SearchError, match="use 'search run --target'"):
+        search.run_search(request)
+    assert not (place / "studies.db").exists()
+
+
+def test_tensors_are_asked_for_where_a_command_needs_them(place: Path) -> None:
+    with pytest.raises(search.SearchError, match="give the Dataset itself, in Python"):
+        search.load_dataset("tensors:cells")
+
+
+def test_the_notebook_runs_and_is_shown_with_what_it_put_out(tmp_path: Path) -> None:
+    out = tmp_path / "python.ipynb"
+    run_notebook(NOTEBOOK, out)
+    assert NOTEBOOK.stat().st_size < 300_000
+    for path in (NOTEBOOK, out):
+        notebook = nbformat.read(path, as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+        outputs = [output for cell in code for output in cell.outputs]
+        assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+        assert not [output for output in outputs if output.get("name") == "stderr"]
+        assert str(ROOT) not in path.read_text()
+
+
+def test_a_notebook_with_a_cell_that_fails_is_not_written(tmp_path: Path) -> None:
+    cell = nbformat.v4.new_code_cell("1 / 0")
+    path = tmp_path / "broken.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        run_notebook(path, tmp_path / "out.ipynb")
+    assert not (tmp_path / "out.ipynb").exists()
