@@ -54,10 +54,11 @@ def run_search(request: SearchRequest, *, show: bool = True) -> Study:
         outcome = search.over() or search.run(
             _print_event if show else lambda event: None, should_stop=lambda: False
         )
-        confirming = search.confirming() if outcome is not Outcome.INTERRUPTED else None
-        if confirming is not None:
-            search.confirm(confirming, lambda event: None, should_stop=lambda: False)
-            confirming.finish()
+        if outcome is not Outcome.INTERRUPTED:
+            with search.race(lambda: False) as race:
+                if race.confirming is not None:
+                    search.confirm(race.confirming, lambda event: None, should_stop=lambda: False)
+                    race.confirming.finish()
     if show:
         print(f"{plan.study_name}: {outcome.value}")
     return open_study(plan.study_name, storage=request.storage)

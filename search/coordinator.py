@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,7 +28,7 @@ from search.sampler import CappedSampler
 from search.sharing import Sharing
 from search.space import Space
 from search.study import StudySettings
-from search.summary import accuracy_of, is_trained
+from search.summary import INTERRUPTED, accuracy_of, is_trained
 from search.training import EpochResult, epoch_attribute, last_epochs_mean
 from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
 
@@ -163,6 +163,7 @@ class Coordinator:
             ten times as long as the slowest trial of this run would take, by the median of its
             epochs, and a minute at least.
         sharing: how it shares the study with searches on other hosts.
+        known: numbers of the trials whose end the listener knows of.
         weights_path: where a trial's weights are to be written, by Optuna's identifier of it; None
             keeps none.
     """
@@ -181,6 +182,7 @@ class Coordinator:
         patience: Patience | None = None,
         trial_timeout_seconds: float | None = None,
         sharing: Sharing,
+        known: Iterable[int] = (),
         weights_path: Callable[[int], Path] | None = None,
     ) -> None:
         assert isinstance(study.sampler, CappedSampler)
@@ -202,7 +204,7 @@ class Coordinator:
         self._space: Space = self._settings.search_space()
         self._owner = owner_of_this_process()
         self._running: dict[int, _Running] = {}
-        self._told = self._finished()  # trials whose end the listener knows of
+        self._told = set(known)
         self._n_failures_in_a_row = 0
         self._found_nothing_new = False
         self._pruning: Pruning = AccuracyPruning()
@@ -264,19 +266,33 @@ class Coordinator:
         return len(self._sharing.running_elsewhere(self._trials(), self._running))
 
     def _start_trials(self) -> None:
-        """Starts what is missing, as far as there are workers; a turn for each trial."""
+        """Starts what is missing, as far as there are workers."""
         while self._pool.n_idle and not self._should_stop():
-            with self._sharing.turn(self._should_stop) as is_ours:
+            with self._sharing.turn(self._waits_no_more) as is_ours:
                 if not is_ours or self._n_missing() <= 0 or not self._has_next():
                     return
-                published = self._start_next()
+                trial_id = self._reserve()
+            trial = Trial(self._study, trial_id)  # draws: others need not wait for that
+            with self._sharing.turn(self._waits_no_more) as is_ours:
+                if not is_ours:
+                    give_back(self._study, self._frozen(trial))
+                    return
+                published = self._start(trial)
             if published is not None:
                 self._publish(published)
 
+    def _waits_no_more(self) -> bool:
+        """Whether to stop waiting for a turn; what runs goes on to be alive meanwhile."""
+        self._say_alive()
+        return self._should_stop() or self._is_time_over()
+
+    def _say_alive(self) -> None:
+        self._sharing.say_alive([running.trial._trial_id for running in self._running.values()])
+
     def _beat(self) -> None:
-        """Says that what runs lives, and takes note of who says so no more."""
-        trial_ids = [running.trial._trial_id for running in self._running.values()]
-        self._sharing.beat(trial_ids, self._should_stop)
+        """Says that what runs lives, and takes over from who says so no more."""
+        self._say_alive()
+        self._sharing.take_over(self._waits_no_more)
 
     def _has_next(self) -> bool:
         """Whether a trial waits in the queue, or the space has a configuration to try."""
@@ -289,28 +305,41 @@ class Coordinator:
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
-    def _finished(self) -> set[int]:
-        return {trial.number for trial in self._trials() if trial.state.is_finished()}
-
     def _tell_elsewhere(self) -> None:
         """Tells the listener of trials that ended in other searches of the study."""
         if not self._sharing.is_shared:
             return
         for trial in self._trials():
             is_known = trial.number in self._told or trial.number in self._running
-            if trial.state.is_finished() and not is_known:
-                self._publish(TrialEnded.elsewhere(trial))
+            if not trial.state.is_finished() or is_known:
+                continue
+            self._told.add(trial.number)
+            if trial.user_attrs.get("reason") == INTERRUPTED:
+                continue  # its repeat will be told of
+            ended = TrialEnded.elsewhere(trial)
+            self._pruning.learn(trial)
+            self._publish(ended)
 
-    def _start_next(self) -> SearchEvent | None:
-        """Asks for a trial and hands it out; returns what became of it."""
-        trial = self._study.ask()
+    def _reserve(self) -> int:
+        """The identifier of a trial from the queue or a new one, with nothing drawn yet.
+
+        What `Study.ask` does before it draws.
+        """
+        self._study._thread_local.cached_all_trials = None
+        trial_id = self._study._pop_waiting_trial_id()
+        if trial_id is None:
+            trial_id = self._study._storage.create_new_trial(self._study._study_id)
+        self._study._storage.set_trial_user_attr(trial_id, "owner", self._owner)
+        self._sharing.begin(trial_id)
+        return trial_id
+
+    def _start(self, trial: Trial) -> SearchEvent | None:
+        """Hands a trial out; returns what became of it."""
         with self._unless_gone(trial):
-            self._sharing.say_alive(trial._trial_id)
             return self._prepare(trial)
         return None
 
     def _prepare(self, trial: Trial) -> SearchEvent:
-        trial.set_user_attr("owner", self._owner)
         frozen = self._frozen(trial)
         refused = self._space.refuse(frozen.system_attrs.get("fixed_params", {}))
         if refused is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Iterator
@@ -18,12 +19,22 @@ from search.exceptions import StorageError, StudyError
 
 
 def owner_of_this_process() -> dict[str, Any]:
-    """What marks this process's trials: host, process identifier and its start time."""
+    """What marks this process's trials: where it runs, its identifier and its start time."""
     return {
         "host": socket.gethostname(),
+        "machine": _machine(),
         "pid": os.getpid(),
         "started": round(_started(psutil.Process()), 2),
     }
+
+
+@functools.cache
+def _machine() -> str:
+    """What tells this machine, and this container on it, from all others: names may be alike."""
+    if not psutil.LINUX:
+        return socket.gethostname()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
 def _started(process: psutil.Process) -> float:
@@ -35,8 +46,8 @@ def _started(process: psutil.Process) -> float:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool:
-    """Whether the process that owns a trial still runs; one on another host may."""
-    if owner["host"] != socket.gethostname():
+    """Whether the process that owns a trial still runs; one on another machine may."""
+    if owner.get("machine") != _machine():
         return True
     try:
         process = psutil.Process(owner["pid"])
@@ -47,7 +58,7 @@ def _is_alive(owner: dict[str, Any]) -> bool:
 
 
 def is_owner_dead(trial: FrozenTrial) -> bool:
-    """Whether the process that ran a trial was on this host, and is gone."""
+    """Whether the process that ran a trial was on this machine, and is gone."""
     owner = trial.user_attrs.get("owner")
     return owner is not None and not _is_alive(owner)
 

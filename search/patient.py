@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import sqlite3
 import time
 import uuid
@@ -85,6 +86,7 @@ class PatientStorage(RDBStorage):
         self._shown = without_secrets(url)
         self._parsed = url
         self._waiting = waiting
+        self.returned_at = -math.inf  # when a server that was away answered again; monotonic
         self._has_given_up = False  # what is still tried on the way out is not waited for again
         self._gathered: dict[int, dict[str, Any]] | None = None  # by study, within `together`
         text = url.render_as_string(hide_password=False)
@@ -194,9 +196,9 @@ class PatientStorage(RDBStorage):
     def turn(self, name: str, should_stop: Callable[[], bool]) -> Iterator[bool]:
         """Lets one at a time in, of all that use this database and wait for a turn of that name.
 
-        Of PostgreSQL alone. Yields false where it was told to stop while it waited. The server
-        ends a turn in which it hears nothing for a minute; what is done in the turn is done by
-        other connections, and so is not undone then.
+        Of PostgreSQL alone. Yields false where it was told to stop while it waited, about which
+        it asks twice a second. The server ends a turn in which it hears nothing for a minute; what
+        is done in the turn is done by other connections, and so is not undone then.
         """
         connection = self._patiently(lambda: self._take_turn(name, should_stop))
         try:
@@ -222,7 +224,7 @@ class PatientStorage(RDBStorage):
                         connection.execute(lock)
                     return connection
                 except OperationalError as error:
-                    if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                    if _sql_state(error) != _LOCK_NOT_AVAILABLE:
                         raise
                 if should_stop():
                     connection.close()
@@ -280,6 +282,7 @@ class PatientStorage(RDBStorage):
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
             else:
                 if deadline is not None:
+                    self.returned_at = time.monotonic()
                     self._waiting.notice("The database answers again; the work goes on.")
                 return result
 
@@ -332,6 +335,11 @@ class PatientStorage(RDBStorage):
             f"The database {what}, but {self._shown} answered: {reason}. Everything that it "
             f"confirmed is kept; {fix}, and the same command goes on."
         )
+
+
+def _sql_state(error: DBAPIError) -> str | None:
+    """PostgreSQL's code of an error, by whichever name its driver has for it."""
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
 
 
 def _make_patient(name: str) -> Any:

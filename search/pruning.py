@@ -29,6 +29,9 @@ class Pruning(Protocol):
     def end(self, number: int, accuracy: float | None) -> None:
         """A trial that trained is over; without its final accuracy, it was stopped."""
 
+    def learn(self, trial: FrozenTrial) -> None:
+        """Takes note of a trial that another search of the study has ended."""
+
 
 class AccuracyPruning:
     """By the study's own pruner."""
@@ -39,6 +42,9 @@ class AccuracyPruning:
 
     def end(self, number: int, accuracy: float | None) -> None:
         pass  # the study knows
+
+    def learn(self, trial: FrozenTrial) -> None:
+        pass
 
 
 class AccuracyAmongNoLarger:
@@ -53,11 +59,16 @@ class AccuracyAmongNoLarger:
         sampler = optuna.samplers.RandomSampler(seed=0)
         self._shadow = optuna.create_study(direction="maximize", sampler=sampler)
         self._shadows: dict[int, Trial] = {}
-        for trial in filter(is_trained, trials):
-            size = trial.user_attrs["parameter_count"]
-            for epoch in trial.user_attrs["epochs"]:
-                self._report(trial.number, size, epoch["epoch"], epoch["accuracy"])
-            self.end(trial.number, accuracy_of(trial))
+        for trial in trials:
+            self.learn(trial)
+
+    def learn(self, trial: FrozenTrial) -> None:
+        if not is_trained(trial):
+            return
+        size = trial.user_attrs["parameter_count"]
+        for epoch in trial.user_attrs["epochs"]:
+            self._report(trial.number, size, epoch["epoch"], epoch["accuracy"])
+        self.end(trial.number, accuracy_of(trial))
 
     def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
         return self._report(trial.number, size, epoch, accuracy)

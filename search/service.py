@@ -207,13 +207,13 @@ def _study_name(request: SearchRequest, dataset: str) -> str:
 
 
 def _check_batches(space: Space, n_training: int) -> None:
-    """Raises SpaceError where a batch of the space is larger than the training set."""
-    largest = space.largest_batch()
-    if largest > n_training:
+    """Raises SpaceError where all batches of the space are larger than the training set."""
+    smallest = space.smallest_batch()
+    if smallest > n_training:
         raise SpaceError(
             f"Batches must not be larger than the training set, but the space {space.name} has "
-            f"some of {largest} images, and {n_training:,} train; add images, or take a space file "
-            f"with a smaller batch_size: 'search space {space.name}' prints one to start from."
+            f"batches of {smallest} images, and {n_training:,} train; take more images, or a space "
+            "file with a smaller batch_size ('search space standard' prints one to start from)."
         )
 
 
@@ -245,6 +245,19 @@ def _n_objectives(request: SearchRequest) -> int:
 
 
 @dataclass(frozen=True)
+class Race:
+    """The race at the end of a search.
+
+    Args:
+        confirming: None where there is none to run.
+        is_elsewhere: whether another search of the study runs it.
+    """
+
+    confirming: Confirming | None
+    is_elsewhere: bool = False
+
+
+@dataclass(frozen=True)
 class Search:
     """A search whose study is open.
 
@@ -254,6 +267,7 @@ class Search:
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
         sharing: how it shares the study with searches on other hosts.
+        ended_before: numbers of the trials that had ended by then.
         story: what optuna-dashboard shows of it besides the trials.
         queued: what was put in the queue from an earlier study; None where that was not to be
             done.
@@ -266,6 +280,7 @@ class Search:
     n_workers: int
     started: float
     sharing: Sharing
+    ended_before: frozenset[int]
     story: Story
     queued: WarmStart | None = None
 
@@ -316,24 +331,38 @@ class Search:
                 is_time_over=self._is_search_over,
                 trial_timeout_seconds=self.plan.request.trial_timeout_seconds,
                 sharing=self.sharing,
+                known=self.ended_before,
                 weights_path=self.story.weights_path,
             ).run()
         if outcome is not Outcome.INTERRUPTED:  # who interrupts it waits for its end
             self.story.tell(has_time=True)
         return outcome
 
-    def confirming(self) -> Confirming | None:
-        """The race at the end of the search; None where there is none to run.
+    @contextmanager
+    def race(self, should_stop: Callable[[], bool]) -> Iterator[Race]:
+        """The race at the end of the search, of which one runs at a time.
 
         A study of 20 trained trials or more races its best three over three seeds, for at most a
         quarter of the time that its trials trained; fewer than three where that is too little to
         run each twice. For a target, any study does, over five seeds
         and without that limit.
 
+        Where another search of the study runs it, this one waits under a target, because what
+        follows depends on who wins.
+
         Raises:
             StudyError: if the name of the study that keeps the race's runs is taken.
         """
-        return _race_at_the_end(self.study, self.plan.request)
+
+        def should_wait() -> bool:
+            has_target = self.plan.request.target is not None
+            return has_target and not should_stop() and not self.is_time_over()
+
+        with self.sharing.race(should_wait) as is_ours:
+            if is_ours:
+                yield Race(_race_at_the_end(self.study, self.plan.request))
+            else:
+                yield Race(None, is_elsewhere=True)
 
     def confirm(
         self,
@@ -548,7 +577,8 @@ def _begin(plan: SearchPlan, study: Study, shared: Sharing, story: Story, starte
         queued.queue(study)
     if not trials and queued is None:
         _queue_first(study, plan.space, request.budget)
-    return Search(plan, study, before, n_swept, n_workers, started, shared, story, queued)
+    ended = frozenset(trial.number for trial in trials if trial.state.is_finished())
+    return Search(plan, study, before, n_swept, n_workers, started, shared, ended, story, queued)
 
 
 def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:

@@ -44,20 +44,21 @@ class Sharing(Protocol):
     ) -> list[FrozenTrial]:
         """The trials of others that run now, where `own` are the numbers of this search's."""
 
-    def say_alive(self, trial_id: int) -> None:
+    def begin(self, trial_id: int) -> None:
         """Says that a trial has just begun. Must happen in the turn in which it did."""
 
-    def beat(self, trial_ids: Collection[int], should_stop: Callable[[], bool]) -> int:
-        """Says that trials live; puts back those of lost hosts and returns how many.
+    def say_alive(self, trial_ids: Collection[int]) -> None:
+        """Says that trials live. May be called as often as one likes."""
 
-        May be called as often as one likes.
-        """
+    def take_over(self, should_stop: Callable[[], bool]) -> int:
+        """Puts back the trials of lost hosts; returns how many. Call it as often as you like."""
 
     def take_back(self) -> int:
         """Puts back in the queue what nobody runs any more; returns how many. Only in a turn."""
 
     def race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
-        """Lets one search race the study's trials; false where another does, and nobody waits."""
+        """Lets one search race the study's trials; false where another does, and this one is not
+        to wait any longer."""
 
 
 class Alone:
@@ -76,10 +77,13 @@ class Alone:
     ) -> list[FrozenTrial]:
         return []
 
-    def say_alive(self, trial_id: int) -> None:
+    def begin(self, trial_id: int) -> None:
         pass
 
-    def beat(self, trial_ids: Collection[int], should_stop: Callable[[], bool]) -> int:
+    def say_alive(self, trial_ids: Collection[int]) -> None:
+        pass
+
+    def take_over(self, should_stop: Callable[[], bool]) -> int:
         return 0
 
     def take_back(self) -> int:
@@ -104,7 +108,7 @@ class Shared:
         self._url = url
         self._storage = _patient(study)
         self._lost_after_seconds = lost_after_seconds
-        self._next_beat = time.monotonic()
+        self._next_beat = self._next_look = time.monotonic()
 
     def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
         return self._storage.turn(f"study {self._study._study_id}", should_stop)
@@ -118,17 +122,24 @@ class Shared:
             if trial.state == TrialState.RUNNING and trial.number not in own
         ]
 
-    def say_alive(self, trial_id: int) -> None:
+    def begin(self, trial_id: int) -> None:
         self._storage.record_heartbeat(trial_id)
 
-    def beat(self, trial_ids: Collection[int], should_stop: Callable[[], bool]) -> int:
+    def say_alive(self, trial_ids: Collection[int]) -> None:
         now = time.monotonic()
         if now < self._next_beat:
-            return 0
+            return
         self._next_beat = now + self._lost_after_seconds / _BEATS
         for trial_id in trial_ids:
             self._storage.record_heartbeat(trial_id)
-        if not self._lost():
+
+    def take_over(self, should_stop: Callable[[], bool]) -> int:
+        now = time.monotonic()
+        if now < self._next_look:
+            return 0
+        self._next_look = now + self._lost_after_seconds / _BEATS
+        # Whoever could not reach the server was not heard; all get the time to be heard again.
+        if now < self._storage.returned_at + self._lost_after_seconds or not self._lost():
             return 0
         with self.turn(should_stop) as is_ours:
             return self.take_back() if is_ours else 0

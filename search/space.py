@@ -455,10 +455,10 @@ class Space:
                 "smaller widths."
             )
 
-    def largest_batch(self) -> int:
-        """The most images that a recipe of the space has in a batch."""
+    def smallest_batch(self) -> int:
+        """The fewest images that a recipe of the space has in a batch."""
         sizes = self.table["batch_size"]
-        return int(sizes["high"] if isinstance(sizes, dict) else max(_choices(sizes)))
+        return int(sizes["low"] if isinstance(sizes, dict) else min(_choices(sizes)))
 
     def refuse(self, values: Mapping[str, Any]) -> str | None:
         """Why hand-made `values` cannot be tried in this space, or None where they can."""

@@ -383,13 +383,13 @@ def test_a_loss_that_is_not_finite_prunes_its_trial_and_counts(command: Command)
     assert trials[0].user_attrs["epochs"][-1]["training_loss"] is None
 
 
-def test_a_space_that_cannot_be_trained_ends_with_an_explanation(command: Command) -> None:
+def test_a_space_of_batches_that_are_all_too_large_is_refused(command: Command) -> None:
     space = command.folder / "huge.toml"
-    space.write_text("batch_size = 5000\n")
+    space.write_text("batch_size = [4000, 5000]\n")
     done = command(*DIGITS_RUN, "--space", str(space), "--trials", "50")
-    assert done.code == 1
-    assert "10 in a row failed" in done.err
-    assert "batch_size is 5000 and there are 1079 training images" in done.err
+    assert done.code == 2
+    assert "has batches of 4000 images, and 1,079 train" in done.err
+    assert not command.database.exists()
 
 
 def test_two_searches_that_start_together_never_share_a_study(finished: Command) -> None:

@@ -308,7 +308,7 @@ def _search(
             if target is None:
                 _print_next(console, search)
             elif confirming is None:
-                is_timed_out = outcome is Outcome.TIMED_OUT
+                is_timed_out = outcome is Outcome.TIMED_OUT or search.is_time_over()
             else:
                 step = judge_target(search, confirming)
                 if step is not None:
@@ -569,27 +569,26 @@ def _confirm(
     console: Console, emit: Emit, search: Search, should_stop: Callable[[], bool]
 ) -> Confirming | None:
     """Races the best trials; None where there is no race to run, or another host runs it."""
-    # Under a target, what follows depends on who wins; else the host is better given back.
-    waits = search.plan.request.target is not None
-    with search.sharing.race(lambda: waits and not should_stop()) as is_ours:
-        if is_ours:
-            return _race(console, emit, search, should_stop)
-    if not should_stop():
+    with search.race(should_stop) as race:
+        if race.confirming is not None:
+            _race(console, emit, search, race.confirming, should_stop)
+    if race.is_elsewhere and not should_stop():
         console.print(
             "\nAnother host races the best trials over fresh seeds; 'search best' will know who "
             "won."
         )
-    return None
+    return race.confirming
 
 
 def _race(
-    console: Console, emit: Emit, search: Search, should_stop: Callable[[], bool]
-) -> Confirming | None:
+    console: Console,
+    emit: Emit,
+    search: Search,
+    confirming: Confirming,
+    should_stop: Callable[[], bool],
+) -> None:
     from search.cli.events import race_ends, run_of_race
 
-    confirming = search.confirming()
-    if confirming is None:
-        return None
     n_racing = len(confirming.race.candidates)
     best = "best trial" if n_racing == 1 else f"best {n_racing} trials"
     console.print(f"\nConfirming the {best} over fresh seeds", end="")
@@ -613,7 +612,6 @@ def _race(
             f"Interrupted. The runs above are kept; the same command goes on:\n  {_same_command()}",
             soft_wrap=True,
         )
-    return confirming
 
 
 def _print_next(console: Console, search: Search) -> None:
