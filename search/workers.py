@@ -37,6 +37,7 @@ from search.training import EpochResult, train
 from search.weights import save_weights
 
 _MAX_STARTUP_DEATHS = 3
+_MAX_SERVER_DEATHS = 8  # in a row; its imports take seconds, in which a busy machine may kill it
 _STARTUP_SECONDS = 120.0  # of being awake, in which a worker must be ready
 _CLOSE_SECONDS = 1.0  # of the five in which a search must end
 # Seconds. Whoever has a pool asks it for events more often than that, but for an outage of the
@@ -286,7 +287,7 @@ class WorkerPool:
         Raises:
             TrainingError: if the server that forks workers dies again and again.
         """
-        for is_last in (False, False, True):
+        for n_left in reversed(range(_MAX_SERVER_DEATHS)):
             start_server()  # another, where it has died
             ours, theirs = self._context.Pipe()
             process = self._context.Process(
@@ -299,10 +300,11 @@ class WorkerPool:
                 process.start()
             except (EOFError, OSError) as error:  # the server died before it answered
                 ours.close()
-                if is_last:
+                if not n_left:
                     raise TrainingError(
-                        "Worker processes must start, but what starts them died three times in a "
-                        f"row ({error!r}); if it is memory, take fewer --workers."
+                        "Worker processes must start, but what starts them died "
+                        f"{_MAX_SERVER_DEATHS} times in a row ({error!r}); if it is memory, take "
+                        "fewer --workers."
                     ) from error
                 continue
             finally:
