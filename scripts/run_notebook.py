@@ -1,6 +1,6 @@
 """Runs a notebook from top to bottom and writes it anew, with what its cells put out.
 
-    uv run scripts/run_notebook.py docs/python.ipynb
+    uv run --group dev scripts/run_notebook.py docs/python.ipynb
 
 Its cells run in an empty folder, so that what they write is gone afterwards.
 """

@@ -114,15 +114,17 @@ def draw_curves(card: Card) -> Figure:
     n_runs, n_epochs = accuracies.shape
     n_last = min(N_LAST_EPOCHS, n_epochs)
     spread = "" if card.accuracy_std is None else f" ± {100 * card.accuracy_std:.2f}"
-    over = f"last {n_last} epochs (shaded)" if n_epochs > n_last else "all epochs"
-    runs = f"mean of {n_runs} seeds" if n_runs > 1 else f"seed {card.runs[0].seed}"
+    over = f"the last {n_last} epochs (shaded)" if n_epochs > n_last else f"all {n_epochs} epochs"
+    mean = f"Above: mean over {over}, " if n_epochs > 1 else ""
+    on_average = ", on average" if n_epochs > 1 else ""
+    runs = f"{n_runs} seeds" if n_runs > 1 else f"seed {card.runs[0].seed}"
     low, high = _limits(accuracies)
     hidden = " Early epochs reach below the picture." if accuracies.min() < low else ""
     figure, axes = _page(
         _origin(card),
         5.4,
-        f"{100 * card.mean_accuracy:.2f} %{spread} {_of_test_images(card)}",
-        f"Test {metric_words(card.metric)} after each epoch. Above: {over}, {runs}.{hidden}",
+        f"{100 * card.mean_accuracy:.2f} %{spread} {_of_test_images(card)}{on_average}",
+        f"Test {metric_words(card.metric)} after each epoch. {mean}{runs}.{hidden}",
     )
     epochs = np.arange(1, n_epochs + 1)
     line = "-" if n_epochs > 1 else "o"  # one point makes no line

@@ -47,7 +47,7 @@ def start_server() -> None:
 
         # A stop goes to all processes, but without their server nobody hears which worker still
         # runs. It inherits what is ignored here, and ends with the process that it serves.
-        names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
         previous = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in names}
         try:
             ensure_running()

@@ -212,8 +212,8 @@ def _check_batches(space: Space, n_training: int) -> None:
     if smallest > n_training:
         raise SpaceError(
             f"Batches must not be larger than the training set, but the space {space.name} has "
-            f"batches of {smallest} images, and {n_training:,} train; take more images, or a space "
-            "file with a smaller batch_size ('search space standard' prints one to start from)."
+            f"batches of {smallest} images, and {n_training:,} train; take more images, or --space "
+            "FILE with a file whose line 'batch_size = 16' sets a smaller one."
         )
 
 

@@ -2,7 +2,7 @@
 
 In continuous integration that is a search of 40 trials. The long one, of 5,000:
 
-    SEARCH_TEST_TRIALS=5000 uv run pytest -n 0 tests/test_polling.py
+    SEARCH_TEST_TRIALS=5000 uv run --group dev pytest -n 0 tests/test_polling.py
 """
 
 from __future__ import annotations

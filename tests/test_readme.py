@@ -42,7 +42,7 @@ SUBSTITUTES = {
 RUN = '"run"'
 ELSEWHERE = {
     "pip install uv": (".ci/run", ("pip install --quiet uv",)),
-    "uv run pytest": (".ci/run", ("uv run pytest",)),
+    "uv run --group dev pytest": (".ci/run", ("uv run --group dev pytest",)),
     "pip install '.[onnx]'": ("pyproject.toml", ("onnx = [", '"onnx>=', '"onnxruntime>=')),
     "pip install '.[postgresql]'": ("pyproject.toml", ("postgresql = [", '"psycopg[binary]>=')),
     "python best.py --data DIR": ("tests/test_export.py", ("load_data(str(mnist_dir))",)),

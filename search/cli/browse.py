@@ -361,7 +361,8 @@ def backup(
     assert copy_folder is not None
     with opened_storage(copy) as opened:  # not to write: that would open a log beside it
         copy_artifacts(folder, copy_folder, opened)
-    typer.echo(f"Copied to {file} ({file.stat().st_size:,} bytes).")
+    also = f"; its curves and weights to {copy_folder}" if copy_folder.exists() else ""
+    typer.echo(f"Copied to {file} ({file.stat().st_size:,} bytes){also}.")
 
 
 def space(

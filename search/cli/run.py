@@ -366,7 +366,9 @@ def _print_plan(console: Console, search: Search) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    known = f"goes on with {before.n_trained} trained trials" if before.n_trained else "new"
+    known = (
+        f"goes on with {counted(before.n_trained, 'trained trial')}" if before.n_trained else "new"
+    )
     if search.n_swept:
         known += f"; {search.n_swept} that a search left unfinished are queued again"
     note = f"; {plan.dataset_note}" if plan.dataset_note else ""
