@@ -234,13 +234,8 @@ class Report:
     def last_run_words(self) -> list[str]:
         """The command that searched the study last, without the program's name."""
         record = self.runs[-1] if self.runs else {}
-        options = self._run_options
-        if record.get("patience") is not None:
-            options += ["--patience", str(record["patience"])]
-        if record.get("target") is not None:
-            options += ["--target", f"{100 * record['target']:g}"]
         n_trials = int(record.get("n_trials", max(self.tally.n_trained, 1)))
-        return search_words(self.study, self.settings, n_trials=n_trials, options=options)
+        return search_words(self.study, self.settings, n_trials=n_trials, options=self._run_options)
 
     @property
     def _run_options(self) -> list[str]:
