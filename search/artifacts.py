@@ -109,7 +109,8 @@ class StudyArtifacts:
     ) -> Settlement:
         """Writes the curves that the best few lack; returns what else makes theirs all there is.
 
-        What somebody deleted in the dashboard stays deleted.
+        What somebody deleted in the dashboard stays deleted. An entry whose file is not in this
+        folder goes, and comes back in a search whose folder has it.
 
         Args:
             draw_curve: a trial's learning curve as PNG.
@@ -128,18 +129,18 @@ class StudyArtifacts:
             ):
                 name = self._name(trial._trial_id, kind)
                 key, path = _key(trial._trial_id, name), self._folder / name
-                if stored.get(key) == _NOTHING:
+                kept.add(name)  # also where it is not entered: no file of the best few is deleted
+                if stored.get(key) == _DELETED:
                     continue
                 if kind == _CURVE and not path.exists():
                     with _named_errors(self._folder):
                         write_bytes(draw_curve(trial), path)
                 if path.exists():
-                    kept.add(name)
                     entries[key] = _entry(name, file_name)
         for key in stored:
             is_own = key.startswith(_PREFIX) and _NAME.fullmatch(key.rpartition(":")[2])
-            if is_own and key not in entries:
-                entries[key] = _NOTHING
+            if is_own and key not in entries and stored[key] != _DELETED:
+                entries[key] = _MISSING
         ended = {f"{trial._trial_id:x}" for trial in trials if trial.state.is_finished()}
         return Settlement(
             entries={key: value for key, value in entries.items() if stored.get(key) != value},
@@ -185,23 +186,28 @@ def copy_artifacts(folder: Path, copy: Path, storage: BaseStorage) -> None:
     A search may have deleted a file since; then its entry goes from the copy.
 
     Raises:
-        ArtifactError: if a file cannot be written.
+        ArtifactError: if a file cannot be read or written.
     """
-    for path in folder.glob("[!.]*"):
-        with suppress(FileNotFoundError):
-            data = path.read_bytes()
-            with _named_errors(copy):
-                copy.mkdir(parents=True, exist_ok=True)
-                write_bytes(data, copy / path.name)
+    for path in filter(Path.is_file, folder.glob("[!.]*")):
+        with _named_errors(folder):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue
+        with _named_errors(copy):
+            copy.mkdir(parents=True, exist_ok=True)
+            write_bytes(data, copy / path.name)
     for study in storage.get_all_studies():
         for key, value in study.system_attrs.items():
-            is_entry = key.startswith(_PREFIX) and value != _NOTHING
+            is_entry = key.startswith(_PREFIX) and json.loads(value) is not None
             if is_entry and not (copy / key.rpartition(":")[2]).exists():
-                storage.set_study_system_attr(study._study_id, key, _NOTHING)
+                storage.set_study_system_attr(study._study_id, key, _MISSING)
 
 
 _PREFIX = "dashboard:artifacts:"
-_NOTHING = "null"  # what optuna-dashboard, too, puts in the place of an entry
+# What stands in the place of an entry: optuna-dashboard puts the first there where a person deletes
+# one. The second is ours, for a file that is not here; as JSON it says the same, and shows nothing.
+_DELETED, _MISSING = "null", "null "
 
 
 def _key(trial_id: int, name: str) -> str:
@@ -232,6 +238,6 @@ def _named_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactError(
-            f"The folder of artifacts must have room and let files be written, but {folder} does "
-            f"not ({error.strerror}); mend that, and the same command goes on."
+            f"The folder of artifacts must have room and let files be read and written, but "
+            f"{folder} does not ({error.strerror}); mend that, and the same command goes on."
         ) from error

@@ -28,16 +28,16 @@ from search.story import Story
 from search.study import open_study, rebuild
 from search.weights import Classifier
 from tests.artifact_files import entered, lying
-from tests.conftest import DIGITS_RUN, Command
+from tests.conftest import DIGITS_RUN, Command, run_here
 from tests.made_studies import MadeTrial, confirmation, make_study
 
 STUDY = "digits-3000x3"
 RUN = (*DIGITS_RUN, "--no-confirm", "--workers", "1")
 
 
-def tell(database: Path, name: str, *, weights: bool = True) -> None:
+def tell(database: Path, name: str, *, weights: bool = True, folder: Path | None = None) -> None:
     """Tells a study's story as a search does; `weights` stands for what its workers wrote."""
-    folder = database.with_name(f"{database.name}-artifacts")
+    folder = folder or database.with_name(f"{database.name}-artifacts")
     with opened_storage(f"sqlite:///{database}", write=True) as storage:
         study = open_study(storage, name)
         story = Story(storage, study, folder)
@@ -212,11 +212,24 @@ def test_what_a_person_deletes_stays_deleted_and_a_lost_file_loses_its_entry(
     study = optuna.load_study(study_name="made", storage=url)
     key = f"dashboard:artifacts:{study.trials[2]._trial_id}:{name}"
     study._storage.set_study_system_attr(study._study_id, key, "null")
+    (folder / name).unlink()
     (folder / by_shown["trial-1.safetensors"]).unlink()
     tell(database, "made", weights=False)
     expected = {"trial-0.png", "trial-0.safetensors", "trial-1.png", "trial-2.safetensors"}
     assert set(entered(database).values()) == expected
     assert lying(database) == set(entered(database))
+
+
+def test_a_search_with_another_folder_loses_no_weights(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    make_study(f"sqlite:///{database}", "made", rising(3))
+    tell(database, "made")
+    before, files = entered(database), lying(database)
+    tell(database, "made", weights=False, folder=tmp_path / "empty")
+    assert set(entered(database).values()) == {"trial-0.png", "trial-1.png", "trial-2.png"}
+    tell(database, "made", weights=False)
+    assert entered(database) == before
+    assert lying(database) == files
 
 
 def test_a_deleted_study_takes_its_artifacts_along(finished: Command) -> None:
@@ -237,6 +250,23 @@ def test_a_copy_has_the_artifacts_that_it_tells_of(finished: Command) -> None:
     copy = finished.folder / "copy.db"
     assert lying(copy) == set(entered(copy)) == lying(finished.database)
     assert len(lying(copy)) == 7
+
+
+def test_a_copy_leaves_out_folders_and_says_what_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    make_study(url, "made", rising(1))
+    tell(database, "made")
+    folder = tmp_path / "studies.db-artifacts"
+    (folder / "mine").mkdir()
+    assert run_here("backup", str(tmp_path / "copy.db"), "--storage", url) == 0
+    assert lying(tmp_path / "copy.db") == set(entered(database))
+
+    (folder / "unreadable").symlink_to("/proc/self/mem")  # not even for root
+    assert run_here("backup", str(tmp_path / "second.db"), "--storage", url) == 1
+    assert "let files be read and written, but" in " ".join(capsys.readouterr().err.split())
 
 
 def figures(study: Study) -> dict[str, Any]:
