@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard import get_note, save_note
 from PIL import Image
 from safetensors.torch import load_file
+from sqlalchemy import event
 
 from models.convnet import ConvNet
 from models.spec import ModelSpec
@@ -315,6 +316,61 @@ def test_a_story_is_written_whole_or_not_at_all(database_url: str, tmp_path: Pat
             save_note(study, "short")
             assert get_note(study) == "short"
         assert get_note(study) == "short"
+
+
+def test_what_another_writes_in_between_stays_and_the_story_is_told_again(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    make_study(url, "made", rising(N_BEST + 1))
+    person = optuna.load_study(study_name="made", storage=url)
+    folder = tmp_path / "studies.db-artifacts"
+    n_conflicts = 0
+
+    with opened_storage(url, write=True) as storage:
+        story = Story(storage, open_study(storage, "made"), folder)
+        assert story.weights_path is not None
+        outdated = story.weights_path(person.trials[0]._trial_id)
+        outdated.write_bytes(b"weights")
+
+        @event.listens_for(storage.engine, "before_cursor_execute")
+        def write_as_well(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            nonlocal n_conflicts
+            if statement.startswith("INSERT INTO study_system_attributes") and not n_conflicts:
+                n_conflicts += 1
+                save_note(person, "Mine.")  # has the same key: SQLite lets one insert it
+                assert outdated.exists()
+
+        story.tell()
+    assert n_conflicts == 1
+    note = get_note(person)
+    assert note.startswith("Searches the best network")
+    assert note.endswith("Mine.")
+    assert lying(database) == set(entered(database))
+    assert len(entered(database)) == N_BEST
+
+
+def test_no_file_is_deleted_while_the_database_refuses_the_story(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    make_study(url, "made", rising(N_BEST))
+    tell(database, "made")
+    before, files = entered(database), lying(database)
+    space = Space.load("standard", parameter_cap=3000)
+    with opened_storage(url, write=True) as storage:
+        open_study(storage, "made").add_trial(rising(N_BEST + 1)[-1].frozen(space, 3000, 1))
+        with storage.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE TRIGGER refuse BEFORE INSERT ON study_system_attributes "
+                "BEGIN SELECT RAISE(ABORT, 'another was quicker'); END"
+            )
+    tell(database, "made")
+    assert entered(database) == before
+    assert files < lying(database)
+    with opened_storage(url, write=True) as storage, storage.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER refuse")
+    tell(database, "made")
+    assert trial_numbers(database) == {1, 2, 3, 4, 5}
+    assert lying(database) == set(entered(database))
 
 
 def test_a_server_keeps_artifacts_where_it_is_told_to(
