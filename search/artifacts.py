@@ -1,9 +1,9 @@
 """Learning curves and weights of a study's best trials, as optuna-dashboard shows them.
 
 An artifact is a file and an entry that tells of it. The files of a database's studies lie in one
-folder, under the names STUDY-TRIAL-KIND: Optuna's identifiers of study and trial as hexadecimal
-numbers, and 0 for a curve or 1 for weights. The entries are attributes of the study, where
-optuna-dashboard looks as well, because Optuna lets nobody change the attributes of a finished
+folder of its own, under the names STUDY-TRIAL-KIND: Optuna's identifiers of study and trial as
+hexadecimal numbers, and 0 for a curve or 1 for weights. The entries are attributes of the study,
+where optuna-dashboard looks as well, because Optuna lets nobody change the attributes of a finished
 trial: there, no entry could go again.
 
 A file is written before its entry and deleted after it, so that no entry is without its file. A
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,24 +29,30 @@ from optuna.trial import FrozenTrial
 
 from search.exceptions import ArtifactError
 from search.files import write_bytes
-from search.storage import sqlite_path
+from search.storage import database_label, sqlite_path
 from search.summary import by_accuracy, front
 
 N_BEST = 5  # trials whose artifacts are kept
 _CURVE, _WEIGHTS = 0, 1
 _NAME = re.compile(r"(?P<study>[0-9a-f]+)-(?P<trial>[0-9a-f]+)-[01]")
+_HALF = re.compile(rf"\.{_NAME.pattern}\.\d+")
+_LONGEST_WRITE_SECONDS = 3600  # of a few MB: generous, as the clocks of hosts differ
 
 
 def artifact_folder(url: str, folder: Path | None = None) -> Path | None:
     """Where the artifacts of a database's studies lie; None where none are kept.
 
     Args:
-        folder: what a user names. Without it, that is a folder beside a SQLite database; for a
-            server there is none, as its users need not share a disk.
+        folder: what a user names, in which each database has a folder of its own: its identifiers
+            of studies and trials are those of other databases as well. Without it, that is a folder
+            beside a SQLite database; for a server there is none, as its users need not share a
+            disk.
     """
+    if folder is not None:
+        return folder / database_label(url)
     path = sqlite_path(url)
-    if folder is not None or path is None:
-        return folder
+    if path is None:
+        return None
     path = path.resolve()  # a link's database is the one that it leads to
     return path.with_name(f"{path.name}-artifacts")
 
@@ -152,6 +159,14 @@ class StudyArtifacts:
                 and path.name not in kept
             ],
         )
+
+    def sweep_old(self) -> None:
+        """Deletes what was half-written an hour ago, by searches that died on any host."""
+        oldest = time.time() - _LONGEST_WRITE_SECONDS
+        for path in self._folder.glob(".*"):
+            with suppress(FileNotFoundError):  # another search was quicker
+                if _HALF.fullmatch(path.name) and path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def sweep(self) -> None:
         """Deletes what a search that died left behind, and files of studies that are gone.

@@ -83,8 +83,10 @@ class Story:
         Raises:
             ArtifactError: if a file cannot be written.
         """
-        if self._artifacts is not None and is_alone:
-            self._artifacts.sweep()
+        if self._artifacts is not None:
+            self._artifacts.sweep_old()
+            if is_alone:
+                self._artifacts.sweep()
         self.tell()
 
     def tell_if_due(self) -> None:
@@ -139,10 +141,10 @@ class Story:
             note = write_note(report, before)
             if note != before:
                 save_note(study, note)
-        for path in settlement.outdated if settlement is not None else ():
-            path.unlink(missing_ok=True)
         if is_judged:
             self._n_judged = n_trained
+        for path in settlement.outdated if settlement is not None else ():
+            path.unlink(missing_ok=True)
 
     def _is_to_judge(self, n_trained: int, *, has_time: bool) -> bool:
         is_much = n_trained > _MANY_TRIALS and not has_time

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +21,7 @@ from sqlalchemy import event
 
 from models.convnet import ConvNet
 from models.spec import ModelSpec
-from search.artifacts import N_BEST, StudyArtifacts
+from search.artifacts import N_BEST, StudyArtifacts, artifact_folder
 from search.data import load_dataset
 from search.graphs import influence_graph, learning_graph, size_graph
 from search.report import read_report
@@ -253,6 +255,38 @@ def test_a_copy_has_the_artifacts_that_it_tells_of(finished: Command) -> None:
     assert len(lying(copy)) == 7
 
 
+def test_databases_that_share_a_folder_leave_each_others_files_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "shared"
+    urls = [f"sqlite:///{tmp_path / name}" for name in ("one.db", "two.db")]
+    for url in urls:
+        make_study(url, "made", rising(1))  # identifiers of study and trial are 1 in both
+        with opened_storage(url, write=True) as storage:
+            story = Story(storage, open_study(storage, "made"), artifact_folder(url, folder))
+            assert story.weights_path is not None
+            story.weights_path(1).write_bytes(url.encode())
+            story.begin(is_alone=True)
+    options = ("--artifacts", str(folder), "--storage")
+    assert run_here("delete", "made", "--yes", *options, urls[1]) == 0
+    assert run_here("backup", str(tmp_path / "copy.db"), *options, urls[0]) == 0
+    copied = tmp_path / "copy.db-artifacts" / "1-1-1"
+    assert copied.read_bytes() == urls[0].encode()
+    assert lying(tmp_path / "copy.db") == set(entered(tmp_path / "one.db"))
+
+
+def test_the_folder_of_a_servers_database_is_one_for_all_who_log_in(tmp_path: Path) -> None:
+    def folder(url: str) -> Path | None:
+        return artifact_folder(url, tmp_path)
+
+    own = folder("postgresql+psycopg://ada:secret@db.example:5433/studies")
+    assert own == folder("postgresql+psycopg://bob@db.example:5433/studies?sslmode=require")
+    assert own != folder("postgresql+psycopg://ada:secret@db.example:5433/more")
+    assert own != folder("postgresql+psycopg://ada:secret@other.example:5433/studies")
+    assert own is not None
+    assert re.fullmatch("studies-[0-9a-f]{12}", own.name)
+
+
 def test_a_copy_leaves_out_folders_and_says_what_cannot_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,9 +414,20 @@ def test_a_server_keeps_artifacts_where_it_is_told_to(
     options = ("--storage", database_url, "--artifacts", str(folder), "--trials", "1")
     done = command(*RUN, *options)
     assert done.code == 0, done.err
-    assert len(list(folder.iterdir())) == 2
-    picture = next(path for path in folder.iterdir() if path.name.endswith("-0"))
+    (own,) = folder.iterdir()
+    assert len(list(own.iterdir())) == 2
+    picture = next(path for path in own.iterdir() if path.name.endswith("-0"))
     assert Image.open(BytesIO(picture.read_bytes())).format == "PNG"
+    died = own / ".1-1-1.4711"  # half-written by a host that has long been gone
+    died.touch()
+    os.utime(died, (0, 0))
+    writing = own / ".1-2-1.4711"
+    writing.touch()
     deleted = command("delete", STUDY, "--yes", *options[:4])
     assert deleted.code == 0, deleted.err
-    assert not list(folder.iterdir())
+    assert set(own.iterdir()) == {died, writing}
+    with opened_storage(database_url, write=True) as storage:
+        again = make_study(database_url, "made", rising(1))
+        Story(storage, open_study(storage, again.study_name), own).begin(is_alone=False)
+    assert not died.exists()
+    assert writing.exists()
