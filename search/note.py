@@ -69,7 +69,7 @@ def _answer(report: Report) -> str:
         return "## Best trial\n\nNo trial is complete yet."
     lines = [
         f"## Best: trial {report.chosen.number}",
-        f"**{_percent(report.value)}** of the validation images right (mean of its last epochs)"
+        f"{_right(report, report.value, 'validation')} (mean of its last epochs)"
         + ("" if report.parameter_count is None else f", {report.parameter_count:,} parameters")
         + ".",
     ]
@@ -83,7 +83,7 @@ def _answer(report: Report) -> str:
         seeds = "1 fresh seed" if n == 1 else f"{n} fresh seeds"
         lines.append(f"Confirmed: **{_percent(winner.mean)}** over {seeds}{interval}.")
     if report.test is not None:
-        lines.append(f"On the test images: {_percent(report.test.mean)} after `search retrain`.")
+        lines.append(f"Trained on all data: {_right(report, report.test.mean, 'test')}.")
     if report.layers:
         lines.append(_layers(report))
     return "\n\n".join(lines)
@@ -130,6 +130,12 @@ def _line(words: list[str]) -> str:
 def _plain(text: str) -> str:
     """A user's text, in which nothing is Markdown."""
     return f"`{text}`" if "`" not in text else "a file"
+
+
+def _right(report: Report, share: float, part: str) -> str:
+    if report.settings.metric == "accuracy":
+        return f"**{_percent(share)}** of the {part} images right"
+    return f"**{_percent(share)}** {report.metric} on the {part} images"
 
 
 def _percent(share: float) -> str:

@@ -18,6 +18,7 @@ from models.size import LayerRow, layer_table
 from search.exceptions import StudyError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.importance import Influence, influences
+from search.metrics import metric_words
 from search.race import Race, Standing, mean_interval
 from search.splits import Split
 from search.study import StudySettings, rebuild, run_records, search_words
@@ -170,6 +171,11 @@ class Report:
     def least_error(self) -> float:
         """Half a validation image: what an axis of errors shows where there is none."""
         return 0.5 / (self.split.n_validation if self.split else _USUAL_N_VALIDATION)
+
+    @property
+    def metric(self) -> str:
+        """What the study means by accuracy, in words."""
+        return metric_words(self.settings.metric)
 
     @property
     def has_two_objectives(self) -> bool:

@@ -25,6 +25,7 @@ from search.artifacts import N_BEST, StudyArtifacts, artifact_folder
 from search.data import load_dataset
 from search.graphs import influence_graph, learning_graph, size_graph
 from search.report import read_report
+from search.report_pictures import draw_curve
 from search.space import Space
 from search.storage import opened_storage
 from search.story import Story
@@ -330,6 +331,26 @@ def test_the_graphs_show_every_trial_the_front_and_the_cap(tmp_path: Path) -> No
     assert grey["y"] == [50, 40, None]
     assert others["customdata"] == [0, 0, 0, None, 1, 1, 1, None]
     assert best["y"][:2] == [20, 10]
+
+
+def test_a_study_of_balanced_accuracy_is_told_in_its_own_words(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    seen = {"trial": 1, "test_accuracy": {"mean": 0.93}, "runs": [{"last_three_mean": 0.93}]}
+    study = make_study(
+        url, "made", rising(2), metric="balanced-accuracy", attributes={"retrain_1": seen}
+    )
+    tell(database, "made")
+    note = get_note(study)
+    assert "**86.70 %** balanced accuracy on the validation images" in note
+    assert "**93.00 %** balanced accuracy on the test images" in note
+    assert "images right" not in note
+    for name, graph in figures(study).items():
+        assert "% wrong" not in json.dumps(graph), name
+    assert figures(study)["size"]["layout"]["title"]["text"] == "Balanced accuracy against size"
+    plain = make_study(f"sqlite:///{tmp_path / 'plain.db'}", "made", rising(2))
+    curves = [draw_curve(read_report(each), each.trials[0]) for each in (plain, study)]
+    assert curves[0] != curves[1]
 
 
 def test_a_story_is_written_whole_or_not_at_all(database_url: str, tmp_path: Path) -> None:
