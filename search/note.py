@@ -12,7 +12,7 @@ OWN_PART = (
     "Notes of your own are kept below this line.*\n\n---"
 )
 
-
+_IN_PYTHON = "in Python, with `run_search`."  # on tensors, which no command has
 _GAP = "\u2003"  # the dashboard leaves no room between two columns of a table
 
 
@@ -58,10 +58,9 @@ def _question(report: Report) -> str:
         ),
     ]
     table = "\n".join(f"| **{name}** | {_GAP}{value} |" for name, value in rows)
-    return (
-        f"Searches {goal}, with the command\n\n{_command(report.last_run_words)}\n\n"
-        f"| | |\n| --- | --- |\n{table}"
-    )
+    words = report.last_run_words
+    how = _IN_PYTHON if words is None else f"with the command\n\n{_command(words)}"
+    return f"Searches {goal}, {how}\n\n| | |\n| --- | --- |\n{table}"
 
 
 def _answer(report: Report) -> str:
@@ -103,16 +102,18 @@ def _layers(report: Report) -> str:
 
 def _next(report: Report) -> str:
     if report.chosen is None:
-        return f"## Next\n\n{_command(report.last_run_words)}"
+        words = report.last_run_words
+        return f"## Next\n\n{f'Search {_IN_PYTHON}' if words is None else _command(words)}"
     own = ["--study", report.study]
+    has_images = not report.settings.is_of_tensors
     steps: list[tuple[list[str], str]] = [
         (["show", str(report.chosen.number), *own], "its layers and epochs")
     ]
     if report.has_two_objectives:
         steps.append((["best", "--front", *own], "the best network of each size"))
-    elif report.race is None or not report.race.is_current:
+    elif has_images and (report.race is None or not report.race.is_current):
         steps.append((["confirm", *own], "how much of it is luck"))
-    if report.test is None:
+    if has_images and report.test is None:
         steps.append((["retrain", *own], "train it on all data, test it, keep its weights"))
     steps.append((["report", *own], "the whole story as one page"))
     commands = "\n".join(f"{_line(words)}  # {what}" for words, what in steps)

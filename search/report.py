@@ -226,8 +226,8 @@ class Report:
         return _settings_of(self.recipe, self.chosen, self.settings.search_space().table)
 
     @property
-    def run_words(self) -> list[str]:
-        """The command that searches such a study again, without the program's name."""
+    def run_words(self) -> list[str] | None:
+        """The command that searches such a study again, as `search_words` gives it."""
         return search_words(
             self.study,
             self.settings,
@@ -237,8 +237,8 @@ class Report:
         )
 
     @property
-    def last_run_words(self) -> list[str]:
-        """The command that searched the study last, without the program's name."""
+    def last_run_words(self) -> list[str] | None:
+        """The command that searched the study last, as `search_words` gives it."""
         record = self.runs[-1] if self.runs else {}
         n_trials = int(record.get("n_trials", max(self.tally.n_trained, 1)))
         return search_words(self.study, self.settings, n_trials=n_trials, options=self._run_options)

@@ -353,6 +353,28 @@ def test_a_study_of_balanced_accuracy_is_told_in_its_own_words(tmp_path: Path) -
     assert curves[0] != curves[1]
 
 
+def test_a_study_of_tensors_is_told_of_no_command_that_lacks_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    made = rising(1)
+    study = make_study(url, "made", made, dataset="tensors:channels")
+    tell(database, "made")
+    note = get_note(study)
+    assert "Searches the best network, in Python, with `run_search`." in note
+    assert "search report --study made" in note
+    assert run_here("report", "--storage", url, "--out", str(tmp_path / "out")) == 0
+    monkeypatch.setenv("SEARCH_STORAGE", url)
+    assert run_here() == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "In Python, with <code>run_search</code>" in page
+    out = capsys.readouterr().out
+    assert "search report" in out
+    for told in (note, re.sub("<.*?>", "", page), out):
+        assert not re.search(r"search (run|confirm|retrain) |report --train", told)
+
+
 def test_a_story_is_written_whole_or_not_at_all(database_url: str, tmp_path: Path) -> None:
     make_study(database_url, "made", rising(3))
     with opened_storage(database_url, write=True) as storage:
