@@ -1,9 +1,9 @@
 """Learning curves and weights of a study's best trials, as optuna-dashboard shows them.
 
 An artifact is a file and an entry that tells of it. The files of a database's studies lie in one
-folder, under the names STUDY-TRIAL-KIND: Optuna's identifiers of study and trial as hexadecimal
-numbers, and 0 for a curve or 1 for weights. The entries are attributes of the study, where
-optuna-dashboard looks as well, because Optuna lets nobody change the attributes of a finished
+folder of its own, under the names STUDY-TRIAL-KIND: Optuna's identifiers of study and trial as
+hexadecimal numbers, and 0 for a curve or 1 for weights. The entries are attributes of the study,
+where optuna-dashboard looks as well, because Optuna lets nobody change the attributes of a finished
 trial: there, no entry could go again.
 
 A file is written before its entry and deleted after it, so that no entry is without its file. A
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,24 +29,30 @@ from optuna.trial import FrozenTrial
 
 from search.exceptions import ArtifactError
 from search.files import write_bytes
-from search.storage import sqlite_path
+from search.storage import database_label, sqlite_path
 from search.summary import by_accuracy, front
 
 N_BEST = 5  # trials whose artifacts are kept
 _CURVE, _WEIGHTS = 0, 1
 _NAME = re.compile(r"(?P<study>[0-9a-f]+)-(?P<trial>[0-9a-f]+)-[01]")
+_HALF = re.compile(rf"\.{_NAME.pattern}\.\d+")
+_LONGEST_WRITE_SECONDS = 3600  # of a few MB: generous, as the clocks of hosts differ
 
 
 def artifact_folder(url: str, folder: Path | None = None) -> Path | None:
     """Where the artifacts of a database's studies lie; None where none are kept.
 
     Args:
-        folder: what a user names. Without it, that is a folder beside a SQLite database; for a
-            server there is none, as its users need not share a disk.
+        folder: what a user names, in which each database has a folder of its own: its identifiers
+            of studies and trials are those of other databases as well. Without it, that is a folder
+            beside a SQLite database; for a server there is none, as its users need not share a
+            disk.
     """
+    if folder is not None:
+        return folder / database_label(url)
     path = sqlite_path(url)
-    if folder is not None or path is None:
-        return folder
+    if path is None:
+        return None
     path = path.resolve()  # a link's database is the one that it leads to
     return path.with_name(f"{path.name}-artifacts")
 
@@ -109,7 +116,8 @@ class StudyArtifacts:
     ) -> Settlement:
         """Writes the curves that the best few lack; returns what else makes theirs all there is.
 
-        What somebody deleted in the dashboard stays deleted.
+        What somebody deleted in the dashboard stays deleted. An entry whose file is not in this
+        folder goes, and comes back in a search whose folder has it.
 
         Args:
             draw_curve: a trial's learning curve as PNG.
@@ -128,18 +136,18 @@ class StudyArtifacts:
             ):
                 name = self._name(trial._trial_id, kind)
                 key, path = _key(trial._trial_id, name), self._folder / name
-                if stored.get(key) == _NOTHING:
+                kept.add(name)  # also where it is not entered: no file of the best few is deleted
+                if stored.get(key) == _DELETED:
                     continue
                 if kind == _CURVE and not path.exists():
                     with _named_errors(self._folder):
                         write_bytes(draw_curve(trial), path)
                 if path.exists():
-                    kept.add(name)
                     entries[key] = _entry(name, file_name)
         for key in stored:
             is_own = key.startswith(_PREFIX) and _NAME.fullmatch(key.rpartition(":")[2])
-            if is_own and key not in entries:
-                entries[key] = _NOTHING
+            if is_own and key not in entries and stored[key] != _DELETED:
+                entries[key] = _MISSING
         ended = {f"{trial._trial_id:x}" for trial in trials if trial.state.is_finished()}
         return Settlement(
             entries={key: value for key, value in entries.items() if stored.get(key) != value},
@@ -151,6 +159,14 @@ class StudyArtifacts:
                 and path.name not in kept
             ],
         )
+
+    def sweep_old(self) -> None:
+        """Deletes what was half-written an hour ago, by searches that died on any host."""
+        oldest = time.time() - _LONGEST_WRITE_SECONDS
+        for path in self._folder.glob(".*"):
+            with suppress(FileNotFoundError):  # another search was quicker
+                if _HALF.fullmatch(path.name) and path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def sweep(self) -> None:
         """Deletes what a search that died left behind, and files of studies that are gone.
@@ -185,23 +201,28 @@ def copy_artifacts(folder: Path, copy: Path, storage: BaseStorage) -> None:
     A search may have deleted a file since; then its entry goes from the copy.
 
     Raises:
-        ArtifactError: if a file cannot be written.
+        ArtifactError: if a file cannot be read or written.
     """
-    for path in folder.glob("[!.]*"):
-        with suppress(FileNotFoundError):
-            data = path.read_bytes()
-            with _named_errors(copy):
-                copy.mkdir(parents=True, exist_ok=True)
-                write_bytes(data, copy / path.name)
+    for path in filter(Path.is_file, folder.glob("[!.]*")):
+        with _named_errors(folder):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue
+        with _named_errors(copy):
+            copy.mkdir(parents=True, exist_ok=True)
+            write_bytes(data, copy / path.name)
     for study in storage.get_all_studies():
         for key, value in study.system_attrs.items():
-            is_entry = key.startswith(_PREFIX) and value != _NOTHING
+            is_entry = key.startswith(_PREFIX) and json.loads(value) is not None
             if is_entry and not (copy / key.rpartition(":")[2]).exists():
-                storage.set_study_system_attr(study._study_id, key, _NOTHING)
+                storage.set_study_system_attr(study._study_id, key, _MISSING)
 
 
 _PREFIX = "dashboard:artifacts:"
-_NOTHING = "null"  # what optuna-dashboard, too, puts in the place of an entry
+# What stands in the place of an entry: optuna-dashboard puts the first there where a person deletes
+# one. The second is ours, for a file that is not here; as JSON it says the same, and shows nothing.
+_DELETED, _MISSING = "null", "null "
 
 
 def _key(trial_id: int, name: str) -> str:
@@ -232,6 +253,6 @@ def _named_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactError(
-            f"The folder of artifacts must have room and let files be written, but {folder} does "
-            f"not ({error.strerror}); mend that, and the same command goes on."
+            f"The folder of artifacts must have room and let files be read and written, but "
+            f"{folder} does not ({error.strerror}); mend that, and the same command goes on."
         ) from error

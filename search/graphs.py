@@ -49,7 +49,7 @@ def size_graph(report: Report) -> str | None:
     }
     smallest = min(_size_of(trial) for trial in trials)
     margin = 0.06 * (cap - smallest) + 1
-    layout = _layout("Accuracy against size", "parameters")
+    layout = _layout(f"{report.metric.capitalize()} against size", "parameters")
     layout["xaxis"] |= {"range": [smallest - margin, cap + margin], "separatethousands": True}
     layout["yaxis"] = _accuracy_axis([dots])
     layout["shapes"] = [_vertical_line(cap)]
@@ -124,7 +124,8 @@ def _points(report: Report, trials: Iterable[FrozenTrial]) -> dict[str, Any]:
         "x": [_size_of(trial) for trial in trials],
         "y": [_error(report, accuracy_of(trial)) for trial in trials],
         "customdata": [trial.number for trial in trials],
-        "hovertemplate": "trial %{customdata}: %{x:,} parameters, %{y:.2f} % wrong<extra></extra>",
+        "hovertemplate": "trial %{customdata}: %{x:,} parameters, "
+        f"{_reached(report)}<extra></extra>",
     }
 
 
@@ -146,12 +147,19 @@ def _curves(report: Report, trials: Iterable[FrozenTrial]) -> dict[str, Any]:
         "x": x,
         "y": y,
         "customdata": numbers,
-        "hovertemplate": "trial %{customdata}, epoch %{x}: %{y:.2f} % wrong<extra></extra>",
+        "hovertemplate": f"trial %{{customdata}}, epoch %{{x}}: {_reached(report)}<extra></extra>",
     }
 
 
 def _size_of(trial: FrozenTrial) -> int:
     return int(trial.user_attrs["parameter_count"])
+
+
+def _reached(report: Report) -> str:
+    """What Plotly shows of a value beside the pointer."""
+    if report.settings.metric == "accuracy":
+        return "%{y:.2f} % wrong"
+    return f"%{{y:.2f}} points below 100 % {report.metric}"
 
 
 def _error(report: Report, accuracy: float | None) -> float:

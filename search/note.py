@@ -12,7 +12,7 @@ OWN_PART = (
     "Notes of your own are kept below this line.*\n\n---"
 )
 
-
+_IN_PYTHON = "in Python, with `run_search`."  # on tensors, which no command has
 _GAP = "\u2003"  # the dashboard leaves no room between two columns of a table
 
 
@@ -58,10 +58,9 @@ def _question(report: Report) -> str:
         ),
     ]
     table = "\n".join(f"| **{name}** | {_GAP}{value} |" for name, value in rows)
-    return (
-        f"Searches {goal}, with the command\n\n{_command(report.last_run_words)}\n\n"
-        f"| | |\n| --- | --- |\n{table}"
-    )
+    words = report.last_run_words
+    how = _IN_PYTHON if words is None else f"with the command\n\n{_command(words)}"
+    return f"Searches {goal}, {how}\n\n| | |\n| --- | --- |\n{table}"
 
 
 def _answer(report: Report) -> str:
@@ -69,7 +68,7 @@ def _answer(report: Report) -> str:
         return "## Best trial\n\nNo trial is complete yet."
     lines = [
         f"## Best: trial {report.chosen.number}",
-        f"**{_percent(report.value)}** of the validation images right (mean of its last epochs)"
+        f"{_right(report, report.value, 'validation')} (mean of its last epochs)"
         + ("" if report.parameter_count is None else f", {report.parameter_count:,} parameters")
         + ".",
     ]
@@ -83,7 +82,7 @@ def _answer(report: Report) -> str:
         seeds = "1 fresh seed" if n == 1 else f"{n} fresh seeds"
         lines.append(f"Confirmed: **{_percent(winner.mean)}** over {seeds}{interval}.")
     if report.test is not None:
-        lines.append(f"On the test images: {_percent(report.test.mean)} after `search retrain`.")
+        lines.append(f"Trained on all data: {_right(report, report.test.mean, 'test')}.")
     if report.layers:
         lines.append(_layers(report))
     return "\n\n".join(lines)
@@ -103,16 +102,18 @@ def _layers(report: Report) -> str:
 
 def _next(report: Report) -> str:
     if report.chosen is None:
-        return f"## Next\n\n{_command(report.last_run_words)}"
+        words = report.last_run_words
+        return f"## Next\n\n{f'Search {_IN_PYTHON}' if words is None else _command(words)}"
     own = ["--study", report.study]
+    has_images = not report.settings.is_of_tensors
     steps: list[tuple[list[str], str]] = [
         (["show", str(report.chosen.number), *own], "its layers and epochs")
     ]
     if report.has_two_objectives:
         steps.append((["best", "--front", *own], "the best network of each size"))
-    elif report.race is None or not report.race.is_current:
+    elif has_images and (report.race is None or not report.race.is_current):
         steps.append((["confirm", *own], "how much of it is luck"))
-    if report.test is None:
+    if has_images and report.test is None:
         steps.append((["retrain", *own], "train it on all data, test it, keep its weights"))
     steps.append((["report", *own], "the whole story as one page"))
     commands = "\n".join(f"{_line(words)}  # {what}" for words, what in steps)
@@ -130,6 +131,12 @@ def _line(words: list[str]) -> str:
 def _plain(text: str) -> str:
     """A user's text, in which nothing is Markdown."""
     return f"`{text}`" if "`" not in text else "a file"
+
+
+def _right(report: Report, share: float, part: str) -> str:
+    if report.settings.metric == "accuracy":
+        return f"**{_percent(share)}** of the {part} images right"
+    return f"**{_percent(share)}** {report.metric} on the {part} images"
 
 
 def _percent(share: float) -> str:

@@ -31,6 +31,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     DBAPIError,
+    IntegrityError,
     InterfaceError,
     OperationalError,
     PendingRollbackError,
@@ -58,6 +59,10 @@ _CALLS = (
     *("get_trial_id_from_study_id_trial_number", "_get_trials", "_get_best_trial_id"),
     *("get_trial_user_attrs", "get_trial_system_attrs", "record_heartbeat"),
 )
+
+
+class WriteConflictError(Exception):
+    """Another process wrote the same in between; whoever wants to write it reads again first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,10 @@ class PatientStorage(RDBStorage):
 
         optuna-dashboard cuts a note or a graph into many attributes: so a reader meets all of them
         or none, and they cost little more than one. An error inside leaves none written.
+
+        Raises:
+            WriteConflictError: if another process wrote the same at that moment; none is
+                written then.
         """
         assert self._gathered is None
         self._gathered = {}
@@ -135,20 +144,23 @@ class PatientStorage(RDBStorage):
             self._patiently(partial(self._write_system_attributes, study_id, attributes))
 
     def _write_system_attributes(self, study_id: int, attributes: dict[str, Any]) -> None:
-        with _create_scoped_session(self.scoped_session, True) as session:
-            models.StudyModel.find_or_raise_by_id(study_id, session)
-            found = models.StudySystemAttributeModel.where_study_id(study_id, session)
-            known = {str(attribute.key): attribute for attribute in found}
-            for key, value in attributes.items():
-                text = json.dumps(value)
-                if key in known:
-                    cast(Any, known[key]).value_json = text
-                else:
-                    session.add(
-                        models.StudySystemAttributeModel(
-                            study_id=study_id, key=key, value_json=text
+        try:
+            with _create_scoped_session(self.scoped_session) as session:
+                models.StudyModel.find_or_raise_by_id(study_id, session)
+                found = models.StudySystemAttributeModel.where_study_id(study_id, session)
+                known = {str(attribute.key): attribute for attribute in found}
+                for key, value in attributes.items():
+                    text = json.dumps(value)
+                    if key in known:
+                        cast(Any, known[key]).value_json = text
+                    else:
+                        session.add(
+                            models.StudySystemAttributeModel(
+                                study_id=study_id, key=key, value_json=text
+                            )
                         )
-                    )
+        except IntegrityError as error:
+            raise WriteConflictError from error
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         if self._gathered is not None:

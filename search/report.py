@@ -18,6 +18,7 @@ from models.size import LayerRow, layer_table
 from search.exceptions import StudyError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.importance import Influence, influences
+from search.metrics import metric_words
 from search.race import Race, Standing, mean_interval
 from search.splits import Split
 from search.study import StudySettings, rebuild, run_records, search_words
@@ -172,6 +173,11 @@ class Report:
         return 0.5 / (self.split.n_validation if self.split else _USUAL_N_VALIDATION)
 
     @property
+    def metric(self) -> str:
+        """What the study means by accuracy, in words."""
+        return metric_words(self.settings.metric)
+
+    @property
     def has_two_objectives(self) -> bool:
         return "," in self.settings.objective
 
@@ -220,8 +226,8 @@ class Report:
         return _settings_of(self.recipe, self.chosen, self.settings.search_space().table)
 
     @property
-    def run_words(self) -> list[str]:
-        """The command that searches such a study again, without the program's name."""
+    def run_words(self) -> list[str] | None:
+        """The command that searches such a study again, as `search_words` gives it."""
         return search_words(
             self.study,
             self.settings,
@@ -231,16 +237,11 @@ class Report:
         )
 
     @property
-    def last_run_words(self) -> list[str]:
-        """The command that searched the study last, without the program's name."""
+    def last_run_words(self) -> list[str] | None:
+        """The command that searched the study last, as `search_words` gives it."""
         record = self.runs[-1] if self.runs else {}
-        options = self._run_options
-        if record.get("patience") is not None:
-            options += ["--patience", str(record["patience"])]
-        if record.get("target") is not None:
-            options += ["--target", f"{100 * record['target']:g}"]
         n_trials = int(record.get("n_trials", max(self.tally.n_trained, 1)))
-        return search_words(self.study, self.settings, n_trials=n_trials, options=options)
+        return search_words(self.study, self.settings, n_trials=n_trials, options=self._run_options)
 
     @property
     def _run_options(self) -> list[str]:

@@ -456,9 +456,11 @@ def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     height.mark(axes)
     axes.xaxis.set_major_locator(MaxNLocator(15, integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch", color=MUTED, fontsize=_TEXT)
-    _legend(axes, [_line("validation images", RIGHT, 2.4), _line("training images", SEED)], _WIDE)
+    # Accuracy on the training images is plain in a study of any metric.
+    names = (f"{report.metric} on the validation images", "accuracy on the training images")
+    _legend(axes, [_line(names[0], RIGHT, 2.4), _line(names[1], SEED)], _WIDE)
     accuracy = accuracy_of(trial)
-    reached = "" if accuracy is None else f": {100 * accuracy:.2f} %"
+    reached = "" if accuracy is None else f": {100 * accuracy:.2f} % {report.metric}"
     # A study's name is a user's: what looks like a formula in it is none.
     figure.text(
         0.02,

@@ -7,7 +7,10 @@ busy timeout in place of "database is locked", and no wait for the disk at each 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -85,6 +88,27 @@ def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite storage; None for another database."""
     parsed = _parse(url)
     return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+
+
+def database_label(url: str) -> str:
+    """A name for a folder, which tells a database from others: its own name and a few digits.
+
+    For a server they follow from host, port and database, whoever logs in by whatever driver, and
+    for SQLite from the file's resolved path.
+    """
+    parsed = _parse(url)
+    path = sqlite_path(url)
+    if path is not None:
+        path = path.resolve()
+        name, place = path.name, str(path)
+    else:
+        # A socket's folder, or several hosts, stand in the query.
+        host, port = (parsed.query.get(key, "") for key in ("host", "port"))
+        name = parsed.database or ""
+        values = (parsed.get_backend_name(), parsed.host or host, parsed.port or port, name)
+        place = json.dumps(values)
+    digits = hashlib.sha256(place.encode()).hexdigest()[:12]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:100].strip('.')}-{digits}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,12 @@ from search.artifacts import StudyArtifacts
 from search.graphs import influence_graph, learning_graph, size_graph
 from search.importance import influences
 from search.note import write_note
-from search.patient import PatientStorage
+from search.patient import PatientStorage, WriteConflictError
 from search.report import Report, read_report
-from search.summary import is_trained
 
 _REST = 100  # times as long as it took passes before it is told again
 _LEAST_REST_SECONDS = 10.0
+_N_TRIES = 3  # where others write between reading and writing; after them it is told another time
 # To tell importance from chance takes 7 ms a trial: so not each time and, while workers or a person
 # wait, only where there are not too many.
 _GROWTH = 1.2
@@ -83,8 +83,10 @@ class Story:
         Raises:
             ArtifactError: if a file cannot be written.
         """
-        if self._artifacts is not None and is_alone:
-            self._artifacts.sweep()
+        if self._artifacts is not None:
+            self._artifacts.sweep_old()
+            if is_alone:
+                self._artifacts.sweep()
         self.tell()
 
     def tell_if_due(self) -> None:
@@ -110,8 +112,12 @@ class Story:
             ArtifactError: if a file cannot be written.
         """
         with self._turn() as is_ours:
-            if is_ours:
-                self._write(has_time=has_time)
+            if not is_ours:
+                return
+            for _ in range(_N_TRIES):
+                with suppress(WriteConflictError):
+                    self._write(has_time=has_time)
+                    return
 
     def _write(self, *, has_time: bool) -> None:
         study = self._study
@@ -120,7 +126,9 @@ class Story:
         if self._artifacts is not None:
             settlement = self._artifacts.settle(report.trials, partial(_draw, report))
         graphs = {"size": size_graph(report), "learning": learning_graph(report)}
-        if self._is_to_judge(report.trials, has_time=has_time):
+        n_trained = len(report.trained)
+        is_judged = self._is_to_judge(n_trained, has_time=has_time)
+        if is_judged:
             graphs["importance"] = influence_graph(influences(report.trials))
         with self._storage.together():
             if settlement is not None:
@@ -133,16 +141,14 @@ class Story:
             note = write_note(report, before)
             if note != before:
                 save_note(study, note)
+        if is_judged:
+            self._n_judged = n_trained
         for path in settlement.outdated if settlement is not None else ():
             path.unlink(missing_ok=True)
 
-    def _is_to_judge(self, trials: list[FrozenTrial], *, has_time: bool) -> bool:
-        n_trained = sum(map(is_trained, trials))
+    def _is_to_judge(self, n_trained: int, *, has_time: bool) -> bool:
         is_much = n_trained > _MANY_TRIALS and not has_time
-        if is_much or n_trained < _GROWTH * self._n_judged:
-            return False
-        self._n_judged = n_trained
-        return True
+        return not is_much and n_trained >= _GROWTH * self._n_judged
 
 
 def _draw(report: Report, trial: FrozenTrial) -> bytes:

@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-from search.dataset_names import find_data_words
+from search.dataset_names import TENSORS, find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.hyperparameters import Hyperparameters
 from search.metrics import Metric
@@ -130,6 +130,11 @@ class StudySettings:
     def known_split(self) -> Split | None:
         """How many images train, validate and test; None where that was not kept."""
         return SPLITS.get(self.dataset) if self.split is None else Split(*self.split)
+
+    @property
+    def is_of_tensors(self) -> bool:
+        """Whether a program gave the images: commands cannot have them."""
+        return self.dataset.startswith(TENSORS)
 
     @property
     def image_size(self) -> int:
@@ -452,15 +457,17 @@ def search_words(
     n_trials: int,
     space: str | None = None,
     options: Sequence[str] = (),
-) -> list[str]:
+) -> list[str] | None:
     """The words of the command that searches a study, without the program's name.
 
-    Where its data lie a study does not know.
+    Where its data lie a study does not know. None where they are tensors, which no command has.
 
     Args:
         space: the file that holds the study's space, where it is another than at first.
         options: what may change from run to run.
     """
+    if settings.is_of_tensors:
+        return None
     words = ["run", "--dataset", settings.dataset, "--budget", str(settings.budget)]
     words += ["--epochs", str(settings.epochs), "--trials", str(n_trials)]
     for option, value, default in (

@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from optuna_dashboard import get_note
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -23,7 +24,9 @@ from search.importance import LEAST_TRIALS, influences
 from search.report import effort, wilson_interval
 from search.space import Space
 from search.splits import SPLITS, Split
-from search.study import RunRecord, record_run
+from search.storage import opened_storage
+from search.story import Story
+from search.study import RunRecord, open_study, record_run
 from tests.conftest import Command, Result, run_here
 from tests.made_studies import MadeTrial, confirmation, make_study
 
@@ -262,9 +265,13 @@ def test_the_command_in_a_report_has_what_the_last_run_was_told(tmp_path: Path) 
         target=0.994,
     )
     record_run(study, again)
-    assert (
-        "--workers 2 --patience 30 --target 99.4 --study own" in report(url, tmp_path / "out").text
-    )
+    options = "--workers 2 --patience 30 --target 99.4 --study own"
+    assert options in report(url, tmp_path / "out").text
+    with opened_storage(url, write=True) as storage:
+        study = open_study(storage, "own")
+        Story(storage, study, None).tell()
+        note = get_note(study)
+    assert f"--trials 2 {options}" in note
 
 
 def test_a_space_of_ones_own_is_written_beside_the_report(tmp_path: Path) -> None:

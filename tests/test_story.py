@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -15,29 +17,31 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard import get_note, save_note
 from PIL import Image
 from safetensors.torch import load_file
+from sqlalchemy import event
 
 from models.convnet import ConvNet
 from models.spec import ModelSpec
-from search.artifacts import N_BEST, StudyArtifacts
+from search.artifacts import N_BEST, StudyArtifacts, artifact_folder
 from search.data import load_dataset
 from search.graphs import influence_graph, learning_graph, size_graph
 from search.report import read_report
+from search.report_pictures import draw_curve
 from search.space import Space
 from search.storage import opened_storage
 from search.story import Story
 from search.study import open_study, rebuild
 from search.weights import Classifier
 from tests.artifact_files import entered, lying
-from tests.conftest import DIGITS_RUN, Command
+from tests.conftest import DIGITS_RUN, Command, run_here
 from tests.made_studies import MadeTrial, confirmation, make_study
 
 STUDY = "digits-3000x3"
 RUN = (*DIGITS_RUN, "--no-confirm", "--workers", "1")
 
 
-def tell(database: Path, name: str, *, weights: bool = True) -> None:
+def tell(database: Path, name: str, *, weights: bool = True, folder: Path | None = None) -> None:
     """Tells a study's story as a search does; `weights` stands for what its workers wrote."""
-    folder = database.with_name(f"{database.name}-artifacts")
+    folder = folder or database.with_name(f"{database.name}-artifacts")
     with opened_storage(f"sqlite:///{database}", write=True) as storage:
         study = open_study(storage, name)
         story = Story(storage, study, folder)
@@ -212,11 +216,24 @@ def test_what_a_person_deletes_stays_deleted_and_a_lost_file_loses_its_entry(
     study = optuna.load_study(study_name="made", storage=url)
     key = f"dashboard:artifacts:{study.trials[2]._trial_id}:{name}"
     study._storage.set_study_system_attr(study._study_id, key, "null")
+    (folder / name).unlink()
     (folder / by_shown["trial-1.safetensors"]).unlink()
     tell(database, "made", weights=False)
     expected = {"trial-0.png", "trial-0.safetensors", "trial-1.png", "trial-2.safetensors"}
     assert set(entered(database).values()) == expected
     assert lying(database) == set(entered(database))
+
+
+def test_a_search_with_another_folder_loses_no_weights(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    make_study(f"sqlite:///{database}", "made", rising(3))
+    tell(database, "made")
+    before, files = entered(database), lying(database)
+    tell(database, "made", weights=False, folder=tmp_path / "empty")
+    assert set(entered(database).values()) == {"trial-0.png", "trial-1.png", "trial-2.png"}
+    tell(database, "made", weights=False)
+    assert entered(database) == before
+    assert lying(database) == files
 
 
 def test_a_deleted_study_takes_its_artifacts_along(finished: Command) -> None:
@@ -237,6 +254,55 @@ def test_a_copy_has_the_artifacts_that_it_tells_of(finished: Command) -> None:
     copy = finished.folder / "copy.db"
     assert lying(copy) == set(entered(copy)) == lying(finished.database)
     assert len(lying(copy)) == 7
+
+
+def test_databases_that_share_a_folder_leave_each_others_files_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "shared"
+    urls = [f"sqlite:///{tmp_path / name}" for name in ("one.db", "two.db")]
+    for url in urls:
+        make_study(url, "made", rising(1))  # identifiers of study and trial are 1 in both
+        with opened_storage(url, write=True) as storage:
+            story = Story(storage, open_study(storage, "made"), artifact_folder(url, folder))
+            assert story.weights_path is not None
+            story.weights_path(1).write_bytes(url.encode())
+            story.begin(is_alone=True)
+    options = ("--artifacts", str(folder), "--storage")
+    assert run_here("delete", "made", "--yes", *options, urls[1]) == 0
+    assert run_here("backup", str(tmp_path / "copy.db"), *options, urls[0]) == 0
+    copied = tmp_path / "copy.db-artifacts" / "1-1-1"
+    assert copied.read_bytes() == urls[0].encode()
+    assert lying(tmp_path / "copy.db") == set(entered(tmp_path / "one.db"))
+
+
+def test_the_folder_of_a_servers_database_is_one_for_all_who_log_in(tmp_path: Path) -> None:
+    def folder(url: str) -> Path | None:
+        return artifact_folder(url, tmp_path)
+
+    own = folder("postgresql+psycopg://ada:secret@db.example:5433/studies")
+    assert own == folder("postgresql+psycopg://bob@db.example:5433/studies?sslmode=require")
+    assert own != folder("postgresql+psycopg://ada:secret@db.example:5433/more")
+    assert own != folder("postgresql+psycopg://ada:secret@other.example:5433/studies")
+    assert own is not None
+    assert re.fullmatch("studies-[0-9a-f]{12}", own.name)
+
+
+def test_a_copy_leaves_out_folders_and_says_what_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    make_study(url, "made", rising(1))
+    tell(database, "made")
+    folder = tmp_path / "studies.db-artifacts"
+    (folder / "mine").mkdir()
+    assert run_here("backup", str(tmp_path / "copy.db"), "--storage", url) == 0
+    assert lying(tmp_path / "copy.db") == set(entered(database))
+
+    (folder / "unreadable").symlink_to("/proc/self/mem")  # not even for root
+    assert run_here("backup", str(tmp_path / "second.db"), "--storage", url) == 1
+    assert "let files be read and written, but" in " ".join(capsys.readouterr().err.split())
 
 
 def figures(study: Study) -> dict[str, Any]:
@@ -267,6 +333,48 @@ def test_the_graphs_show_every_trial_the_front_and_the_cap(tmp_path: Path) -> No
     assert best["y"][:2] == [20, 10]
 
 
+def test_a_study_of_balanced_accuracy_is_told_in_its_own_words(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    seen = {"trial": 1, "test_accuracy": {"mean": 0.93}, "runs": [{"last_three_mean": 0.93}]}
+    study = make_study(
+        url, "made", rising(2), metric="balanced-accuracy", attributes={"retrain_1": seen}
+    )
+    tell(database, "made")
+    note = get_note(study)
+    assert "**86.70 %** balanced accuracy on the validation images" in note
+    assert "**93.00 %** balanced accuracy on the test images" in note
+    assert "images right" not in note
+    for name, graph in figures(study).items():
+        assert "% wrong" not in json.dumps(graph), name
+    assert figures(study)["size"]["layout"]["title"]["text"] == "Balanced accuracy against size"
+    plain = make_study(f"sqlite:///{tmp_path / 'plain.db'}", "made", rising(2))
+    curves = [draw_curve(read_report(each), each.trials[0]) for each in (plain, study)]
+    assert curves[0] != curves[1]
+
+
+def test_a_study_of_tensors_is_told_of_no_command_that_lacks_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    made = rising(1)
+    study = make_study(url, "made", made, dataset="tensors:channels")
+    tell(database, "made")
+    note = get_note(study)
+    assert "Searches the best network, in Python, with `run_search`." in note
+    assert "search report --study made" in note
+    assert run_here("report", "--storage", url, "--out", str(tmp_path / "out")) == 0
+    monkeypatch.setenv("SEARCH_STORAGE", url)
+    assert run_here() == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "In Python, with <code>run_search</code>" in page
+    out = capsys.readouterr().out
+    assert "search report" in out
+    for told in (note, re.sub("<.*?>", "", page), out):
+        assert not re.search(r"search (run|confirm|retrain) |report --train", told)
+
+
 def test_a_story_is_written_whole_or_not_at_all(database_url: str, tmp_path: Path) -> None:
     make_study(database_url, "made", rising(3))
     with opened_storage(database_url, write=True) as storage:
@@ -287,6 +395,61 @@ def test_a_story_is_written_whole_or_not_at_all(database_url: str, tmp_path: Pat
         assert get_note(study) == "short"
 
 
+def test_what_another_writes_in_between_stays_and_the_story_is_told_again(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    make_study(url, "made", rising(N_BEST + 1))
+    person = optuna.load_study(study_name="made", storage=url)
+    folder = tmp_path / "studies.db-artifacts"
+    n_conflicts = 0
+
+    with opened_storage(url, write=True) as storage:
+        story = Story(storage, open_study(storage, "made"), folder)
+        assert story.weights_path is not None
+        outdated = story.weights_path(person.trials[0]._trial_id)
+        outdated.write_bytes(b"weights")
+
+        @event.listens_for(storage.engine, "before_cursor_execute")
+        def write_as_well(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            nonlocal n_conflicts
+            if statement.startswith("INSERT INTO study_system_attributes") and not n_conflicts:
+                n_conflicts += 1
+                save_note(person, "Mine.")  # has the same key: SQLite lets one insert it
+                assert outdated.exists()
+
+        story.tell()
+    assert n_conflicts == 1
+    note = get_note(person)
+    assert note.startswith("Searches the best network")
+    assert note.endswith("Mine.")
+    assert lying(database) == set(entered(database))
+    assert len(entered(database)) == N_BEST
+
+
+def test_no_file_is_deleted_while_the_database_refuses_the_story(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    url = f"sqlite:///{database}"
+    make_study(url, "made", rising(N_BEST))
+    tell(database, "made")
+    before, files = entered(database), lying(database)
+    space = Space.load("standard", parameter_cap=3000)
+    with opened_storage(url, write=True) as storage:
+        open_study(storage, "made").add_trial(rising(N_BEST + 1)[-1].frozen(space, 3000, 1))
+        with storage.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE TRIGGER refuse BEFORE INSERT ON study_system_attributes "
+                "BEGIN SELECT RAISE(ABORT, 'another was quicker'); END"
+            )
+    tell(database, "made")
+    assert entered(database) == before
+    assert files < lying(database)
+    with opened_storage(url, write=True) as storage, storage.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER refuse")
+    tell(database, "made")
+    assert trial_numbers(database) == {1, 2, 3, 4, 5}
+    assert lying(database) == set(entered(database))
+
+
 def test_a_server_keeps_artifacts_where_it_is_told_to(
     database_url: str, command: Command, tmp_path: Path
 ) -> None:
@@ -294,9 +457,20 @@ def test_a_server_keeps_artifacts_where_it_is_told_to(
     options = ("--storage", database_url, "--artifacts", str(folder), "--trials", "1")
     done = command(*RUN, *options)
     assert done.code == 0, done.err
-    assert len(list(folder.iterdir())) == 2
-    picture = next(path for path in folder.iterdir() if path.name.endswith("-0"))
+    (own,) = folder.iterdir()
+    assert len(list(own.iterdir())) == 2
+    picture = next(path for path in own.iterdir() if path.name.endswith("-0"))
     assert Image.open(BytesIO(picture.read_bytes())).format == "PNG"
+    died = own / ".1-1-1.4711"  # half-written by a host that has long been gone
+    died.touch()
+    os.utime(died, (0, 0))
+    writing = own / ".1-2-1.4711"
+    writing.touch()
     deleted = command("delete", STUDY, "--yes", *options[:4])
     assert deleted.code == 0, deleted.err
-    assert not list(folder.iterdir())
+    assert set(own.iterdir()) == {died, writing}
+    with opened_storage(database_url, write=True) as storage:
+        again = make_study(database_url, "made", rising(1))
+        Story(storage, open_study(storage, again.study_name), own).begin(is_alone=False)
+    assert not died.exists()
+    assert writing.exists()

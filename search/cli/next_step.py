@@ -85,15 +85,17 @@ def _steps(study: Study, summary: StudySummary) -> list[Step]:
     steps: list[Step] = []
     if n_trained < n_wanted or summary.best_value is None:
         go_on = search_words(summary.name, settings, n_trials=max(n_wanted, n_trained + 1))
-        return [(go_on, "go on with the search")]
+        if go_on is not None:
+            return [(go_on, "go on with the search")]
     by_accuracy = len(study.directions) == 1
-    if summary.confirmed_mean is None and by_accuracy:
+    has_images = not settings.is_of_tensors
+    if has_images and summary.confirmed_mean is None and by_accuracy:
         steps.append((["confirm", *own], "race the best trials over fresh seeds"))
-    elif not summary.test_looks:
+    elif has_images and not summary.test_looks:
         steps.append((["retrain", *own], "train it on all data, test it, keep its weights"))
     if not by_accuracy:
         steps.append((["best", "--front", *own], "the most accurate network of each size"))
     steps.append((["report", *own], "its story on one page"))
     steps.append((["dashboard"], "look at all trials in a browser"))
     more = search_words(summary.name, settings, n_trials=2 * n_wanted)
-    return [*steps, (more, "search on")]
+    return steps if more is None else [*steps, (more, "search on")]

@@ -87,6 +87,8 @@ def report(
     write_text(page, folder / PAGE)
     console.print(str(folder / PAGE), soft_wrap=True)
     options = ["--study", facts.study, *storage_words(storage)]
+    if facts.settings.is_of_tensors:
+        return  # what comes next would train, and commands have no images
     if facts.chosen is not None and facts.race is None:
         console.print(f"Not confirmed yet: {shown_command(['confirm', *options])}", soft_wrap=True)
     if facts.weights_name is not None and validated is None:

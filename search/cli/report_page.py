@@ -18,7 +18,6 @@ from search import palette
 from search.cli.output import counted, duration, percent, thousands
 from search.dataset_names import short_name
 from search.importance import BEST_SHARE, LEAST_TRIALS
-from search.metrics import metric_words
 from search.report import SPACE_FILE, Report
 from search.report_pictures import Picture, image_png
 
@@ -134,7 +133,7 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
         },
         "errors": errors,
         "dataset": _DATASETS.get(report.settings.dataset, short_name(report.settings.dataset)),
-        "metric": metric_words(report.settings.metric),
+        "metric": report.metric,
         "n_influences": sum(row.is_beyond_chance for row in report.influences),
         "best_share": BEST_SHARE,
         "least_trials": LEAST_TRIALS,
