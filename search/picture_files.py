@@ -71,7 +71,7 @@ def find_images(folder: Path) -> ImageFolder:
 
     Raises:
         DataError: if there is no such folder, it has fewer than two classes, a class has fewer
-            than five different images, or a file cannot be read.
+            than five different images, two classes have the same file, or a file cannot be read.
     """
     if not folder.is_dir():
         raise DataError(
@@ -90,6 +90,7 @@ def find_images(folder: Path) -> ImageFolder:
     paths: list[Path] = []
     labels: list[int] = []
     digests: list[str] = []
+    places: dict[str, Path] = {}
     n_files = 0
     for label, name in enumerate(classes):
         files = sorted(_images_below(folder / name))
@@ -105,6 +106,13 @@ def find_images(folder: Path) -> ImageFolder:
             )
         n_files += len(files)
         for digest in sorted(by_content):
+            elsewhere = places.setdefault(digest, by_content[digest])
+            if elsewhere != by_content[digest]:
+                raise DataError(
+                    "Each image must belong to one class, as it could both train and test "
+                    f"otherwise, but {elsewhere} and {by_content[digest]} are the same, byte for "
+                    "byte; take one of them away."
+                )
             paths.append(by_content[digest])
             labels.append(label)
             digests.append(digest)

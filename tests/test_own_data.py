@@ -234,10 +234,10 @@ def test_grey_images_have_one_channel_and_every_class_is_in_each_part(grey: Path
 
 def test_an_image_keeps_its_proportions(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", {"a": 5, "b": 5}, colour=True)
-    for name in ("a", "b"):
+    for label, name in enumerate("ab"):
         for path in (folder / name).iterdir():
             wide = np.full((10, 40, 3), 200, dtype=np.uint8)
-            wide[0, 0] = int(path.stem)  # no two files with one content
+            wide[0, 0] = 10 * label + int(path.stem)  # no two files with one content
             Image.fromarray(wide).save(path)
     images = load_dataset(f"folder:{folder}", image_size=20).development.images
     rows = images.float().mean(dim=(0, 1, 3))
@@ -261,6 +261,15 @@ def test_what_files_are_called_does_not_matter_and_copies_do_not_count(
     assert after.info.fingerprint == before.info.fingerprint
     assert torch.equal(after.development.images, before.development.images)
     assert "1 copies left out" in after.info.origin
+
+
+def test_a_file_in_two_classes_is_refused(grey: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(grey, tmp_path / "images"))
+    ours, theirs = folder / "a" / "4.png", folder / "b" / "deeper" / "four.png"
+    theirs.parent.mkdir()
+    shutil.copy(ours, theirs)
+    with pytest.raises(DataError, match=f"one class.* but {ours} and {theirs} are the same"):
+        load_dataset(f"folder:{folder}")
 
 
 def test_images_are_read_once_and_a_damaged_cache_is_made_anew(grey: Path, cache: Path) -> None:
@@ -311,9 +320,9 @@ def test_what_cannot_be_searched_is_refused(
     files: dict[str, int], options: tuple[str, ...], message: str, command: Command
 ) -> None:
     folder = command.folder / "cats"
-    for name, n in files.items():
+    for seed, (name, n) in enumerate(files.items()):
         if name.endswith("/"):
-            make_folder(folder, {name[:-1]: n}, colour=False)
+            make_folder(folder, {name[:-1]: n}, colour=False, seed=seed)
         else:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("no image")
