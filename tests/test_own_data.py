@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,38 @@ def test_networks_of_a_folder_are_exported(
     with torch.inference_mode():
         answers = net(test_images).argmax(dim=1)
     assert share == pytest.approx(balanced_accuracy_score(test_labels, answers))
+
+
+def a_hidden_folder(images: Path) -> None:
+    (images / "leaf" / ".thumbnails").mkdir()
+    Image.new("RGB", (20, 20), "red").save(images / "leaf" / ".thumbnails" / "0.jpg")
+
+
+def a_folder_named_like_a_picture(images: Path) -> None:
+    (images / "leaf" / "1.png").mkdir()
+    Image.new("RGB", (20, 20), "red").save(images / "leaf" / "1.png" / "1.jpg")
+
+
+def a_picture_of_16_bits(images: Path) -> None:
+    ramp = np.linspace(0, 65535, 900).astype(np.uint16).reshape(30, 30)
+    Image.fromarray(ramp).save(images / "leaf" / "deep.png")
+
+
+@pytest.mark.parametrize(
+    "add", [a_hidden_folder, a_folder_named_like_a_picture, a_picture_of_16_bits]
+)
+def test_an_exported_program_reads_what_the_search_reads(
+    add: Callable[[Path], None], searched: tuple[Command, Result, Result], tmp_path: Path
+) -> None:
+    assert searched[0]("export", "weights", "--out", str(tmp_path / "net.py")).code == 0
+    folder = Path(shutil.copytree(searched[0].folder / "images", tmp_path / "images"))
+    add(folder)
+    data = load_dataset(f"folder:{folder}", image_size=32)
+    images, labels, test_images, test_labels = program_at(tmp_path / "net.py").load_data(
+        str(folder)
+    )
+    assert contents(as_bytes(images), labels) == contents_of(data.development)
+    assert contents(as_bytes(test_images), test_labels) == contents_of(data.test)
 
 
 @pytest.mark.parametrize(
