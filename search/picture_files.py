@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -45,10 +46,10 @@ class ImageFolder:
     digests: tuple[str, ...]
     n_copies: int
 
-    def fingerprint(self, size: int) -> str:
-        """SHA-256 of all classes, contents and labels, at a size to which they are scaled."""
-        rows = zip(self.labels, self.digests, strict=True)
-        return hashlib.sha256(repr((size, self.classes, list(rows))).encode()).hexdigest()
+    def pixels_key(self, size: int) -> str:
+        """SHA-256 of what `pixels` depends on: the files, the size, and who reads and scales."""
+        parts = (PIL.__version__, size, self.digests)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
         """All images as `read_square` gives them, (N, C, size, size); C is 1 where all are grey.

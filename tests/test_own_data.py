@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import PIL
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
 
 from models import native
@@ -314,6 +316,26 @@ def test_images_are_read_once_and_a_damaged_cache_is_made_anew(grey: Path, cache
     file.write_bytes(b"no tensors")
     assert torch.equal(load_dataset(f"folder:{grey}").test.images, first.test.images)
     assert file.stat().st_size > 1000
+
+
+def test_another_pillow_reads_the_images_anew(
+    grey: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_dataset(f"folder:{grey}")
+    monkeypatch.setattr(PIL, "__version__", "another")
+    load_dataset(f"folder:{grey}")
+    assert len(list(cache.glob("*/folders/*.safetensors"))) == 2
+
+
+def test_the_fingerprint_is_of_the_pixels_that_are_trained_on(grey: Path, cache: Path) -> None:
+    before = load_dataset(f"folder:{grey}")
+    (file,) = cache.glob("*/folders/*.safetensors")
+    pixels = load_file(file)["images"]
+    pixels[0, 0, 0, 0] += 1  # as another version of Pillow might have scaled them
+    save_file({"images": pixels}, file)
+    after = load_dataset(f"folder:{grey}")
+    assert after.info.fingerprint != before.info.fingerprint
+    assert after.info.split_fingerprint == before.info.split_fingerprint
 
 
 def test_a_picture_is_turned_as_the_camera_was_held_and_transparent_is_white(
