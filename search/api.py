@@ -15,6 +15,7 @@ from search.coordinator import Outcome, SearchEvent, TrialEnded
 from search.data import Dataset, dataset_files
 from search.exceptions import InputError
 from search.folders import default_folder, make_folder
+from search.numbers import check_whole
 from search.processes import start_server
 from search.retrain import retrain
 from search.service import SearchRequest, begin_search, plan_search
@@ -118,14 +119,19 @@ def retrain_trial(
         dataset: the study's data, where it was searched on tensors.
         data_dir: the folder of the data sets; by default one in the user's cache.
         folder: for weights and card; by default `runs/STUDY/trial-N`.
+        n_workers: by default one for each core that this process may use; never more than seeds.
 
     Returns:
         The folder, for `search.load`.
 
     Raises:
-        InputError: if the trial or the data of the study are not there.
+        InputError: if the trial or the data of the study are not there, or `seeds` or `n_workers`
+            is no whole number from 1 up; nothing was written then.
         TrainingError: if a training run cannot be finished.
     """
+    check_whole("seeds", seeds)
+    if n_workers is not None:
+        check_whole("n_workers", n_workers)
     start_server()
     trial = open_trial(study, number)
     found = find_device(device)

@@ -85,7 +85,8 @@ class DatasetInfo:
         classes: what people call them, by label.
         class_counts: how many of the validation images are of each class, by label.
         n_training: how many of the development images train during a search; the rest validate.
-        fingerprint: SHA-256 of all its pixels and labels.
+        fingerprint: SHA-256 of all its pixels and labels, and of the names of its classes where
+            it is not built in.
         split_fingerprint: SHA-256 of which images train and which validate, in order.
     """
 
@@ -338,7 +339,6 @@ def from_tensors(
         name=f"{TENSORS}{name}",
         origin="given in Python",
         classes=names,
-        fingerprint=hashlib.sha256(repr((_sha256(pixels, numbers), names)).encode()).hexdigest(),
     )
 
 
@@ -391,14 +391,13 @@ def _folder_dataset(folder: Path, image_size: int) -> Dataset:
         name=f"{FOLDER}{found.folder}",
         origin=f"{found.folder}, {len(found.classes)} classes{copies}",
         classes=found.classes,
-        fingerprint=found.fingerprint(image_size),
     )
 
 
 def _folder_pixels(found: ImageFolder, image_size: int) -> NDArray[np.uint8]:
     """The images of a folder, (N, C, H, W), from the user's cache where they were read before."""
     cache = platformdirs.user_cache_path(APPLICATION) / "folders"
-    path = cache / f"{found.fingerprint(image_size)[:32]}.safetensors"
+    path = cache / f"{found.pixels_key(image_size)[:32]}.safetensors"
     with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="np") as file:
         cached: NDArray[np.uint8] = file.get_tensor("images")
         return cached
@@ -416,9 +415,9 @@ def _split_dataset(
     name: str,
     origin: str,
     classes: tuple[str, ...],
-    fingerprint: str,
 ) -> Dataset:
     """A data set that comes without a test set of its own."""
+    contents = _sha256(images, labels)
     training, validation, test = split_by_class(labels)
     return _dataset(
         _Parts(images, labels, training, validation),
@@ -426,7 +425,7 @@ def _split_dataset(
         name=name,
         origin=origin,
         classes=classes,
-        fingerprint=fingerprint,
+        fingerprint=hashlib.sha256(repr((contents, classes)).encode()).hexdigest(),
     )
 
 

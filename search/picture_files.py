@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -45,10 +46,10 @@ class ImageFolder:
     digests: tuple[str, ...]
     n_copies: int
 
-    def fingerprint(self, size: int) -> str:
-        """SHA-256 of all classes, contents and labels, at a size to which they are scaled."""
-        rows = zip(self.labels, self.digests, strict=True)
-        return hashlib.sha256(repr((size, self.classes, list(rows))).encode()).hexdigest()
+    def pixels_key(self, size: int) -> str:
+        """SHA-256 of what `pixels` depends on: the files, the size, and who reads and scales."""
+        parts = (PIL.__version__, size, self.digests)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
         """All images as `read_square` gives them, (N, C, size, size); C is 1 where all are grey.
@@ -71,7 +72,7 @@ def find_images(folder: Path) -> ImageFolder:
 
     Raises:
         DataError: if there is no such folder, it has fewer than two classes, a class has fewer
-            than five different images, or a file cannot be read.
+            than five different images, two classes have the same file, or a file cannot be read.
     """
     if not folder.is_dir():
         raise DataError(
@@ -90,6 +91,7 @@ def find_images(folder: Path) -> ImageFolder:
     paths: list[Path] = []
     labels: list[int] = []
     digests: list[str] = []
+    places: dict[str, Path] = {}
     n_files = 0
     for label, name in enumerate(classes):
         files = sorted(_images_below(folder / name))
@@ -105,6 +107,13 @@ def find_images(folder: Path) -> ImageFolder:
             )
         n_files += len(files)
         for digest in sorted(by_content):
+            elsewhere = places.setdefault(digest, by_content[digest])
+            if elsewhere != by_content[digest]:
+                raise DataError(
+                    "Each image must belong to one class, as it could both train and test "
+                    f"otherwise, but {elsewhere} and {by_content[digest]} are the same, byte for "
+                    "byte; take one of them away."
+                )
             paths.append(by_content[digest])
             labels.append(label)
             digests.append(digest)

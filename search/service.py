@@ -31,6 +31,7 @@ from search.exceptions import DataUnavailableError, InputError, SpaceError, Stud
 from search.folders import make_folder
 from search.kept import KeptRuns
 from search.metrics import check_metric, sample_size
+from search.numbers import check_seconds, check_whole
 from search.patience import Patience
 from search.patient import Waiting
 from search.pruners import make_pruner
@@ -166,6 +167,7 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     Raises:
         InputError: if anything asked for is wrong.
     """
+    _check_numbers(request)
     device = str(find_device(request.device))
     if request.study is not None:
         check_study_name(request.study)
@@ -199,6 +201,20 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         n_workers=request.n_workers or default_worker_count(),
         warm_start=warm_start,
     )
+
+
+def _check_numbers(request: SearchRequest) -> None:
+    """Raises InputError for numbers that the command line would not have let through."""
+    for name in ("budget", "epochs", "n_trials"):
+        check_whole(name, getattr(request, name))
+    check_whole("seed", request.seed, low=0)
+    for name in ("image_size", "n_workers", "patience"):
+        if getattr(request, name) is not None:
+            check_whole(name, getattr(request, name))
+    check_seconds("lost_after_seconds", request.lost_after_seconds)
+    for name in ("timeout_seconds", "trial_timeout_seconds"):
+        if getattr(request, name) is not None:
+            check_seconds(name, getattr(request, name))
 
 
 def _study_name(request: SearchRequest, dataset: str) -> str:

@@ -230,6 +230,7 @@ def test_programs_are_formatted_and_without_lint(tmp_path: Path) -> None:
     sources["card"] = card_source(card)
     sources["name"] = card_source(replace(card, study=20 * 'x""" \\', runs=card.runs[:1], epochs=9))
     sources["everything"] = digits_source(EVERYTHING)
+    sources["folder"] = replace(sources["everything"], dataset="folder:/photos")
     for name, source in sources.items():
         (tmp_path / f"{name}.py").write_text(to_python(source, file_name=f"{name}.py"))
     rules = "B,C4,E,F,I,N,PTH,RET,RUF,SIM,UP,W"

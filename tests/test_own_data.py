@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import PIL
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
 
 from models import native
@@ -166,6 +169,38 @@ def test_networks_of_a_folder_are_exported(
     assert share == pytest.approx(balanced_accuracy_score(test_labels, answers))
 
 
+def a_hidden_folder(images: Path) -> None:
+    (images / "leaf" / ".thumbnails").mkdir()
+    Image.new("RGB", (20, 20), "red").save(images / "leaf" / ".thumbnails" / "0.jpg")
+
+
+def a_folder_named_like_a_picture(images: Path) -> None:
+    (images / "leaf" / "1.png").mkdir()
+    Image.new("RGB", (20, 20), "red").save(images / "leaf" / "1.png" / "1.jpg")
+
+
+def a_picture_of_16_bits(images: Path) -> None:
+    ramp = np.linspace(0, 65535, 900).astype(np.uint16).reshape(30, 30)
+    Image.fromarray(ramp).save(images / "leaf" / "deep.png")
+
+
+@pytest.mark.parametrize(
+    "add", [a_hidden_folder, a_folder_named_like_a_picture, a_picture_of_16_bits]
+)
+def test_an_exported_program_reads_what_the_search_reads(
+    add: Callable[[Path], None], searched: tuple[Command, Result, Result], tmp_path: Path
+) -> None:
+    assert searched[0]("export", "weights", "--out", str(tmp_path / "net.py")).code == 0
+    folder = Path(shutil.copytree(searched[0].folder / "images", tmp_path / "images"))
+    add(folder)
+    data = load_dataset(f"folder:{folder}", image_size=32)
+    images, labels, test_images, test_labels = program_at(tmp_path / "net.py").load_data(
+        str(folder)
+    )
+    assert contents(as_bytes(images), labels) == contents_of(data.development)
+    assert contents(as_bytes(test_images), test_labels) == contents_of(data.test)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -234,10 +269,10 @@ def test_grey_images_have_one_channel_and_every_class_is_in_each_part(grey: Path
 
 def test_an_image_keeps_its_proportions(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", {"a": 5, "b": 5}, colour=True)
-    for name in ("a", "b"):
+    for label, name in enumerate("ab"):
         for path in (folder / name).iterdir():
             wide = np.full((10, 40, 3), 200, dtype=np.uint8)
-            wide[0, 0] = int(path.stem)  # no two files with one content
+            wide[0, 0] = 10 * label + int(path.stem)  # no two files with one content
             Image.fromarray(wide).save(path)
     images = load_dataset(f"folder:{folder}", image_size=20).development.images
     rows = images.float().mean(dim=(0, 1, 3))
@@ -263,6 +298,15 @@ def test_what_files_are_called_does_not_matter_and_copies_do_not_count(
     assert "1 copies left out" in after.info.origin
 
 
+def test_a_file_in_two_classes_is_refused(grey: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(grey, tmp_path / "images"))
+    ours, theirs = folder / "a" / "4.png", folder / "b" / "deeper" / "four.png"
+    theirs.parent.mkdir()
+    shutil.copy(ours, theirs)
+    with pytest.raises(DataError, match=f"one class.* but {ours} and {theirs} are the same"):
+        load_dataset(f"folder:{folder}")
+
+
 def test_images_are_read_once_and_a_damaged_cache_is_made_anew(grey: Path, cache: Path) -> None:
     first = load_dataset(f"folder:{grey}")
     (file,) = cache.glob("*/folders/*.safetensors")
@@ -272,6 +316,26 @@ def test_images_are_read_once_and_a_damaged_cache_is_made_anew(grey: Path, cache
     file.write_bytes(b"no tensors")
     assert torch.equal(load_dataset(f"folder:{grey}").test.images, first.test.images)
     assert file.stat().st_size > 1000
+
+
+def test_another_pillow_reads_the_images_anew(
+    grey: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_dataset(f"folder:{grey}")
+    monkeypatch.setattr(PIL, "__version__", "another")
+    load_dataset(f"folder:{grey}")
+    assert len(list(cache.glob("*/folders/*.safetensors"))) == 2
+
+
+def test_the_fingerprint_is_of_the_pixels_that_are_trained_on(grey: Path, cache: Path) -> None:
+    before = load_dataset(f"folder:{grey}")
+    (file,) = cache.glob("*/folders/*.safetensors")
+    pixels = load_file(file)["images"]
+    pixels[0, 0, 0, 0] += 1  # as another version of Pillow might have scaled them
+    save_file({"images": pixels}, file)
+    after = load_dataset(f"folder:{grey}")
+    assert after.info.fingerprint != before.info.fingerprint
+    assert after.info.split_fingerprint == before.info.split_fingerprint
 
 
 def test_a_picture_is_turned_as_the_camera_was_held_and_transparent_is_white(
@@ -311,9 +375,9 @@ def test_what_cannot_be_searched_is_refused(
     files: dict[str, int], options: tuple[str, ...], message: str, command: Command
 ) -> None:
     folder = command.folder / "cats"
-    for name, n in files.items():
+    for seed, (name, n) in enumerate(files.items()):
         if name.endswith("/"):
-            make_folder(folder, {name[:-1]: n}, colour=False)
+            make_folder(folder, {name[:-1]: n}, colour=False, seed=seed)
         else:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("no image")

@@ -16,7 +16,9 @@ from optuna.study import Study
 from run_notebook import run_notebook
 
 import search
+from search.exceptions import InputError
 from tests.image_folders import make_folder
+from tests.made_studies import MadeTrial, make_study
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "docs" / "python.ipynb"
@@ -84,6 +86,54 @@ def test_a_target_is_for_the_command(place: Path) -> None:
     with pytest.raises(search.SearchError, match="use 'search run --target'"):
         search.run_search(request)
     assert not (place / "studies.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("budget", value) for value in (0, 3000.0)],
+        *[("epochs", value) for value in (0, True)],
+        *[("n_trials", value) for value in (-3, "5")],
+        *[("seed", value) for value in (-1, None)],
+        *[("n_workers", value) for value in (-1, 0)],
+        *[("patience", value) for value in (0, 1.5)],
+        ("image_size", "28"),
+        *[("timeout_seconds", value) for value in (0, "30m", float("nan"))],
+        *[("trial_timeout_seconds", value) for value in (-1.0, float("inf"))],
+        *[("lost_after_seconds", value) for value in (0, None)],
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused_with_nothing_written(
+    name: str, value: object, place: Path
+) -> None:
+    before = set(place.iterdir())
+    right: dict[str, Any] = {"budget": 3000, "epochs": 1, "n_trials": 1, "dataset": "digits"}
+    request = search.SearchRequest(**{**right, name: value})
+    with pytest.raises(
+        InputError, match=f"{name} must be .*but got {re.escape(repr(value))}; give one"
+    ):
+        search.run_search(request)
+    assert set(place.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [{"seeds": 0}, {"seeds": "3"}, {"n_workers": -1}])
+def test_retraining_with_such_numbers_keeps_earlier_weights(
+    words: dict[str, Any], place: Path
+) -> None:
+    data = search.load_dataset("digits")
+    study = make_study(f"sqlite:///{place / 'studies.db'}", "made", [MadeTrial((0.9,) * 3)])
+    prints = {
+        "data_fingerprint": data.info.fingerprint,
+        "split_fingerprint": data.info.split_fingerprint,
+    }
+    study.set_user_attr("settings", {**study.user_attrs["settings"], **prints})
+    card = place / "weights" / "card.json"
+    card.parent.mkdir()
+    card.write_text("of an earlier run")
+    with pytest.raises(InputError, match="must be a whole number"):
+        search.retrain_trial(study, dataset=data, folder=card.parent, **words)
+    assert card.read_text() == "of an earlier run"
+    assert "test_looks" not in study.user_attrs
 
 
 def test_tensors_are_asked_for_where_a_command_needs_them(place: Path) -> None:
