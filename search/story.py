@@ -22,6 +22,7 @@ from search.importance import influences
 from search.note import write_note
 from search.patient import PatientStorage, WriteConflictError
 from search.report import Report, read_report
+from search.summary import is_trained
 
 _REST = 100  # times as long as it took passes before it is told again
 _LEAST_REST_SECONDS = 10.0
@@ -111,25 +112,33 @@ class Story:
         Raises:
             ArtifactError: if a file cannot be written.
         """
+        trials = self._study.get_trials(deepcopy=False)
+        n_trained = sum(map(is_trained, trials))
+        importance = None
+        is_judged = self._is_to_judge(n_trained, has_time=has_time)
+        if is_judged:  # before the turn: nobody is to wait for it
+            importance = influence_graph(influences(trials))
         with self._turn() as is_ours:
             if not is_ours:
                 return
             for _ in range(_N_TRIES):
                 with suppress(WriteConflictError):
-                    self._write(has_time=has_time)
+                    self._write(importance)
+                    if is_judged:
+                        self._n_judged = n_trained
                     return
 
-    def _write(self, *, has_time: bool) -> None:
+    def _write(self, importance: str | None) -> None:
         study = self._study
         report = read_report(study, with_influences=False)
         settlement = None
         if self._artifacts is not None:
             settlement = self._artifacts.settle(report.trials, partial(_draw, report))
-        graphs = {"size": size_graph(report), "learning": learning_graph(report)}
-        n_trained = len(report.trained)
-        is_judged = self._is_to_judge(n_trained, has_time=has_time)
-        if is_judged:
-            graphs["importance"] = influence_graph(influences(report.trials))
+        graphs = {
+            "size": size_graph(report),
+            "learning": learning_graph(report),
+            "importance": importance,
+        }
         with self._storage.together():
             if settlement is not None:
                 for key, value in settlement.entries.items():
@@ -141,8 +150,6 @@ class Story:
             note = write_note(report, before)
             if note != before:
                 save_note(study, note)
-        if is_judged:
-            self._n_judged = n_trained
         for path in settlement.outdated if settlement is not None else ():
             path.unlink(missing_ok=True)
 
