@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from models.size import parameter_count
 from search.confirm import Confirmation
+from search.metrics import Metric
 from search.race import Race
 from search.space import Space
 from search.storage import opened_storage
@@ -68,6 +69,7 @@ def make_study(
     epochs: int = 3,
     dataset: str = "digits",
     objective: str = "accuracy",
+    metric: Metric = "accuracy",
     space: Space | None = None,
     attributes: dict[str, Any] | None = None,
 ) -> Study:
@@ -86,6 +88,7 @@ def make_study(
         space_name=space.name,
         space=dict(space.table),
         objective=objective,
+        metric=metric,
     )
     n_objectives = len(settings.directions)
     with opened_storage(url, create=True) as storage:
