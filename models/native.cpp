@@ -146,7 +146,7 @@ struct LayerCode {  // as native.py declares it
     float rate;
 };
 
-struct Elastic {                  // as native.py declares it: displacements of a grid of control points
+struct Elastic {                  // as native.py declares it: a grid of control points, moved
     int32_t points;               // along each axis
     const float *displacements;   // (n, 2, points, points): x, then y, from -1 to 1 over an image
     const float *rows, *columns;  // (height, points), (width, points): the share of each point

@@ -1,5 +1,5 @@
-// Images of bytes, moved by an affine map, with elastic distortions or without, and normalised, into
-// the layout of the blocks.
+// Images of bytes, moved by an affine map, bent if wanted, and normalised, into the layout of the
+// blocks.
 // Part of native.cpp: compiled once for each instruction set, in a namespace of its own.
 
 static bool indices_are_images(const Affine &a) {
@@ -68,8 +68,8 @@ static SourceLine source_line(const Affine &a, int first, int row) {
     return {{load(along[0]), load(along[1]), load(along[2])}, size + 1};
 }
 
-// Of one axis (0: x, 1: y) of a block: the displacements of the control points in pixels, and behind
-// them those of the row in work, for which the control points of each column are combined into one.
+// Of one axis (0: x, 1: y) of a block: the displacements of the control points in pixels, and
+// behind them those of the row in work: the control points of each column combined into one.
 struct Field {
     int points = 0;
     const float *rows = nullptr, *columns = nullptr;
@@ -160,10 +160,13 @@ static bool sample(const Affine &a) {
     const size_t block = size_t(a.channels) * a.height * a.width * L;
     for (int first = 0; first < a.n; first += L) {
         float *out = a.out + first / L * block;
-        const auto sample_block = !a.matrices  ? sample_plain
-                                  : a.elastic ? sample_moved<true>
-                                              : sample_moved<false>;
-        sample_block(a, first, out);
+        if (!a.matrices) {
+            sample_plain(a, first, out);
+        } else if (a.elastic) {
+            sample_moved<true>(a, first, out);
+        } else {
+            sample_moved<false>(a, first, out);
+        }
     }
     return true;
 }
