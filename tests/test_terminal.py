@@ -67,6 +67,7 @@ def terminal(command: Command) -> Iterator[Terminal]:
 
 def test_the_live_view_survives_what_is_done_to_its_terminal(terminal: Terminal) -> None:
     """One search for all of it, because a search takes seconds to begin."""
+    wait_until(lambda: PROMPT in terminal.shown())
     terminal.type(*Command.words(*DIGITS_RUN, *ENDLESS, "--trials", "4", "--workers", "1"))
     wait_until(lambda: "so far," in terminal.shown())
 

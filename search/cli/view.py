@@ -311,7 +311,7 @@ class LiveView:
             self._best(),
             *self._notices.kept[-_N_NOTICES:],
             Text(""),
-            *self._ends,
+            *tuple(self._ends),  # at once: another thread adds to them
         )
 
     def _heading(self) -> Table:
