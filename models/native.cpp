@@ -146,12 +146,20 @@ struct LayerCode {  // as native.py declares it
     float rate;
 };
 
+struct Elastic {                  // as native.py declares it: a grid of control points, moved
+    int32_t points;               // along each axis
+    const float *displacements;   // (n, 2, points, points): x, then y, from -1 to 1 over an image
+    const float *rows, *columns;  // (height, points), (width, points): the share of each point
+    float *field;                 // [axis][points + 1][points][lanes], for the sampler to work in
+};
+
 struct Affine {             // as native.py declares it: one call of the sampler
     const uint8_t *images;  // (n_images, channels, height, width)
     int64_t n_images;
     int32_t channels, height, width, n;
     const int64_t *index;         // n
     const float *matrices;        // (n, 2, 3), or null for the images as they are
+    const Elastic *elastic;       // null for none
     const float *scale, *offset;  // one a channel: of a byte, to normalised
     uint8_t *scratch;             // sampler_scratch() bytes; zero where no image is
     float *out;

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.convnet import ConvNet
@@ -74,6 +75,16 @@ class _LayerCode(ctypes.Structure):
     )
 
 
+class _Elastic(ctypes.Structure):
+    _fields_ = (
+        ("points", ctypes.c_int32),
+        ("displacements", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
+        ("columns", ctypes.c_void_p),
+        ("field", ctypes.c_void_p),
+    )
+
+
 class _Affine(ctypes.Structure):
     _fields_ = (
         ("images", ctypes.c_void_p),
@@ -84,6 +95,7 @@ class _Affine(ctypes.Structure):
         ("n", ctypes.c_int32),
         ("index", ctypes.c_void_p),
         ("matrices", ctypes.c_void_p),
+        ("elastic", ctypes.c_void_p),
         ("scale", ctypes.c_void_p),
         ("offset", ctypes.c_void_p),
         ("scratch", ctypes.c_void_p),
@@ -233,6 +245,18 @@ def _check(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int | Non
         raise ValueError(f"{name} must be contiguous.")
 
 
+@functools.cache
+def _interpolation(points: int, size: int) -> Tensor:
+    """The share that each of `points` control points has in each of `size` pixels, (size, points).
+
+    As `torch.nn.functional.interpolate(mode="bicubic", align_corners=True)` has them: it is linear
+    and takes the axes one after the other.
+    """
+    impulses = torch.eye(points).view(points, 1, points, 1)
+    shares = F.interpolate(impulses, (size, 1), mode="bicubic", align_corners=True)
+    return shares.view(points, size).T.contiguous()
+
+
 class Batch:
     """Up to `max_batch` images in the kernel's layout, normalised, and their labels.
 
@@ -282,6 +306,9 @@ class Batch:
         self._scale = self._scale.float()
         scratch = kernel.library.native_sampler_scratch(kernel.code, channels, height, width)
         self._scratch = torch.zeros(scratch, dtype=torch.uint8)
+        self._field = torch.zeros(
+            0
+        )  # where displacements are interpolated, made where there are any
         assert self.blocks.data_ptr() % 64 == 0  # as the kernel's vectors need it
 
     def fill(
@@ -290,8 +317,9 @@ class Batch:
         labels: Tensor,
         index: Tensor,
         matrices: Tensor | None = None,
+        displacements: Tensor | None = None,
     ) -> None:
-        """Take the images at `index`, moved by `matrices`, and normalise them.
+        """Take the images at `index`, moved by `matrices` and `displacements`, and normalise them.
 
         Args:
             images: (M, C, H, W), uint8.
@@ -302,9 +330,13 @@ class Batch:
                 `grid_sample(mode="bilinear", padding_mode="zeros")`'s rules from images scaled to
                 [0, 1]. None takes the images as they are, which is faster and exactly what an
                 identity gives.
+            displacements: (N, 2, points, points), float32: of a grid of control points, along x,
+                then along y; interpolated as `interpolate(mode="bicubic", align_corners=True)` does
+                and added to the input coordinates that the matrices give. None adds nothing.
 
         Raises:
-            ValueError: for a tensor of another type, shape or device, or not contiguous.
+            ValueError: for a tensor of another type, shape or device, or not contiguous, or
+                displacements without matrices.
             IndexError: for an index that is not one of an image.
         """
         n = len(index)
@@ -313,7 +345,13 @@ class Batch:
         _check(index, "index", torch.int64, (None,))
         if matrices is not None:
             _check(matrices, "matrices", torch.float32, (n, 2, 3))
+        if displacements is not None:
+            if matrices is None:
+                raise ValueError("displacements must come with matrices, but there are none.")
+            points = max((1, *displacements.shape[-1:]))
+            _check(displacements, "displacements", torch.float32, (n, 2, points, points))
         self._set_length(n)
+        elastic = None if displacements is None else self._elastic(displacements)
         affine = _Affine(
             images.data_ptr(),
             len(images),
@@ -321,6 +359,7 @@ class Batch:
             n,
             index.data_ptr(),
             None if matrices is None else matrices.data_ptr(),
+            None if elastic is None else ctypes.addressof(elastic),
             self._scale.data_ptr(),
             self._offset.data_ptr(),
             self._scratch.data_ptr(),
@@ -330,6 +369,22 @@ class Batch:
             self.n = 0
             raise IndexError(f"Each index must be in [0, {len(images)}), but got {index.tolist()}.")
         torch.index_select(labels, 0, index, out=self.labels[:n])
+
+    def _elastic(self, displacements: Tensor) -> _Elastic:
+        points = displacements.shape[-1]
+        _, height, width = self.shape
+        # For each axis the control points of a block, and below them those of the row in work.
+        shape = (2, points + 1, points, self.kernel.lanes)
+        if self._field.shape != shape:
+            self._field = torch.zeros(shape)
+            assert self._field.data_ptr() % 64 == 0
+        return _Elastic(
+            points,
+            displacements.data_ptr(),
+            _interpolation(points, height).data_ptr(),
+            _interpolation(points, width).data_ptr(),
+            self._field.data_ptr(),
+        )
 
     def load(self, images: Tensor, labels: Tensor) -> None:
         """Take normalised images (N, C, H, W), float32, and labels (N,), int64, as they are.

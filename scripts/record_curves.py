@@ -16,7 +16,6 @@ import csv
 import gzip
 import platform
 import tomllib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,10 @@ def row_of(point: int, results: list[EpochResult], seconds: float) -> dict[str, 
         "warmup_share": schedule.warmup_share if isinstance(schedule, OneCycle) else "",
         "step_share": schedule.step_share if isinstance(schedule, StepDecay) else "",
         "step_gamma": schedule.gamma if isinstance(schedule, StepDecay) else "",
-        **asdict(recipe.augmentation),
+        **{
+            name: getattr(recipe.augmentation, name)
+            for name in ("rotation_degrees", "translation", "scale", "shear_degrees")
+        },
         "seconds": round(seconds, 1),
         "processor": processor(),
         **{f"accuracy_{result.epoch}": round(result.accuracy, 5) for result in results},

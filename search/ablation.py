@@ -49,11 +49,11 @@ Verdict = Literal["worse", "better", "within noise", "diverged", "over budget"]
 def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameters]]:
     """The recipe with one thing changed, and what that is; without changes that change nothing.
 
-    These are: no augmentation; each kind of augmentation alone, with the recipe's own range;
-    augmentation whose ranges do not shrink; no momentum, weight decay, dropout, label smoothing or
-    weight averaging; ReLU instead of hard swish; each of the other schedules, with the parameters
-    that the standard space fixes; half the width of every convolution; and the next simpler
-    topology.
+    These are: no augmentation; each kind of augmentation alone, with the recipe's own range; no
+    elastic distortion; augmentation whose ranges do not shrink; no momentum, weight decay, dropout,
+    label smoothing or weight averaging; ReLU instead of hard swish; each of the other schedules,
+    with the parameters that the standard space fixes; half the width of every convolution; and the
+    next simpler topology.
 
     The next simpler topology lacks the last convolution that can be removed. Without `out` that
     is not the last one, whose channels are the logits, unless the one before has as many. Pools,
@@ -74,6 +74,9 @@ def _changes(recipe: Hyperparameters) -> Iterator[tuple[str, Hyperparameters | N
         if size:
             alone = replace(recipe, augmentation=Augmentation(**{field.name: size}))
             yield f"only {field.name.removesuffix('_degrees')}", alone
+    affine = replace(recipe.augmentation, elastic=0.0)
+    if not affine.is_identity:
+        yield "no elastic distortion", replace(recipe, augmentation=affine)
     if not recipe.augmentation.is_identity:
         yield "augmentation to the end", replace(recipe, final_augmentation=1.0)
     yield "no momentum", _without_momentum(recipe)

@@ -187,11 +187,13 @@ def _seconds_until(best: FrozenTrial, trained: Sequence[FrozenTrial]) -> float:
 def _recipe(study: Study, trial: FrozenTrial) -> dict[str, Any]:
     """A recipe's values by name, without levels."""
     try:
-        values = rebuild(study, trial).to_dict()
+        recipe = rebuild(study, trial)
     except StudyError:
         return {}
+    values, augmentation = recipe.to_dict(), asdict(recipe.augmentation)
+    del values["augmentation"]  # which leaves out what is off
     network, schedule = values.pop("spec")["network"], values.pop("schedule")
-    kind, augmentation = schedule.pop("kind"), values.pop("augmentation")
+    kind = schedule.pop("kind")
     return {"network": network, **values, "schedule": kind, **schedule, **augmentation}
 
 

@@ -1,7 +1,7 @@
 """The ways to do a training step: in PyTorch, the reference; natively on a CPU; as a CUDA graph.
 
-All do the same arithmetic on a batch named by its indices: gather, move by an affine matrix,
-normalise, forward, loss, backward. Optimiser and schedule are PyTorch on any one's parameters.
+All do the same arithmetic on a batch named by its indices: gather, warp, normalise, forward, loss,
+backward. Optimiser and schedule are PyTorch on any one's parameters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models import native
 from models.convnet import ConvNet
-from search.augment import warp
+from search.augment import Warps, warp
 from search.data import Examples, Normalization
 from search.metrics import Metric, score
 
@@ -38,11 +38,12 @@ class Engine(Protocol):
     @property
     def state(self) -> Sequence[Tensor]: ...
 
-    def backward(self, index: Tensor, matrices: Tensor | None) -> None:
+    def backward(self, index: Tensor, warps: Warps | None) -> None:
         """Sets the gradient of the mean loss of the images at `index`, (N,).
 
         Args:
-            matrices: (N, 2, 3), as `torch.nn.functional.affine_grid` takes them, or None.
+            warps: how each of them is moved first; None leaves them as they are. In one run it is
+                the same kind of them at each step.
         """
 
     def take_totals(self) -> tuple[float, int]:
@@ -102,12 +103,12 @@ class TorchEngine:
         self._loss_sum = torch.zeros((), device=device)
         self._n_correct = torch.zeros((), dtype=torch.int64, device=device)
 
-    def backward(self, index: Tensor, matrices: Tensor | None) -> None:
+    def backward(self, index: Tensor, warps: Warps | None) -> None:
         self.network.train()
         self.network.zero_grad()
         images = self._training.images[index].float().div_(255)  # (N, C, H, W)
-        if matrices is not None:
-            images = warp(images, matrices)
+        if warps is not None:
+            images = warp(images, warps.matrices, warps.displacements)
         labels = self._training.labels[index]  # (N,)
         logits = self.network(self._normalize(images))  # (N, n_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
@@ -181,29 +182,28 @@ class GraphEngine(TorchEngine):
         super().__init__(network, training, normalization, device, label_smoothing=label_smoothing)
         self._record = record
         self._index = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        self._matrices = torch.eye(2, 3, device=device).repeat(batch_size, 1, 1)
+        self._warps: Warps | None = None
         self._replay: Callable[[], None] | None = None
         self._gradients: list[Tensor | None] = []
 
-    def backward(self, index: Tensor, matrices: Tensor | None) -> None:
+    def backward(self, index: Tensor, warps: Warps | None) -> None:
         if len(index) != len(self._index):
-            super().backward(index, matrices)
+            super().backward(index, warps)
             return
         self._index.copy_(index)
-        if matrices is not None:
-            self._matrices.copy_(matrices)
         if self._replay is None:
-            self._replay = self._recorded(is_augmented=matrices is not None)
+            self._warps = None if warps is None else warps.clone()
+            self._replay = self._recorded()
+        elif self._warps is not None and warps is not None:
+            self._warps.copy_(warps)
         self._replay()
         # A batch that was not full, or the recording, left other gradients in their place.
         for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
             parameter.grad = gradient
 
-    def _recorded(self, *, is_augmented: bool) -> Callable[[], None]:
-        matrices = self._matrices if is_augmented else None
-
+    def _recorded(self) -> Callable[[], None]:
         def step() -> None:
-            super(GraphEngine, self).backward(self._index, matrices)
+            super(GraphEngine, self).backward(self._index, self._warps)
             self._gradients = [parameter.grad for parameter in self.parameters]
 
         device = self._index.device
@@ -247,8 +247,12 @@ class NativeEngine:
         )
         self._loss_sum, self._n_correct = 0.0, 0
 
-    def backward(self, index: Tensor, matrices: Tensor | None) -> None:
-        self._batch.fill(self._training.images, self._training.labels, index, matrices)
+    def backward(self, index: Tensor, warps: Warps | None) -> None:
+        images, labels = self._training.images, self._training.labels
+        if warps is None:
+            self._batch.fill(images, labels, index)
+        else:
+            self._batch.fill(images, labels, index, warps.matrices, warps.displacements)
         loss_sum, n_correct = self._native.step(self._batch, label_smoothing=self._label_smoothing)
         self._loss_sum += loss_sum
         self._n_correct += n_correct

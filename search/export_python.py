@@ -23,7 +23,14 @@ from models.spec import (
 from search.baselines import Baseline
 from search.dataset_names import TENSORS, folder_of, short_name
 from search.exceptions import InputError
-from search.hyperparameters import Augmentation, Constant, Hyperparameters, OneCycle, StepDecay
+from search.hyperparameters import (
+    N_CONTROL_POINTS,
+    Augmentation,
+    Constant,
+    Hyperparameters,
+    OneCycle,
+    StepDecay,
+)
 from search.metrics import Metric, metric_words
 from search.picture_files import IMAGE_ENDINGS
 from search.weights import Card
@@ -165,6 +172,7 @@ def _values(source: Source, file_name: str) -> dict[str, Any]:
         "receptive_field": receptive_field(spec),
         "augments": augments,
         "augmentation": recipe.augmentation,
+        "n_control_points": N_CONTROL_POINTS,
         "augmentation_words": _augmentation_words(recipe.augmentation),
         "augment_call": f"augment(train_images[batch]{', strength' if shrinks else ''})"
         if augments
@@ -261,6 +269,7 @@ def _augmentation_words(augmentation: Augmentation) -> list[str]:
         "sheared": augmentation.shear_degrees,
         "resized": augmentation.scale,
         "moved": augmentation.translation,
+        "distorted": augmentation.elastic,
     }
     return [word for word, limit in changes.items() if limit]
 

@@ -10,6 +10,8 @@ from models.spec import ModelSpec
 
 OptimizerName = Literal["sgd", "nesterov", "adam", "adamw"]
 
+N_CONTROL_POINTS = 5  # of an elastic distortion, along each axis
+
 
 def _require(rule: str, holds: bool, value: object) -> None:
     if not holds:
@@ -77,25 +79,30 @@ _SCHEDULES: dict[str, type[Schedule]] = {
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random affine changes of the training images, each drawn evenly from ± its range.
+    """Random changes of the training images: affine ones, each drawn evenly from ± its range, and
+    elastic distortions.
 
     Args:
         rotation_degrees: rotation around the centre.
         translation: shift along each axis, as a share of the image's side.
         scale: relative change of size; 0.1 draws factors from 0.9 to 1.1.
         shear_degrees: horizontal shear.
+        elastic: standard deviation of the displacement of the control points, along each axis, as
+            a share of the image's side; what lies between the points moves smoothly along.
     """
 
     rotation_degrees: float = 0.0
     translation: float = 0.0
     scale: float = 0.0
     shear_degrees: float = 0.0
+    elastic: float = 0.0
 
     def __post_init__(self) -> None:
         _require("0 <= rotation_degrees <= 180", 0 <= self.rotation_degrees <= 180, self)
         _require("0 <= translation <= 1", 0 <= self.translation <= 1, self)
         _require("0 <= scale < 1", 0 <= self.scale < 1, self)
         _require("0 <= shear_degrees < 90", 0 <= self.shear_degrees < 90, self)
+        _require("0 <= elastic <= 0.25", 0 <= self.elastic <= 0.25, self)
 
     @property
     def is_identity(self) -> bool:
@@ -157,6 +164,9 @@ class Hyperparameters:
         }
         kind = next(name for name, cls in _SCHEDULES.items() if type(self.schedule) is cls)
         values["schedule"] = {"kind": kind, **asdict(self.schedule)}
+        if self.augmentation.elastic == 0:
+            # A recipe without it stays what it was before there was any: runs are found by this.
+            del values["augmentation"]["elastic"]
         return values
 
     @classmethod

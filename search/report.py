@@ -428,6 +428,7 @@ def _settings_of(
         ("translation", "translation", augmentation.translation, " of the side"),
         ("change of size", "scale", augmentation.scale, ""),
         ("shear", "shear_degrees", augmentation.shear_degrees, "°"),
+        ("elastic distortion", "elastic", augmentation.elastic, " of the side"),
         ("augmentation left at the end", "final_augmentation", recipe.final_augmentation, ""),
     ]
     return [

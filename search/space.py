@@ -92,6 +92,13 @@ _KINDS: dict[str, _Kind] = {
     "translation": _Kind(float, "augmentation: shift by ± this share of the side", 0, 0.5),
     "scale": _Kind(float, "augmentation: change of size by ± this share", 0, 0.9),
     "shear_degrees": _Kind(float, "augmentation: shear by ± this", 0, 60),
+    "elastic": _Kind(
+        float,
+        "augmentation: elastic distortion, standard deviation as a share of the side",
+        0,
+        0.25,
+        silent=0.0,
+    ),
     "optimizer": _Kind(str, "", names=("sgd", "nesterov", "adam", "adamw")),
     "schedule": _Kind(
         str, "of the learning rate", names=("one-cycle", "step", "cosine", "constant")
@@ -255,6 +262,7 @@ class Space:
             translation=float(value["translation"]),
             scale=float(value["scale"]),
             shear_degrees=float(value["shear_degrees"]),
+            elastic=float(value["elastic"]),
         )
         # Nothing shrinks where there is nothing; one value, so that equal recipes are equal.
         final = 1.0 if augmentation.is_identity else float(value["final_augmentation"])

@@ -14,6 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search.coordinator import SearchEvent, TrialEnded, TrialEpoch
 from search.exceptions import InputError
 from search.folders import file_name, make_folder
+from search.metrics import Metric
+from search.study import StudySettings
 from search.training import EpochResult
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def tracking(log: str | None, study: Study) -> Iterator[Callable[[SearchEvent], 
     if log is None:
         yield lambda event: None
         return
-    tracker = _open_tracker(log, study.study_name)
+    tracker = _open_tracker(log, study)
 
     def tell(event: SearchEvent) -> None:
         if not isinstance(event, TrialEpoch | TrialEnded):
@@ -84,25 +86,30 @@ def check_log(log: str) -> tuple[str, Path]:
     return kind, Path(folder)
 
 
-def _open_tracker(log: str, study_name: str) -> Tracker:
+def _open_tracker(log: str, study: Study) -> Tracker:
     _, folder = check_log(log)
-    return TensorBoard(make_folder(folder, option="--log") / file_name(study_name))
+    metric = StudySettings.from_study(study).metric
+    return TensorBoard(make_folder(folder, option="--log") / file_name(study.study_name), metric)
 
 
 class TensorBoard:
     """One run a trial in `folder`: a curve for each thing that an epoch gives, hyperparameters.
 
-    A trial's value, the mean accuracy of its last epochs, is the metric of its hyperparameters.
+    A trial's value, the mean of its last epochs, is what its hyperparameters are compared by.
+
+    Args:
+        metric: by which validation images judge a network; the training accuracy is a plain one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, metric: Metric) -> None:
         self._folder = folder
+        self._metric = metric
         self._writers: dict[int, SummaryWriter] = {}
 
     def epoch(self, trial: FrozenTrial, result: EpochResult) -> None:
         writer = self._writer(trial.number)
         for tag, value in (
-            ("accuracy/validation", result.accuracy),
+            (f"{self._metric}/validation", result.accuracy),
             ("accuracy/training", result.training_accuracy),
             ("loss/validation", result.loss),
             ("loss/training", result.training_loss),

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from models.convnet import ConvNet
-from search.augment import affine_matrices, shrinking_strength
+from search.augment import Warps, draw_warps, shrinking_strength
 from search.averaging import WeightAverage
 from search.data import Examples, Normalization
 from search.engines import NativeEngine, make_engine
@@ -181,14 +181,12 @@ class Training:
     def _train_epoch(self, epoch: int) -> tuple[float, float, float] | None:
         """Training loss, training accuracy and last learning rate; None where it was stopped."""
         order = torch.randperm(self._n_training, generator=self._generator, device=self._device)
-        matrices = self._draw_matrices(epoch)
+        warps = self._draw_warps(epoch)
         learning_rate = 0.0
         for start, end in self._batches:
             if self._should_stop():
                 return None
-            self._engine.backward(
-                order[start:end], None if matrices is None else matrices[start:end]
-            )
+            self._engine.backward(order[start:end], None if warps is None else warps[start:end])
             if self._hyperparameters.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(
                     self._engine.parameters, self._hyperparameters.gradient_clip
@@ -205,16 +203,14 @@ class Training:
         n_seen = self._batches[-1][1]
         return loss_sum / n_seen, n_correct / n_seen, learning_rate
 
-    def _draw_matrices(self, epoch: int) -> Tensor | None:
-        """The epoch's augmentation, (n_training, 2, 3), drawn at once; None where there is none."""
+    def _draw_warps(self, epoch: int) -> Warps | None:
+        """The epoch's augmentation of all training images, drawn at once; None if there is none."""
         augmentation, n = self._hyperparameters.augmentation, self._n_training
-        if augmentation.is_identity:
-            return None
         final = self._hyperparameters.final_augmentation
         if final == 1:
-            return affine_matrices(augmentation, n, self._generator)
+            return draw_warps(augmentation, n, self._generator)
         strength = shrinking_strength(n, epoch=epoch, epochs=self.epochs, final=final)
-        return affine_matrices(augmentation, n, self._generator, strength=strength.to(self._device))
+        return draw_warps(augmentation, n, self._generator, strength=strength.to(self._device))
 
 
 def _never() -> bool:

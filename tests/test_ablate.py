@@ -9,7 +9,7 @@ import shutil
 import signal
 import statistics
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ FULL = Hyperparameters(
     spec=ModelSpec.parse("c3 8, drop 0.1, pool, c3+hs 12, drop 0.1, c3+bias 7, out+bias, gap"),
     learning_rate=0.1,
     weight_decay=1e-4,
-    augmentation=Augmentation(10, 0.1, 0.05, 5),
+    augmentation=Augmentation(10, 0.1, 0.05, 5, 0.02),
     label_smoothing=0.1,
     ema_epochs=1.0,
     final_augmentation=0.5,
@@ -61,8 +61,9 @@ batch_size = 8
 
 
 def flat(recipe: Hyperparameters) -> dict[str, Any]:
-    values = recipe.to_dict()
-    return {**values.pop("augmentation"), **values}
+    values = {**recipe.to_dict(), **asdict(recipe.augmentation)}
+    del values["augmentation"]
+    return values
 
 
 def changed_names(recipe: Hyperparameters) -> dict[str, set[str]]:
@@ -83,13 +84,15 @@ def networks(network: str) -> dict[str, str]:
 
 
 def test_each_change_is_of_one_thing() -> None:
-    ranges = {"rotation_degrees", "translation", "scale", "shear_degrees"}
+    ranges = {"rotation_degrees", "translation", "scale", "shear_degrees", "elastic"}
     assert changed_names(FULL) == {
         "no augmentation": ranges,
         "only rotation": ranges - {"rotation_degrees"},
         "only translation": ranges - {"translation"},
         "only scale": ranges - {"scale"},
         "only shear": ranges - {"shear_degrees"},
+        "only elastic": ranges - {"elastic"},
+        "no elastic distortion": {"elastic"},
         "augmentation to the end": {"final_augmentation"},
         "no momentum": {"momentum"},
         "no weight decay": {"weight_decay"},

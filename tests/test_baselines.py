@@ -296,7 +296,7 @@ def test_every_kind_of_recipe_survives_json(
         0.1 + 0.2,
         optimizer=optimizer,
         schedule=schedule,
-        augmentation=Augmentation(1.0, 0.2, 0.3, 4.0),
+        augmentation=Augmentation(1.0, 0.2, 0.3, 4.0, 0.02),
         gradient_clip=clip,
         label_smoothing=0.1,
         ema_epochs=1.5,
@@ -312,6 +312,12 @@ def test_a_recipe_that_an_earlier_version_stored_trains_as_it_did_then() -> None
     stored = {name: value for name, value in recipe.to_dict().items() if name not in added}
 
     assert recipe.to_dict() == {**stored, **added}
+    assert stored["augmentation"].keys() == {
+        "rotation_degrees",
+        "translation",
+        "scale",
+        "shear_degrees",
+    }
     assert Hyperparameters.from_dict(stored) == recipe
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     lowest = {"confirmation": confirmation(0, {0: (0.8, 0.801, 0.799)})}
     make_study(url, "longer", [MadeTrial((0.9,) * 5)], epochs=5, attributes=lowest)
     make_study(url, "clothes", [MadeTrial((0.8,) * 3)], dataset="fashion-mnist", attributes=lowest)
+    make_study(url, "even", [MadeTrial((0.9,) * 3)], metric="balanced-accuracy")
     make_study(url, "empty", [])
     return url
 
@@ -64,6 +66,9 @@ def test_studies_stand_side_by_side(url: str, capsys: pytest.CaptureFixture[str]
         assert part in text
     assert "learning rate" not in text  # it is the same in both
 
+    (row,) = re.findall("^metric .*$", compared(url, capsys, "high", "even"), re.M)
+    assert row.split() == ["metric", "accuracy", "balanced", "accuracy"]
+
 
 def test_what_is_not_one_question_is_not_compared(
     url: str, capsys: pytest.CaptureFixture[str]
@@ -73,6 +78,7 @@ def test_what_is_not_one_question_is_not_compared(
         ("clothes", "different data cannot be compared: high digits, clothes fashion-mnist"),
         ("low", "Under a larger cap"),
         ("open", "open is not confirmed"),
+        ("even", "cannot be compared: high accuracy, even balanced accuracy"),
         ("empty", "empty has no complete trial yet"),
     ):
         text = compared(url, capsys, "high", other)

@@ -10,7 +10,7 @@ import torch
 
 from models import native
 from models.convnet import ConvNet
-from search.augment import affine_matrices
+from search.augment import draw_warps
 from search.baselines import BASELINES
 from search.data import Dataset, load_dataset
 from search.engines import GraphEngine, TorchEngine
@@ -24,7 +24,9 @@ needs_native = pytest.mark.skipif(
 RECIPE = replace(
     BASELINES["step-lr"].hyperparameters,
     learning_rate=0.01,
-    augmentation=Augmentation(rotation_degrees=10.0, translation=0.1, scale=0.1, shear_degrees=5.0),
+    augmentation=Augmentation(
+        rotation_degrees=10.0, translation=0.1, scale=0.1, shear_degrees=5.0, elastic=0.02
+    ),
     gradient_clip=1.0,
     label_smoothing=0.1,
     ema_epochs=0.5,
@@ -127,9 +129,10 @@ def test_replaying_a_recorded_step_trains_as_the_step_itself_does(
             )
         )
         optimizer = torch.optim.SGD(engine.parameters, lr=0.05, momentum=0.9)
-        matrices = affine_matrices(RECIPE.augmentation, n, torch.Generator().manual_seed(1))
+        warps = draw_warps(RECIPE.augmentation, n, torch.Generator().manual_seed(1))
+        assert warps is not None
         for index in 2 * torch.split(torch.arange(n), batch_size):
-            engine.backward(index, matrices[index] if name == "under-20k" else None)
+            engine.backward(index, warps[index] if name == "under-20k" else None)
             optimizer.step()
         states.append((engine.take_totals(), network.state_dict()))
     (totals, plain), (recorded_totals, recorded) = states

@@ -20,7 +20,7 @@ import torch
 import search
 from models.convnet import ConvNet
 from models.spec import ModelSpec
-from search.augment import affine_matrices, warp
+from search.augment import draw_warps, warp
 from search.baselines import BASELINES
 from search.data import Examples, Normalization, load_dataset
 from search.exceptions import ExportError
@@ -49,7 +49,9 @@ EVERYTHING = Hyperparameters(
     weight_decay=1e-5,
     schedule=Cosine(),
     batch_size=64,
-    augmentation=Augmentation(rotation_degrees=10, translation=0.1, scale=0.2, shear_degrees=10),
+    augmentation=Augmentation(
+        rotation_degrees=10, translation=0.1, scale=0.2, shear_degrees=10, elastic=0.05
+    ),
     gradient_clip=1.0,
     label_smoothing=0.1,
     ema_epochs=0.5,
@@ -312,8 +314,9 @@ def test_a_program_augments_as_the_search_does(tmp_path: Path) -> None:
     many = image.repeat(3_000, 1, 1, 1)
     torch.manual_seed(0)
     theirs = program(digits_source(EVERYTHING), tmp_path).augment(many, strength=1.0)
-    matrices = affine_matrices(EVERYTHING.augmentation, len(many), torch.Generator().manual_seed(0))
-    ours = warp(many, matrices)
+    warps = draw_warps(EVERYTHING.augmentation, len(many), torch.Generator().manual_seed(0))
+    assert warps is not None
+    ours = warp(many, warps.matrices, warps.displacements)
     for moment in (torch.mean, torch.std):
         # Means of 3,000 differ by 0.01 where pixels scatter by 0.4.
         assert torch.allclose(moment(theirs, dim=0), moment(ours, dim=0), atol=0.04)

@@ -561,6 +561,64 @@ def test_sampler_is_pytorchs(
     assert torch.equal(batch.labels[:n], index)
 
 
+def bend_with_pytorch(images: Tensor, matrices: Tensor, displacements: Tensor) -> Tensor:
+    size = list(images.shape[2:])
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    field = F.interpolate(displacements, size, mode="bicubic", align_corners=True)
+    grid = grid + field.permute(0, 2, 3, 1)
+    return F.grid_sample(images / 255, grid, padding_mode="zeros", align_corners=False)
+
+
+@given(
+    isa=st.sampled_from(native.available_isas()),
+    channels=st.integers(1, 3),
+    height=st.integers(1, 30),
+    width=st.integers(1, 30),
+    n=st.integers(1, 35),
+    points=st.integers(1, 7),
+    spread=st.sampled_from([0.02, 0.3, 3.0]),
+    seed=st.integers(0, 2**20),
+)
+@_settings
+def test_displacements_are_pytorchs(
+    isa: native.Isa,
+    channels: int,
+    height: int,
+    width: int,
+    n: int,
+    points: int,
+    spread: float,
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(
+        256, (40, channels, height, width), dtype=torch.uint8, generator=generator
+    )
+    index = torch.randint(40, (n,), generator=generator)
+    matrices = torch.eye(2, 3) + 0.1 * torch.randn(n, 2, 3, generator=generator)
+    displacements = spread * torch.randn(n, 2, points, points, generator=generator)
+    displacements[0] = 9.0  # wholly outside
+    batch = Batch(
+        _kernel(isa), (channels, height, width), n, mean=(0.0,) * channels, std=(1.0,) * channels
+    )
+    batch.fill(images, torch.arange(40), index, matrices, displacements)
+    expected = bend_with_pytorch(images[index].double(), matrices.double(), displacements.double())
+    assert (expected[0] == 0).all()
+    tolerance = 3e-5 * max(1.0, spread)  # of coordinates, whose rounding grows with them
+    torch.testing.assert_close(batch.images().double(), expected, rtol=0, atol=tolerance)
+
+
+def test_displacements_of_nothing_change_nothing(kernel: Kernel) -> None:
+    images = torch.randint(256, (20, 2, 9, 12), dtype=torch.uint8)
+    labels, index = torch.zeros(20, dtype=torch.int64), torch.arange(19)
+    matrices = torch.eye(2, 3) + 0.1 * torch.randn(19, 2, 3)
+    batch = Batch(kernel, (2, 9, 12), 19, mean=(0.1, 0.2), std=(0.3, 0.4))
+    batch.fill(images, labels, index, matrices)
+    plain = batch.images()
+    batch.fill(images, labels, index, matrices, torch.zeros(19, 2, 5, 5))
+    assert torch.equal(batch.images(), plain)
+
+
 def test_sampler_at_full_size_is_pytorchs(kernel: Kernel) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (200, 1, 28, 28), dtype=torch.uint8, generator=generator)
@@ -594,7 +652,10 @@ def test_a_matrix_that_is_not_finite_reads_nothing_outside(kernel: Kernel) -> No
     batch = Batch(kernel, (1, 9, 9), 20, mean=(0.0,), std=(1.0,))
     for value in (torch.nan, torch.inf, -torch.inf, 3e38):
         matrices = torch.full((20, 2, 3), value)
-        batch.fill(images, torch.zeros(20, dtype=torch.int64), torch.arange(20), matrices)
+        labels, index = torch.zeros(20, dtype=torch.int64), torch.arange(20)
+        batch.fill(images, labels, index, matrices)
+        displacements = torch.full((20, 2, 5, 5), value)
+        batch.fill(images, labels, index, torch.eye(2, 3).repeat(20, 1, 1), displacements)
 
 
 # --- What is refused ---
@@ -612,6 +673,11 @@ def test_what_does_not_fit_is_refused(kernel: Kernel) -> None:
         batch.fill(images, labels[:5], index)
     with pytest.raises(ValueError, match="matrices must be"):
         batch.fill(images, labels, index, torch.zeros(3, 2, 3))
+    for shape in ((4, 5, 5), (4, 2, 5, 4), (3, 2, 5, 5), (4, 2, 0, 0), ()):
+        with pytest.raises(ValueError, match="displacements must be"):
+            batch.fill(images, labels, index, torch.zeros(4, 2, 3), torch.zeros(shape))
+    with pytest.raises(ValueError, match="displacements must come with matrices"):
+        batch.fill(images, labels, index, None, torch.zeros(4, 2, 5, 5))
     with pytest.raises(ValueError, match="holds 1 to 6"):
         batch.fill(images, labels, torch.arange(7))
     for wrong in (-1, 10):

@@ -144,6 +144,16 @@ def test_a_reached_total_says_how_to_get_more_and_more_goes_on(finished: Command
     assert settings == [("tpe", 1, 4), ("tpe", 0, 4), ("random", 7, 6)]
 
 
+def test_a_search_trains_with_elastic_distortion_where_the_space_says_so(command: Command) -> None:
+    (command.folder / "space.toml").write_text("elastic = { low = 0.02, high = 0.03 }")
+    options = ("--space", "space.toml", "--trials", "1", "--workers", "1", "--no-confirm")
+    done = command(*DIGITS_RUN, *options)
+    assert done.code == 0, done.err
+    study = command.study(NAME)
+    (trial,) = study.trials
+    assert 0.02 <= rebuild(study, trial).augmentation.elastic == trial.params["elastic"] <= 0.03
+
+
 def test_a_study_of_an_earlier_version_is_shown_and_goes_on(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:

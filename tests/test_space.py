@@ -155,6 +155,17 @@ def test_what_no_built_in_space_names_is_off_until_a_file_names_it(
     assert getattr(searched.hyperparameters(values), name) == values[name] > 0
 
 
+def test_elastic_distortion_is_off_until_a_file_names_it(tmp_path: Path) -> None:
+    searched = _load(tmp_path, "elastic = { low = 0.0, high = 0.03 }")
+    values = _random_values(searched, 0)
+
+    for space in map(Space.load, _NAMES):
+        assert "elastic" not in space.distributions
+        assert space.hyperparameters(_random_values(space, 0)).augmentation.elastic == 0
+    assert searched.distributions["elastic"] == FloatDistribution(0.0, 0.03)
+    assert searched.hyperparameters(values).augmentation.elastic == values["elastic"] > 0
+
+
 def _network(space: Space, **values: Any) -> str:
     return str(space.spec({**_random_values(space, 0), **values}))
 
@@ -240,6 +251,7 @@ def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None
         ("learning_rate = 0", "learning_rate", "must be in"),
         ("momentum = 1", "momentum", "must be in"),
         ("scale = 1.0", "scale", "must be in 0 to 0.9"),
+        ("elastic = 0.3", "elastic", "must be in 0 to 0.25"),
         ("label_smoothing = 1", "label_smoothing", "must be in 0 to 1"),
         ("ema_epochs = -1", "ema_epochs", "must be in 0 to 1000"),
         ("width_1 = 8.0", "width_1", "must be a whole number, but got 8.0"),

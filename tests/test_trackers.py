@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from search.coordinator import TrialEpoch
+from search.trackers import tracking
+from search.training import EpochResult
 from tests.conftest import DIGITS_RUN, Command
+from tests.made_studies import MadeTrial, make_study
 
 
 def test_tensorboard_reads_each_trial_with_its_curves_and_hyperparameters(command: Command) -> None:
@@ -43,6 +48,17 @@ def test_tensorboard_reads_each_trial_with_its_curves_and_hyperparameters(comman
         count = trial.user_attrs["parameter_count"]
         assert start.hparams["parameter_count"].number_value == count
         assert start.hparams["state"].string_value == trial.state.name
+
+
+def test_curves_are_called_after_the_metric(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    study = make_study(url, "even", [MadeTrial((0.9,))], metric="balanced-accuracy")
+    with tracking(f"tensorboard:{tmp_path / 'log'}", study) as tell:
+        tell(TrialEpoch(0, 0, EpochResult(1, 0.9, 0.71, 0.05, 0.8, 0.73, 1.0)))
+    events = EventAccumulator(str(tmp_path / "log" / "even" / "trial-0000")).Reload()
+    (share,) = events.Scalars("balanced-accuracy/validation")
+    assert share.value == pytest.approx(0.73)
+    assert "accuracy/validation" not in events.Tags()["scalars"]
 
 
 @pytest.mark.parametrize("log", ["tensorboard", "tensorboard:", "wandb:project", ""])

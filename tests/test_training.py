@@ -15,7 +15,13 @@ from torch import Generator, Tensor
 
 from models.convnet import ConvNet
 from models.spec import ModelSpec
-from search.augment import affine_matrices, shrinking_strength, warp
+from search.augment import (
+    affine_matrices,
+    draw_warps,
+    elastic_displacements,
+    shrinking_strength,
+    warp,
+)
 from search.data import Dataset, Examples, Normalization, load_dataset
 from search.exceptions import DeviceError, TrainingError
 from search.hyperparameters import (
@@ -647,3 +653,70 @@ def test_the_stream_of_draws_does_not_depend_on_the_kinds_in_use() -> None:
     shifted = affine_matrices(Augmentation(translation=0.1), 4, _generator())
 
     assert torch.equal(both[:, :, 2], shifted[:, :, 2])
+
+
+def test_a_recipe_without_elastic_distortion_draws_what_it_drew_before_there_was_any() -> None:
+    affine = Augmentation(15.0, 0.12, 0.15, 10.0)
+    generator, earlier = _generator(), _generator()
+
+    warps = draw_warps(affine, 6, generator)
+    matrices = affine_matrices(affine, 6, earlier)
+
+    assert warps is not None
+    assert warps.displacements is None
+    assert torch.equal(warps.matrices, matrices)
+    assert torch.equal(generator.get_state(), earlier.get_state())
+    assert draw_warps(Augmentation(), 6, generator) is None
+    assert torch.equal(generator.get_state(), earlier.get_state())
+
+
+def test_elastic_distortion_leaves_the_matrices_as_they_are() -> None:
+    affine = Augmentation(15.0, 0.12, 0.15, 10.0)
+    plain = draw_warps(affine, 6, _generator())
+    first, again = (draw_warps(replace(affine, elastic=0.02), 6, _generator()) for _ in range(2))
+
+    assert plain is not None
+    assert first is not None
+    assert again is not None
+    assert first.displacements is not None
+    assert again.displacements is not None
+    assert torch.equal(first.matrices, plain.matrices)
+    assert torch.equal(first.displacements, again.displacements)
+
+
+def test_displacements_have_the_standard_deviation_of_the_recipe() -> None:
+    displacements = elastic_displacements(Augmentation(elastic=0.02), 400, _generator())
+    half = elastic_displacements(
+        Augmentation(elastic=0.02), 400, _generator(), strength=torch.full((400,), 0.5)
+    )
+
+    assert displacements.shape == (400, 2, 5, 5)
+    # The whole side is 2.
+    assert displacements.std().item() == pytest.approx(2 * 0.02, rel=0.05)
+    assert displacements.mean().item() == pytest.approx(0, abs=0.002)
+    torch.testing.assert_close(half, displacements / 2)
+
+
+def test_displacements_move_a_dot_near_their_point_along_and_others_not() -> None:
+    displacements = torch.zeros(1, 2, 5, 5)
+    displacements[0, 0, 0, 0] = -2 / 28  # it looks one pixel to the left there
+    identity = torch.eye(2, 3).view(1, 2, 3)
+
+    corner, far = (
+        _centroid(warp(_dot(place, place), identity, displacements)[0, 0]) for place in (0, 20)
+    )
+
+    assert corner[0] == pytest.approx(-13 + 0.9, abs=0.15)
+    assert corner[1] == pytest.approx(-13, abs=0.1)
+    assert far == pytest.approx([7, 7], abs=1e-3)
+
+
+def test_displacements_that_are_the_same_everywhere_are_a_translation() -> None:
+    images = torch.rand(1, 2, 9, 28, generator=_generator())
+    identity = torch.eye(2, 3).view(1, 2, 3)
+    displacements = torch.stack([torch.full((5, 5), 0.3), torch.full((5, 5), -0.2)]).unsqueeze(0)
+    shifted = identity + torch.tensor([[[0, 0, 0.3], [0, 0, -0.2]]])
+
+    torch.testing.assert_close(
+        warp(images, identity, displacements), warp(images, shifted), atol=1e-5, rtol=0
+    )

@@ -34,7 +34,9 @@ def shown(width: int, events: list[SearchEvent]) -> str:
     console = Console(
         force_terminal=True, color_system=None, width=width, height=24, file=io.StringIO()
     )
-    view = LiveView(progress(), console, epochs=15, title="digits-8000x15")
+    view = LiveView(
+        progress(), console, epochs=15, title="digits-8000x15", metric="balanced accuracy"
+    )
     with view as listener:
         for event in events:
             listener(event)
@@ -49,7 +51,7 @@ def test_the_live_view_shows_counts_workers_best_and_the_last_event(width: int) 
     for part in (
         *(["▁▅█"] if width > 70 else []),
         *("3 of 10 trained", "1 of them pruned", "1 failed", "7 to go", "14 redrawn"),
-        *("estimating the time left", "7,258", "3/15", "97.11 %"),
+        *("estimating the time left", "balanced", "accuracy", "7,258", "3/15", "97.11 %"),
         *("best so far: 95.00 % with 6,000 parameters (trial 2)", "trial 5"),
     ):
         assert part in text
@@ -74,7 +76,9 @@ def test_a_better_trial_becomes_the_best_and_gives_an_estimate() -> None:
 
 def test_lines_take_the_place_of_the_live_view_where_there_is_no_terminal() -> None:
     file = io.StringIO()
-    with make_view(progress(), Console(file=file, width=80), epochs=15, title="") as listener:
+    with make_view(
+        progress(), Console(file=file, width=80), epochs=15, title="", metric="accuracy"
+    ) as listener:
         for event in EVENTS:
             listener(event)
     assert file.getvalue() == (
@@ -85,7 +89,7 @@ def test_lines_take_the_place_of_the_live_view_where_there_is_no_terminal() -> N
 def test_what_is_printed_meanwhile_is_shown_in_the_picture_and_kept_behind_it() -> None:
     file = io.StringIO()
     console = Console(force_terminal=True, color_system=None, width=80, height=24, file=file)
-    view = LiveView(progress(), console, epochs=15, title="")
+    view = LiveView(progress(), console, epochs=15, title="", metric="accuracy")
     with view:
         console.print("The database server is away.")
         assert "server is away" not in file.getvalue()

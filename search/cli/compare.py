@@ -73,6 +73,7 @@ def _print_table(console: Console, comparison: Comparison) -> None:
         ("cap", [thousands(entry.budget) for entry in entries]),
         ("epochs", [str(entry.epochs) for entry in entries]),
         ("space", [entry.space for entry in entries]),
+        ("metric", [entry.metric for entry in entries]),
     ]
     if len({entry.objective for entry in entries}) > 1:
         rows.append(("objective", [entry.objective for entry in entries]))
@@ -81,7 +82,7 @@ def _print_table(console: Console, comparison: Comparison) -> None:
         ("of these stopped early", [thousands(entry.trials["n_pruned"]) for entry in entries]),
         ("trials failed", [thousands(entry.trials["n_failed"]) for entry in entries]),
         ("best trial", [_shown(entry.best_trial) for entry in entries]),
-        ("accuracy in the search", [percent(entry.best_value) for entry in entries]),
+        ("best in the search", [percent(entry.best_value) for entry in entries]),
         ("over fresh seeds", [_mean(entry.confirmed) for entry in entries]),
         ("95 % interval", [_interval(entry.confirmed) for entry in entries]),
         ("parameters", [thousands(entry.parameter_count) for entry in entries]),

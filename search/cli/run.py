@@ -485,6 +485,7 @@ def _watch(
 ) -> Outcome:
     from search.cli.events import trial_event
     from search.cli.view import Progress, make_view
+    from search.metrics import metric_words
     from search.trackers import tracking
 
     plan, request = search.plan, search.plan.request
@@ -500,7 +501,13 @@ def _watch(
     )
     with (
         tracking(log, search.study) as track,
-        make_view(progress, console, epochs=request.epochs, title=title) as view,
+        make_view(
+            progress,
+            console,
+            epochs=request.epochs,
+            title=title,
+            metric=metric_words(request.metric),
+        ) as view,
     ):
 
         def listener(event: SearchEvent) -> None:

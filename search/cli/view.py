@@ -227,10 +227,14 @@ class LiveView:
 
     Args:
         title: a line on what is searched.
+        metric: what networks are judged by, in words.
     """
 
-    def __init__(self, progress: Progress, console: Console, *, epochs: int, title: str) -> None:
+    def __init__(
+        self, progress: Progress, console: Console, *, epochs: int, title: str, metric: str
+    ) -> None:
         self._progress = progress
+        self._metric = metric
         self._epochs = epochs
         self._title = title
         self._ends: deque[Text] = deque(maxlen=_N_ENDS)  # the last one first
@@ -325,7 +329,7 @@ class LiveView:
 
     def _workers(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for heading in ("worker", "trial", "parameters", "epoch", "accuracy"):
+        for heading in ("worker", "trial", "parameters", "epoch", self._metric):
             table.add_column(heading, justify="right")
         progress, has_room = self._progress, self._console.width >= _WIDTH_FOR_CURVES
         if has_room:
@@ -352,8 +356,10 @@ class LiveView:
         )
 
 
-def make_view(progress: Progress, console: Console, *, epochs: int, title: str) -> View:
+def make_view(
+    progress: Progress, console: Console, *, epochs: int, title: str, metric: str
+) -> View:
     """The live view in a terminal, lines where the output goes elsewhere or under CI."""
     if console.is_interactive and not console.quiet and not os.environ.get("CI"):
-        return LiveView(progress, console, epochs=epochs, title=title)
+        return LiveView(progress, console, epochs=epochs, title=title, metric=metric)
     return PlainView(progress, console)
