@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shlex
 import shutil
@@ -15,14 +14,7 @@ import pytest
 
 from tests.conftest import DIGITS_RUN, ENDLESS, Command, wait_until
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
-    # Beside other tests, tmux now and then shows an empty screen after it was resized.
-    pytest.mark.skipif(
-        "PYTEST_XDIST_WORKER" in os.environ,
-        reason="runs by itself: pytest -n 0 tests/test_terminal.py",
-    ),
-]
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
 PROMPT = "what-stood-there-before"
 
