@@ -6,7 +6,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -263,7 +263,7 @@ class Coordinator:
 
     def _n_elsewhere(self) -> int:
         """How many trials run in other searches of the study."""
-        return len(self._sharing.running_elsewhere(self._trials(), self._running))
+        return self._sharing.n_elsewhere(self._trials(), self._running)
 
     def _start_trials(self) -> None:
         """Starts what is missing, as far as there are workers."""
@@ -329,8 +329,9 @@ class Coordinator:
         trial_id = self._study._pop_waiting_trial_id()
         if trial_id is None:
             trial_id = self._study._storage.create_new_trial(self._study._study_id)
-        self._study._storage.set_trial_user_attr(trial_id, "owner", self._owner)
-        self._sharing.begin(trial_id)
+        with suppress(UpdateFinishedTrialError):  # a person was quicker: see `_start`
+            self._study._storage.set_trial_user_attr(trial_id, "owner", self._owner)
+            self._sharing.begin(trial_id)
         return trial_id
 
     def _start(self, trial: Trial) -> SearchEvent | None:

@@ -39,10 +39,8 @@ class Sharing(Protocol):
     def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
         """Lets one search at a time start trials or put them back; false where told to stop."""
 
-    def running_elsewhere(
-        self, trials: Collection[FrozenTrial], own: Collection[int]
-    ) -> list[FrozenTrial]:
-        """The trials of others that run now, where `own` are the numbers of this search's."""
+    def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
+        """How many trials of others run now, where `own` are the numbers of this search's."""
 
     def begin(self, trial_id: int) -> None:
         """Says that a trial has just begun. Must happen in the turn in which it did."""
@@ -50,8 +48,8 @@ class Sharing(Protocol):
     def say_alive(self, trial_ids: Collection[int]) -> None:
         """Says that trials live. May be called as often as one likes."""
 
-    def take_over(self, should_stop: Callable[[], bool]) -> int:
-        """Puts back the trials of lost hosts; returns how many. Call it as often as you like."""
+    def take_over(self, should_stop: Callable[[], bool]) -> None:
+        """Puts back the trials of lost hosts. May be called as often as one likes."""
 
     def take_back(self) -> int:
         """Puts back in the queue what nobody runs any more; returns how many. Only in a turn."""
@@ -72,10 +70,8 @@ class Alone:
     def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
         return nullcontext(True)
 
-    def running_elsewhere(
-        self, trials: Collection[FrozenTrial], own: Collection[int]
-    ) -> list[FrozenTrial]:
-        return []
+    def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
+        return 0
 
     def begin(self, trial_id: int) -> None:
         pass
@@ -83,8 +79,8 @@ class Alone:
     def say_alive(self, trial_ids: Collection[int]) -> None:
         pass
 
-    def take_over(self, should_stop: Callable[[], bool]) -> int:
-        return 0
+    def take_over(self, should_stop: Callable[[], bool]) -> None:
+        pass
 
     def take_back(self) -> int:
         return sweep(self._study, self._study.get_trials(deepcopy=False))
@@ -113,14 +109,9 @@ class Shared:
     def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
         return self._storage.turn(f"study {self._study._study_id}", should_stop)
 
-    def running_elsewhere(
-        self, trials: Collection[FrozenTrial], own: Collection[int]
-    ) -> list[FrozenTrial]:
-        return [
-            trial
-            for trial in trials
-            if trial.state == TrialState.RUNNING and trial.number not in own
-        ]
+    def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
+        running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+        return len(running.difference(own))
 
     def begin(self, trial_id: int) -> None:
         self._storage.record_heartbeat(trial_id)
@@ -133,16 +124,17 @@ class Shared:
         for trial_id in trial_ids:
             self._storage.record_heartbeat(trial_id)
 
-    def take_over(self, should_stop: Callable[[], bool]) -> int:
+    def take_over(self, should_stop: Callable[[], bool]) -> None:
         now = time.monotonic()
         if now < self._next_look:
-            return 0
+            return
         self._next_look = now + self._lost_after_seconds / _BEATS
         # Whoever could not reach the server was not heard; all get the time to be heard again.
         if now < self._storage.returned_at + self._lost_after_seconds or not self._lost():
-            return 0
+            return
         with self.turn(should_stop) as is_ours:
-            return self.take_back() if is_ours else 0
+            if is_ours:
+                self.take_back()
 
     def take_back(self) -> int:
         # Read again, in the turn: another search may have been quicker.
