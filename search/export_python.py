@@ -34,6 +34,7 @@ from search.hyperparameters import (
 from search.metrics import Metric, metric_words
 from search.picture_files import IMAGE_ENDINGS
 from search.weights import Card
+from search.wording import percent
 
 # torchvision's names of the data sets that it brings.
 _DATASET_CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -91,7 +92,7 @@ def card_source(card: Card) -> Source:
     return Source(
         origin=f"Found by a hyperparameter search: trial {card.trial} of the study {card.study}. "
         f"Test {metric_words(card.metric)}, {over}{'seeds' if n_seeds > 1 else 'seed'}: "
-        f"{100 * card.mean_accuracy:.2f} %.",
+        f"{percent(card.mean_accuracy)}.",
         recipe=card.hyperparameters,
         dataset=card.dataset,
         mean=card.normalization.mean,

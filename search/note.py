@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from search.report import Report
+from search.wording import counted, percent
 
 # What a person writes below stays; what stands above is written anew.
 OWN_PART = (
@@ -36,7 +37,6 @@ def _own(before: str) -> str:
 
 def _question(report: Report) -> str:
     settings, counts = report.settings, report.tally
-    epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
     goal = "the best network of each size" if report.has_two_objectives else "the best network"
     images = ""
     if report.split is not None:
@@ -45,7 +45,7 @@ def _question(report: Report) -> str:
         )
     rows = [
         ("data", f"{settings.dataset}{images}"),
-        ("cap", f"fewer than {settings.budget:,} parameters, {epochs}"),
+        ("cap", f"fewer than {settings.budget:,} parameters, {counted(settings.epochs, 'epoch')}"),
         (
             "space",
             f"{_plain(settings.space_name)}, "
@@ -77,10 +77,9 @@ def _answer(report: Report) -> str:
         winner = race.winner
         interval = ""
         if winner.low is not None and winner.high is not None:
-            interval = f" (95 %: {_percent(winner.low)} to {_percent(winner.high)})"
-        n = len(winner.values)
-        seeds = "1 fresh seed" if n == 1 else f"{n} fresh seeds"
-        lines.append(f"Confirmed: **{_percent(winner.mean)}** over {seeds}{interval}.")
+            interval = f" (95 %: {percent(winner.low)} to {percent(winner.high)})"
+        seeds = counted(len(winner.values), "fresh seed")
+        lines.append(f"Confirmed: **{percent(winner.mean)}** over {seeds}{interval}.")
     if report.test is not None:
         lines.append(f"Trained on all data: {_right(report, report.test.mean, 'test')}.")
     if report.layers:
@@ -135,9 +134,5 @@ def _plain(text: str) -> str:
 
 def _right(report: Report, share: float, part: str) -> str:
     if report.settings.metric == "accuracy":
-        return f"**{_percent(share)}** of the {part} images right"
-    return f"**{_percent(share)}** {report.metric} on the {part} images"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+        return f"**{percent(share)}** of the {part} images right"
+    return f"**{percent(share)}** {report.metric} on the {part} images"

@@ -26,6 +26,7 @@ from search.metrics import metric_words
 from search.palette import FAINT, INK, MUTED, RIGHT, SEED, WRONG
 from search.training import N_LAST_EPOCHS
 from search.weights import Card
+from search.wording import percent
 
 # Sizes are in inches. What stands in a picture is large enough to be read at 900 pixels across,
 # 100 to the inch; it is drawn with twice as many.
@@ -123,7 +124,7 @@ def draw_curves(card: Card) -> Figure:
     figure, axes = _page(
         _origin(card),
         5.4,
-        f"{100 * card.mean_accuracy:.2f} %{spread} {_of_test_images(card)}{on_average}",
+        f"{percent(card.mean_accuracy)}{spread} {_of_test_images(card)}{on_average}",
         f"Test {metric_words(card.metric)} after each epoch. {mean}{runs}.{hidden}",
     )
     epochs = np.arange(1, n_epochs + 1)

@@ -27,6 +27,7 @@ from search.importance import Influence
 from search.palette import FAINT, INK, MUTED, PAPER, RIGHT, SEED, STOPPED, WRONG
 from search.report import ACCURACY_MARKS, Report, shown
 from search.summary import accuracy_of
+from search.wording import percent
 
 _WIDE, _NARROW = 7.2, 3.7  # inches: a page's column, and a telephone's
 _DOTS_PER_INCH = 200
@@ -460,7 +461,7 @@ def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     names = (f"{report.metric} on the validation images", "accuracy on the training images")
     _legend(axes, [_line(names[0], RIGHT, 2.4), _line(names[1], SEED)], _WIDE)
     accuracy = accuracy_of(trial)
-    reached = "" if accuracy is None else f": {100 * accuracy:.2f} % {report.metric}"
+    reached = "" if accuracy is None else f": {percent(accuracy)} {report.metric}"
     # A study's name is a user's: what looks like a formula in it is none.
     figure.text(
         0.02,

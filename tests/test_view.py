@@ -8,11 +8,11 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from search.cli.output import counted, duration, percent
 from search.cli.view import Best, LiveView, Progress, make_view, sparkline
 from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.summary import Tally
 from search.training import EpochResult
+from search.wording import counted, duration, percent
 
 EVENTS: list[SearchEvent] = [
     TrialStarted(4, worker=0, parameter_count=7258, n_redraws=3),

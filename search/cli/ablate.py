@@ -20,15 +20,9 @@ from search.cli.options import (
     Workers,
     not_negative,
 )
-from search.cli.output import (
-    EXIT_INTERRUPTED,
-    counted,
-    make_console,
-    percent,
-    shown_waiting,
-    stop_signals,
-)
+from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
 from search.processes import start_server
+from search.wording import counted, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,7 +19,8 @@ from search.cli.options import (
     StudyName,
     not_negative,
 )
-from search.cli.output import duration, make_console, percent, thousands
+from search.cli.output import make_console
+from search.wording import duration, percent, thousands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

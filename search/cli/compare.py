@@ -10,8 +10,9 @@ import typer
 
 from search.cli.completion import complete_studies
 from search.cli.options import DEFAULT_STORAGE, AsJson, Storage
-from search.cli.output import duration, make_console, percent, thousands
+from search.cli.output import make_console
 from search.exceptions import InputError
+from search.wording import duration, percent, thousands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

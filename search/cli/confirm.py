@@ -19,16 +19,9 @@ from search.cli.options import (
     Workers,
     count_option,
 )
-from search.cli.output import (
-    EXIT_INTERRUPTED,
-    counted,
-    make_console,
-    percent,
-    shown_waiting,
-    stop_signals,
-    thousands,
-)
+from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
 from search.processes import start_server
+from search.wording import counted, percent, thousands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from search.cli.options import DEFAULT_STORAGE
-from search.cli.output import counted, percent, shown_command
+from search.cli.output import shown_command
+from search.wording import counted, percent
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -46,11 +46,6 @@ def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: Fa
     return Waiting(_OUTAGE_SECONDS, show, should_stop)
 
 
-def counted(n: int, noun: str) -> str:
-    """A count with its noun: `1 epoch`, `15 epochs`."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 def shown_command(words: list[str]) -> str:
     """A command of ours as a user types it: behind `uv run`, where this one came by that."""
     prefix = ["uv", "run"] if "UV" in os.environ else []
@@ -64,26 +59,6 @@ def storage_words(storage: str) -> list[str]:
     if storage in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
         return []
     return ["--storage", shown_url(storage)]
-
-
-def percent(accuracy: float | None) -> str:
-    """A share as people read it: `99.42 %`."""
-    return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
-
-
-def thousands(count: int | None) -> str:
-    """A count as people read it: `7,918`."""
-    return "–" if count is None else f"{count:,}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: `45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 @contextmanager

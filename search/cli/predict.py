@@ -10,7 +10,8 @@ import typer
 
 from search.cli.completion import complete_weights
 from search.cli.options import AsJson
-from search.cli.output import make_console, percent
+from search.cli.output import make_console
+from search.wording import percent
 
 if TYPE_CHECKING:
     from torch import Tensor

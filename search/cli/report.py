@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.options import DEFAULT_STORAGE, DataDir, Device, Storage, StudyName
-from search.cli.output import make_console, percent, shown_command, storage_words
+from search.cli.output import make_console, shown_command, storage_words
 from search.exceptions import InputError, StudyError
 from search.processes import start_server
+from search.wording import percent
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -15,11 +15,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from search import palette
-from search.cli.output import counted, duration, percent, thousands
 from search.dataset_names import short_name
 from search.importance import BEST_SHARE, LEAST_TRIALS
 from search.report import SPACE_FILE, Report
 from search.report_pictures import Picture, image_png
+from search.wording import counted, duration, percent, thousands
 
 if TYPE_CHECKING:
     from search.validation import Validated

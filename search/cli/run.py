@@ -33,10 +33,7 @@ from search.cli.options import (
 )
 from search.cli.output import (
     EXIT_INTERRUPTED,
-    counted,
-    duration,
     make_console,
-    percent,
     shown_command,
     shown_waiting,
     stop_signals,
@@ -44,6 +41,7 @@ from search.cli.output import (
 )
 from search.exceptions import InputError
 from search.processes import start_server
+from search.wording import counted, duration, percent
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -21,17 +21,10 @@ from search.cli.options import (
     count_option,
     not_negative,
 )
-from search.cli.output import (
-    counted,
-    duration,
-    make_console,
-    percent,
-    shown_command,
-    shown_waiting,
-    storage_words,
-)
+from search.cli.output import make_console, shown_command, shown_waiting, storage_words
 from search.exceptions import InputError
 from search.processes import start_server
+from search.wording import counted, duration, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

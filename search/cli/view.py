@@ -20,9 +20,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.cli.output import duration, percent
 from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.summary import Tally
+from search.wording import duration, percent
 
 _BAR_WIDTH = 60
 _BLOCKS = "▁▂▃▄▅▆▇█"

@@ -1,0 +1,28 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+
+def counted(n: int, noun: str) -> str:
+    """A count with its noun: `1 epoch`, `15 epochs`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1: `99.42 %`."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def thousands(count: int | None) -> str:
+    """A count: `7,918`."""
+    return "–" if count is None else f"{count:,}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
