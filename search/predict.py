@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,8 @@ from search.exceptions import InputError
 from search.picture_files import read_square
 from search.predict_image import SIDE, read_digit
 from search.weights import Card, Classifier
+
+_SURE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +35,28 @@ class Prediction:
     def probability(self) -> float:
         return self.probabilities[self.label]
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether to rely on it.
 
-def read_images(paths: Sequence[Path], card: Card) -> Tensor:
-    """Picture files as a card's network takes them, bytes (N, C, H, W).
+        On MNIST's test images `best-1-epoch` gives 59 of its 72 wrong answers without being sure,
+        and 1.7 % of its right ones.
+        """
+        return self.probability >= _SURE
 
-    Where it learnt from a folder of images, they are scaled as those were; else they are pictures
-    of digits, and are made like MNIST's.
+
+def image_reader(card: Card) -> Callable[[Path], Tensor]:
+    """What makes of a picture file an image as a card's network takes it, bytes (C, H, W).
+
+    Where the network learnt from a folder of images, pictures are scaled as those were; else they
+    are pictures of digits, and are made like MNIST's. It raises InputError for what is no picture.
 
     Raises:
-        InputError: if a file is no picture, or the network takes other images.
+        InputError: if the network takes images that no picture is made into.
     """
     channels, *sides = card.hyperparameters.spec.input_shape
     if folder_of(card.dataset) is not None:
-        colours = torch.from_numpy(np.stack([read_square(path, sides[0]) for path in paths]))
-        return colours if channels == 3 else _grey(colours)
+        return lambda path: _scaled(path, channels, sides[0])
     if card.dataset.startswith(TENSORS) or (channels, *sides) != (1, SIDE, SIDE):
         raise InputError(
             f"Pictures are read for networks that learnt digits of 1×{SIDE}×{SIDE} grey pixels, or "
@@ -55,13 +64,16 @@ def read_images(paths: Sequence[Path], card: Card) -> Tensor:
             f"and learnt from {short_name(card.dataset)}; give it tensors in Python, with "
             "search.load."
         )
-    return torch.from_numpy(np.stack([read_digit(path) for path in paths])[:, np.newaxis])
+    return lambda path: torch.from_numpy(read_digit(path)).unsqueeze(0)
 
 
-def _grey(colours: Tensor) -> Tensor:
-    """The brightness of colours, by ITU-R BT.601 as in Pillow: (N, 3, H, W) to (N, 1, H, W)."""
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (colours * weights).sum(dim=1, keepdim=True).round().to(torch.uint8)
+def _scaled(path: Path, channels: int, side: int) -> Tensor:
+    """A picture as a square of that side, (C, side, side)."""
+    colours = torch.from_numpy(read_square(path, side))
+    if channels == 3:
+        return colours
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601, as in Pillow
+    return (colours * weights).sum(dim=0, keepdim=True).round().to(torch.uint8)
 
 
 @torch.inference_mode()

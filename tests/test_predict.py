@@ -228,6 +228,39 @@ def test_what_shows_no_digit_is_refused(
     assert not shown.exists()
 
 
+def test_one_bad_picture_does_not_cost_the_answers_about_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(7, 235, 60).save(tmp_path / "7.png")
+    text(tmp_path / "letter.txt")
+    draw(1, 235, 60).save(tmp_path / "1.png")
+    paths = [str(tmp_path / name) for name in ("7.png", "letter.txt", "1.png")]
+    assert run_here("predict", "best-1-epoch", *paths, "--json") == 2
+    out, err = capsys.readouterr()
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [(answer["image"], answer["class"]) for answer in answers] == [
+        (paths[0], "7"),
+        (paths[2], "1"),
+    ]
+    assert err.count("Error:") == 1
+    assert "letter.txt" in err
+
+
+def test_an_answer_that_may_be_wrong_is_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(7, 235, 60).save(tmp_path / "7.png")
+    cross = Image.new("L", (100, 100), 235)
+    for line in ((30, 30, 70, 70), (30, 70, 70, 30)):
+        ImageDraw.Draw(cross).line(line, fill=40, width=8)
+    cross.save(tmp_path / "cross.png")
+    paths = [str(tmp_path / f"{name}.png") for name in ("7", "cross")]
+    assert run_here("predict", "best-1-epoch", *paths) == 0
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert "not sure" not in first
+    assert second.rstrip().endswith("not sure")
+
+
 def test_a_network_for_other_images_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

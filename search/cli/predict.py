@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from search.cli.completion import complete_weights
 from search.cli.options import AsJson
 from search.cli.output import make_console
+from search.exceptions import InputError
 from search.wording import percent
 
 if TYPE_CHECKING:
@@ -51,24 +53,42 @@ def predict(
 
     Example: search predict best-1-epoch photo.jpg scan.png
     """
+    import torch
+
     from search.folders import weights_folder
+    from search.predict import image_reader
     from search.predict import predict as ask
-    from search.predict import read_images
     from search.weights import load, read_card
 
     folder = weights_folder(what)
     card = read_card(folder)
-    classes = list(card.classes)
     network = load(folder, seed=seed)
-    pixels = read_images(images, card)
-    if show is not None:
-        _write_strip(pixels, show)
-    predictions = ask(network, pixels)
-    if as_json:
-        for path, prediction in zip(images, predictions, strict=True):
-            typer.echo(json.dumps(_values(path, prediction, classes), ensure_ascii=False))
-    else:
-        _print_table(images, predictions, classes)
+    pixels, refused = _read(images, image_reader(card))
+    if pixels:
+        stacked = torch.stack(list(pixels.values()))
+        if show is not None:
+            _write_strip(stacked, show)
+        answers = dict(zip(pixels, ask(network, stacked), strict=True))
+        print_answers = _print_json if as_json else _print_table
+        print_answers(answers, list(card.classes))
+    for error in refused:
+        typer.echo(f"Error: {error}", err=True)
+    if refused:
+        raise typer.Exit(refused[0].exit_code)
+
+
+def _read(
+    paths: list[Path], read: Callable[[Path], Tensor]
+) -> tuple[dict[Path, Tensor], list[InputError]]:
+    """What pictures show, as images, and what is wrong with the others: one must not cost all."""
+    images: dict[Path, Tensor] = {}
+    refused = []
+    for path in paths:
+        try:
+            images[path] = read(path)
+        except InputError as error:
+            refused.append(error)
+    return images, refused
 
 
 def _write_strip(pixels: Tensor, path: Path) -> None:
@@ -95,21 +115,28 @@ def _values(path: Path, prediction: Prediction, classes: list[str]) -> dict[str,
         "image": str(path),
         "class": classes[prediction.label],
         "probability": prediction.probability,
+        "is_sure": prediction.is_sure,
         "runner_up": classes[prediction.runner_up],
         "probabilities": dict(zip(classes, prediction.probabilities, strict=True)),
     }
 
 
-def _print_table(images: list[Path], predictions: list[Prediction], classes: list[str]) -> None:
+def _print_json(answers: dict[Path, Prediction], classes: list[str]) -> None:
+    for path, prediction in answers.items():
+        typer.echo(json.dumps(_values(path, prediction, classes), ensure_ascii=False))
+
+
+def _print_table(answers: dict[Path, Prediction], classes: list[str]) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("image", overflow="fold")
     for heading in ("class", "probability", "runner-up", "probability"):
         table.add_column(heading, justify="right")
-    for path, prediction in zip(images, predictions, strict=True):
+    table.add_column()
+    for path, prediction in answers.items():
         row = []
         for label in (prediction.label, prediction.runner_up):
             row += [classes[label], percent(prediction.probabilities[label])]
-        table.add_row(str(path), *row)
+        table.add_row(str(path), *row, "" if prediction.is_sure else "not sure")
     make_console().print(table)
