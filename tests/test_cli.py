@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from search.cli import app
 from tests.conftest import DIGITS_RUN, Command, Result, read_only, run_here, start_long_run
+from tests.made_studies import MadeTrial, make_study
 
 NAME = "digits-3000x3"
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -120,6 +122,28 @@ def test_show_has_the_layer_table_and_the_epochs(finished: Command) -> None:
     text = finished("show", "0").out
     for heading in ("output", "jump", "receptive field", "learning rate", "validation accuracy"):
         assert heading in text
+
+
+def test_show_says_how_far_a_stopped_trial_came(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    stopped = MadeTrial(
+        [0.5, 0.625], TrialState.PRUNED, attributes={"reason": "weak after epoch 2"}
+    )
+    failed = MadeTrial([], TrialState.FAIL, attributes={"reason": "it crashed"})
+    make_study(url, "made", [stopped, failed])
+    assert run_here("show", "0", "--storage", url) == 0
+    assert ": PRUNED, 62.50 % validation accuracy in epoch 2, " in capsys.readouterr().out
+    assert run_here("show", "1", "--storage", url) == 0
+    assert "validation" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_widths_that_are_scaled_are_shown_as_what_they_are(finished: Command) -> None:
+    best = finished("best", "--json").json
+    drawn = [value for name, value in best["hyperparameters"].items() if name.startswith("width")]
+    shown = f"{' : '.join(map(str, drawn))}, then scaled to fit the budget"
+    assert shown in finished("best").out
 
 
 def test_delete_asks_first_and_deletes(finished: Command) -> None:

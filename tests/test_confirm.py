@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -280,6 +281,7 @@ def test_a_search_of_twenty_trials_confirms_its_best_within_a_quarter_of_its_tim
     folder, out = twenty
     shutil.copytree(folder, command.folder, dirs_exist_ok=True)
     assert "Confirmed: trial" in out
+    assert ("too close to it to be told apart" in out) == bool(re.search(r" close\b", out))
     runs = command.study(repeats_name(STUDY, CONFIRMS)).get_trials()
     seconds = [
         sum(trial.user_attrs["seconds"] for trial in trials)

@@ -228,22 +228,39 @@ def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
 def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
     from rich.table import Table
 
+    from search.study import StudySettings
+
     console.print(f"Trial {summary.number} of {study.study_name}", style="bold", end="")
-    console.print(
-        f": {summary.state}, {percent(summary.value)} validation {_metric(study)} (last epochs' "
-        "mean), "
-        f"{thousands(summary.parameter_count)} parameters"
-    )
+    facts = [summary.state, *_reached(summary, _metric(study))]
+    if summary.parameter_count is not None:
+        facts.append(f"{thousands(summary.parameter_count)} parameters")
+    console.print(f": {', '.join(facts)}")
     if summary.reason is not None:
         console.print(f"{summary.state.lower()} because: {summary.reason}")
     table = Table.grid(padding=(0, 2))
-    for name, value in summary.hyperparameters.items():
+    drawn = dict(summary.hyperparameters)
+    if StudySettings.from_study(study).search_space().scales_widths:
+        widths = [drawn.pop(name) for name in list(drawn) if name.startswith("width_")]
+        if widths:
+            shown = " : ".join(map(str, widths))
+            table.add_row("widths drawn", f"{shown}, then scaled to fit the budget")
+    for name, value in drawn.items():
         table.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
     if summary.training_seed is not None:
         table.add_row("training seed", str(summary.training_seed))
     if summary.seconds is not None:
         table.add_row("time", f"{duration(summary.seconds)} on worker {summary.worker}")
     console.print(table)
+
+
+def _reached(summary: TrialSummary, metric: str) -> list[str]:
+    """How far a trial came, for its first line."""
+    if summary.value is not None:
+        return [f"{percent(summary.value)} validation {metric} (last epochs' mean)"]
+    if not summary.epochs:
+        return []
+    last = summary.epochs[-1]
+    return [f"{percent(last['accuracy'])} validation {metric} in epoch {last['epoch']}"]
 
 
 def _print_layers(console: Console, spec: ModelSpec) -> None:

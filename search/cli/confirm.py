@@ -123,12 +123,23 @@ def print_confirmation(console: Console, study: Study, confirmation: Confirmatio
         f"\nConfirmed: trial {winner.candidate}, {describe_mean(*_interval(confirmation))}",
         style="bold green",
     )
+    close = [standing.candidate for standing in confirmation.standings if not standing.is_out][1:]
+    if close:
+        console.print(
+            f"{_trials(close)} ran too close to it to be told apart; search confirm --seeds N may."
+        )
     if confirmation.luck is not None:
         best = percent(confirmation.search_values[confirmation.lucky])
         console.print(
             f"The search's best, trial {confirmation.lucky}, had {best}: "
             f"{describe_luck(confirmation.luck)}"
         )
+
+
+def _trials(numbers: list[int]) -> str:
+    """Which trials, at the beginning of a sentence."""
+    *others, last = map(str, numbers)
+    return f"Trials {', '.join(others)} and {last}" if others else f"Trial {last}"
 
 
 def _interval(confirmation: Confirmation) -> tuple[float, float | None, float | None, int]:
@@ -171,7 +182,7 @@ def _table(study: Study, confirmation: Confirmation) -> object:
             percent(confirmation.search_values[standing.candidate]),
             f"{percent(standing.mean)} (of {len(standing.values)})",
             f"{percent(standing.low)} – {percent(standing.high)}" if is_known else "–",
-            "out" if standing.is_out else "first" if place == 0 else "close",
+            "out" if standing.is_out else "close" if place else "first",
         )
     return table
 
