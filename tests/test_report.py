@@ -129,6 +129,17 @@ def test_a_report_is_one_file_with_its_pictures_inside_and_beside_it(reported: R
         assert len(set(image.tobytes())) > 1
 
 
+def test_the_notation_is_explained_as_far_as_it_occurs(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    topology = "c3 4, pool, d3p1, c1 8, gap, out+bias"
+    (tmp_path / "own.toml").write_text(f'topology = "{topology}"\nactivation = "hardswish"\n')
+    space = Space.load(str(tmp_path / "own.toml"), parameter_cap=3000)
+    make_study(url, "made", [MadeTrial([0.5] * 3)], space=space)
+    page = report(url, tmp_path / "out", "--study", "made")
+    explained = re.findall(r"<code>([^<]*)</code> is ", page.html)
+    assert explained == [*("c3", "c1", "d3", "p1", "+bias", "+hs"), *("pool", "gap", "out")]
+
+
 def test_pictures_take_all_their_colours_from_the_page(reported: Reported) -> None:
     pictures = re.findall(r"<svg.*?</svg>", reported.page.html, re.S)
     used = {found for picture in pictures for found in re.findall(r"#[0-9a-f]{6}\b", picture)}

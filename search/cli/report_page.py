@@ -93,6 +93,21 @@ def _mistake(validated: Validated, place: int) -> Mistake:
     )
 
 
+# What may stand in a layer, and what it means.
+_NOTATION = (
+    ("c3", "a 3 × 3 convolution to so many channels, batch normalisation and ReLU"),
+    ("c1", "the same with a 1 × 1 kernel"),
+    ("d3", "a 3 × 3 convolution of each channel by itself"),
+    ("p1", "a margin of one pixel of zeros"),
+    ("+bias", "a bias"),
+    ("+hs", "hard swish as the activation, in place of ReLU"),
+    ("pool", "2 × 2 max pooling"),
+    ("drop", "dropout, behind it its rate"),
+    ("gap", "the mean over the image"),
+    ("out", "a 1 × 1 convolution to the classes"),
+)
+
+
 def _unbroken(text: str) -> str:
     """A text whose words stay on one line."""
     return text.replace(" ", "\u00a0")
@@ -134,6 +149,11 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
         "errors": errors,
         "dataset": _DATASETS.get(report.settings.dataset, short_name(report.settings.dataset)),
         "metric": report.metric,
+        "legend": [
+            (sign, meaning)
+            for sign, meaning in _NOTATION
+            if any(sign in row.layer for row in report.layers)
+        ],
         "n_influences": sum(row.is_beyond_chance for row in report.influences),
         "best_share": BEST_SHARE,
         "least_trials": LEAST_TRIALS,
