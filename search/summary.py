@@ -138,11 +138,20 @@ def chosen_trial(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> F
     return best_trial(trials)
 
 
+# What is stored of an epoch under shorter names.
+_EPOCH_KEYS = {"loss": "validation_loss", "accuracy": "validation_accuracy"}
+
+
 @dataclass(frozen=True, slots=True)
 class TrialSummary:
-    """One trial, as `search best` and `search show` print it."""
+    """One trial, as `search best` and `search show` print it; keys as in the events of a search.
 
-    number: int
+    Args:
+        trial: its number.
+        value: a share from 0 to 1, of a complete trial.
+    """
+
+    trial: int
     state: str
     value: float | None
     parameter_count: int | None
@@ -157,7 +166,7 @@ class TrialSummary:
 def summarize_trial(trial: FrozenTrial) -> TrialSummary:
     attributes = trial.user_attrs
     return TrialSummary(
-        number=trial.number,
+        trial=trial.number,
         state=trial.state.name,
         value=accuracy_of(trial),
         parameter_count=attributes.get("parameter_count"),
@@ -166,7 +175,10 @@ def summarize_trial(trial: FrozenTrial) -> TrialSummary:
         seconds=attributes.get("seconds"),
         worker=attributes.get("worker"),
         reason=attributes.get("reason"),
-        epochs=attributes.get("epochs", []),
+        epochs=[
+            {_EPOCH_KEYS.get(key, key): value for key, value in epoch.items()}
+            for epoch in attributes.get("epochs", [])
+        ],
     )
 
 

@@ -107,7 +107,7 @@ def test_best_is_the_trial_with_the_highest_value(finished: Command) -> None:
     trials = finished.study(NAME).trials
     expected = max(trials, key=lambda trial: trial.value or 0.0)
     best = finished("best", "--json").json
-    assert best["number"] == expected.number
+    assert best["trial"] == expected.number
     assert best["value"] == expected.value
     assert best["hyperparameters"] == expected.params
     assert f"Trial {expected.number} of {NAME}: COMPLETE" in finished("best").out
@@ -119,6 +119,7 @@ def test_show_has_the_layer_table_and_the_epochs(finished: Command) -> None:
     assert sum(row["parameters"] for row in shown["layers"]) == shown["parameter_count"]
     assert shown["layers"][-1]["receptive_field"] == 28
     assert [epoch["epoch"] for epoch in shown["epochs"]] == [1, 2, 3]
+    assert {"validation_loss", "validation_accuracy"} <= shown["epochs"][0].keys()
     text = finished("show", "0").out
     for heading in ("output", "jump", "receptive field", "learning rate", "validation accuracy"):
         assert heading in text

@@ -176,7 +176,7 @@ def test_best_and_retrain_take_the_confirmed_winner(
     assert len(finished.study(repeats_name(STUDY, CONFIRMS)).get_trials()) == 4
     assert run_here("best", "--json", "--storage", url) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["number"] == second.number
+    assert shown["trial"] == second.number
     assert shown["confirmation"]["n_seeds"] == 2
     assert run_here("best", "--storage", url) == 0
     assert "confirmed  99.9" in capsys.readouterr().out

@@ -173,7 +173,7 @@ def test_a_study_of_an_earlier_version_is_shown_and_goes_on(
 
     assert run_here("best", "--json", "--storage", url) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["number"] == study.best_trial.number
+    assert shown["trial"] == study.best_trial.number
     assert shown["network"] == str(rebuild(study, study.best_trial).spec)
     assert run_here(*DIGITS_RUN, "--storage", url) == 2  # the space standard is another by now
     refused = " ".join(capsys.readouterr().err.split())

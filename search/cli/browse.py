@@ -134,7 +134,7 @@ def front_table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
         table.add_row(
             thousands(summary.parameter_count),
             percent(summary.value),
-            str(summary.number),
+            str(summary.trial),
             _network(study, trial) or "",
         )
     return table
@@ -230,7 +230,7 @@ def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
 
     from search.study import StudySettings
 
-    console.print(f"Trial {summary.number} of {study.study_name}", style="bold", end="")
+    console.print(f"Trial {summary.trial} of {study.study_name}", style="bold", end="")
     facts = [summary.state, *_reached(summary, _metric(study))]
     if summary.parameter_count is not None:
         facts.append(f"{thousands(summary.parameter_count)} parameters")
@@ -260,7 +260,7 @@ def _reached(summary: TrialSummary, metric: str) -> list[str]:
     if not summary.epochs:
         return []
     last = summary.epochs[-1]
-    return [f"{percent(last['accuracy'])} validation {metric} in epoch {last['epoch']}"]
+    return [f"{percent(last['validation_accuracy'])} validation {metric} in epoch {last['epoch']}"]
 
 
 def _print_layers(console: Console, spec: ModelSpec) -> None:
@@ -309,8 +309,8 @@ def _print_epochs(console: Console, summary: TrialSummary, metric: str) -> None:
             _number(epoch["training_loss"], ".4f"),
             percent(epoch["training_accuracy"]),
             _number(epoch["learning_rate"], ".6f"),
-            _number(epoch["loss"], ".4f"),
-            percent(epoch["accuracy"]),
+            _number(epoch["validation_loss"], ".4f"),
+            percent(epoch["validation_accuracy"]),
             _number(epoch["seconds"], ".1f"),
         )
     console.print()

@@ -54,7 +54,7 @@ def trial_event(event: SearchEvent) -> dict[str, Any]:
                 "event": "trial",
                 "trial": event.number,
                 "worker": event.worker,
-                "parameters": event.parameter_count,
+                "parameter_count": event.parameter_count,
                 "redraws": event.n_redraws,
             }
         case TrialEpoch(result=result):
@@ -76,7 +76,7 @@ def trial_event(event: SearchEvent) -> dict[str, Any]:
                 "trial": event.number,
                 "state": None if event.state is None else event.state.name,
                 "value": event.value,
-                "parameters": event.parameter_count,
+                "parameter_count": event.parameter_count,
                 "epochs": event.n_epochs,
                 "reason": event.reason,
                 "queued_again": event.is_requeued,
@@ -92,7 +92,7 @@ def search_ends(search: Search, outcome: Outcome) -> dict[str, Any]:
         "outcome": outcome.name.lower(),
         "trial": None if best is None else best.number,
         "value": None if best is None else best.values[0],
-        "parameters": None if best is None else best.user_attrs.get("parameter_count"),
+        "parameter_count": None if best is None else best.user_attrs.get("parameter_count"),
     }
 
 
