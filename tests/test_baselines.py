@@ -179,7 +179,7 @@ def test_claims_are_as_published(name: str, claim: Claim) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"three-step-1.*best-1-epoch, but got 'v37'"):
+    with pytest.raises(InputError, match=r"three-step-1.*best-8k, best-.*, but got 'v37'"):
         find_system("v37")
 
 

@@ -14,6 +14,7 @@ import torch
 
 from search.baselines import BASELINES
 from search.cli import completion
+from search.folders import PRESETS
 from search.pruners import PRUNERS
 from search.sampler import SAMPLERS
 from search.space import Space
@@ -54,8 +55,8 @@ def test_bash_completes_commands_options_studies_and_names(finished: Command) ->
         ("best", "--storage", "sqlite:///nowhere.db", "--study", ""): [],
         ("best", "--storage", "postgresql://localhost/digits", "--study", ""): [],
         ("delete", "dig"): ["digits-3000x3"],
-        ("baseline", ""): [*BASELINES, "best-1-epoch"],
-        ("predict", "best"): ["best-1-epoch"],
+        ("baseline", ""): [*BASELINES, *PRESETS],
+        ("predict", "best"): list(PRESETS),
     }
     in_shell(finished, ["bash", "-c", "search --install-completion; true"])
     lines = []
@@ -75,9 +76,9 @@ def test_folders_of_weights_are_offered(command: Command, monkeypatch: pytest.Mo
     for folder in ("weights", "runs/mnist-8000x15/trial-17"):
         (command.folder / folder / "card.json").touch()
     monkeypatch.chdir(command.folder)
-    expected = ["best-1-epoch", "runs/mnist-8000x15/trial-17", "weights"]
-    assert completion.complete_weights("") == expected
-    assert completion.complete_weights("runs/") == expected[1:2]
+    ours = ["runs/mnist-8000x15/trial-17", "weights"]
+    assert completion.complete_weights("") == [*PRESETS, *ours]
+    assert completion.complete_weights("runs/") == ours[:1]
 
 
 def test_names_that_are_offered_are_those_that_there_are() -> None:
