@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -60,6 +61,16 @@ def training(url: str) -> set[int]:
     return pids([trial for trial in trials_of(url) if trial.intermediate_values])
 
 
+def started(
+    hosts: tuple[Command, Command], url: str, *options: str, n_trials: int
+) -> list[subprocess.Popen[str]]:
+    """The search begun on each host, once both train."""
+    words = (*long_run(url, n_trials=n_trials), *options)
+    processes = [host.start(*words) for host in hosts]
+    wait_until(lambda: training(url) == {process.pid for process in processes})
+    return processes
+
+
 def check_exact(trials: list[FrozenTrial], n: int) -> None:
     """Exactly `n` trained, each with all its epochs, no configuration twice, nothing left over."""
     trained = [trial for trial in trials if trial.state in TRAINED]
@@ -104,9 +115,8 @@ def test_hosts_that_join_a_study_train_exactly_what_was_asked_for(
 def test_a_host_that_dies_is_noticed_by_the_other_which_trains_its_trials(
     hosts: tuple[Command, Command], url: str
 ) -> None:
-    options = (*long_run(url, n_trials=6), "--lost-after", "4s", "--workers", "2")
-    first, second = (host.start(*options) for host in hosts)
-    wait_until(lambda: training(url) == {first.pid, second.pid})
+    options = ("--lost-after", "4s", "--workers", "2")
+    first, second = started(hosts, url, *options, n_trials=6)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     output, _ = second.communicate(timeout=240)
@@ -127,9 +137,8 @@ def test_a_host_that_dies_is_noticed_by_the_other_which_trains_its_trials(
 def test_a_host_that_only_slept_drops_the_trial_that_was_given_away(
     hosts: tuple[Command, Command], url: str
 ) -> None:
-    options = (*long_run(url, n_trials=6), "--lost-after", "3s", "--workers", "1")
-    sleeper, other = (host.start(*options) for host in hosts)
-    wait_until(lambda: training(url) == {sleeper.pid, other.pid})
+    options = ("--lost-after", "3s", "--workers", "1")
+    sleeper, other = started(hosts, url, *options, n_trials=6)
     os.killpg(sleeper.pid, signal.SIGSTOP)
 
     def has_given_away() -> bool:
@@ -150,9 +159,7 @@ def test_a_host_that_only_slept_drops_the_trial_that_was_given_away(
 def test_an_interrupted_host_leaves_its_trials_to_the_other(
     hosts: tuple[Command, Command], url: str
 ) -> None:
-    options = (*long_run(url, n_trials=5), "--workers", "1")
-    first, second = (host.start(*options) for host in hosts)
-    wait_until(lambda: training(url) == {first.pid, second.pid})
+    first, second = started(hosts, url, "--workers", "1", n_trials=5)
     os.killpg(first.pid, signal.SIGINT)
     assert first.wait(timeout=30) == 130
     output, _ = second.communicate(timeout=240)
