@@ -53,20 +53,26 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset("digits", tmp_path_factory.mktemp("data"))
 
 
-def _run(
-    digits: Dataset, recipe: Hyperparameters, *, n: int = 48, epochs: int = 2, seed: int = 0
-) -> list[EpochResult]:
+def _begun(
+    digits: Dataset, recipe: Hyperparameters, *, n: int = 48, epochs: int = 2, **options: Any
+) -> Training:
+    """A run on the first `n` images, of which nothing is trained yet."""
     examples = digits.development
-    run = train(
+    return train(
         recipe,
         examples[:n],
         examples[-50:],
         digits.info.normalization,
         epochs=epochs,
-        seed=seed,
         device="cpu",
+        **options,
     )
-    return list(run)
+
+
+def _run(
+    digits: Dataset, recipe: Hyperparameters, *, n: int = 48, epochs: int = 2, seed: int = 0
+) -> list[EpochResult]:
+    return list(_begun(digits, recipe, n=n, epochs=epochs, seed=seed))
 
 
 class _Countdown:
@@ -213,15 +219,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(digits: Dataset) -> None:
 
 def test_should_stop_is_asked_before_each_batch_and_ends_the_run(digits: Dataset) -> None:
     count = _Countdown(5)  # the second epoch's third batch is not trained
-    run = train(
-        _TINY,
-        digits.development[:48],
-        digits.development[-50:],
-        digits.info.normalization,
-        epochs=4,
-        device="cpu",
-        should_stop=count,
-    )
+    run = _begun(digits, _TINY, n=48, epochs=4, should_stop=count)
 
     assert [result.epoch for result in run] == [1]
     assert count.n_asked == 6
@@ -239,15 +237,7 @@ def test_a_batch_as_large_as_the_training_set_trains(digits: Dataset) -> None:
 def test_a_lone_last_image_is_dropped(digits: Dataset) -> None:
     to_one_pixel = ModelSpec.parse("c3 4, pool, c3 4, pool, c3 4, c3 4, out, gap")
     count = _Countdown(100)
-    run = train(
-        replace(_TINY, spec=to_one_pixel),
-        digits.development[:33],
-        digits.development[-50:],
-        digits.info.normalization,
-        epochs=1,
-        device="cpu",
-        should_stop=count,
-    )
+    run = _begun(digits, replace(_TINY, spec=to_one_pixel), n=33, epochs=1, should_stop=count)
     (result,) = run
 
     assert count.n_asked == 2
@@ -256,15 +246,7 @@ def test_a_lone_last_image_is_dropped(digits: Dataset) -> None:
 
 def test_a_last_batch_of_two_images_is_kept(digits: Dataset) -> None:
     count = _Countdown(100)
-    run = train(
-        _TINY,
-        digits.development[:34],
-        digits.development[-50:],
-        digits.info.normalization,
-        epochs=1,
-        device="cpu",
-        should_stop=count,
-    )
+    run = _begun(digits, _TINY, n=34, epochs=1, should_stop=count)
     list(run)
 
     assert count.n_asked == 3
@@ -274,14 +256,7 @@ def _distance_of_one_step(digits: Dataset, gradient_clip: float | None) -> float
     recipe = replace(
         _TINY, optimizer="sgd", momentum=0.0, learning_rate=1.0, gradient_clip=gradient_clip
     )
-    run = train(
-        recipe,
-        digits.development[:16],
-        digits.development[-50:],
-        digits.info.normalization,
-        epochs=1,
-        device="cpu",
-    )
+    run = _begun(digits, recipe, n=16, epochs=1)
     before = [parameter.detach().clone() for parameter in run.network.parameters()]
     list(run)
     squares = [
@@ -406,15 +381,7 @@ def test_evaluation_covers_more_images_than_one_of_its_batches() -> None:
 
 
 def test_the_network_starts_from_the_seed(digits: Dataset) -> None:
-    run = train(
-        _TINY,
-        digits.development[:48],
-        digits.development[-50:],
-        digits.info.normalization,
-        epochs=1,
-        seed=5,
-        device="cpu",
-    )
+    run = _begun(digits, _TINY, n=48, epochs=1, seed=5)
     torch.manual_seed(5)
     expected = ConvNet(_TINY.spec)
 
