@@ -15,6 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from models.size import LayerRow, layer_table
+from models.spec import Dropout
 from search.exceptions import StudyError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.importance import Influence, influences
@@ -221,9 +222,9 @@ class Report:
     @property
     def recipe_settings(self) -> list[Setting]:
         """The chosen recipe besides its network."""
-        if self.recipe is None or self.chosen is None:
+        if self.recipe is None:
             return []
-        return _settings_of(self.recipe, self.chosen, self.settings.search_space().table)
+        return _settings_of(self.recipe, self.settings.search_space().table)
 
     @property
     def run_words(self) -> list[str] | None:
@@ -396,9 +397,7 @@ def _study_of(origin: str | None) -> str | None:
     return None if origin is None else origin.rpartition("/")[0]
 
 
-def _settings_of(
-    recipe: Hyperparameters, trial: FrozenTrial, table: Mapping[str, Any]
-) -> list[Setting]:
+def _settings_of(recipe: Hyperparameters, table: Mapping[str, Any]) -> list[Setting]:
     schedule, augmentation = recipe.schedule, recipe.augmentation
     rows: list[tuple[str, str, Any, str]] = [
         ("optimiser", "optimizer", recipe.optimizer, ""),
@@ -419,9 +418,10 @@ def _settings_of(
             rows.append(("schedule", "schedule", "cosine", ""))
         case Constant():
             rows.append(("schedule", "schedule", "constant", ""))
-    dropout = trial.params.get("dropout", table["dropout"])
+    rates = sorted({layer.rate for layer in recipe.spec.layers if isinstance(layer, Dropout)})
+    if rates:
+        rows.append(("dropout", "dropout", " and ".join(map(shown, rates)), ""))
     rows += [
-        ("dropout", "dropout", dropout, ""),
         ("label smoothing", "label_smoothing", recipe.label_smoothing, ""),
         ("weights averaged over", "ema_epochs", recipe.ema_epochs, " epochs"),
         ("rotation", "rotation_degrees", augmentation.rotation_degrees, "°"),

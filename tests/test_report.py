@@ -136,6 +136,7 @@ def test_the_notation_is_explained_as_far_as_it_occurs(tmp_path: Path) -> None:
     space = Space.load(str(tmp_path / "own.toml"), parameter_cap=3000)
     make_study(url, "made", [MadeTrial([0.5] * 3)], space=space)
     page = report(url, tmp_path / "out", "--study", "made")
+    assert "<td>dropout</td>" not in page.html  # the network has none, whatever its space says
     explained = re.findall(r"<code>([^<]*)</code> is ", page.html)
     assert explained == [*("c3", "c1", "d3", "p1", "+bias", "+hs"), *("pool", "gap", "out")]
 
