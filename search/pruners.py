@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import optuna
@@ -11,8 +12,12 @@ from search.exceptions import InputError
 
 
 def _first_rung(epochs: int) -> int:
-    """The first epoch after which a trial may be stopped."""
-    return max(1, round(epochs / 3))
+    """The first epoch after which a trial may be stopped: a third of all, rounded up.
+
+    Rounded down, three times as many could be the last epoch but one, and halving would stop trials
+    there, for all that they have cost.
+    """
+    return math.ceil(epochs / 3)
 
 
 def _halving(epochs: int) -> BasePruner:
