@@ -8,9 +8,12 @@ worker imports for itself. Imports nothing slow.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import os
 import signal
 import tempfile
+from contextlib import suppress
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 from search.exceptions import InputError
@@ -45,6 +48,8 @@ def start_server() -> None:
     if worker_context().get_start_method() == "forkserver":
         from multiprocessing.forkserver import ensure_running
 
+        atexit.unregister(_end_server)
+        atexit.register(_end_server)
         # A stop goes to all processes, but without their server nobody hears which worker still
         # runs. It inherits what is ignored here, and ends with the process that it serves.
         names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -62,3 +67,13 @@ def start_server() -> None:
         finally:
             for name, handler in previous.items():
                 signal.signal(getattr(signal, name), handler)
+
+
+def _end_server() -> None:
+    """Ends the server with this process; by itself it would first import all, for seconds."""
+    from multiprocessing.forkserver import _forkserver
+
+    pid = getattr(_forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -9,11 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from optuna.trial import TrialState
 
 from search.cli import app
-from tests.conftest import DIGITS_RUN, Command, Result, read_only, run_here, start_long_run
+from tests.conftest import (
+    DIGITS_RUN,
+    Command,
+    Result,
+    alive,
+    read_only,
+    run_here,
+    start_long_run,
+    wait_until,
+)
 from tests.made_studies import MadeTrial, make_study
 
 NAME = "digits-3000x3"
@@ -69,6 +79,21 @@ def test_alone_it_goes_on_with_a_search_that_was_stopped(command: Command) -> No
     process.wait()
     words = "run --dataset digits --budget 3000 --epochs 400 --trials 4 --study long"
     assert f"search {words}  # go on" in command().out
+
+
+def test_a_search_that_is_stopped_while_it_loads_leaves_no_process(command: Command) -> None:
+    process = command.start(*DIGITS_RUN)
+
+    def servers() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children()
+        return [child for child in children if "forkserver" in " ".join(child.cmdline())]
+
+    wait_until(lambda: bool(servers()))
+    (server,) = servers()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert not alive([server])  # which imports for seconds yet
+    assert not command.database.exists()
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
