@@ -34,7 +34,7 @@ SUBSTITUTES = {
     "search baseline three-step-3 --seeds 3": (
         *("baseline", "three-step-3", "--dataset", "digits", "--epochs", "1"),
     ),
-    "search delete digits-8000x15": ("delete", "digits-8000x15", "--yes"),
+    "search delete mnist-5000x15": ("delete", "mnist-5000x15", "--yes"),
     "search retrain --seeds 3 --out weights": ("retrain", "--seeds", "1", "--out", "weights"),
 }
 
@@ -124,10 +124,10 @@ def folder(retrained: tuple[Command, Result], tmp_path_factory: pytest.TempPathF
     """A folder in which all is there that the pages name."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(retrained[0].folder, folder, dirs_exist_ok=True)
-    shutil.copytree(folder / "weights", folder / "runs" / "digits-8000x15" / "trial-17")
+    shutil.copytree(folder / "weights", folder / "runs" / "mnist-8000x15" / "trial-17")
     command = Command(folder)
     url = f"sqlite:///{command.database}"
-    for name in ("digits-8000x15", "mnist-8000x15", "mnist-5000x15"):
+    for name in ("mnist-8000x15", "mnist-5000x15"):
         optuna.copy_study(
             from_study_name="digits-3000x3",
             from_storage=url,
@@ -136,7 +136,8 @@ def folder(retrained: tuple[Command, Result], tmp_path_factory: pytest.TempPathF
         )
     one = torch.zeros(28, 28, dtype=torch.uint8)
     one[5:23, 12:16] = 255
-    (folder / "photo.jpg").write_bytes(photograph(one, seed=0))
+    for name in ("photo.jpg", "7.jpg"):
+        (folder / name).write_bytes(photograph(one, seed=0))
     Image.fromarray(one.numpy()).save(folder / "scan.png")
     (folder / "my-space.toml").write_text(command("space", "wide").out)
     return command

@@ -71,6 +71,13 @@ def export(
 def _export_onnx(
     console: Console, what: Path, out: Path, seed: int | None, data_dir: Path | None
 ) -> None:
+    from search.data import default_data_dir
+    from search.files import write_bytes
+    from search.folders import make_folder, weights_folder
+    from search.weights import kept_seed, load, read_card
+
+    folder = weights_folder(what)
+    card = read_card(folder)
     try:
         from search.export_onnx import check_parity, to_onnx
     except ModuleNotFoundError as error:
@@ -80,13 +87,6 @@ def _export_onnx(
             f"ONNX files need the packages onnx and onnxruntime, but {error.name} is not "
             "installed; install them: pip install '.[onnx]', or uv sync --extra onnx."
         ) from error
-    from search.data import default_data_dir
-    from search.files import write_bytes
-    from search.folders import make_folder, weights_folder
-    from search.weights import kept_seed, load, read_card
-
-    folder = weights_folder(what)
-    card = read_card(folder)
     seed = kept_seed(folder, card) if seed is None else seed
     network = load(folder, seed=seed)
     images, origin = _images(card, data_dir or default_data_dir())

@@ -92,7 +92,7 @@ def _steps(study: Study, summary: StudySummary) -> list[Step]:
     has_images = not settings.is_of_tensors
     if has_images and summary.confirmed_mean is None and by_accuracy:
         steps.append((["confirm", *own], "race the best trials over fresh seeds"))
-    elif has_images and not summary.test_looks:
+    if has_images and not summary.test_looks:
         steps.append((["retrain", *own], "train it on all data, test it, keep its weights"))
     if not by_accuracy:
         steps.append((["best", "--front", *own], "the most accurate network of each size"))

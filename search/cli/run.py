@@ -137,7 +137,7 @@ def run(
     ] = "accuracy",
     metric: Annotated[
         str,
-        typer.Option(help="accuracy, or balanced-accuracy: the mean over classes of the share."),
+        typer.Option(help="accuracy, or balanced-accuracy: the mean of each class's own accuracy."),
     ] = "accuracy",
     target: Annotated[
         float | None,
@@ -632,7 +632,7 @@ def _print_next(console: Console, search: Search) -> None:
     console.print("\nNext:")
     for command, what in (
         (["show", str(chosen.number)], "its layers and epochs"),
-        (["confirm"], "race the best trials over more seeds"),
+        (["confirm"], "race the best trials over fresh seeds"),
         *([(["best", "--front"], "the most accurate network of each size")] if by_size else []),
         (["retrain"], "train it on all data, test it, keep its weights"),
         (["report"], "its story on one page"),
