@@ -9,7 +9,7 @@ import models
 from search.exceptions import InputError
 
 # Networks that were found by search and are shipped with the package.
-PRESETS = ("best-8k", "best-small", "best-1-epoch")
+PRESETS = ("best-8k", "best-small", "best-20k", "best-1-epoch")
 
 
 def preset_folder(name: str) -> Path:

@@ -22,7 +22,12 @@ from search.weights import kept_seed, load, read_card
 from tests.conftest import run_here
 
 # The cap on parameters under which each was searched, and its epochs.
-LIMITS = {"best-8k": (8_000, 15), "best-small": (5_000, 15), "best-1-epoch": (25_000, 1)}
+LIMITS = {
+    "best-8k": (8_000, 15),
+    "best-small": (5_000, 15),
+    "best-20k": (20_000, 19),
+    "best-1-epoch": (25_000, 1),
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)
