@@ -100,7 +100,7 @@ def test_a_search_by_size_prunes_and_shows_its_front(
     assert "Best:" not in end
     assert "No network that was found is better than these and no larger:" in end
     for row in shown:
-        cells = (f"{row['parameter_count']:,}", f"{100 * row['value']:.2f} %", str(row["number"]))
+        cells = (f"{row['parameter_count']:,}", f"{100 * row['value']:.2f} %", str(row["trial"]))
         assert re.search(" +".join(map(re.escape, (*cells, row["network"]))), end)
     assert "Confirming" not in end
     assert json.loads(best("--json"))["value"] == max(
