@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import shutil
@@ -24,7 +25,7 @@ from tests.artifact_files import entered, lying
 from tests.conftest import alive, wait_until
 
 ROOT = Path(__file__).parent.parent
-N_KILLS, N_TRIALS = 30, 40
+N_KILLS, MOST_KILLS, N_TRIALS = 30, 90, 40
 
 
 @contextmanager
@@ -60,13 +61,16 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        for kill in range(N_KILLS + 1):
+        for kill in itertools.count():
             # Early on in a start, what the last one left running is put back in the queue; then
             # trials are made, and from some 40 writes on they are trained.
             n_writes = draw.randint(*draw.choice([(2, 9), (10, 45), (60, 160)]))
-            print(n_writes if kill < N_KILLS else "", file=process.stdin, flush=True)
+            if kill >= N_KILLS:  # chance had none fall between queueing and telling
+                n_writes = draw.randint(2, 9)
+            is_last = kill >= N_KILLS and (n_between > 0 or kill == MOST_KILLS)
+            print("" if is_last else n_writes, file=process.stdin, flush=True)
             code = int(process.stdout.readline())
-            assert code == (-signal.SIGKILL if kill < N_KILLS else 0)
+            assert code == (0 if is_last else -signal.SIGKILL)
             workers = [
                 worker
                 for server in psutil.Process(process.pid).children()
@@ -74,12 +78,14 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ]
             wait_until(lambda own=workers: not alive(own), seconds=60)  # type: ignore[misc]
             trials = read_trials(url, "killed")
-            if kill < N_KILLS:
+            if not is_last:
                 n_trained_before_kills = sum(map(is_trained, trials))
             witness.look(audit, trials)
             assert set(entered(folder / "studies.db")) <= lying(folder / "studies.db")
             n_between += is_between_queueing_and_telling(trials)
             n_interrupted += any(trial.state == TrialState.RUNNING for trial in trials)
+            if is_last:
+                break
     assert audit.is_clean, audit
     assert n_between > 0
     assert n_interrupted > N_KILLS // 2
