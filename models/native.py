@@ -306,9 +306,8 @@ class Batch:
         self._scale = self._scale.float()
         scratch = kernel.library.native_sampler_scratch(kernel.code, channels, height, width)
         self._scratch = torch.zeros(scratch, dtype=torch.uint8)
-        self._field = torch.zeros(
-            0
-        )  # where displacements are interpolated, made where there are any
+        # Where displacements are interpolated; made where there are any.
+        self._field = torch.zeros(0)
         assert self.blocks.data_ptr() % 64 == 0  # as the kernel's vectors need it
 
     def fill(

@@ -522,21 +522,28 @@ def test_instruction_sets_drop_alike() -> None:
 # --- Sampler ---
 
 
-def sample_with_pytorch(images: Tensor, matrices: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def move_with_pytorch(
+    images: Tensor, matrices: Tensor, displacements: Tensor | None = None
+) -> Tensor:
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images / 255, grid, padding_mode="zeros", align_corners=False)
-    return (moved - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    if displacements is not None:
+        size = list(images.shape[2:])
+        field = F.interpolate(displacements, size, mode="bicubic", align_corners=True)
+        grid = grid + field.permute(0, 2, 3, 1)
+    return F.grid_sample(images / 255, grid, padding_mode="zeros", align_corners=False)
 
 
-@given(
-    isa=st.sampled_from(native.available_isas()),
-    channels=st.integers(1, 3),
-    height=st.integers(1, 30),
-    width=st.integers(1, 30),
-    n=st.integers(1, 35),
-    spread=st.sampled_from([0.0, 0.1, 1.0, 30.0]),
-    seed=st.integers(0, 2**20),
-)
+_SAMPLED = {
+    "isa": st.sampled_from(native.available_isas()),
+    "channels": st.integers(1, 3),
+    "height": st.integers(1, 30),
+    "width": st.integers(1, 30),
+    "n": st.integers(1, 35),
+    "seed": st.integers(0, 2**20),
+}
+
+
+@given(**_SAMPLED, spread=st.sampled_from([0.0, 0.1, 1.0, 30.0]))
 @_settings
 def test_sampler_is_pytorchs(
     isa: native.Isa, channels: int, height: int, width: int, n: int, spread: float, seed: int
@@ -552,33 +559,15 @@ def test_sampler_is_pytorchs(
     mean, std = torch.rand(channels, generator=generator), torch.full((channels,), 1.0)
     batch = Batch(kernel, (channels, height, width), n, mean=mean.tolist(), std=std.tolist())
     batch.fill(images, labels, index, matrices)
-    expected = sample_with_pytorch(
-        images[index].double(), matrices.double(), mean.double(), std.double()
-    )
+    moved = move_with_pytorch(images[index].double(), matrices.double())
+    expected = (moved - mean.double().view(-1, 1, 1)) / std.double().view(-1, 1, 1)
     # Far maps make large coordinates, and with them large rounding, in PyTorch as here.
     tolerance = 1e-5 * max(1.0, spread)
     torch.testing.assert_close(batch.images().double(), expected, rtol=0, atol=tolerance)
     assert torch.equal(batch.labels[:n], index)
 
 
-def bend_with_pytorch(images: Tensor, matrices: Tensor, displacements: Tensor) -> Tensor:
-    size = list(images.shape[2:])
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    field = F.interpolate(displacements, size, mode="bicubic", align_corners=True)
-    grid = grid + field.permute(0, 2, 3, 1)
-    return F.grid_sample(images / 255, grid, padding_mode="zeros", align_corners=False)
-
-
-@given(
-    isa=st.sampled_from(native.available_isas()),
-    channels=st.integers(1, 3),
-    height=st.integers(1, 30),
-    width=st.integers(1, 30),
-    n=st.integers(1, 35),
-    points=st.integers(1, 7),
-    spread=st.sampled_from([0.02, 0.3, 3.0]),
-    seed=st.integers(0, 2**20),
-)
+@given(**_SAMPLED, points=st.integers(1, 7), spread=st.sampled_from([0.02, 0.3, 3.0]))
 @_settings
 def test_displacements_are_pytorchs(
     isa: native.Isa,
@@ -602,7 +591,7 @@ def test_displacements_are_pytorchs(
         _kernel(isa), (channels, height, width), n, mean=(0.0,) * channels, std=(1.0,) * channels
     )
     batch.fill(images, torch.arange(40), index, matrices, displacements)
-    expected = bend_with_pytorch(images[index].double(), matrices.double(), displacements.double())
+    expected = move_with_pytorch(images[index].double(), matrices.double(), displacements.double())
     assert (expected[0] == 0).all()
     tolerance = 3e-5 * max(1.0, spread)  # of coordinates, whose rounding grows with them
     torch.testing.assert_close(batch.images().double(), expected, rtol=0, atol=tolerance)
@@ -627,7 +616,7 @@ def test_sampler_at_full_size_is_pytorchs(kernel: Kernel) -> None:
     index = torch.randint(200, (128,), generator=generator)
     batch = Batch(kernel, (1, 28, 28), 128, mean=(0.0,), std=(1.0,))
     batch.fill(images, torch.zeros(200, dtype=torch.int64), index, matrices)
-    expected = sample_with_pytorch(images[index], matrices, torch.zeros(1), torch.ones(1))
+    expected = move_with_pytorch(images[index], matrices)
     torch.testing.assert_close(batch.images(), expected, rtol=0, atol=1e-5)
 
 
