@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -21,6 +21,7 @@ from models.size import parameter_count
 from models.spec import SpecError
 from search.exceptions import TrainingError
 from search.locks import owner_of_this_process
+from search.mirror import TrialNews, together
 from search.patience import Patience
 from search.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
 from search.repair import fail, fail_crashed, give_back
@@ -203,6 +204,10 @@ class Coordinator:
         self._settings = StudySettings.from_study(study)
         self._space: Space = self._settings.search_space()
         self._owner = owner_of_this_process()
+        self._news = TrialNews()
+        self._n_trained = 0
+        self._open: Sequence[FrozenTrial] = ()
+        self._untold: list[FrozenTrial] = []  # what others have ended, where they may
         self._running: dict[int, _Running] = {}
         self._told = set(known)
         self._n_failures_in_a_row = 0
@@ -224,8 +229,9 @@ class Coordinator:
                     return Outcome.INTERRUPTED
                 if self._is_time_over():
                     return Outcome.TIMED_OUT
-                is_busy = bool(self._running) or self._n_elsewhere() > 0
                 n_missing = self._n_missing()
+                self._tell_elsewhere()
+                is_busy = bool(self._running) or self._n_elsewhere() > 0
                 if n_missing <= 0 and not is_busy:
                     return Outcome.REACHED
                 if self._patience is not None and self._patience.is_over(self._trials()):
@@ -239,7 +245,6 @@ class Coordinator:
                 for event in self._pool.events(_WAIT_SECONDS):
                     self._handle(event)
                 self._beat()
-                self._tell_elsewhere()
                 limit = self._limit_seconds()
                 if limit is not None:
                     self._pool.kill_overdue(limit)
@@ -256,14 +261,22 @@ class Coordinator:
             return None
         return max(_LEAST_LIMIT_SECONDS, _HUNG_FACTOR * slowest * self._settings.epochs)
 
+    def _look(self) -> None:
+        """Takes note of what is new in the study, to which people and other searches write, too."""
+        news = self._news.read(self._study)
+        self._n_trained += sum(map(is_trained, news.finished))
+        self._open = news.open
+        if self._sharing.is_shared:
+            self._untold += news.finished
+
     def _n_missing(self) -> int:
         """How many more trials are to be started, if all that run now end well."""
-        n_trained = sum(map(is_trained, self._trials()))
-        return self._n_trials - n_trained - len(self._running) - self._n_elsewhere()
+        self._look()
+        return self._n_trials - self._n_trained - len(self._running) - self._n_elsewhere()
 
     def _n_elsewhere(self) -> int:
-        """How many trials run in other searches of the study."""
-        return self._sharing.n_elsewhere(self._trials(), self._running)
+        """How many trials run in other searches of the study, as of the last look."""
+        return self._sharing.n_elsewhere(self._open, self._running)
 
     def _start_trials(self) -> None:
         """Starts what is missing, as far as there are workers."""
@@ -272,7 +285,8 @@ class Coordinator:
                 if not is_ours or self._n_missing() <= 0 or not self._has_next():
                     return
                 trial_id = self._reserve()
-            trial = Trial(self._study, trial_id)  # draws: others need not wait for that
+            trial = Trial(self._study, trial_id)
+            self._draw(trial)  # others need not wait for that
             with self._sharing.turn(self._waits_no_more) as is_ours:
                 if not is_ours:
                     give_back(self._study, self._frozen(trial))
@@ -296,10 +310,10 @@ class Coordinator:
 
     def _has_next(self) -> bool:
         """Whether a trial waits in the queue, or the space has a configuration to try."""
-        trials = self._trials()
-        if any(trial.state == TrialState.WAITING for trial in trials):
+        self._look()
+        if any(trial.state == TrialState.WAITING for trial in self._open):
             return True
-        self._sampler.tried.update(trials)
+        self._sampler.look(self._study)
         return not self._found_nothing_new and self._sampler.tried.has_untried()
 
     def _trials(self) -> list[FrozenTrial]:
@@ -307,11 +321,12 @@ class Coordinator:
 
     def _tell_elsewhere(self) -> None:
         """Tells the listener of trials that ended in other searches of the study."""
-        if not self._sharing.is_shared:
-            return
-        for trial in self._trials():
-            is_known = trial.number in self._told or trial.number in self._running
-            if not trial.state.is_finished() or is_known:
+        untold, self._untold = self._untold, []
+        for trial in untold:
+            if trial.number in self._running:  # somebody ended it, and its worker will hear of it
+                self._untold.append(trial)
+                continue
+            if trial.number in self._told:
                 continue
             self._told.add(trial.number)
             if trial.user_attrs.get("reason") == INTERRUPTED:
@@ -334,6 +349,16 @@ class Coordinator:
             self._sharing.begin(trial_id)
         return trial_id
 
+    def _draw(self, trial: Trial) -> None:
+        """Draws a whole candidate, which Optuna does when it is first asked for a part of it."""
+        with self._unless_gone(trial):
+            if self._refuse(self._frozen(trial)) is None:
+                _ = trial.relative_params
+
+    def _refuse(self, trial: FrozenTrial) -> str | None:
+        """Why what a person queued cannot be tried in this space, or None where it can."""
+        return self._space.refuse(trial.system_attrs.get("fixed_params", {}))
+
     def _start(self, trial: Trial) -> SearchEvent | None:
         """Hands a trial out; returns what became of it."""
         with self._unless_gone(trial):
@@ -342,28 +367,29 @@ class Coordinator:
 
     def _prepare(self, trial: Trial) -> SearchEvent:
         frozen = self._frozen(trial)
-        refused = self._space.refuse(frozen.system_attrs.get("fixed_params", {}))
+        refused = self._refuse(frozen)
         if refused is not None:
             return self._end_failed(trial, refused)
         try:
-            hyperparameters = self._space.suggest(trial)
+            with together(self._study):
+                hyperparameters = self._space.suggest(trial)
+                count = parameter_count(hyperparameters.spec)
+                draw = self._sampler.take_draw()
+                attributes: dict[str, Any] = {"parameter_count": count, "redraws": draw.n_redraws}
+                if draw.is_shrunk:
+                    attributes["shrunk"] = True
+                if "training_seed" not in frozen.user_attrs:
+                    attributes["training_seed"] = self._training_seed(trial.number)
+                for key, value in attributes.items():
+                    trial.set_user_attr(key, value)
         except SpecError as error:
             return self._end_failed(trial, str(error))
-        count = parameter_count(hyperparameters.spec)
-        draw = self._sampler.take_draw()
-        attributes: dict[str, Any] = {"parameter_count": count, "redraws": draw.n_redraws}
-        if draw.is_shrunk:
-            attributes["shrunk"] = True
-        if "training_seed" not in frozen.user_attrs:
-            attributes["training_seed"] = self._training_seed(trial.number)
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
         if count >= self._settings.budget:
             return self._refuse_too_large(trial, count)
         if not draw.is_new and "fixed_params" not in frozen.system_attrs:
             self._found_nothing_new = True
             return self._refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)
-        self._sampler.tried.update(self._trials(), besides=trial.number)
+        self._sampler.look(self._study, besides=trial.number)
         earlier = self._sampler.tried.trained_by(trial.params)
         if earlier is not None:
             trained = "trains" if earlier in self._running else "trained"
@@ -437,10 +463,11 @@ class Coordinator:
     ) -> list[SearchEvent]:
         trial = running.trial
         running.results.append(result)
-        trial.set_user_attr("epochs", [epoch_attribute(result) for result in running.results])
-        is_weak = self._pruning.report(
-            trial, running.parameter_count, result.epoch, result.accuracy
-        )
+        with together(self._study):
+            trial.set_user_attr("epochs", [epoch_attribute(result) for result in running.results])
+            is_weak = self._pruning.report(
+                trial, running.parameter_count, result.epoch, result.accuracy
+            )
         published: list[SearchEvent] = [TrialEpoch(trial.number, worker, result)]
         if not result.is_finite:
             published.append(self._store_pruned(running, worker, "the loss is not finite"))
@@ -453,8 +480,9 @@ class Coordinator:
     def _store_pruned(self, running: _Running, worker: int, reason: str) -> SearchEvent:
         trial = running.trial
         self._pool.cancel(trial.number)
-        self._store_origin(trial, worker, sum(result.seconds for result in running.results))
-        trial.set_user_attr("reason", reason)
+        with together(self._study):
+            self._store_origin(trial, worker, sum(result.seconds for result in running.results))
+            trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.PRUNED)
         self._pruning.end(trial.number, None)
         self._end(running)
@@ -463,7 +491,8 @@ class Coordinator:
     def _store_done(self, running: _Running, worker: int, seconds: float) -> SearchEvent:
         trial = running.trial
         value = last_epochs_mean(running.results)
-        self._store_origin(trial, worker, seconds)
+        with together(self._study):
+            self._store_origin(trial, worker, seconds)
         sizes = [running.parameter_count] * (len(self._study.directions) - 1)
         self._study.tell(trial, [value, *sizes])
         self._pruning.end(trial.number, value)

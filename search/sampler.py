@@ -24,6 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 from models.size import parameter_count
 from models.spec import SpecError
 from search.exceptions import InputError
+from search.memory import Memory
+from search.mirror import TrialNews
 from search.space import Space
 from search.tried import Tried
 
@@ -56,6 +58,8 @@ class CappedSampler(BaseSampler):
         max_redraws: after so many candidates that were over the cap or tried, one over the cap is
             scaled down to fit, and where that was tried, too, candidates are drawn at random.
         seed: of those random draws.
+        forgets: whether `sampler` is shown no more than what `Memory` keeps. Not for one that goes
+            on from what it has stored with its trials.
     """
 
     def __init__(
@@ -66,13 +70,16 @@ class CappedSampler(BaseSampler):
         *,
         max_redraws: int,
         seed: int = 0,
+        forgets: bool = False,
     ) -> None:
         self._sampler = sampler
         self._space = space
         self._parameter_cap = parameter_cap
         self._max_redraws = max_redraws
         self._draw = Draw()
+        self._news = TrialNews()
         self._tried = Tried(space, parameter_cap)
+        self._memory = Memory() if forgets else None
         self._random = random.Random(seed)
         self._random_sampler = optuna.samplers.RandomSampler(seed=seed)
 
@@ -89,6 +96,17 @@ class CappedSampler(BaseSampler):
         """What the study had tried when the newest candidate was drawn."""
         return self._tried
 
+    def look(self, study: Study, *, besides: int | None = None) -> Sequence[FrozenTrial]:
+        """Takes note of what is new of the study's trials, all but one that is being drawn.
+
+        Returns those that wait or run.
+        """
+        news = self._news.read(study)
+        self._tried.update([*news.finished, *news.open], besides=besides)
+        if self._memory is not None:
+            self._memory.add(news.finished, study.directions)
+        return news.open
+
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
@@ -102,9 +120,9 @@ class CappedSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         fixed = trial.system_attrs.get("fixed_params", {})
-        # From the storage, because Hyperband hands over a study that shows one bracket's trials.
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        self._tried.update(trials, besides=trial.number)
+        open_trials = self.look(study, besides=trial.number)
+        if self._memory is not None:
+            study = self._memory.view(study, open_trials)
         for whole, draw in self._candidates(study, trial, search_space, fixed):
             self._draw = replace(draw, is_new=whole not in self._tried)
             if self._draw.is_new:
@@ -212,6 +230,7 @@ class _SamplerKind:
     make: Callable[[int], BaseSampler]
     max_redraws: int  # by what a draw costs, and whether the next one differs at all
     knows_several_objectives: bool = True
+    forgets: bool = False  # where a draw costs what the number of trials does
 
 
 def _random(seed: int) -> BaseSampler:
@@ -223,6 +242,7 @@ SAMPLERS: dict[str, _SamplerKind] = {
     "tpe": _SamplerKind(
         lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
         100,
+        forgets=True,
     ),
     "random": _SamplerKind(_random, 200),
     "qmc": _SamplerKind(
@@ -284,4 +304,11 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = kind.make(own_seed)
-    return CappedSampler(sampler, space, parameter_cap, max_redraws=kind.max_redraws, seed=own_seed)
+    return CappedSampler(
+        sampler,
+        space,
+        parameter_cap,
+        max_redraws=kind.max_redraws,
+        seed=own_seed,
+        forgets=kind.forgets,
+    )

@@ -31,6 +31,7 @@ from search.exceptions import DataUnavailableError, InputError, SpaceError, Stud
 from search.folders import make_folder
 from search.kept import KeptRuns
 from search.metrics import check_metric, sample_size
+from search.mirror import MirroredStorage
 from search.numbers import check_seconds, check_whole
 from search.patience import Patience
 from search.patient import Waiting
@@ -529,7 +530,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
     )
     with opened_storage(request.storage, create=True, waiting=waiting) as storage:
         with turn_to_open(storage, plan.study_name):
-            study = create_or_open_study(storage, plan.study_name, settings)
+            study = create_or_open_study(MirroredStorage(storage), plan.study_name, settings)
         lost_after = request.lost_after_seconds
         with (
             sharing(study, request.storage, lost_after_seconds=lost_after) as shared,

@@ -252,7 +252,8 @@ def test_a_trial_is_silent_by_the_clock_of_the_server_whatever_zone_it_has(
     postgres.query(
         database, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '2 minutes'"
     )
-    assert storage.silent_trials(number, 60) == {unheard._trial_id, heard._trial_id}
+    # For longer than the server has been there, nobody can have been silent.
+    assert storage.silent_trials(number, 1) == {unheard._trial_id, heard._trial_id}
     postgres.stop()  # a server that was away heard nobody
     postgres.start()
     storage.engine.dispose()
