@@ -19,6 +19,9 @@ SOURCES = sorted([*ROOT.glob("models/*.py"), *ROOT.glob("search/**/*.py")])
 WITHOUT_OPTUNA = (
     "training",
     "workers",
+    "jobs",
+    "worker_loop",
+    "process_pool",
     "augment",
     "data",
     "weights",

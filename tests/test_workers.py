@@ -17,18 +17,10 @@ from models.spec import ModelSpec
 from search.data import DatasetFiles, dataset_files, load_dataset
 from search.exceptions import TrainingError
 from search.hyperparameters import Hyperparameters
+from search.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, run_jobs
 from search.repeats import train_repeats
 from search.training import EpochResult
-from search.workers import (
-    Event,
-    Job,
-    JobCancelled,
-    JobDone,
-    JobEpoch,
-    JobFailed,
-    WorkerPool,
-    run_jobs,
-)
+from search.workers import WorkerPool
 from tests.conftest import wait_until
 
 RECIPE = Hyperparameters(
@@ -46,7 +38,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetFiles]:
 @pytest.fixture(scope="module")
 def pool(files: DatasetFiles) -> Iterator[WorkerPool]:
     with WorkerPool(2, files) as pool:
+        wait_for_idle(pool, 2)
         yield pool
+
+
+def wait_for_idle(pool: WorkerPool, n: int = 1) -> None:
+    """Waits until so many workers are idle, of a pool with nothing else to tell."""
+    for _ in range(600):
+        if pool.n_idle >= n:
+            return
+        assert not list(pool.events(timeout=0.1))
+    raise AssertionError(f"only {pool.n_idle} workers became idle")
 
 
 def events_until(pool: WorkerPool, kind: type[Event], *, key: int) -> list[Event]:
@@ -104,7 +106,7 @@ def test_a_killed_worker_fails_its_job_and_is_replaced(pool: WorkerPool) -> None
     assert failed.worker_died
     assert "SIGSEGV" in failed.reason
     assert len(set(pool.pids) - before) == 1
-    assert pool.n_idle == 2
+    wait_for_idle(pool, 2)
     pool.submit(Job(6, RECIPE, epochs=1, seed=0))
     events_until(pool, JobDone, key=6)
 
@@ -120,7 +122,7 @@ def test_a_cancelled_job_that_hangs_is_killed_as_well(pool: WorkerPool) -> None:
     (failed,) = (e for e in events_until(pool, JobFailed, key=9) if isinstance(e, JobFailed))
     assert failed.worker_died
     assert "the time limit of a trial" in failed.reason
-    assert pool.n_idle == 2
+    wait_for_idle(pool, 2)
 
 
 def test_each_worker_keeps_a_log_of_its_epochs(files: DatasetFiles, tmp_path: Path) -> None:
@@ -145,12 +147,11 @@ class _Deadly:
 
 
 def test_workers_that_die_as_they_start_end_the_search_with_an_explanation() -> None:
-    pool = WorkerPool(1, cast(DatasetFiles, _Deadly()))
-    pool.submit(Job(1, RECIPE, epochs=1, seed=0))
-    with pytest.raises(TrainingError, match="Worker processes must start"):
-        events_until(pool, JobDone, key=1)
-    pool.cancel(1)
-    pool.close()
+    with (
+        WorkerPool(1, cast(DatasetFiles, _Deadly())) as pool,
+        pytest.raises(TrainingError, match="Worker processes must start"),
+    ):
+        wait_for_idle(pool)
 
 
 def test_run_jobs_raises_where_a_job_fails(pool: WorkerPool) -> None:
@@ -182,6 +183,7 @@ def test_repeats_differ_by_seed_and_write_their_weights(pool: WorkerPool, tmp_pa
 
 def test_closing_ends_workers_that_train(files: DatasetFiles) -> None:
     pool = WorkerPool(2, files)
+    wait_for_idle(pool)
     pool.submit(Job(8, RECIPE, epochs=100_000, seed=0))
     events_until(pool, JobEpoch, key=8)
     processes = [psutil.Process(pid) for pid in pool.pids]
