@@ -57,14 +57,19 @@ class _Worker(Generic[ProcessT]):
 
     Args:
         since: by the pool's clock, when it was started, became ready, or was given its job.
+        pid: None until it is ready.
     """
 
     process: ProcessT
     since: float
-    is_ready: bool = False
+    pid: int | None = None
     job: Job | None = None
     has_begun: bool = False
     why_dying: str | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.pid is not None
 
     @property
     def is_idle(self) -> bool:
@@ -124,6 +129,11 @@ class ProcessPool(ABC, Generic[ProcessT]):
     def n_idle(self) -> int:
         """As `Pool` says."""
         return sum(worker.is_idle for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process identifiers of the workers that are ready, each on its machine."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def submit(self, job: Job) -> int:
         """As `Pool` says.
@@ -193,8 +203,8 @@ class ProcessPool(ABC, Generic[ProcessT]):
 
     def _take(self, worker: _Worker[ProcessT], message: Message) -> None:
         match message:
-            case Ready():
-                worker.is_ready = True
+            case Ready(pid=pid):
+                worker.pid = pid
                 worker.since = self._clock.seconds()
                 self._n_startup_deaths = 0
             case Begun():

@@ -43,7 +43,13 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: it has started."""
+    """From a worker: it has started.
+
+    Args:
+        pid: its process, on the machine where it is.
+    """
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ def work(
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    yield Ready()
+    yield Ready(os.getpid())
     while True:
         order = inbox.recv()
         if isinstance(order, Assignment):  # a cancellation may come too late

@@ -101,12 +101,6 @@ class WorkerPool(ProcessPool[_LocalProcess]):
         self._cores = _own_cores(n_workers)
         super().__init__(n_workers)
 
-    @property
-    def pids(self) -> list[int]:
-        """The process identifiers of the workers."""
-        pids = [worker.process.process.pid for worker in self._workers]
-        return [pid for pid in pids if pid is not None]
-
     def close(self) -> None:
         processes = [worker.process for worker in self._workers]
         for process in processes:
