@@ -25,10 +25,11 @@ from models import native
 from models.size import parameter_count
 from search.data import dataset_files, load_dataset
 from search.hyperparameters import Hyperparameters, OneCycle, StepDecay
+from search.jobs import Job, JobDone, JobEpoch, run_jobs
 from search.sampler import make_sampler
 from search.space import STANDARD, WIDE, Space
 from search.training import EpochResult
-from search.workers import Job, JobDone, JobEpoch, WorkerPool, default_worker_count, run_jobs
+from search.workers import WorkerPool, default_worker_count
 
 TABLE = Path(__file__).parent.parent / "tests" / "data" / "mnist_curves.csv.gz"
 EPOCHS, CAP = 15, 8_000

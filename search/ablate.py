@@ -21,11 +21,11 @@ from search.ablation import UNCHANGED, Row, make_row, variants
 from search.data import DatasetInfo
 from search.exceptions import StudyDeletedError, StudyError
 from search.hyperparameters import Hyperparameters
+from search.jobs import Pool
 from search.kept import KeptRuns
 from search.repeats import Repeat, train_recipes
 from search.study import StudySettings, check_same_data, rebuild
 from search.summary import ABLATES, accuracy_of
-from search.workers import WorkerPool
 
 
 class Ablation:
@@ -102,7 +102,7 @@ class Ablation:
 
     def run(
         self,
-        pool: WorkerPool,
+        pool: Pool,
         info: DatasetInfo,
         *,
         device: str,

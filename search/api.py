@@ -18,7 +18,7 @@ from search.folders import default_folder, make_folder
 from search.numbers import check_whole
 from search.processes import start_server
 from search.retrain import retrain
-from search.service import SearchRequest, begin_search, plan_search
+from search.service import SearchRequest, begin_search, opened_engine, plan_search
 from search.storage import DEFAULT_URL, opened_storage
 from search.study import check_same_data, load_study_data, open_trial, select_study
 from search.training import EpochResult, find_device
@@ -47,9 +47,14 @@ def run_search(request: SearchRequest, *, show: bool = True) -> Study:
             "A search in Python must have one cap, but a target takes several; leave the target "
             "out, or use 'search run --target'."
         )
-    start_server()
-    plan = plan_search(request)
-    with _quiet_optuna(), begin_search(plan) as search:
+    if request.engine == "local":
+        start_server()
+    with (
+        opened_engine(request),
+        _quiet_optuna(),
+        begin_search(plan_search(request)) as search,
+    ):
+        plan = search.plan
         if show:
             print(f"{plan.study_name}: {search.before.n_trained} trials trained before")
         outcome = search.over() or search.run(

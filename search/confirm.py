@@ -17,20 +17,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from models.size import parameter_count
 from search.exceptions import StudyDeletedError, StudyError
-from search.kept import NOT_FINITE, KeptRuns
-from search.race import Race, Standing
-from search.study import StudySettings, rebuild
-from search.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
-from search.training import EpochResult
-from search.workers import (
+from search.jobs import (
     Event,
     Job,
     JobCancelled,
     JobDone,
     JobEpoch,
     JobFailed,
-    WorkerPool,
+    Pool,
 )
+from search.kept import NOT_FINITE, KeptRuns
+from search.race import Race, Standing
+from search.study import StudySettings, rebuild
+from search.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
+from search.training import EpochResult
 
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
 _WAIT_SECONDS = 0.5
@@ -175,7 +175,7 @@ class Confirming:
 
     def run(
         self,
-        pool: WorkerPool,
+        pool: Pool,
         *,
         device: str,
         listener: Callable[[RepeatEnded], None],
@@ -198,7 +198,7 @@ class Confirming:
                     pool.submit(self._job(n_jobs, *following, device=device))
                     taken.add(following)
                     n_jobs += 1
-                if not running:
+                if not running and self.next(taken) is None:
                     return True
                 for event in pool.events(_WAIT_SECONDS):
                     if event.key in running:
@@ -235,7 +235,7 @@ class Confirming:
             case JobCancelled():
                 self._spent_seconds += sum(result.seconds for result in run.results)
 
-    def _cancel_the_hopeless(self, pool: WorkerPool, running: dict[int, _Running]) -> None:
+    def _cancel_the_hopeless(self, pool: Pool, running: dict[int, _Running]) -> None:
         """Stops runs of candidates that are out by now."""
         for key, run in running.items():
             if self.race.is_out(run.place[0]):

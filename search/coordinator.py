@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from models.size import parameter_count
 from models.spec import SpecError
 from search.exceptions import TrainingError
+from search.jobs import Event, Job, JobDone, JobEpoch, JobFailed, Pool
 from search.locks import owner_of_this_process
 from search.mirror import TrialNews, together
 from search.patience import Patience
@@ -31,7 +32,6 @@ from search.space import Space
 from search.study import StudySettings
 from search.summary import INTERRUPTED, accuracy_of, is_trained
 from search.training import EpochResult, epoch_attribute, last_epochs_mean
-from search.workers import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
 
 _WAIT_SECONDS = 0.5
 _MAX_FAILURES_IN_A_ROW = 10
@@ -172,7 +172,7 @@ class Coordinator:
     def __init__(
         self,
         study: Study,
-        pool: WorkerPool,
+        pool: Pool,
         *,
         n_trials: int,
         seed: int,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 import platformdirs
@@ -132,6 +132,28 @@ class Dataset:
         return self.development[self.info.n_training :]
 
 
+class SharedDataset(Protocol):
+    """A data set in memory that processes share; one of a search has no test set."""
+
+    @property
+    def info(self) -> DatasetInfo: ...
+
+    def development(self) -> Examples:
+        """First the images that train, then those that validate."""
+
+    def test(self) -> Examples:
+        """The test set.
+
+        Raises:
+            DataError: if it is sealed.
+        """
+
+
+def sealed_test() -> DataError:
+    """What to raise where a test set is asked for that is sealed."""
+    return DataError("The test set is sealed during a search; only retraining opens it.")
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetFiles:
     """A data set in two files, which any number of processes map and none of them copies."""
@@ -151,7 +173,7 @@ class DatasetFiles:
             DataError: if these files were made without it.
         """
         if self.test_path is None:
-            raise DataError("The test set is sealed during a search; only retraining opens it.")
+            raise sealed_test()
         return _map(self.test_path)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from search.exceptions import TrainingError
 from search.hyperparameters import Hyperparameters
+from search.jobs import EvaluationPart, Job, JobEpoch, Pool, TrainingPart, run_jobs
 from search.metrics import Metric
 from search.training import EpochResult, last_epochs_mean
 from search.weights import weights_name
-from search.workers import EvaluationPart, Job, JobEpoch, TrainingPart, WorkerPool, run_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Spread:
 
 
 def train_repeats(
-    pool: WorkerPool,
+    pool: Pool,
     hyperparameters: Hyperparameters,
     *,
     seeds: Sequence[int],
@@ -121,7 +121,7 @@ def train_repeats(
 
 
 def train_recipes(
-    pool: WorkerPool,
+    pool: Pool,
     runs: Sequence[tuple[Hyperparameters, int]],
     *,
     epochs: int,
@@ -155,7 +155,7 @@ def train_recipes(
 
 
 def _train(
-    pool: WorkerPool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
+    pool: Pool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, Repeat]]:
     """Yields a job's key, which is its place in `jobs`, and its run, after each of its epochs."""
     repeats = [Repeat(job.seed) for job in jobs]

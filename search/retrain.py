@@ -16,17 +16,17 @@ from models.size import parameter_count
 from search.data import DatasetInfo
 from search.folders import CARD_NAME, PICTURES
 from search.hyperparameters import Hyperparameters
+from search.jobs import Pool
 from search.repeats import Repeat, Spread, train_repeats
 from search.study import DISTRIBUTION, StudySettings, check_same_data, rebuild
 from search.training import EpochResult
 from search.weights import CARD_VERSION, save_card, weights_name
-from search.workers import WorkerPool
 
 
 def retrain(
     study: Study,
     trial: FrozenTrial,
-    pool: WorkerPool,
+    pool: Pool,
     info: DatasetInfo,
     *,
     seeds: Sequence[int],

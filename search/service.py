@@ -7,11 +7,13 @@ with begin_search(plan) as search:                          # opens the study
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 from optuna.study import Study
 
@@ -29,6 +31,7 @@ from search.data import (
 from search.dataset_names import short_name
 from search.exceptions import DataUnavailableError, InputError, SpaceError, StudyError
 from search.folders import make_folder
+from search.jobs import Pool
 from search.kept import KeptRuns
 from search.metrics import check_metric, sample_size
 from search.mirror import MirroredStorage
@@ -36,6 +39,7 @@ from search.numbers import check_seconds, check_whole
 from search.patience import Patience
 from search.patient import Waiting
 from search.pruners import make_pruner
+from search.resources import Resources
 from search.sampler import check_sampler, make_sampler
 from search.sharing import DEFAULT_LOST_AFTER_SECONDS, Sharing, sharing, turn_to_open
 from search.space import Space
@@ -110,6 +114,9 @@ class SearchRequest:
         worker_log: a folder in which each worker keeps a log of the epochs of its trials.
         lost_after_seconds: how long another host on the study may be silent.
         artifacts: the folder of learning curves and weights; `artifact_folder` has a default.
+        engine: where workers run: `local`, or `ray` within `opened_engine`.
+        ray_address: of a Ray cluster; without it, one is made on this machine.
+        resources: what each worker takes of a Ray cluster, as `cpu=1` or `gpu=0.25`.
     """
 
     budget: int
@@ -137,6 +144,9 @@ class SearchRequest:
     worker_log: Path | None = None
     lost_after_seconds: float = DEFAULT_LOST_AFTER_SECONDS
     artifacts: Path | None = None
+    engine: str = "local"
+    ray_address: str | None = None
+    resources: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,7 @@ class SearchPlan:
         dataset_note: why this data set, and how to get another; empty where it was asked for.
         warm_start: what a new study tries first; None where nothing was asked for, or it has
             trials.
+        resources: what each worker takes of a Ray cluster; None where they run on this machine.
     """
 
     request: SearchRequest
@@ -157,6 +168,66 @@ class SearchPlan:
     device: str
     n_workers: int
     warm_start: WarmStart | None
+    resources: Resources | None = None
+
+
+@contextmanager
+def opened_engine(request: SearchRequest) -> Iterator[None]:
+    """What the workers of a search need for as long as it is planned and runs.
+
+    Raises:
+        InputError: if it is not there, or the request names what does not go together.
+    """
+    _check_numbers(request)
+    resources = _check_engine(request)
+    if resources is None:
+        yield
+        return
+    n_cpus = math.ceil((request.n_workers or 0) * resources.cpu)
+    with _ray().connected(request.ray_address, n_cpus=max(n_cpus, default_worker_count())):
+        yield
+
+
+def _check_engine(request: SearchRequest) -> Resources | None:
+    """What each worker takes of a Ray cluster; None where they run on this machine.
+
+    Raises:
+        InputError: if the engine, and what is said of it, do not go together.
+    """
+    if request.engine not in ("local", "ray"):
+        raise InputError(f"An engine must be local or ray, but got {request.engine!r}.")
+    if request.engine == "ray":
+        if request.device != "auto":
+            raise InputError(
+                "Workers on Ray must get their device from their resources, but a device was named "
+                f"as well ({request.device}); take --resources gpu=1 or cpu=1 instead of --device."
+            )
+        return Resources() if request.resources is None else Resources.parse(request.resources)
+    for name in ("ray_address", "resources"):
+        if getattr(request, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"{option} must have a Ray cluster that it is about, but the engine is local; add "
+                "--engine ray, or leave it out."
+            )
+    return None
+
+
+def _ray() -> ModuleType:
+    """`search.ray_workers`, which imports Ray.
+
+    Raises:
+        InputError: if Ray is not installed.
+    """
+    try:
+        from search import ray_workers
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise InputError(
+            "The engine ray must have Ray installed, but it is not; pip install '.[ray]' does that."
+        ) from error
+    return ray_workers
 
 
 def plan_search(request: SearchRequest) -> SearchPlan:
@@ -169,7 +240,11 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         InputError: if anything asked for is wrong.
     """
     _check_numbers(request)
-    device = str(find_device(request.device))
+    resources = _check_engine(request)
+    if resources is None:
+        device, n_workers = str(find_device(request.device)), default_worker_count()
+    else:
+        device, n_workers = resources.device, _ray().n_actors(resources)
     if request.study is not None:
         check_study_name(request.study)
     _check_objective(request)
@@ -199,8 +274,9 @@ def plan_search(request: SearchRequest) -> SearchPlan:
         space=space,
         study_name=study_name,
         device=device,
-        n_workers=request.n_workers or default_worker_count(),
+        n_workers=request.n_workers or n_workers,
         warm_start=warm_start,
+        resources=resources,
     )
 
 
@@ -408,12 +484,16 @@ class Search:
         return self._is_over(share=1.0)
 
     @contextmanager
-    def _pool(self, n_workers: int, *, log_folder: Path | None = None) -> Iterator[WorkerPool]:
-        with (
-            dataset_files(self.plan.dataset, with_test=False) as files,
-            WorkerPool(n_workers, files, log_folder=log_folder) as pool,
-        ):
-            yield pool
+    def _pool(self, n_workers: int, *, log_folder: Path | None = None) -> Iterator[Pool]:
+        with dataset_files(self.plan.dataset, with_test=False) as files:
+            resources = self.plan.resources
+            made: AbstractContextManager[Pool] = (
+                WorkerPool(n_workers, files, log_folder=log_folder)
+                if resources is None
+                else _ray().RayPool(n_workers, files, resources=resources, log_folder=log_folder)
+            )
+            with made as pool:
+                yield pool
 
     def _is_search_over(self) -> bool:
         """Whether the time is over but for what `confirm` needs."""

@@ -10,10 +10,15 @@ from torch import Tensor
 from search.files import write_bytes
 
 
+def tensors_as_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Tensors by name as a file has them; copied first, as the format knows no shared memory."""
+    return save({name: tensor.clone() for name, tensor in tensors.items()})
+
+
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes tensors by name, copied first: the format knows no shared memory.
+    """Writes tensors by name.
 
     Raises:
         OSError: if they cannot be written; nothing is left behind then.
     """
-    write_bytes(save({name: tensor.clone() for name, tensor in tensors.items()}), path)
+    write_bytes(tensors_as_bytes(tensors), path)

@@ -21,12 +21,12 @@ from torch import Tensor
 from models.convnet import ConvNet
 from search.data import Dataset, Examples
 from search.exceptions import CardError
+from search.jobs import Pool
 from search.pictures import confusion_matrix, find_mistakes, probabilities_of
 from search.repeats import train_repeats
 from search.report import Report
 from search.training import EpochResult
 from search.weights import Classifier, weights_name
-from search.workers import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Validated:
 
 
 def train_again(
-    pool: WorkerPool,
+    pool: Pool,
     report: Report,
     path: Path,
     *,

@@ -22,7 +22,7 @@ from search.files import write_text
 from search.folders import CARD_NAME, weights_folder
 from search.hyperparameters import Hyperparameters
 from search.metrics import Metric, check_metric
-from search.tensors import write_tensors
+from search.tensors import tensors_as_bytes
 
 CARD_VERSION = 1
 # What anything that is not a card may raise while it is read as one.
@@ -37,9 +37,9 @@ def weights_name(seed: int | str) -> str:
     return f"seed-{seed}.safetensors"
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Writes the weights and running statistics of `network`; never half a file."""
-    write_tensors(network.state_dict(), path)
+def weights_as_bytes(network: nn.Module) -> bytes:
+    """The weights and running statistics of `network`, as a file of weights has them."""
+    return tensors_as_bytes(network.state_dict())
 
 
 def save_card(card: dict[str, Any], folder: Path) -> None:

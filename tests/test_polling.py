@@ -22,11 +22,11 @@ from optuna.trial import TrialState
 
 from search.coordinator import Coordinator, Outcome
 from search.dashboard import serve
+from search.jobs import Event, Job, JobDone, JobEpoch
 from search.processes import worker_context
 from search.service import SearchRequest, begin_search, plan_search
 from search.storage import opened_storage
 from search.training import EpochResult
-from search.workers import Event, Job, JobDone, JobEpoch
 from tests.conftest import wait_until
 from tests.servers import call
 

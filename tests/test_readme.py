@@ -45,6 +45,11 @@ ELSEWHERE = {
     "uv run --group dev pytest": (".ci/run", ("uv run --group dev pytest",)),
     "pip install '.[onnx]'": ("pyproject.toml", ("onnx = [", '"onnx>=', '"onnxruntime>=')),
     "pip install '.[postgresql]'": ("pyproject.toml", ("postgresql = [", '"psycopg[binary]>=')),
+    "pip install '.[ray]'": ("pyproject.toml", ("ray = [", '"ray>=')),
+    "search run --budget 8000 --epochs 15 --engine ray --ray-address auto": (
+        "tests/test_ray.py",
+        ('"--engine", "ray"', '"--ray-address", cluster.address'),
+    ),
     "python best.py --data DIR": ("tests/test_export.py", ("load_data(str(mnist_dir))",)),
     "search run --budget 8000 --epochs 15 --storage postgresql+psycopg://user@host/database": (
         "tests/test_databases.py",

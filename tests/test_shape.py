@@ -19,6 +19,10 @@ SOURCES = sorted([*ROOT.glob("models/*.py"), *ROOT.glob("search/**/*.py")])
 WITHOUT_OPTUNA = (
     "training",
     "workers",
+    "jobs",
+    "worker_loop",
+    "process_pool",
+    "ray_workers",
     "augment",
     "data",
     "weights",
@@ -149,6 +153,17 @@ def test_only_the_modules_of_pictures_meet_matplotlib() -> None:
         if any(imported.split(".")[0] == "matplotlib" for imported in imports(path))
     }
     assert found == {"search.pictures", "search.report_pictures"}
+
+
+def test_only_the_pool_of_actors_meets_ray_and_nothing_brings_it_unasked() -> None:
+    found = {
+        name
+        for name, path in OWN.items()
+        if any(imported.split(".")[0] == "ray" for imported in imports(path))
+    }
+    assert found == {"search.ray_workers"}
+    brought = [name for name in set(OWN) - found if found & reach(name, top_level_only=True)]
+    assert not brought
 
 
 def test_no_file_names_a_lock_or_a_registry() -> None:

@@ -1,12 +1,13 @@
-"""The pool of training processes, with real processes."""
+"""The pools of training processes: here, and on a Ray cluster of one machine."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,26 +15,24 @@ import psutil
 import pytest
 
 from models.spec import ModelSpec
-from search.data import DatasetFiles, dataset_files, load_dataset
+from search.data import DatasetFiles, DatasetInfo, dataset_files, load_dataset
 from search.exceptions import TrainingError
 from search.hyperparameters import Hyperparameters
+from search.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, run_jobs
+from search.ray_workers import RayPool, connected
 from search.repeats import train_repeats
+from search.resources import Resources
 from search.training import EpochResult
-from search.workers import (
-    Event,
-    Job,
-    JobCancelled,
-    JobDone,
-    JobEpoch,
-    JobFailed,
-    WorkerPool,
-    run_jobs,
-)
+from search.workers import WorkerPool
 from tests.conftest import wait_until
 
 RECIPE = Hyperparameters(
     spec=ModelSpec.parse("c3 4, pool, c3 4, pool, out+bias, gap"), learning_rate=0.05
 )
+
+
+AnyPool = WorkerPool | RayPool
+MakePool = Callable[..., AnyPool]
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +42,33 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetFiles]:
         yield files
 
 
+@pytest.fixture(scope="module", params=["local", "ray"])
+def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
+    """Makes a pool; each test with it runs on both kinds."""
+    if request.param == "local":
+        yield WorkerPool
+        return
+    with connected(None, n_cpus=4):
+        yield partial(RayPool, resources=Resources(cpu=1))
+
+
 @pytest.fixture(scope="module")
-def pool(files: DatasetFiles) -> Iterator[WorkerPool]:
-    with WorkerPool(2, files) as pool:
+def pool(make_pool: MakePool, files: DatasetFiles) -> Iterator[AnyPool]:
+    with make_pool(2, files) as pool:
+        wait_for_idle(pool, 2)
         yield pool
 
 
-def events_until(pool: WorkerPool, kind: type[Event], *, key: int) -> list[Event]:
+def wait_for_idle(pool: AnyPool, n: int = 1) -> None:
+    """Waits until so many workers are idle, of a pool with nothing else to tell."""
+    for _ in range(1800):  # actors import PyTorch, each for itself
+        if pool.n_idle >= n:
+            return
+        assert not list(pool.events(timeout=0.1))
+    raise AssertionError(f"only {pool.n_idle} workers became idle")
+
+
+def events_until(pool: AnyPool, kind: type[Event], *, key: int) -> list[Event]:
     """All events up to the first of that kind for that job."""
     seen: list[Event] = []
     for _ in range(600):
@@ -60,14 +79,14 @@ def events_until(pool: WorkerPool, kind: type[Event], *, key: int) -> list[Event
     raise AssertionError(f"no {kind.__name__} came, only {seen}")
 
 
-def test_a_job_reports_each_epoch_then_its_end(pool: WorkerPool) -> None:
+def test_a_job_reports_each_epoch_then_its_end(pool: AnyPool) -> None:
     pool.submit(Job(1, RECIPE, epochs=3, seed=0))
     events = events_until(pool, JobDone, key=1)
     epochs = [event.result.epoch for event in events if isinstance(event, JobEpoch)]
     assert epochs == [1, 2, 3]
 
 
-def test_the_worker_does_not_change_the_numbers(pool: WorkerPool) -> None:
+def test_the_worker_does_not_change_the_numbers(pool: AnyPool) -> None:
     jobs = [Job(key, RECIPE, epochs=2, seed=7) for key in range(4)]
     results: dict[int, list[float]] = {job.key: [] for job in jobs}
     workers = set()
@@ -79,7 +98,7 @@ def test_the_worker_does_not_change_the_numbers(pool: WorkerPool) -> None:
     assert len({tuple(losses) for losses in results.values()}) == 1
 
 
-def test_a_cancelled_job_ends_and_its_worker_goes_on(pool: WorkerPool) -> None:
+def test_a_cancelled_job_ends_and_its_worker_goes_on(pool: AnyPool) -> None:
     pool.submit(Job(2, RECIPE, epochs=100_000, seed=0))
     events_until(pool, JobEpoch, key=2)
     pool.cancel(2)
@@ -88,28 +107,28 @@ def test_a_cancelled_job_ends_and_its_worker_goes_on(pool: WorkerPool) -> None:
     events_until(pool, JobDone, key=3)
 
 
-def test_an_error_in_training_fails_its_job_alone(pool: WorkerPool) -> None:
+def test_an_error_in_training_fails_its_job_alone(pool: AnyPool) -> None:
     pool.submit(Job(4, replace(RECIPE, batch_size=5000), epochs=1, seed=0))
     (failed,) = (e for e in events_until(pool, JobFailed, key=4) if isinstance(e, JobFailed))
     assert not failed.worker_died
     assert "A batch must not be larger" in failed.reason
 
 
-def test_a_killed_worker_fails_its_job_and_is_replaced(pool: WorkerPool) -> None:
+def test_a_killed_worker_fails_its_job_and_is_replaced(pool: AnyPool) -> None:
     before = set(pool.pids)
     worker = pool.submit(Job(5, RECIPE, epochs=100_000, seed=0))
     events_until(pool, JobEpoch, key=5)
     os.kill(pool.pids[worker], signal.SIGSEGV)
     (failed,) = (e for e in events_until(pool, JobFailed, key=5) if isinstance(e, JobFailed))
     assert failed.worker_died
-    assert "SIGSEGV" in failed.reason
+    assert ("SIGSEGV" if isinstance(pool, WorkerPool) else "unexpectedly exits") in failed.reason
+    wait_for_idle(pool, 2)
     assert len(set(pool.pids) - before) == 1
-    assert pool.n_idle == 2
     pool.submit(Job(6, RECIPE, epochs=1, seed=0))
     events_until(pool, JobDone, key=6)
 
 
-def test_a_cancelled_job_that_hangs_is_killed_as_well(pool: WorkerPool) -> None:
+def test_a_cancelled_job_that_hangs_is_killed_as_well(pool: AnyPool) -> None:
     worker = pool.submit(Job(9, RECIPE, epochs=100_000, seed=0))
     events_until(pool, JobEpoch, key=9)
     pool.kill_overdue(60)
@@ -120,12 +139,15 @@ def test_a_cancelled_job_that_hangs_is_killed_as_well(pool: WorkerPool) -> None:
     (failed,) = (e for e in events_until(pool, JobFailed, key=9) if isinstance(e, JobFailed))
     assert failed.worker_died
     assert "the time limit of a trial" in failed.reason
-    assert pool.n_idle == 2
+    wait_for_idle(pool, 2)
 
 
-def test_each_worker_keeps_a_log_of_its_epochs(files: DatasetFiles, tmp_path: Path) -> None:
+def test_each_worker_keeps_a_log_of_its_epochs(
+    make_pool: MakePool, files: DatasetFiles, tmp_path: Path
+) -> None:
     (tmp_path / "log").mkdir()
-    with WorkerPool(2, files, log_folder=tmp_path / "log") as pool:
+    with make_pool(2, files, log_folder=tmp_path / "log") as pool:
+        wait_for_idle(pool, 2)
         jobs = [Job(key, RECIPE, epochs=2, seed=key) for key in range(3)]
         told = [event for event in run_jobs(pool, jobs) if isinstance(event, JobEpoch)]
         logs = {f"worker-{pid}.jsonl" for pid in pool.pids}
@@ -138,27 +160,29 @@ def test_each_worker_keeps_a_log_of_its_epochs(files: DatasetFiles, tmp_path: Pa
 
 
 class _Deadly:
-    """Files that kill the process which unpickles them, as a broken installation would."""
+    """What kills the process that unpickles it, as a broken installation would."""
 
     def __reduce__(self) -> tuple[object, tuple[int]]:
         return os._exit, (3,)
 
 
-def test_workers_that_die_as_they_start_end_the_search_with_an_explanation() -> None:
-    pool = WorkerPool(1, cast(DatasetFiles, _Deadly()))
-    pool.submit(Job(1, RECIPE, epochs=1, seed=0))
-    with pytest.raises(TrainingError, match="Worker processes must start"):
-        events_until(pool, JobDone, key=1)
-    pool.cancel(1)
-    pool.close()
+def test_workers_that_die_as_they_start_end_the_search_with_an_explanation(
+    make_pool: MakePool, files: DatasetFiles
+) -> None:
+    deadly = replace(files, info=cast(DatasetInfo, _Deadly()))
+    with (
+        make_pool(3, deadly) as pool,
+        pytest.raises(TrainingError, match="Worker processes must start, but 3 in a row"),
+    ):
+        wait_for_idle(pool)
 
 
-def test_run_jobs_raises_where_a_job_fails(pool: WorkerPool) -> None:
+def test_run_jobs_raises_where_a_job_fails(pool: AnyPool) -> None:
     with pytest.raises(TrainingError, match="A batch must not be larger"):
         list(run_jobs(pool, [Job(7, replace(RECIPE, batch_size=5000), epochs=1, seed=0)]))
 
 
-def test_repeats_differ_by_seed_and_write_their_weights(pool: WorkerPool, tmp_path: Path) -> None:
+def test_repeats_differ_by_seed_and_write_their_weights(pool: AnyPool, tmp_path: Path) -> None:
     heard: list[tuple[int, EpochResult]] = []
     repeats = train_repeats(
         pool,
@@ -180,8 +204,9 @@ def test_repeats_differ_by_seed_and_write_their_weights(pool: WorkerPool, tmp_pa
     ]
 
 
-def test_closing_ends_workers_that_train(files: DatasetFiles) -> None:
-    pool = WorkerPool(2, files)
+def test_closing_ends_workers_that_train(make_pool: MakePool, files: DatasetFiles) -> None:
+    pool = make_pool(1, files)
+    wait_for_idle(pool)
     pool.submit(Job(8, RECIPE, epochs=100_000, seed=0))
     events_until(pool, JobEpoch, key=8)
     processes = [psutil.Process(pid) for pid in pool.pids]
@@ -195,6 +220,7 @@ def test_closing_ends_workers_that_train(files: DatasetFiles) -> None:
 def test_as_many_workers_as_cores_have_a_core_each(files: DatasetFiles) -> None:
     cores = os.sched_getaffinity(0)
     with WorkerPool(len(cores), files) as pool:
+        wait_for_idle(pool, len(cores))
 
         def are_placed() -> bool:
             own = [psutil.Process(pid).cpu_affinity() for pid in pool.pids]

@@ -12,6 +12,7 @@ import typer
 from search.cli.browse import front_table
 from search.cli.completion import (
     complete_datasets_or_auto,
+    complete_engines,
     complete_objectives,
     complete_pruners,
     complete_samplers,
@@ -106,6 +107,26 @@ def run(
         ),
     ] = None,
     workers: Workers = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local, or ray for workers on a Ray cluster.", autocompletion=complete_engines
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The Ray cluster, or auto for this machine's.  [default: one made for the search]",
+        ),
+    ] = None,
+    resources: Annotated[
+        str | None,
+        typer.Option(
+            help="What each worker takes of the cluster, as gpu=0.25 or cpu=2,gpu=1.  "
+            "[default: cpu=1]"
+        ),
+    ] = None,
     device: Device = "auto",
     seed: Annotated[
         int,
@@ -192,12 +213,13 @@ def run(
     timeout_seconds = _seconds(timeout, option="--timeout")
     trial_timeout_seconds = _seconds(trial_timeout, option="--trial-timeout")
     console = make_console(to_stderr=as_json, quiet=quiet)
-    start_server()
+    if engine == "local":
+        start_server()
     with console.status("Loading"):
         import optuna
 
         from search.cli.events import make_emit
-        from search.service import SearchRequest
+        from search.service import SearchRequest, opened_engine
         from search.sharing import DEFAULT_LOST_AFTER_SECONDS
         from search.trackers import check_log
 
@@ -229,14 +251,18 @@ def run(
             lost_after_seconds=_seconds(lost_after, option="--lost-after")
             or DEFAULT_LOST_AFTER_SECONDS,
             artifacts=artifacts,
+            engine=engine,
+            ray_address=ray_address,
+            resources=resources,
         )
     # Nothing is written yet, so until the data are there a stop may end it at once.
     if log is not None:
         check_log(log)
-    plan = _plan(console, request)
-    emit = make_emit(as_json=as_json)
-    with stop_signals() as should_stop:
-        is_done = _search(console, emit, plan, should_stop, log=log)
+    with opened_engine(request):
+        plan = _plan(console, request)
+        emit = make_emit(as_json=as_json)
+        with stop_signals() as should_stop:
+            is_done = _search(console, emit, plan, should_stop, log=log)
     if not is_done:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -393,7 +419,7 @@ def _print_plan(console: Console, search: Search) -> None:
             f"{request.n_trials} trained in total{limit}; sampler {request.sampler}, "
             f"pruner {request.pruner}, seed {request.seed}",
         ),
-        ("workers", f"{search.n_workers} on {plan.device}"),
+        ("workers", f"{search.n_workers} on {plan.device}{_cluster_words(plan)}"),
         ("storage", shown_url(request.storage)),
     ):
         table.add_row(name, value)
@@ -412,6 +438,15 @@ def _print_plan(console: Console, search: Search) -> None:
     if not before.n_trained:
         _print_uneven(console, search)
     console.print()
+
+
+def _cluster_words(plan: SearchPlan) -> str:
+    """What is to be said of a cluster, where workers run on one."""
+    if plan.resources is None:
+        return ""
+    from search.ray_workers import describe_cluster
+
+    return f", each with {plan.resources} of Ray's {describe_cluster()}"
 
 
 def _image_words(info: DatasetInfo) -> str:
