@@ -243,6 +243,27 @@ def test_bad_input_is_refused_and_nothing_is_written(
     assert not list(tmp_path.rglob("*"))
 
 
+@pytest.mark.parametrize(
+    ("option", "typo"),
+    [
+        ("--dataset", "mnits"),
+        ("--dataset", "folder:nowhere"),
+        ("--space", "wyde"),
+        ("--device", "gpu"),
+    ],
+)
+def test_a_typo_is_answered_before_pytorch_is_imported(
+    option: str, typo: str, command: Command
+) -> None:
+    words = ["-m", "search", *DIGITS_RUN, option, typo]
+    done = command.run_words([sys.executable, "-X", "importtime", *words])
+    assert done.code == 2
+    assert typo.removeprefix("folder:") in done.err.splitlines()[-1]
+    imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert "search.request" in imported
+    assert "torch" not in imported
+
+
 def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 

@@ -23,7 +23,8 @@ from optuna.trial import TrialState
 from search.coordinator import Coordinator, Outcome
 from search.dashboard import serve
 from search.processes import worker_context
-from search.service import SearchRequest, begin_search, plan_search
+from search.request import SearchRequest
+from search.service import begin_search, plan_search
 from search.storage import opened_storage
 from search.training import EpochResult
 from search.workers import Event, Job, JobDone, JobEpoch

@@ -27,7 +27,8 @@ from search.cli.output import stop_signals
 from search.exceptions import DataError
 from search.patience import Patience
 from search.repair import give_back, sweep
-from search.service import SearchRequest, plan_search
+from search.request import SearchRequest
+from search.service import plan_search
 from search.space import Space, to_toml
 from search.study import StudySettings, rebuild, run_records
 from tests.conftest import (

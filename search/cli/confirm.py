@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.confirm import Confirmation, RepeatEnded
-    from search.service import Target
+    from search.request import Target
     from search.target import Step
 
     NextWords = Callable[[list[str], str], str]

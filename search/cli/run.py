@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from search.confirm import Confirming, RepeatEnded
     from search.coordinator import Outcome, SearchEvent
     from search.data import DatasetInfo
-    from search.service import Search, SearchPlan, SearchRequest, Target
+    from search.request import SearchRequest, Target
+    from search.service import Search, SearchPlan
     from search.target import Step
 
 
@@ -192,14 +193,11 @@ def run(
     timeout_seconds = _seconds(timeout, option="--timeout")
     trial_timeout_seconds = _seconds(trial_timeout, option="--trial-timeout")
     console = make_console(to_stderr=as_json, quiet=quiet)
-    start_server()
     with console.status("Loading"):
         import optuna
 
-        from search.cli.events import make_emit
-        from search.service import SearchRequest
+        from search.request import SearchRequest, check_request
         from search.sharing import DEFAULT_LOST_AFTER_SECONDS
-        from search.trackers import check_log
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         request = SearchRequest(
@@ -230,6 +228,13 @@ def run(
             or DEFAULT_LOST_AFTER_SECONDS,
             artifacts=artifacts,
         )
+        check_request(request)
+        # From here on PyTorch is imported, here and in the server, which takes seconds.
+        start_server()
+
+        from search.cli.events import make_emit
+        from search.trackers import check_log
+
     # Nothing is written yet, so until the data are there a stop may end it at once.
     if log is not None:
         check_log(log)
@@ -246,7 +251,7 @@ def _seconds(text: str | None, *, option: str) -> float | None:
 
 
 def _target(target: float | None, confidence: float | None) -> Target | None:
-    from search.service import Target
+    from search.request import Target
 
     if target is None:
         if confidence is None:

@@ -169,7 +169,8 @@ def baseline(
         found = found.with_own_momentum()
 
     start_server()
-    from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+    from search.data import dataset_files, default_data_dir, load_dataset
+    from search.dataset_names import check_dataset_name
     from search.repeats import train_repeats
     from search.training import find_device
     from search.workers import WorkerPool, default_worker_count
