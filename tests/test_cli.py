@@ -91,7 +91,9 @@ def test_a_search_that_is_stopped_while_it_loads_leaves_no_process(command: Comm
     wait_until(lambda: bool(servers()))
     (server,) = servers()
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == "Interrupted. What was finished is kept; the same command goes on.\n"
     assert not alive([server])  # which imports for seconds yet
     assert not command.database.exists()
 
