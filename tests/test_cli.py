@@ -40,6 +40,13 @@ def test_help_has_an_example_and_the_exit_codes(
     assert "130 interrupted" in out
 
 
+def test_summaries_of_the_commands_are_whole_in_a_terminal_of_80_columns(command: Command) -> None:
+    command.environment["COLUMNS"] = "80"
+    out = command("--help").out.partition("Commands:")[2]
+    assert "  run        Search for the best network under a budget.\n" in out
+    assert "..." not in out
+
+
 def test_help_imports_nothing_slow() -> None:
     """`scripts/bench_help.py` measures what that saves."""
     slow = {"torch", "optuna", "rich", "matplotlib", "numpy", "sqlalchemy", "sklearn", "PIL"}

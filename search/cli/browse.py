@@ -85,7 +85,7 @@ def best(
     storage: Storage = DEFAULT_STORAGE,
     as_json: AsJson = False,
 ) -> None:
-    """Show the best trial, the confirmed winner if there is one: value, size, hyperparameters.
+    """Show the best trial: value, size and hyperparameters. If a winner was confirmed, it is that.
 
     Example: search best --study mnist-8000x15
     """
@@ -330,7 +330,9 @@ def delete(
     artifacts: Artifacts = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study with all its trials and artifacts, and the runs that confirm or ablate it.
+    """Delete a study with all its trials and artifacts.
+
+    The runs that confirm or ablate it are deleted as well.
 
     Example: search delete mnist-8000x15
     """
@@ -362,7 +364,7 @@ def backup(
     storage: Storage = DEFAULT_STORAGE,
     artifacts: Artifacts = None,
 ) -> None:
-    """Copy a SQLite database with all its studies, also while a search writes to it.
+    """Copy a SQLite database, also while a search writes to it.
 
     The artifacts of its studies are copied into a folder beside the copy.
 
@@ -388,7 +390,7 @@ def space(
         str, typer.Argument(help="standard or wide.", autocompletion=complete_spaces)
     ] = "standard",
 ) -> None:
-    """Print a built-in search space as a TOML file, to start one of your own from.
+    """Print a built-in search space, as a TOML file to start from.
 
     Example: search space wide > my-space.toml
     """

@@ -47,7 +47,7 @@ def confirm(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train the best trials again over fresh seeds, to tell which is best and how sure that is.
+    """Train the best trials again over fresh seeds. It tells which is best, and how sure that is.
 
     Example: search confirm --top 5 --seeds 5
     """
