@@ -137,6 +137,14 @@ def test_studies_lists_and_gives_json(finished: Command) -> None:
     assert study["best_parameter_count"] < 3000
 
 
+def test_a_piped_table_is_as_wide_as_it_needs(command: Command) -> None:
+    names = [letter * 100 for letter in "abc"]
+    for name in names:
+        make_study(f"sqlite:///{command.database}", name, [MadeTrial((0.9,) * 3)])
+    lines = command("compare", *names).out.splitlines()
+    assert any(line.split()[-3:] == names for line in lines)
+
+
 def test_best_is_the_trial_with_the_highest_value(finished: Command) -> None:
     trials = finished.study(NAME).trials
     expected = max(trials, key=lambda trial: trial.value or 0.0)
