@@ -60,7 +60,12 @@ def run(
         int,
         count_option("A network must have fewer trainable parameters than this."),
     ],
-    epochs: Annotated[int, count_option("Epochs that each network is trained.")],
+    epochs: Annotated[
+        int,
+        count_option(
+            "Epochs that each network is trained. A trial's value is the mean of the last three."
+        ),
+    ],
     trials: Annotated[
         int,
         count_option("Trained trials that the study shall have in total."),
@@ -451,6 +456,8 @@ def _goal(request: SearchRequest) -> str:
     from search.metrics import metric_words
 
     metric = metric_words(request.metric)
+    if 1 < request.epochs <= 3:  # of more, only the last three count
+        metric += f" (the mean of all {request.epochs} epochs, early ones included)"
     if request.target is not None:
         return (
             f"the fewest parameters for {percent(request.target.accuracy)} {metric}, at "
