@@ -55,7 +55,7 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
     if as_json:
         typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("study", overflow="fold")
     headings = (
         *("trained", "pruned", "failed"),
@@ -227,14 +227,15 @@ def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
 
 def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from search.study import StudySettings
 
-    console.print(f"Trial {summary.trial} of {study.study_name}", style="bold", end="")
     facts = [summary.state, *_reached(summary, _metric(study))]
     if summary.parameter_count is not None:
         facts.append(f"{thousands(summary.parameter_count)} parameters")
-    console.print(f": {', '.join(facts)}")
+    name = f"Trial {summary.trial} of {study.study_name}"
+    console.print(Text.assemble((name, "bold"), f": {', '.join(facts)}"))
     if summary.reason is not None:
         console.print(f"{summary.state.lower()} because: {summary.reason}")
     table = Table.grid(padding=(0, 2))

@@ -529,6 +529,8 @@ def _watch(
 
 
 def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
+    from rich.text import Text
+
     from search.cli.view import describe_best
     from search.coordinator import Outcome
     from search.metrics import metric_words
@@ -537,28 +539,26 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     counts = tally(search.study.get_trials(deepcopy=False))
     match outcome:
         case Outcome.INTERRUPTED:
-            console.print("Interrupted.", style="bold", end=" ")
-            console.print(
-                "Everything finished is kept; what ran starts again from its first epoch."
-            )
+            why = "Interrupted."
+            then = "Everything finished is kept; what ran starts again from its first epoch."
         case Outcome.TIMED_OUT:
-            console.print("The time is over.", style="bold", end=" ")
-            console.print("What ran is back in the queue and starts again from its first epoch.")
+            why = "The time is over."
+            then = "What ran is back in the queue and starts again from its first epoch."
         case Outcome.REACHED:
-            trained = counted(counts.n_trained, "trained trial")
-            console.print(f"The study has its {trained}.", style="bold", end=" ")
-            console.print(f"For more, give the same command with --trials {2 * counts.n_trained}.")
+            why = f"The study has its {counted(counts.n_trained, 'trained trial')}."
+            then = f"For more, give the same command with --trials {2 * counts.n_trained}."
         case Outcome.NO_BETTER:
             patience = search.plan.request.patience or 0
-            console.print(f"No better trial in the last {patience}.", style="bold", end=" ")
-            console.print(
+            why = f"No better trial in the last {patience}."
+            then = (
                 "What is within one standard error, on "
                 f"{search.plan.dataset.info.n_validation:,} validation images, is not better. "
                 f"The same command goes on with --patience {2 * patience}."
             )
         case Outcome.EXHAUSTED:
-            console.print("The space has no untried configuration left.", style="bold", end=" ")
-            console.print("For more, search a larger space, as another study: --space, --study.")
+            why = "The space has no untried configuration left."
+            then = "For more, search a larger space, as another study: --space, --study."
+    console.print(Text.assemble((why, "bold"), f" {then}"))
     if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(f"The same command goes on:\n  {_same_command()}", soft_wrap=True)
     redrawn = ""
