@@ -166,7 +166,7 @@ def describe_luck(luck: float) -> str:
 def _table(study: Study, confirmation: Confirmation) -> object:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("trial", "parameters", "in the search", "fresh seeds", "95 % interval"):
         table.add_column(heading, justify="right")
     table.add_column("")
@@ -204,7 +204,7 @@ def print_steps(
         console.print(f"\n{ended}")
         return
     confidence = f"{100 * target.confidence:g} %"
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("study", overflow="fold")
     for heading in ("cap", "trial", "parameters", "fresh seeds", f"at least ({confidence})"):
         table.add_column(heading, justify="right")
