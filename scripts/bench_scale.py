@@ -39,12 +39,13 @@ from record_curves import EPOCHS, read_table
 
 from models.size import parameter_count
 from search.coordinator import Coordinator, SearchEvent, TrialEnded
+from search.jobs import Event, Job, JobCancelled, JobDone, JobEpoch
 from search.mirror import MirroredStorage
+from search.request import SearchRequest
 from search.sampler import SAMPLERS, CappedSampler, make_sampler
-from search.service import SearchRequest, begin_search, plan_search
+from search.service import begin_search, plan_search
 from search.space import Space
 from search.training import EpochResult, epoch_attribute
-from search.workers import Event, Job, JobCancelled, JobDone, JobEpoch
 
 BUDGET = 8000
 TRIAL_SECONDS = 30.0  # what a recorded training takes on average, played back at its own speed
@@ -129,7 +130,7 @@ class Playback:
         curve = self._curves[job.seed % len(self._curves)]
         self._played[job.key] = _Played(job, curve)
         heapq.heappush(self._ends, (self._now() + curve.epoch_seconds, job.key))
-        return job.key % self._n_workers
+        return int(job.key) % self._n_workers
 
     def cancel(self, key: int) -> None:
         if key in self._played:
@@ -402,7 +403,7 @@ def _coordinate(
 ) -> None:
     Coordinator(
         search.study,
-        playback,  # type: ignore[arg-type]
+        playback,
         n_trials=search.plan.request.n_trials,
         seed=0,
         device="cpu",

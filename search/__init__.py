@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from search.data import Dataset, from_tensors, load_dataset
     from search.exceptions import SearchError
     from search.hyperparameters import Hyperparameters
-    from search.service import SearchRequest
+    from search.request import SearchRequest
     from search.study import open_trial, rebuild
     from search.training import train
     from search.weights import load
@@ -41,7 +41,7 @@ _MODULES = {
     "Hyperparameters": "search.hyperparameters",
     "ModelSpec": "models.spec",
     "SearchError": "search.exceptions",
-    "SearchRequest": "search.service",
+    "SearchRequest": "search.request",
     "from_tensors": "search.data",
     "load": "search.weights",
     "load_dataset": "search.data",

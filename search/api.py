@@ -17,8 +17,9 @@ from search.exceptions import InputError
 from search.folders import default_folder, make_folder
 from search.numbers import check_whole
 from search.processes import start_server
+from search.request import SearchRequest
 from search.retrain import retrain
-from search.service import SearchRequest, begin_search, opened_engine, plan_search
+from search.service import begin_search, opened_engine, plan_search
 from search.storage import DEFAULT_URL, opened_storage
 from search.study import check_same_data, load_study_data, open_trial, select_study
 from search.training import EpochResult, find_device

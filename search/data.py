@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import socket
 import tempfile
 import urllib.error
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import platformdirs
@@ -25,13 +24,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from search.dataset_names import FOLDER, TENSORS, folder_of
+from search.dataset_names import (
+    DEFAULT_IMAGE_SIZE,
+    FOLDER,
+    TENSORS,
+    DatasetName,
+    check_dataset_name,
+    check_folder,
+    check_image_size,
+    folder_of,
+)
 from search.exceptions import DataError, DataUnavailableError
 from search.picture_files import LEAST_OF_CLASS, ImageFolder, find_images
 from search.splits import SPLITS
 from search.tensors import write_tensors
 
-DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _CLASS_NAMES: dict[DatasetName, str] = {
     "mnist": "0 1 2 3 4 5 6 7 8 9",
@@ -43,9 +50,6 @@ _CLASS_NAMES: dict[DatasetName, str] = {
 _SPLIT_SEED = 0
 APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 _DOWNLOAD_TIMEOUT_SECONDS = 20
-# Pixels along a side. The standard topology was made for 28 and needs as many; above 128 a network
-# of some thousand parameters sees too small a part of the image.
-DEFAULT_IMAGE_SIZE, SMALLEST_IMAGE_SIZE, LARGEST_IMAGE_SIZE = 28, 8, 128
 # SHA-256 of MNIST's pixels and labels, training set before test set. The IDX files have no
 # checksum of their own, and a file of the right length may still be another one.
 _MNIST_FINGERPRINT = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
@@ -185,33 +189,6 @@ def _map(path: Path) -> Examples:
 def default_data_dir() -> Path:
     """Where data sets are downloaded to unless a user says otherwise."""
     return platformdirs.user_cache_path(APPLICATION) / "data"
-
-
-def check_dataset_name(name: str) -> DatasetName:
-    """The name, if it is that of a data set that is built in.
-
-    Raises:
-        DataError: if there is none of that name.
-    """
-    if name not in get_args(DatasetName):
-        raise DataError(
-            f"A data set must be one of {', '.join(get_args(DatasetName))}, but got {name!r}."
-        )
-    return cast(DatasetName, name)
-
-
-def check_image_size(size: int) -> int:
-    """The side to which the images of a folder are scaled, in pixels, if it can be one.
-
-    Raises:
-        DataError: if it cannot.
-    """
-    if not SMALLEST_IMAGE_SIZE <= size <= LARGEST_IMAGE_SIZE:
-        raise DataError(
-            f"An image size must be {SMALLEST_IMAGE_SIZE} to {LARGEST_IMAGE_SIZE} pixels, but got "
-            f"{size}; small networks see small images best."
-        )
-    return size
 
 
 def class_names(name: DatasetName) -> list[str]:
@@ -402,10 +379,7 @@ def _as_labels(labels: Tensor, n: int) -> NDArray[np.int64]:
 
 
 def _folder_dataset(folder: Path, image_size: int) -> Dataset:
-    if folder == Path():
-        raise DataError("A folder of images must have a name, as folder:photos, but got none.")
-    # A link that stands for the folder stays one: it may point elsewhere tomorrow.
-    found = find_images(Path(os.path.abspath(folder.expanduser())))  # noqa: PTH100
+    found = find_images(check_folder(folder))
     copies = f", {found.n_copies:,} copies left out" if found.n_copies else ""
     return _split_dataset(
         _folder_pixels(found, image_size),

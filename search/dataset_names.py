@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal, cast, get_args
 
+from search.exceptions import DataError
+
+DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 FOLDER, TENSORS = "folder:", "tensors:"
+# Pixels along a side. The standard topology was made for 28 and needs as many; above 128 a network
+# of some thousand parameters sees too small a part of the image.
+DEFAULT_IMAGE_SIZE, SMALLEST_IMAGE_SIZE, LARGEST_IMAGE_SIZE = 28, 8, 128
 
 
 def folder_of(name: str) -> Path | None:
     """The folder of images that a data set's name names; None for any other data set."""
     return Path(name.removeprefix(FOLDER)) if name.startswith(FOLDER) else None
+
+
+def check_folder(folder: Path) -> Path:
+    """The folder of images, as an absolute path, if it is there.
+
+    Raises:
+        DataError: if it is not.
+    """
+    if folder == Path():
+        raise DataError("A folder of images must have a name, as folder:photos, but got none.")
+    # A link that stands for the folder stays one: it may point elsewhere tomorrow.
+    folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100
+    if not folder.is_dir():
+        raise DataError(
+            f"A folder of images must be there, but {folder} is no folder; name one that has a "
+            "sub-folder for each class, or make a link to where it lies now."
+        )
+    return folder
+
+
+def check_dataset_name(name: str) -> DatasetName:
+    """The name, if it is that of a data set that is built in.
+
+    Raises:
+        DataError: if there is none of that name.
+    """
+    if name not in get_args(DatasetName):
+        raise DataError(
+            f"A data set must be one of {', '.join(get_args(DatasetName))}, but got {name!r}."
+        )
+    return cast(DatasetName, name)
+
+
+def check_image_size(size: int) -> int:
+    """The side to which the images of a folder are scaled, in pixels, if it can be one.
+
+    Raises:
+        DataError: if it cannot.
+    """
+    if not SMALLEST_IMAGE_SIZE <= size <= LARGEST_IMAGE_SIZE:
+        raise DataError(
+            f"An image size must be {SMALLEST_IMAGE_SIZE} to {LARGEST_IMAGE_SIZE} pixels, but got "
+            f"{size}; small networks see small images best."
+        )
+    return size
 
 
 def short_name(name: str) -> str:

@@ -71,14 +71,9 @@ def find_images(folder: Path) -> ImageFolder:
     Images in folders below those belong to the same class; what begins with a dot is left out.
 
     Raises:
-        DataError: if there is no such folder, it has fewer than two classes, a class has fewer
-            than five different images, two classes have the same file, or a file cannot be read.
+        DataError: if it has fewer than two classes, a class has fewer than five different images,
+            two classes have the same file, or a file cannot be read.
     """
-    if not folder.is_dir():
-        raise DataError(
-            f"A folder of images must be there, but {folder} is no folder; name one that has a "
-            "sub-folder for each class, or make a link to where it lies now."
-        )
     classes = sorted(
         entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
     )

@@ -22,7 +22,6 @@ from search.confirm import Confirming, RepeatEnded
 from search.coordinator import Coordinator, Outcome, SearchEvent, TrialEnded
 from search.data import (
     Dataset,
-    check_image_size,
     dataset_files,
     default_data_dir,
     is_available,
@@ -35,22 +34,20 @@ from search.jobs import Pool
 from search.kept import KeptRuns
 from search.metrics import check_metric, sample_size
 from search.mirror import MirroredStorage
-from search.numbers import check_seconds, check_whole
 from search.patience import Patience
 from search.patient import Waiting
 from search.pruners import make_pruner
+from search.request import SearchRequest, check_engine, check_request, load_space, n_objectives
 from search.resources import Resources
-from search.sampler import check_sampler, make_sampler
-from search.sharing import DEFAULT_LOST_AFTER_SECONDS, Sharing, sharing, turn_to_open
+from search.sampler import make_sampler
+from search.sharing import Sharing, sharing, turn_to_open
 from search.space import Space
 from search.splits import SPLITS
-from search.storage import DEFAULT_URL, has_studies, opened_storage
+from search.storage import has_studies, opened_storage
 from search.story import Story
 from search.study import (
-    OBJECTIVES,
     RunRecord,
     StudySettings,
-    check_study_name,
     create_or_open_study,
     open_study,
     record_run,
@@ -69,84 +66,6 @@ _CONFIRMED_TRIALS, _CONFIRMED_SEEDS = 3, 3
 _CONFIRMATION_LIMIT = 0.25  # of the seconds that the search's trials trained
 _LONGEST_TURN_SECONDS = 2.0  # to wait for, before a story is told another time instead
 _CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An accuracy to reach with as few parameters as possible.
-
-    Args:
-        accuracy: on the validation images, as a share from 0 to 1.
-        confidence: with which the mean over seeds must reach it.
-
-    Raises:
-        InputError: if either is no share.
-    """
-
-    accuracy: float
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        if not 0.01 <= self.accuracy < 1:
-            raise InputError(
-                f"A target must be at least 1 % and below 100 %, but got {100 * self.accuracy:g}; "
-                "give it in percent, as 99.4."
-            )
-        if not 0.5 <= self.confidence < 1:
-            raise InputError(
-                f"A confidence must be at least 0.5 and below 1, but got {self.confidence:g}."
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """What a user asks for; `search run --help` explains each.
-
-    Args:
-        dataset: a name, `auto`, or the data themselves.
-        image_size: the side to which the images of a folder are scaled; 28 by default.
-        metric: `accuracy`, or `balanced-accuracy` where classes are uneven.
-        study: by default named after data set, budget and epochs.
-        n_workers: by default one for each core that this process may use.
-        patience: trained trials without progress that end the study; without it they do not.
-        from_study: an earlier study whose best trials a new one tries first.
-        trial_timeout_seconds: after which a trial is taken for hung; `Coordinator` has a default.
-        worker_log: a folder in which each worker keeps a log of the epochs of its trials.
-        lost_after_seconds: how long another host on the study may be silent.
-        artifacts: the folder of learning curves and weights; `artifact_folder` has a default.
-        engine: where workers run: `local`, or `ray` within `opened_engine`.
-        ray_address: of a Ray cluster; without it, one is made on this machine.
-        resources: what each worker takes of a Ray cluster, as `cpu=1` or `gpu=0.25`.
-    """
-
-    budget: int
-    epochs: int
-    n_trials: int = 50
-    timeout_seconds: float | None = None
-    trial_timeout_seconds: float | None = None
-    dataset: str | Dataset = "auto"
-    image_size: int | None = None
-    data_dir: Path | None = None
-    storage: str = DEFAULT_URL
-    study: str | None = None
-    n_workers: int | None = None
-    device: str = "auto"
-    seed: int = 0
-    sampler: str = "tpe"
-    pruner: str = "halving"
-    space: str = "standard"
-    objective: str = "accuracy"
-    metric: str = "accuracy"
-    confirm: bool = True
-    target: Target | None = None
-    patience: int | None = None
-    from_study: str | None = None
-    worker_log: Path | None = None
-    lost_after_seconds: float = DEFAULT_LOST_AFTER_SECONDS
-    artifacts: Path | None = None
-    engine: str = "local"
-    ray_address: str | None = None
-    resources: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,39 +97,14 @@ def opened_engine(request: SearchRequest) -> Iterator[None]:
     Raises:
         InputError: if it is not there, or the request names what does not go together.
     """
-    _check_numbers(request)
-    resources = _check_engine(request)
+    check_request(request)
+    resources = check_engine(request)
     if resources is None:
         yield
         return
     n_cpus = math.ceil((request.n_workers or 0) * resources.cpu)
     with _ray().connected(request.ray_address, n_cpus=max(n_cpus, default_worker_count())):
         yield
-
-
-def _check_engine(request: SearchRequest) -> Resources | None:
-    """What each worker takes of a Ray cluster; None where they run on this machine.
-
-    Raises:
-        InputError: if the engine, and what is said of it, do not go together.
-    """
-    if request.engine not in ("local", "ray"):
-        raise InputError(f"An engine must be local or ray, but got {request.engine!r}.")
-    if request.engine == "ray":
-        if request.device != "auto":
-            raise InputError(
-                "Workers on Ray must get their device from their resources, but a device was named "
-                f"as well ({request.device}); take --resources gpu=1 or cpu=1 instead of --device."
-            )
-        return Resources() if request.resources is None else Resources.parse(request.resources)
-    for name in ("ray_address", "resources"):
-        if getattr(request, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(
-                f"{option} must have a Ray cluster that it is about, but the engine is local; add "
-                "--engine ray, or leave it out."
-            )
-    return None
 
 
 def _ray() -> ModuleType:
@@ -239,27 +133,15 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     Raises:
         InputError: if anything asked for is wrong.
     """
-    _check_numbers(request)
-    resources = _check_engine(request)
+    check_request(request)
+    resources = check_engine(request)
     if resources is None:
         device, n_workers = str(find_device(request.device)), default_worker_count()
     else:
         device, n_workers = resources.device, _ray().n_actors(resources)
-    if request.study is not None:
-        check_study_name(request.study)
-    _check_objective(request)
-    check_metric(request.metric)
     dataset, note = _choose_dataset(request)
     info = dataset.info
-    space = Space.load(
-        request.space,
-        input_shape=info.input_shape,
-        n_classes=info.n_classes,
-        parameter_cap=request.budget,
-    )
-    if request.objective != "accuracy":
-        space = space.with_open_size()
-    space.check_fits(request.budget)
+    space = load_space(request, info.input_shape, info.n_classes)
     _check_batches(space, info.n_training)
     study_name = _study_name(request, info.name) if request.study is None else request.study
     warm_start = _plan_warm_start(request, study_name, space)
@@ -280,20 +162,6 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     )
 
 
-def _check_numbers(request: SearchRequest) -> None:
-    """Raises InputError for numbers that the command line would not have let through."""
-    for name in ("budget", "epochs", "n_trials"):
-        check_whole(name, getattr(request, name))
-    check_whole("seed", request.seed, low=0)
-    for name in ("image_size", "n_workers", "patience"):
-        if getattr(request, name) is not None:
-            check_whole(name, getattr(request, name))
-    check_seconds("lost_after_seconds", request.lost_after_seconds)
-    for name in ("timeout_seconds", "trial_timeout_seconds"):
-        if getattr(request, name) is not None:
-            check_seconds(name, getattr(request, name))
-
-
 def _study_name(request: SearchRequest, dataset: str) -> str:
     size = "" if request.objective == "accuracy" else "-by-size"
     return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}"
@@ -308,33 +176,6 @@ def _check_batches(space: Space, n_training: int) -> None:
             f"batches of {smallest} images, and {n_training:,} train; take more images, or --space "
             "FILE with a file whose line 'batch_size = 16' sets a smaller one."
         )
-
-
-def _check_objective(request: SearchRequest) -> None:
-    """Raises InputError where objective, sampler, pruner and patience do not go together."""
-    if request.objective not in OBJECTIVES:
-        raise InputError(
-            f"An objective must be one of {' or '.join(OBJECTIVES)}, but got {request.objective!r}."
-        )
-    check_sampler(request.sampler, n_objectives=_n_objectives(request))
-    make_pruner(request.pruner, epochs=request.epochs)
-    if request.target is not None and (request.objective != "accuracy" or not request.confirm):
-        raise InputError(
-            "A target must have the objective accuracy, and runs that confirm it; leave out "
-            "--objective and --no-confirm."
-        )
-    if request.objective == "accuracy":
-        return
-    if request.pruner == "hyperband":
-        raise InputError("The pruner hyperband must have one objective, but got two; take another.")
-    if request.patience is not None:
-        raise InputError(
-            "--patience must have one objective to wait for, but got two; leave it out."
-        )
-
-
-def _n_objectives(request: SearchRequest) -> int:
-    return len(request.objective.split(","))
 
 
 @dataclass(frozen=True)
@@ -651,7 +492,7 @@ def _begin(plan: SearchPlan, study: Study, shared: Sharing, story: Story, starte
         seed=request.seed,
         n_trials=len(trials),
         n_runs=len(run_records(study)) if shared.is_shared else 0,
-        n_objectives=_n_objectives(request),
+        n_objectives=n_objectives(request),
     )
     study.pruner = make_pruner(request.pruner, epochs=request.epochs)
     record_run(
@@ -705,8 +546,6 @@ def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> W
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
     """The data set asked for or, for `auto`, the one that is at hand; and why."""
     data_dir, size = request.data_dir or default_data_dir(), request.image_size
-    if size is not None:
-        check_image_size(size)
     if isinstance(request.dataset, Dataset):
         return request.dataset, ""
     if request.dataset != "auto":

@@ -16,6 +16,7 @@ from models.convnet import ConvNet
 from search.augment import Warps, draw_warps, shrinking_strength
 from search.averaging import WeightAverage
 from search.data import Examples, Normalization
+from search.devices import check_device_name
 from search.engines import NativeEngine, make_engine
 from search.exceptions import DeviceError, TrainingError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
@@ -74,14 +75,10 @@ def find_device(name: str) -> torch.device:
     Raises:
         DeviceError: if it is not there.
     """
+    check_device_name(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"A device must be auto, cpu or cuda, but got {name!r}.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"A device must be auto, cpu or cuda, but got {name!r}.")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"The device {name} needs a GPU that PyTorch {torch.__version__} can use, but it finds "

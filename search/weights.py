@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from models.convnet import ConvNet
 from models.size import parameter_count
-from search.data import DatasetInfo, Normalization, check_dataset_name, class_names
-from search.dataset_names import find_data_words
+from search.data import DatasetInfo, Normalization, class_names
+from search.dataset_names import check_dataset_name, find_data_words
 from search.exceptions import CardError, InputError
 from search.files import write_text
 from search.folders import CARD_NAME, weights_folder

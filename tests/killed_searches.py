@@ -43,7 +43,8 @@ def main(folder: Path, n_trials: int) -> None:
     # Imported here, because each worker imports this file anew.
     import optuna
 
-    from search.service import SearchRequest, begin_search, plan_search
+    from search.request import SearchRequest
+    from search.service import begin_search, plan_search
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     start_server()

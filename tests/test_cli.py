@@ -40,6 +40,13 @@ def test_help_has_an_example_and_the_exit_codes(
     assert "130 interrupted" in out
 
 
+def test_summaries_of_the_commands_are_whole_in_a_terminal_of_80_columns(command: Command) -> None:
+    command.environment["COLUMNS"] = "80"
+    out = command("--help").out.partition("Commands:")[2]
+    assert "  run        Search for the best network under a budget.\n" in out
+    assert "..." not in out
+
+
 def test_help_imports_nothing_slow() -> None:
     """`scripts/bench_help.py` measures what that saves."""
     slow = {"torch", "optuna", "rich", "matplotlib", "numpy", "sqlalchemy", "sklearn", "PIL"}
@@ -91,7 +98,9 @@ def test_a_search_that_is_stopped_while_it_loads_leaves_no_process(command: Comm
     wait_until(lambda: bool(servers()))
     (server,) = servers()
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == "Interrupted. What was finished is kept; the same command goes on.\n"
     assert not alive([server])  # which imports for seconds yet
     assert not command.database.exists()
 
@@ -126,6 +135,14 @@ def test_studies_lists_and_gives_json(finished: Command) -> None:
     assert (study["budget"], study["epochs"], study["dataset"]) == (3000, 3, "digits")
     assert study["trials"]["n_trained"] == 4
     assert study["best_parameter_count"] < 3000
+
+
+def test_a_piped_table_is_as_wide_as_it_needs(command: Command) -> None:
+    names = [letter * 100 for letter in "abc"]
+    for name in names:
+        make_study(f"sqlite:///{command.database}", name, [MadeTrial((0.9,) * 3)])
+    lines = command("compare", *names).out.splitlines()
+    assert any(line.split()[-3:] == names for line in lines)
 
 
 def test_best_is_the_trial_with_the_highest_value(finished: Command) -> None:
@@ -241,6 +258,27 @@ def test_bad_input_is_refused_and_nothing_is_written(
     assert message in " ".join(err.split())
     assert "Traceback" not in err
     assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("option", "typo"),
+    [
+        ("--dataset", "mnits"),
+        ("--dataset", "folder:nowhere"),
+        ("--space", "wyde"),
+        ("--device", "gpu"),
+    ],
+)
+def test_a_typo_is_answered_before_pytorch_is_imported(
+    option: str, typo: str, command: Command
+) -> None:
+    words = ["-m", "search", *DIGITS_RUN, option, typo]
+    done = command.run_words([sys.executable, "-X", "importtime", *words])
+    assert done.code == 2
+    assert typo.removeprefix("folder:") in done.err.splitlines()[-1]
+    imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert "search.request" in imported
+    assert "torch" not in imported
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from search.data import (
     Dataset,
     DatasetFiles,
-    check_dataset_name,
     is_available,
     load_dataset,
     stratified_split,
 )
+from search.dataset_names import check_dataset_name
 from search.exceptions import DataError
 
 _STEMS = (

@@ -20,7 +20,8 @@ from search.coordinator import Coordinator, SearchEvent, TrialEnded, TrialEpoch,
 from search.dashboard import serve
 from search.data import DatasetFiles, dataset_files
 from search.exceptions import SpaceError, StudyDeletedError, TrainingError
-from search.service import SearchPlan, SearchRequest, begin_search, plan_search
+from search.request import SearchRequest
+from search.service import SearchPlan, begin_search, plan_search
 from search.storage import opened_storage
 from search.study import open_study
 from search.summary import is_trained

@@ -15,7 +15,8 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.pruning import AccuracyAmongNoLarger
-from search.service import SearchRequest, begin_search, plan_search
+from search.request import SearchRequest
+from search.service import begin_search, plan_search
 from search.space import Space
 from search.summary import CONFIRMS, by_accuracy, front, repeats_name
 from tests.conftest import Command, Result, run_here

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 import search
-from search.data import DatasetName, class_names, load_dataset
+from search.data import class_names, load_dataset
+from search.dataset_names import DatasetName
 from search.pictures import (
     N_MISTAKES,
     Answers,

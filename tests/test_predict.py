@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from search.data import DatasetName, load_dataset
+from search.data import load_dataset
+from search.dataset_names import DatasetName
 from search.folders import preset_folder
 from search.predict_image import read_digit
 from tests.conftest import run_here

@@ -80,7 +80,7 @@ def test_every_example_of_the_page_works(place: Path) -> None:
 
 
 def test_a_target_is_for_the_command(place: Path) -> None:
-    from search.service import Target
+    from search.request import Target
 
     request = search.SearchRequest(budget=3000, epochs=1, dataset="digits", target=Target(0.9))
     with pytest.raises(search.SearchError, match="use 'search run --target'"):

@@ -27,7 +27,8 @@ from search.cli.output import stop_signals
 from search.exceptions import DataError
 from search.patience import Patience
 from search.repair import give_back, sweep
-from search.service import SearchRequest, plan_search
+from search.request import SearchRequest
+from search.service import plan_search
 from search.space import Space, to_toml
 from search.study import StudySettings, rebuild, run_records
 from tests.conftest import (
@@ -119,6 +120,7 @@ def test_it_says_what_it_does_and_what_comes_next(finished_output: str) -> None:
         "digits (embedded in scikit-learn): 1,079 images train, 359 validate",
         "standard: 13 hyperparameters searched",
         "fewer than 3,000 parameters, 3 epochs",
+        "the highest accuracy (the mean of all 3 epochs, early ones included)",
         "4 trained in total; sampler tpe, pruner none, seed 1",
         "2 on cpu",
         "sqlite:///studies.db",

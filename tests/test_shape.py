@@ -40,6 +40,7 @@ WITHOUT_TORCH = (
     "study",
     "report",
     "report_pictures",
+    "request",
     "compare",
     "cli.report_page",
 )

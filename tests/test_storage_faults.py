@@ -23,7 +23,8 @@ from optuna.trial import TrialState
 
 from search.exceptions import CardError, StorageError
 from search.mounts import network_filesystem
-from search.service import SearchRequest, begin_search, plan_search
+from search.request import SearchRequest
+from search.service import begin_search, plan_search
 from search.storage import backup, opened_storage
 from search.weights import load
 from tests.conftest import DIGITS_RUN, Command, Result, n_reported, run_here, wait_until

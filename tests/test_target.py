@@ -13,7 +13,8 @@ import pytest
 
 from search.confirm import Confirming
 from search.race import Race
-from search.service import SearchRequest, Target, begin_search, next_request, plan_search
+from search.request import SearchRequest, Target
+from search.service import begin_search, next_request, plan_search
 from search.summary import CONFIRMS, repeats_name
 from search.target import Step, Verdict, judge
 from tests.conftest import Command, run_here

@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from models.size import parameter_count
 from search.repair import give_back
-from search.service import SearchRequest, begin_search, plan_search
+from search.request import SearchRequest
+from search.service import begin_search, plan_search
 from search.space import Space
 from search.study import rebuild
 from search.warmstart import WarmStart

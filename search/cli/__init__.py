@@ -6,13 +6,10 @@ Modules that are slow to import (torch, optuna, rich) are imported inside the co
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import errno
 import io
-import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -100,6 +97,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=arguments, prog_name="search")
+    except SystemExit as left:
+        # Typer makes a Ctrl-C an exit without a word.
+        if isinstance(getattr(left.__context__, "__cause__", None), KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     except SearchError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
@@ -113,23 +115,3 @@ def main(arguments: list[str] | None = None) -> None:
             err=True,
         )
         sys.exit(1)
-
-
-def entry_point() -> NoReturn:
-    """`main` as a process of its own: at its end the process is gone.
-
-    To take the interpreter apart takes a second or two once PyTorch is loaded, of the five in which
-    a search must end. What was registered for the end is done all the same.
-    """
-    code = 0
-    try:
-        main()
-    except SystemExit as left:
-        if not isinstance(left.code, int | None):
-            raise
-        code = left.code or 0
-    atexit._run_exitfuncs()
-    with contextlib.suppress(OSError):  # nobody may be left to read it
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)

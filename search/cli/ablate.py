@@ -51,7 +51,9 @@ def ablate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Change one thing of the best trial at a time, and say what that does to its accuracy.
+    """Say what each part of the best trial is good for.
+
+    It changes one thing at a time, and measures what that does to the accuracy.
 
     Every change is trained with the same seeds as the unchanged recipe, on the images that the
     search trains on, and compared on those that validate; the test set stays sealed. The interval

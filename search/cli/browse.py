@@ -55,7 +55,7 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
     if as_json:
         typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("study", overflow="fold")
     headings = (
         *("trained", "pruned", "failed"),
@@ -85,7 +85,7 @@ def best(
     storage: Storage = DEFAULT_STORAGE,
     as_json: AsJson = False,
 ) -> None:
-    """Show the best trial, the confirmed winner if there is one: value, size, hyperparameters.
+    """Show the best trial: value, size and hyperparameters. If a winner was confirmed, it is that.
 
     Example: search best --study mnist-8000x15
     """
@@ -227,14 +227,15 @@ def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
 
 def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from search.study import StudySettings
 
-    console.print(f"Trial {summary.trial} of {study.study_name}", style="bold", end="")
     facts = [summary.state, *_reached(summary, _metric(study))]
     if summary.parameter_count is not None:
         facts.append(f"{thousands(summary.parameter_count)} parameters")
-    console.print(f": {', '.join(facts)}")
+    name = f"Trial {summary.trial} of {study.study_name}"
+    console.print(Text.assemble((name, "bold"), f": {', '.join(facts)}"))
     if summary.reason is not None:
         console.print(f"{summary.state.lower()} because: {summary.reason}")
     table = Table.grid(padding=(0, 2))
@@ -330,7 +331,9 @@ def delete(
     artifacts: Artifacts = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study with all its trials and artifacts, and the runs that confirm or ablate it.
+    """Delete a study with all its trials and artifacts.
+
+    The runs that confirm or ablate it are deleted as well.
 
     Example: search delete mnist-8000x15
     """
@@ -362,7 +365,7 @@ def backup(
     storage: Storage = DEFAULT_STORAGE,
     artifacts: Artifacts = None,
 ) -> None:
-    """Copy a SQLite database with all its studies, also while a search writes to it.
+    """Copy a SQLite database, also while a search writes to it.
 
     The artifacts of its studies are copied into a folder beside the copy.
 
@@ -388,7 +391,7 @@ def space(
         str, typer.Argument(help="standard or wide.", autocompletion=complete_spaces)
     ] = "standard",
 ) -> None:
-    """Print a built-in search space as a TOML file, to start one of your own from.
+    """Print a built-in search space, as a TOML file to start from.
 
     Example: search space wide > my-space.toml
     """

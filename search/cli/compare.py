@@ -34,7 +34,7 @@ def compare(
     storage: Storage = DEFAULT_STORAGE,
     as_json: AsJson = False,
 ) -> None:
-    """Put studies side by side: what each asked, what it found, how their best recipes differ.
+    """Put studies side by side. What each asked, what it found, how their best recipes differ.
 
     What may not be compared, such as accuracies on different data, is said below the table. Where
     the winners of two studies were confirmed over fresh seeds, so is their difference, with its

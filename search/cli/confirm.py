@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.confirm import Confirmation, RepeatEnded
-    from search.service import Target
+    from search.request import Target
     from search.target import Step
 
     NextWords = Callable[[list[str], str], str]
@@ -47,7 +47,7 @@ def confirm(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train the best trials again over fresh seeds, to tell which is best and how sure that is.
+    """Train the best trials again over fresh seeds. It tells which is best, and how sure that is.
 
     Example: search confirm --top 5 --seeds 5
     """
@@ -166,7 +166,7 @@ def describe_luck(luck: float) -> str:
 def _table(study: Study, confirmation: Confirmation) -> object:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("trial", "parameters", "in the search", "fresh seeds", "95 % interval"):
         table.add_column(heading, justify="right")
     table.add_column("")
@@ -204,7 +204,7 @@ def print_steps(
         console.print(f"\n{ended}")
         return
     confidence = f"{100 * target.confidence:g} %"
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("study", overflow="fold")
     for heading in ("cap", "trial", "parameters", "fresh seeds", f"at least ({confidence})"):
         table.add_column(heading, justify="right")

@@ -6,7 +6,7 @@ from search.cli.output import make_console
 
 
 def doctor() -> None:
-    """Say which training step serves on this machine, why, and how fast each is.
+    """Say which training step serves here, why, and how fast each is.
 
     Example: search doctor
     """

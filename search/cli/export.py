@@ -44,7 +44,7 @@ def export(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a trained network as an ONNX file, or as a program that trains it anew.
+    """Write a trained network as an ONNX file, or as a program. The program trains it anew.
 
     An ONNX file has the trained weights and takes pixels as they are; it is compared with PyTorch
     before it is written. A program is plain PyTorch, network and recipe written out, and needs

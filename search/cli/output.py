@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130  # exit code
 _OUTAGE_SECONDS = 300.0  # that a database server may be away
-_PIPED_WIDTH = 160  # columns: a pipe has none of its own, and 80 would break lines apart
+_PIPED_WIDTH = 10_000  # columns: a pipe has no edge, at which a table would have to break its words
 
 
 def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:

@@ -29,7 +29,9 @@ def pictures(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Draw how a retrained network learnt, what it confuses, and which test images it gets wrong.
+    """Draw how a retrained network learnt, and where it errs.
+
+    That is what it confuses, and which test images it gets wrong.
 
     Example: search pictures runs/mnist-8000x15/trial-17
     """

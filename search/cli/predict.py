@@ -45,7 +45,9 @@ def predict(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what pictures show: digits like MNIST's, photographs of them, scans, or classes of yours.
+    """Say what pictures show: digits, or classes of yours.
+
+    Digits may be like MNIST's, photographs, or scans.
 
     A digit of 28×28 pixels, white on black, is taken as it is. In any other picture, the digit is
     found on its paper, scaled and centred as MNIST's are. For a network that learnt from a folder

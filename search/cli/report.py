@@ -39,7 +39,7 @@ def report(
     data_dir: DataDir = None,
     device: Device = "auto",
 ) -> None:
-    """Write a study's story as one HTML file, with its pictures as PNG beside it.
+    """Write a study's story as one HTML file. Its pictures lie beside it, as PNG.
 
     The question, the answer, how sure that is, how the networks learnt, what mattered, and how to
     make it again. It never opens the test set. Which classes the best network confuses takes

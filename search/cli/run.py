@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from search.confirm import Confirming, RepeatEnded
     from search.coordinator import Outcome, SearchEvent
     from search.data import DatasetInfo
-    from search.service import Search, SearchPlan, SearchRequest, Target
+    from search.request import SearchRequest, Target
+    from search.service import Search, SearchPlan
     from search.target import Step
 
 
@@ -60,7 +61,12 @@ def run(
         int,
         count_option("A network must have fewer trainable parameters than this."),
     ],
-    epochs: Annotated[int, count_option("Epochs that each network is trained.")],
+    epochs: Annotated[
+        int,
+        count_option(
+            "Epochs that each network is trained. A trial's value is the mean of the last three."
+        ),
+    ],
     trials: Annotated[
         int,
         count_option("Trained trials that the study shall have in total."),
@@ -213,15 +219,11 @@ def run(
     timeout_seconds = _seconds(timeout, option="--timeout")
     trial_timeout_seconds = _seconds(trial_timeout, option="--trial-timeout")
     console = make_console(to_stderr=as_json, quiet=quiet)
-    if engine == "local":
-        start_server()
     with console.status("Loading"):
         import optuna
 
-        from search.cli.events import make_emit
-        from search.service import SearchRequest, opened_engine
+        from search.request import SearchRequest, check_request
         from search.sharing import DEFAULT_LOST_AFTER_SECONDS
-        from search.trackers import check_log
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         request = SearchRequest(
@@ -255,6 +257,15 @@ def run(
             ray_address=ray_address,
             resources=resources,
         )
+        check_request(request)
+        # From here on PyTorch is imported, here and in the server, which takes seconds.
+        if engine == "local":
+            start_server()
+
+        from search.cli.events import make_emit
+        from search.service import opened_engine
+        from search.trackers import check_log
+
     # Nothing is written yet, so until the data are there a stop may end it at once.
     if log is not None:
         check_log(log)
@@ -272,7 +283,7 @@ def _seconds(text: str | None, *, option: str) -> float | None:
 
 
 def _target(target: float | None, confidence: float | None) -> Target | None:
-    from search.service import Target
+    from search.request import Target
 
     if target is None:
         if confidence is None:
@@ -481,6 +492,8 @@ def _goal(request: SearchRequest) -> str:
     from search.metrics import metric_words
 
     metric = metric_words(request.metric)
+    if 1 < request.epochs <= 3:  # of more, only the last three count
+        metric += f" (the mean of all {request.epochs} epochs, early ones included)"
     if request.target is not None:
         return (
             f"the fewest parameters for {percent(request.target.accuracy)} {metric}, at "
@@ -552,6 +565,8 @@ def _watch(
 
 
 def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
+    from rich.text import Text
+
     from search.cli.view import describe_best
     from search.coordinator import Outcome
     from search.metrics import metric_words
@@ -560,28 +575,26 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     counts = tally(search.study.get_trials(deepcopy=False))
     match outcome:
         case Outcome.INTERRUPTED:
-            console.print("Interrupted.", style="bold", end=" ")
-            console.print(
-                "Everything finished is kept; what ran starts again from its first epoch."
-            )
+            why = "Interrupted."
+            then = "Everything finished is kept; what ran starts again from its first epoch."
         case Outcome.TIMED_OUT:
-            console.print("The time is over.", style="bold", end=" ")
-            console.print("What ran is back in the queue and starts again from its first epoch.")
+            why = "The time is over."
+            then = "What ran is back in the queue and starts again from its first epoch."
         case Outcome.REACHED:
-            trained = counted(counts.n_trained, "trained trial")
-            console.print(f"The study has its {trained}.", style="bold", end=" ")
-            console.print(f"For more, give the same command with --trials {2 * counts.n_trained}.")
+            why = f"The study has its {counted(counts.n_trained, 'trained trial')}."
+            then = f"For more, give the same command with --trials {2 * counts.n_trained}."
         case Outcome.NO_BETTER:
             patience = search.plan.request.patience or 0
-            console.print(f"No better trial in the last {patience}.", style="bold", end=" ")
-            console.print(
+            why = f"No better trial in the last {patience}."
+            then = (
                 "What is within one standard error, on "
                 f"{search.plan.dataset.info.n_validation:,} validation images, is not better. "
                 f"The same command goes on with --patience {2 * patience}."
             )
         case Outcome.EXHAUSTED:
-            console.print("The space has no untried configuration left.", style="bold", end=" ")
-            console.print("For more, search a larger space, as another study: --space, --study.")
+            why = "The space has no untried configuration left."
+            then = "For more, search a larger space, as another study: --space, --study."
+    console.print(Text.assemble((why, "bold"), f" {then}"))
     if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(f"The same command goes on:\n  {_same_command()}", soft_wrap=True)
     redrawn = ""

@@ -55,7 +55,9 @@ def retrain(
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:
-    """Train the best trial on training and validation data, and test it on the sealed test set.
+    """Train the best trial on all data, and test it.
+
+    It learns from training and validation images; the sealed test set is opened to test it.
 
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
@@ -151,7 +153,7 @@ def baseline(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """List the hand-tuned systems and shipped networks, or train one by its own recipe.
+    """List hand-tuned systems and shipped networks, or train one. Each has a recipe of its own.
 
     Example: search baseline three-step-3 --seeds 3
     """
@@ -169,7 +171,8 @@ def baseline(
         found = found.with_own_momentum()
 
     start_server()
-    from search.data import check_dataset_name, dataset_files, default_data_dir, load_dataset
+    from search.data import dataset_files, default_data_dir, load_dataset
+    from search.dataset_names import check_dataset_name
     from search.repeats import train_repeats
     from search.training import find_device
     from search.workers import WorkerPool, default_worker_count
