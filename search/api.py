@@ -17,7 +17,7 @@ from search.exceptions import InputError
 from search.folders import default_folder, make_folder
 from search.numbers import check_whole
 from search.processes import start_server
-from search.request import SearchRequest
+from search.request import SearchRequest, check_request
 from search.retrain import retrain
 from search.service import begin_search, opened_engine, plan_search
 from search.storage import DEFAULT_URL, opened_storage
@@ -48,6 +48,7 @@ def run_search(request: SearchRequest, *, show: bool = True) -> Study:
             "A search in Python must have one cap, but a target takes several; leave the target "
             "out, or use 'search run --target'."
         )
+    check_request(request)
     if request.engine == "local":
         start_server()
     with (

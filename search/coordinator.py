@@ -370,20 +370,20 @@ class Coordinator:
         refused = self._refuse(frozen)
         if refused is not None:
             return self._end_failed(trial, refused)
-        try:
-            with together(self._study):
+        with together(self._study):
+            try:
                 hyperparameters = self._space.suggest(trial)
                 count = parameter_count(hyperparameters.spec)
-                draw = self._sampler.take_draw()
-                attributes: dict[str, Any] = {"parameter_count": count, "redraws": draw.n_redraws}
-                if draw.is_shrunk:
-                    attributes["shrunk"] = True
-                if "training_seed" not in frozen.user_attrs:
-                    attributes["training_seed"] = self._training_seed(trial.number)
-                for key, value in attributes.items():
-                    trial.set_user_attr(key, value)
-        except SpecError as error:
-            return self._end_failed(trial, str(error))
+            except SpecError as error:
+                return self._end_failed(trial, str(error))
+            draw = self._sampler.take_draw()
+            attributes: dict[str, Any] = {"parameter_count": count, "redraws": draw.n_redraws}
+            if draw.is_shrunk:
+                attributes["shrunk"] = True
+            if "training_seed" not in frozen.user_attrs:
+                attributes["training_seed"] = self._training_seed(trial.number)
+            for key, value in attributes.items():
+                trial.set_user_attr(key, value)
         if count >= self._settings.budget:
             return self._refuse_too_large(trial, count)
         if not draw.is_new and "fixed_params" not in frozen.system_attrs:

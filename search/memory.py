@@ -12,27 +12,25 @@ import math
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
 
-import numpy as np
-from optuna.study import Study, StudyDirection
-from optuna.study._multi_objective import _fast_non_domination_rank
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 N_BEST, N_LATEST = 50, 450
 
 
 class Memory:
-    """The best and the latest finished trials of a study, at most 500."""
+    """The best and the latest finished trials of a study that maximises one value, 500 at most."""
 
     def __init__(self) -> None:
         self._best: list[FrozenTrial] = []
         self._latest: deque[FrozenTrial] = deque(maxlen=N_LATEST)
 
-    def add(self, trials: Iterable[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
+    def add(self, trials: Iterable[FrozenTrial]) -> None:
         """Takes note of trials that have finished; those that failed teach nothing."""
         learnt = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         if learnt:
             self._latest.extend(learnt)
-            self._best = _best([*self._best, *learnt], directions)
+            self._best = sorted([*self._best, *learnt], key=_rank)[:N_BEST]
 
     def view(self, study: Study, open_trials: Sequence[FrozenTrial]) -> Study:
         """The study as it looks with only these trials and those that are open."""
@@ -58,21 +56,11 @@ class _View(Study):
         return [trial for trial in self._trials if states is None or trial.state in states]
 
 
-def _best(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
-    """The best of them, in the order in which TPE prefers them: complete ones first."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
-    sign = np.array([1 if way == StudyDirection.MINIMIZE else -1 for way in directions])
-    if complete:
-        losses = np.array([trial.values for trial in complete]) * sign
-        ranks = _fast_non_domination_rank(losses, n_below=min(N_BEST, len(complete)))
-        complete = [complete[place] for place in np.argsort(ranks, kind="stable")]
-
-    def progress(trial: FrozenTrial) -> tuple[int, float]:
-        """The further, then the better where it was stopped, the lower."""
-        if not trial.intermediate_values:
-            return 1, 0.0
-        step, value = max(trial.intermediate_values.items())
-        return -step, math.inf if math.isnan(value) else sign[0] * value
-
-    return [*complete, *sorted(pruned, key=progress)][:N_BEST]
+def _rank(trial: FrozenTrial) -> tuple[float, ...]:
+    """The lower, the better to TPE: complete trials by value, then pruned ones by how far they came."""
+    if trial.state == TrialState.COMPLETE:
+        return 0.0, -(trial.value or 0.0)
+    if not trial.intermediate_values:
+        return 2.0, 0.0
+    step, value = max(trial.intermediate_values.items())
+    return 1.0, -step, math.inf if math.isnan(value) else -value

@@ -73,11 +73,14 @@ class _Known:
     def drop(self, trial_ids: set[int]) -> None:
         """Forgets open trials, which somebody has deleted."""
         self.open -= trial_ids
+        self.looked = {key: at for key, at in self.looked.items() if key not in trial_ids}
         self._order([trial for trial in self.trials if trial._trial_id not in trial_ids])
 
     def _order(self, trials: list[FrozenTrial]) -> None:
         self.trials = sorted(trials, key=lambda trial: trial.number)
         self.places = {trial._trial_id: place for place, trial in enumerate(self.trials)}
+        # SQLite gives the identifier of a deleted trial, where it was the highest, to the next one.
+        self.last_id = min(self.last_id, max(self.places, default=-1))
 
 
 class MirroredStorage(_CachedStorage):
@@ -138,6 +141,7 @@ class MirroredStorage(_CachedStorage):
         deleted = known.open - states.keys()
         if deleted:
             known.drop(deleted)
+            self._own -= deleted
         now = time.monotonic()
         due = [
             trial_id
@@ -186,17 +190,18 @@ class MirroredStorage(_CachedStorage):
     def _find_own(self, trial_id: int) -> FrozenTrial:
         study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
         trial = self._known[study_id].find(trial_id)
-        assert trial is not None
+        if trial is None:
+            raise KeyError(f"trial {trial_id} was deleted")
         return trial
 
     # --- Writing ---
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Writes what is set of each trial inside in one transaction, at the end.
+        """Writes what is set of trials inside at the end, or before a trial's state changes.
 
-        An error inside leaves none of it written, and `get_trial` of these trials meanwhile knows
-        of it. What is raised at the end is what the first of the writes would have raised.
+        In one transaction for each trial. An error inside leaves none of it written. What is raised
+        at the end is what the first of the writes would have raised.
         """
         assert self._gathered is None
         self._gathered = {}
@@ -216,6 +221,10 @@ class MirroredStorage(_CachedStorage):
             self._database.write_trial(trial_id, self._gathered[trial_id])
             del self._gathered[trial_id]
 
+    def delete_study(self, study_id: int) -> None:
+        super().delete_study(study_id)
+        self._known.pop(study_id, None)
+
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         with self._lock:
             trial = self._database._create_new_trial(study_id, template_trial)
@@ -233,8 +242,10 @@ class MirroredStorage(_CachedStorage):
             self._own.discard(trial_id)
             if is_set and state == TrialState.RUNNING and self._is_known(trial_id):
                 study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
-                self._put(study_id, self._database.read_trials(study_id, [trial_id]))
-                self._own.add(trial_id)
+                trials = self._database.read_trials(study_id, [trial_id])
+                self._put(study_id, trials)
+                # Unless somebody has ended it since.
+                self._own.update(t._trial_id for t in trials if t.state == TrialState.RUNNING)
             return is_set
 
     def set_trial_param(

@@ -192,8 +192,11 @@ class ProcessPool(ABC, Generic[ProcessT]):
                 self._replace(index)
         now = self._clock.seconds()
         for index, worker in enumerate(self._workers):
-            is_late = not worker.is_ready and now - worker.since > _STARTUP_SECONDS
-            if is_late and self._is_due(index):
+            if worker.is_ready:
+                continue
+            if not self._is_due(index):
+                worker.since = now
+            elif now - worker.since > _STARTUP_SECONDS:
                 worker.process.kill()
         while self._pending:
             yield self._pending.popleft()

@@ -51,7 +51,13 @@ def connected(address: str | None, *, n_cpus: int) -> Iterator[None]:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
+        try:
+            ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"Ray must start on this machine, but it does not ({error}); mend that, or leave "
+                "out --engine ray."
+            ) from error
     else:
         _check_reachable(address)
         try:

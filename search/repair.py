@@ -22,6 +22,8 @@ def sweep(study: Study, left: Sequence[FrozenTrial]) -> int:
     Args:
         left: trials of searches that died, or are taken for dead.
     """
+    # What is known of a trial that runs elsewhere may be some seconds old.
+    left = [study._storage.get_trial(trial._trial_id) for trial in left]
     left = [trial for trial in left if trial.state == TrialState.RUNNING]
     repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
     for trial in left:

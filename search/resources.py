@@ -86,7 +86,9 @@ class Resources:
     def share(self) -> DeviceShare:
         """Of the device that a cluster shows a worker, which is the first GPU that it sees."""
         is_shared = 0 < self.gpu < 1
-        return DeviceShare(self.device, _DEALT_MEMORY * self.gpu if is_shared else None)
+        # By number: PyTorch bounds the memory of no other.
+        device = "cuda:0" if self.gpu else "cpu"
+        return DeviceShare(device, _DEALT_MEMORY * self.gpu if is_shared else None)
 
     def n_in(self, machine: Mapping[str, float]) -> int:
         """How many workers a machine holds, by what a cluster says of it: `CPU` and `GPU`."""
@@ -97,5 +99,4 @@ class Resources:
         )
 
     def __str__(self) -> str:
-        parts = {"cpu": self.cpu, "gpu": self.gpu}
-        return ",".join(f"{name}={value:g}" for name, value in parts.items() if value)
+        return f"cpu={self.cpu:g}" + (f",gpu={self.gpu:g}" if self.gpu else "")

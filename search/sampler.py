@@ -104,7 +104,7 @@ class CappedSampler(BaseSampler):
         news = self._news.read(study)
         self._tried.update([*news.finished, *news.open], besides=besides)
         if self._memory is not None:
-            self._memory.add(news.finished, study.directions)
+            self._memory.add(news.finished)
         return news.open
 
     def infer_relative_search_space(
@@ -310,5 +310,5 @@ def make_sampler(
         parameter_cap,
         max_redraws=kind.max_redraws,
         seed=own_seed,
-        forgets=kind.forgets,
+        forgets=kind.forgets and n_objectives == 1,
     )

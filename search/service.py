@@ -97,7 +97,6 @@ def opened_engine(request: SearchRequest) -> Iterator[None]:
     Raises:
         InputError: if it is not there, or the request names what does not go together.
     """
-    check_request(request)
     resources = check_engine(request)
     if resources is None:
         yield

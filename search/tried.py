@@ -94,9 +94,10 @@ class Tried:
         self._running, self._waiting = _Recipes(self._space), _Recipes(self._space)
         self._open = []
         for trial in trials:
-            if trial.number in self._finished or trial.number == besides:
-                continue
             is_finished = trial.state.is_finished()
+            is_left_out = trial.number == besides and not is_finished
+            if trial.number in self._finished or is_left_out:
+                continue
             if is_finished:
                 self._finished.add(trial.number)
             recipes, values = self._recipes_for(trial), self._values(trial)

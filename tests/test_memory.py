@@ -32,7 +32,7 @@ def made(value: float | None, x: float = 0.5, steps: int = 1) -> FrozenTrial:
 def remembered(study: Study) -> list[FrozenTrial]:
     memory = Memory()
     news = TrialNews().read(study)
-    memory.add(news.finished, study.directions)
+    memory.add(news.finished)
     return memory.view(study, news.open).get_trials(deepcopy=False)
 
 
@@ -64,15 +64,6 @@ def test_among_the_pruned_those_that_came_furthest_are_best() -> None:
     numbers = [trial.number for trial in remembered(study)]
     assert numbers[:3] == [0, 1, 2]
     assert len(numbers) <= N_BEST + N_LATEST
-
-
-def test_of_two_objectives_the_front_stays() -> None:
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    front = [(0.1 * i, 10.0 * i) for i in range(1, 11)]
-    weak = [(0.0, 1000.0 + i) for i in range(2 * N_LATEST)]
-    study.add_trials([optuna.create_trial(values=values) for values in (*front, *weak)])
-    numbers = [trial.number for trial in remembered(study)]
-    assert numbers[: len(front)] == list(range(len(front)))
 
 
 def test_tpe_takes_the_same_for_good_as_from_all_trials() -> None:

@@ -115,6 +115,24 @@ def test_a_deleted_trial_is_forgotten(study: Study) -> None:
     assert [trial.number for trial in study.trials] == [second.number]
     with pytest.raises(KeyError):
         first.set_user_attr("key", 1)
+    with pytest.raises(KeyError), together(study):
+        first.set_user_attr("key", 1)
+    assert is_true(study)
+
+
+def test_a_trial_that_takes_the_identifier_of_a_deleted_one_is_seen(
+    study: Study, other: Study
+) -> None:
+    study.ask()
+    last = study.ask()
+    assert len(study.trials) == 2
+    with database(study).engine.begin() as connection:
+        connection.execute(
+            sqlalchemy.text("DELETE FROM trials WHERE trial_id = :id"), {"id": last._trial_id}
+        )
+    assert len(study.trials) == 1
+    theirs = other.ask()
+    assert [trial.number for trial in study.trials] == [0, theirs.number]
 
 
 def test_a_deleted_study_is_missed(study: Study) -> None:
