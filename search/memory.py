@@ -57,7 +57,7 @@ class _View(Study):
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, ...]:
-    """The lower, the better to TPE: complete trials by value, then pruned ones by how far they came."""
+    """The lower, the better to TPE: complete trials by value, then pruned by how far they came."""
     if trial.state == TrialState.COMPLETE:
         return 0.0, -(trial.value or 0.0)
     if not trial.intermediate_values:
