@@ -36,6 +36,8 @@ TIMEOUT_SECONDS = 180
 NO_PROXY = "http://127.0.0.1:9"
 os.environ.update(http_proxy=NO_PROXY, https_proxy=NO_PROXY, no_proxy="127.0.0.1,localhost")
 os.environ.pop("SEARCH_STORAGE", None)
+# Read when Ray is imported, which tests do before the package does.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 torch.set_num_threads(1)  # tests run side by side; their threads would fight
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -52,5 +52,5 @@ def test_a_machine_holds_as_many_workers_as_its_scarcest_resource_does() -> None
 
 def test_a_worker_of_a_cluster_may_take_its_part_of_the_memory_of_a_gpu() -> None:
     assert Resources(gpu=0.25).share == DeviceShare("cuda:0", 0.9 * 0.25)
-    assert Resources(gpu=1).share == DeviceShare("cuda", None)
+    assert Resources(gpu=1).share == DeviceShare("cuda:0", None)
     assert Resources().share == DeviceShare("cpu", None)
