@@ -29,6 +29,14 @@ OF_A_REPEATED_TRIAL = (
     "WHERE trial_id = (SELECT min(trial_id) FROM trial_params JOIN trials USING (trial_id) "
     "WHERE state = 'FAIL')"
 )
+DAMAGES = (
+    ("UPDATE trial_intermediate_values SET intermediate_value = 0.5", "changed"),
+    ("UPDATE trial_values SET value = value + 0.01", "changed"),
+    (f"UPDATE trial_params SET param_value = param_value + 1 {OF_A_REPEATED_TRIAL}", "changed"),
+    ("UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'epochs'", "lost"),
+    ("UPDATE trials SET state = 'RUNNING' WHERE state = 'COMPLETE'", "lost"),
+    ("UPDATE trials SET state = 'COMPLETE' WHERE state = 'FAIL'", "counted_twice"),
+)
 N_KILLS, MOST_KILLS, N_TRIALS = 30, 90, 40
 
 
@@ -97,14 +105,6 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_survivor_has_the_artifacts_of_its_best_trials(survivor: Path) -> None:
-    database = survivor / "studies.db"
-    assert lying(database) == set(entered(database))
-    best = by_accuracy(read_trials(f"sqlite:///{database}", "killed"))[:N_BEST]
-    expected = {f"trial-{t.number}.{suffix}" for t in best for suffix in ("png", "safetensors")}
-    assert set(entered(database).values()) == expected
-
-
 def audited(folder: Path, n_trials: int = N_TRIALS) -> Audit:
     audit = Audit()
     trials = read_trials(f"sqlite:///{folder / 'studies.db'}", "killed")
@@ -113,30 +113,22 @@ def audited(folder: Path, n_trials: int = N_TRIALS) -> Audit:
 
 
 def test_a_study_survives_thirty_kills_of_its_coordinator(survivor: Path) -> None:
+    """What the kills left is whole, and the audit that says so finds what is wrong."""
     audit = audited(survivor)
     assert audit.is_clean, audit
-
-
-@pytest.mark.parametrize(
-    ("statement", "found"),
-    [
-        ("UPDATE trial_intermediate_values SET intermediate_value = 0.5", "changed"),
-        ("UPDATE trial_values SET value = value + 0.01", "changed"),
-        (f"UPDATE trial_params SET param_value = param_value + 1 {OF_A_REPEATED_TRIAL}", "changed"),
-        ("UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'epochs'", "lost"),
-        ("UPDATE trials SET state = 'RUNNING' WHERE state = 'COMPLETE'", "lost"),
-        ("UPDATE trials SET state = 'COMPLETE' WHERE state = 'FAIL'", "counted_twice"),
-    ],
-)
-def test_the_audit_finds_what_is_wrong(
-    survivor: Path, statement: str, found: str, tmp_path: Path
-) -> None:
-    (tmp_path / "log").symlink_to(survivor / "log")
-    database = shutil.copy(survivor / "studies.db", tmp_path)
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute(statement)
-        connection.commit()
-    assert getattr(audited(tmp_path), found)
+    database = survivor / "studies.db"
+    assert lying(database) == set(entered(database))
+    best = by_accuracy(read_trials(f"sqlite:///{database}", "killed"))[:N_BEST]
+    expected = {f"trial-{t.number}.{suffix}" for t in best for suffix in ("png", "safetensors")}
+    assert set(entered(database).values()) == expected
+    for number, (statement, found) in enumerate(DAMAGES):
+        copy = survivor / f"damaged-{number}"
+        copy.mkdir()
+        (copy / "log").symlink_to(survivor / "log")
+        with closing(sqlite3.connect(shutil.copy(database, copy))) as connection:
+            connection.execute(statement)
+            connection.commit()
+        assert getattr(audited(copy), found), statement
 
 
 def test_chaos_loses_counts_twice_changes_and_leaves_behind_nothing(tmp_path: Path) -> None:
