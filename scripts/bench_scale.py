@@ -434,7 +434,7 @@ def _coordinate(
 
 def make(url: str, n_trials: int) -> None:
     """A study with so many finished trials."""
-    with begin_search(plan_search(_request(url, n_trials))) as search:
+    with begin_search(plan_search(_request(url, max(1, n_trials)))) as search:
         fill(search.study, search.plan.space, n_trials, read_curves())
 
 

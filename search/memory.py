@@ -3,7 +3,7 @@
 The tree-structured Parzen estimator (TPE, Bergstra et al. 2011) models good trials and all others,
 and what one draw costs grows with their number. Of the good ones Optuna takes 25 at most, and to
 the others it gives the less weight the older they are. So the best and the latest are nearly all
-that it goes by; what is lost without the rest, measured, stands in `docs/scaling.md`.
+that it goes by (`docs/scaling.md`).
 """
 
 from __future__ import annotations
