@@ -309,8 +309,7 @@ class Coordinator:
         self._sharing.take_over(self._waits_no_more)
 
     def _has_next(self) -> bool:
-        """Whether a trial waits in the queue, or the space has a configuration to try."""
-        self._look()
+        """Whether a trial waited at the last look, or the space has a configuration to try."""
         if any(trial.state == TrialState.WAITING for trial in self._open):
             return True
         self._sampler.look(self._study)

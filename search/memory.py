@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from search.study_view import StudyView
 
 N_BEST, N_LATEST = 50, 450
 
@@ -37,23 +39,7 @@ class Memory:
         if type(study) is not Study:  # Hyperband's: one bracket's trials, of which it is the judge
             return study
         kept = {trial.number: trial for trial in (*self._best, *self._latest, *open_trials)}
-        return _View(study, [kept[number] for number in sorted(kept)])
-
-
-class _View(Study):
-    """A study with some of its trials, to read them."""
-
-    def __init__(self, study: Study, trials: list[FrozenTrial]) -> None:
-        self.__dict__.update(study.__dict__)
-        self._trials = trials
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
+        return StudyView(study, [kept[number] for number in sorted(kept)])
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, ...]:

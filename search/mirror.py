@@ -165,13 +165,13 @@ class MirroredStorage(_CachedStorage):
         return not trial.params or now - known.looked.get(trial_id, 0.0) > _LOOK_SECONDS
 
     def _put(self, study_id: int, trials: Sequence[FrozenTrial]) -> None:
+        """Takes note of trials as they are now; whoever calls it holds the lock."""
         known = self._known.setdefault(study_id, _Known())
         for trial in trials:
             known.put(trial)
             if trial.state != TrialState.RUNNING:
                 self._own.discard(trial._trial_id)
-        with self._lock:
-            self._add_trials_to_cache(study_id, list(trials))
+        self._add_trials_to_cache(study_id, list(trials))
         distributions = self._studies[study_id].param_distribution
         for trial in trials:
             for name, distribution in trial.distributions.items():

@@ -121,7 +121,9 @@ class PatientStorage(RDBStorage):
         self._waiting = waiting
         self.returned_at = -math.inf  # when a server that was away answered again; monotonic
         self._has_given_up = False  # what is still tried on the way out is not waited for again
-        self._gathered: dict[int, dict[str, Any]] | None = None  # by study, within `together`
+        self._gathered: dict[int, dict[str, Any]] | None = (
+            None  # by study, within `study_attributes_together`
+        )
         text = url.render_as_string(hide_password=False)
         # Optuna fills in a template, and a file's name may have braces of its own.
         text = text.replace("{", "{{").replace("}", "}}")
@@ -151,7 +153,7 @@ class PatientStorage(RDBStorage):
         return bool(self._patiently(call))
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def study_attributes_together(self) -> Iterator[None]:
         """Writes all system attributes that a study is given inside in one transaction, at its end.
 
         optuna-dashboard cuts a note or a graph into many attributes: so a reader meets all of them

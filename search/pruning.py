@@ -10,13 +10,13 @@ size. A small network is never stopped for being weaker than a large one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search.study_view import StudyView
 from search.summary import accuracy_of, is_trained
 
 
@@ -80,23 +80,13 @@ class AccuracyAmongNoLarger:
         shadow = self._shadows[number]
         shadow.report(accuracy, step=epoch)
         frozen = self._shadow._storage.get_trial(shadow._trial_id)
-        return self._pruner.prune(_NoLarger(self._shadow, size), frozen)
+        no_larger = [
+            trial
+            for trial in self._shadow.get_trials(deepcopy=False)
+            if trial.user_attrs.get("size", 0) <= size
+        ]
+        return self._pruner.prune(StudyView(self._shadow, no_larger), frozen)
 
     def end(self, number: int, accuracy: float | None) -> None:
         state = TrialState.PRUNED if accuracy is None else TrialState.COMPLETE
         self._shadow.tell(self._shadows.pop(number), accuracy, state=state)
-
-
-class _NoLarger(Study):
-    """A study as it looks with only its trials of at most some size."""
-
-    def __init__(self, study: Study, size: int) -> None:
-        super().__init__(study.study_name, study._storage, sampler=study.sampler)
-        self._size = size
-
-    def get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
-        return [
-            trial
-            for trial in super().get_trials(*arguments, **options)
-            if trial.user_attrs.get("size", 0) <= self._size
-        ]
