@@ -211,7 +211,7 @@ class Chaos:
             trials = read_trials(self.url) if (self._folder / "studies.db").exists() else []
             self._witness.look(self.audit, trials)
             if code not in (0, -signal.SIGKILL):
-                self.audit.crashed.append(f"exit code {code}; search.log has what it said")
+                self.audit.crashed.append(f"exit code {code}: {self._last_words()}")
             if code == 0 and time.monotonic() < until:
                 self.n_trials += self._step
             elif code == 0 or time.monotonic() > until + _LAST_SECONDS:
@@ -244,6 +244,9 @@ class Chaos:
                 self.audit.left_behind.append(str(left))
                 left.kill()
         return code
+
+    def _last_words(self, n_lines: int = 30) -> str:
+        return "\n".join((self._folder / "search.log").read_text().splitlines()[-n_lines:])
 
     def _n_logged(self) -> int:
         """Bytes in the workers' logs."""

@@ -58,6 +58,19 @@ def test_the_live_view_shows_counts_workers_best_and_the_last_event(width: int) 
     assert "4,030 1/15" not in text
 
 
+def test_a_trial_that_another_worker_took_over_goes_on_in_its_row() -> None:
+    """As where the worker that it was given to died before it had begun."""
+    events: list[SearchEvent] = [
+        TrialStarted(4, worker=0, parameter_count=7258, n_redraws=0),
+        TrialStarted(5, worker=0, parameter_count=4030, n_redraws=0),
+        TrialEpoch(4, 1, EpochResult(1, 0.9, 0.71, 0.05, 0.8, 0.7342, 1.0)),
+        TrialEpoch(5, 0, EpochResult(1, 0.9, 0.71, 0.05, 0.8, 0.6123, 1.0)),
+    ]
+    text = shown(80, events)
+    assert "0 5 4,030 1/15 61.23 %" in text
+    assert "1 4 7,258 1/15 73.42 %" in text
+
+
 def test_a_curve_tells_small_errors_apart() -> None:
     errors = [0.3, 0.1, 0.03, 0.02, 0.01, 0.007, 0.005]
     assert sparkline([1 - error for error in errors], 0.7, 0.995) == "▁▃▅▆▇▇█"

@@ -46,9 +46,10 @@ class Best:
 
 @dataclass(slots=True)
 class _Row:
-    """What one worker is doing."""
+    """A trial that runs; where its worker dies before it has begun, another one takes it over."""
 
     number: int
+    worker: int
     parameter_count: int
     accuracies: list[float] = field(default_factory=list)  # one an epoch
 
@@ -73,7 +74,7 @@ class Progress:
         self.n_failed = before.n_failed
         self.n_redraws = before.n_redraws
         self.best = best
-        self.workers: dict[int, _Row] = {}
+        self.running: dict[int, _Row] = {}  # by the trial's number
         self.lowest, self.highest = 1.0, 0.0  # accuracy after any epoch of this run
         self._n_before = before.n_trained
         self._timeout_seconds = timeout_seconds
@@ -99,9 +100,11 @@ class Progress:
         match event:
             case TrialStarted():
                 self.n_redraws += event.n_redraws
-                self.workers[event.worker] = _Row(event.number, event.parameter_count)
-            case TrialEpoch(worker=worker, result=result):
-                self.workers[worker].accuracies.append(result.accuracy)
+                row = _Row(event.number, event.worker, event.parameter_count)
+                self.running[event.number] = row
+            case TrialEpoch(number=number, worker=worker, result=result):
+                self.running[number].worker = worker
+                self.running[number].accuracies.append(result.accuracy)
                 self.lowest = min(self.lowest, result.accuracy)
                 self.highest = max(self.highest, result.accuracy)
             case TrialEnded():
@@ -113,9 +116,7 @@ class Progress:
         self.n_trained += is_trained and event.state in (TrialState.COMPLETE, TrialState.PRUNED)
         self.n_pruned += is_trained and event.state == TrialState.PRUNED
         self.n_failed += event.state == TrialState.FAIL
-        self.workers = {
-            worker: row for worker, row in self.workers.items() if row.number != event.number
-        }
+        self.running.pop(event.number, None)
         if event.value is None or (self.best is not None and event.value <= self.best.value):
             return False
         self.best = Best(event.number, event.value, event.parameter_count)
@@ -334,10 +335,10 @@ class LiveView:
         progress, has_room = self._progress, self._console.width >= _WIDTH_FOR_CURVES
         if has_room:
             table.add_column("curve", no_wrap=True, min_width=min(self._epochs, _CURVE_WIDTH))
-        for worker, row in sorted(progress.workers.items()):
+        for row in sorted(progress.running.values(), key=lambda row: row.worker):
             curve = sparkline(row.accuracies, progress.lowest, progress.highest)
             table.add_row(
-                str(worker),
+                str(row.worker),
                 str(row.number),
                 f"{row.parameter_count:,}",
                 f"{row.epoch}/{self._epochs}",
