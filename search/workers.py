@@ -25,7 +25,7 @@ from search.processes import start_server, worker_context
 from search.resources import DeviceShare, deal
 from search.worker_loop import Message, Order, work
 
-_MAX_SERVER_DEATHS = 8  # in a row; its imports take seconds, in which a busy machine may kill it
+_MAX_SERVER_DEATHS = 20  # in a row; its imports take seconds, in which a busy machine may kill it
 _CLOSE_SECONDS = 1.0  # of the five in which a search must end
 
 
