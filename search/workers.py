@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -26,6 +27,7 @@ from search.resources import DeviceShare, deal
 from search.worker_loop import Message, Order, work
 
 _MAX_SERVER_DEATHS = 20  # in a row; its imports take seconds, in which a busy machine may kill it
+_SERVER_REST_SECONDS = 0.25  # one that is dying refuses work, but does not yet count as dead
 _CLOSE_SECONDS = 1.0  # of the five in which a search must end
 
 
@@ -127,6 +129,7 @@ class WorkerPool(ProcessPool[_LocalProcess]):
                         f"{_MAX_SERVER_DEATHS} times in a row ({error!r}); if it is memory, take "
                         "fewer --workers."
                     ) from error
+                time.sleep(_SERVER_REST_SECONDS)
                 continue
             finally:
                 theirs.close()
