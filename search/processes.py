@@ -18,8 +18,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 
 from search.exceptions import InputError
 
-# An optimiser imports torch._dynamo when it is made, which takes longer than torch itself.
-_PRELOADED = ["search.workers", "torch._dynamo"]
+_PRELOADED = ["search.workers"]
 
 
 def worker_context() -> ForkServerContext | SpawnContext:

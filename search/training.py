@@ -21,6 +21,7 @@ from search.engines import NativeEngine, make_engine
 from search.exceptions import DeviceError, TrainingError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.metrics import Metric
+from search.optimizers import make_optimizer
 
 N_LAST_EPOCHS = 3  # those that a training run is judged by
 
@@ -132,7 +133,7 @@ class Training:
             device=device,
             use_native=use_native,
         )
-        self._optimizer = _optimizer(hyperparameters, self._engine.parameters)
+        self._optimizer = make_optimizer(hyperparameters, self._engine.parameters)
         self._batches = _batches(len(training), hyperparameters.batch_size)
         self._scheduler = _scheduler(
             hyperparameters, self._optimizer, epochs, steps_per_epoch=len(self._batches)
@@ -264,26 +265,6 @@ def _batches(n: int, batch_size: int) -> list[tuple[int, int]]:
     if len(starts) > 1 and starts[-1][1] - starts[-1][0] == 1:
         starts.pop()
     return starts
-
-
-def _optimizer(hyperparameters: Hyperparameters, parameters: Sequence[nn.Parameter]) -> Optimizer:
-    rate, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
-    # On a GPU, one kernel for all parameters.
-    fused = True if parameters[0].is_cuda else None
-    match hyperparameters.optimizer:
-        case "sgd" | "nesterov" as name:
-            return torch.optim.SGD(
-                parameters,
-                lr=rate,
-                momentum=hyperparameters.momentum,
-                weight_decay=decay,
-                nesterov=name == "nesterov" and hyperparameters.momentum > 0,
-                fused=fused,
-            )
-        case "adam" | "adamw" as name:
-            cls = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-            betas = (hyperparameters.momentum, 0.999)
-            return cls(parameters, lr=rate, betas=betas, weight_decay=decay, fused=fused)
 
 
 def _scheduler(
