@@ -45,8 +45,10 @@ def check_dataset_name(name: str) -> DatasetName:
         DataError: if there is none of that name.
     """
     if name not in get_args(DatasetName):
+        is_folder = Path(name).is_dir()
+        hint = f"; the folder of that name can be searched as {FOLDER}{name}" if is_folder else ""
         raise DataError(
-            f"A data set must be one of {', '.join(get_args(DatasetName))}, but got {name!r}."
+            f"A data set must be one of {', '.join(get_args(DatasetName))}, but got {name!r}{hint}."
         )
     return cast(DatasetName, name)
 

@@ -34,6 +34,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
+def share_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """`mean_interval` of values from 0 to 1, outside of which no mean of theirs can lie."""
+    interval = mean_interval(values)
+    return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How one candidate does.

@@ -20,7 +20,7 @@ from search.exceptions import StudyError
 from search.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.importance import Influence, influences
 from search.metrics import metric_words
-from search.race import Race, Standing, mean_interval
+from search.race import Race, Standing, share_interval
 from search.splits import Split
 from search.study import StudySettings, rebuild, run_records, search_words
 from search.summary import (
@@ -379,7 +379,7 @@ def _test(attributes: Mapping[str, Any], number: int | None) -> TestResult | Non
     for summary in reversed(stored):
         if summary["trial"] == number:
             values = tuple(float(run["last_three_mean"]) for run in summary["runs"])
-            return TestResult(summary["test_accuracy"]["mean"], mean_interval(values), values)
+            return TestResult(summary["test_accuracy"]["mean"], share_interval(values), values)
     return None
 
 

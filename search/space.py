@@ -55,6 +55,7 @@ Scalar = str | int | float
 MAX_WIDTHS = 12
 _AUGMENTATIONS = tuple(field.name for field in fields(Augmentation))
 _OPEN_SHARE = {"low": 0.1, "high": 1.0, "log": True}
+_LINE_WIDTH = 80  # columns of a space file, beyond which what a line is stands above it
 _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
 
 
@@ -796,5 +797,8 @@ def to_toml(name: str) -> str:
     lines = []
     for line in _BUILT_IN[name].splitlines():
         about = _KINDS[line.split(" = ")[0]].about if " = " in line and line[0] != " " else ""
-        lines.append(f"{line}  # {about}" if about else line)
+        if about and len(f"{line}  # {about}") > _LINE_WIDTH:
+            lines += [f"# {about}", line]
+        else:
+            lines.append(f"{line}  # {about}" if about else line)
     return "\n".join(itertools.chain(head, [""], lines)) + "\n"

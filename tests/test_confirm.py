@@ -15,7 +15,7 @@ import optuna
 import pytest
 
 from search.confirm import Confirming
-from search.race import Race
+from search.race import Race, mean_interval, share_interval
 from search.study import StudySettings
 from search.summary import CONFIRMS, chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
@@ -75,6 +75,15 @@ def test_races_find_the_best_as_often_as_full_repetition_with_fewer_runs() -> No
         full_wins += max(full, key=lambda candidate: full[candidate]) == 0
     assert wins / n_races > full_wins / n_races - 0.05
     assert n_runs / n_races < 0.75 * len(means) * len(SEEDS)
+
+
+def test_the_interval_of_shares_ends_at_one() -> None:
+    values = (0.9990, 0.9999, 0.9999)
+    interval = mean_interval(values)
+    assert interval is not None
+    assert interval[1] > 1
+    assert share_interval(values) == (interval[0], 1.0)
+    assert share_interval((0.5,)) is None
 
 
 def test_intervals_hold_the_true_mean_as_often_as_they_say() -> None:

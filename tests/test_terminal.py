@@ -9,9 +9,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from search.presets import all_systems
 from tests.conftest import DIGITS_RUN, ENDLESS, Command, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -37,6 +39,10 @@ class Terminal:
             check=True,
         )
         return done.stdout
+
+    @property
+    def folder(self) -> Path:
+        return self._command.folder
 
     def type(self, *words: str) -> None:
         self.tmux("send-keys", "-l", shlex.join(words))
@@ -65,6 +71,31 @@ def terminal(command: Command) -> Iterator[Terminal]:
     yield terminal
     with contextlib.suppress(subprocess.CalledProcessError):
         terminal.tmux("kill-server")
+
+
+def test_no_word_is_broken_at_the_edge_of_a_narrow_terminal(terminal: Terminal) -> None:
+    (terminal.folder / "photos").mkdir()
+    terminal.resize(60, 30)
+    wait_until(lambda: PROMPT in terminal.shown())
+
+    def told(*words: str) -> str:
+        """What stands there after a command, if lines are broken only where a space stood."""
+        n_prompts = terminal.scrolled().count(PROMPT)
+        terminal.type(*Command.words(*words))
+        wait_until(lambda: terminal.scrolled().count(PROMPT) > n_prompts)
+        return " ".join(terminal.scrolled().split())
+
+    text = told("run", "--budget", "8000", "--epochs", "15", "--dataset", "photos")
+    assert (
+        "A data set must be one of mnist, fashion-mnist, kmnist, digits, but got 'photos'; "
+        "the folder of that name can be searched as folder:photos."
+    ) in text
+    text = told("baseline")
+    for system in all_systems():
+        assert f"{system.name} {system.hyperparameters.spec}" in text
+    text = told()
+    next_step = r"Next: # search the best network (uv run )?search run --budget 8000 --epochs 15 "
+    assert re.search(next_step, text)
 
 
 def test_the_live_view_survives_what_is_done_to_its_terminal(terminal: Terminal) -> None:

@@ -27,6 +27,7 @@ from search.cli import (
     training,
 )
 from search.cli.next_step import print_next_step
+from search.cli.output import print_error
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -103,15 +104,14 @@ def main(arguments: list[str] | None = None) -> None:
             raise KeyboardInterrupt from None
         raise
     except SearchError as error:
-        typer.echo(f"Error: {error}", err=True)
+        print_error(error)
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         where = error.filename or "the output"
-        typer.echo(
-            f"Error: What is written must have room on a disk that works, but {where} has not "
-            f"({error.strerror}). Make room, and give the same command again.",
-            err=True,
+        print_error(
+            f"What is written must have room on a disk that works, but {where} has not "
+            f"({error.strerror}). Make room, and give the same command again."
         )
         sys.exit(1)

@@ -60,11 +60,11 @@ def compare(
     _print_table(console, comparison)
     _print_recipes(console, comparison)
     for difference in comparison.differences:
-        console.print(f"\n{_described(difference)}", style="bold", soft_wrap=True)
+        console.print(f"\n{_described(difference)}", style="bold")
     if comparison.notes:
         console.print()
     for note in comparison.notes:
-        console.print(f"- {note}", style="yellow", soft_wrap=True)
+        console.print(f"- {note}", style="yellow")
 
 
 def _print_table(console: Console, comparison: Comparison) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from search.cli.options import DEFAULT_STORAGE
-from search.cli.output import shown_command
+from search.cli.output import next_lines, shown_command, stdout_width
 from search.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def print_next_step() -> None:
         steps += [(["baseline"], "hand-tuned systems and networks found before")]
     for line in lines:
         typer.echo(line)
-    typer.echo("\nNext:")
-    for words, what in steps:
-        typer.echo(f"  {shown_command(words)}  # {what}")
+    commands = ((shown_command(words), what) for words, what in steps)
+    for line in next_lines(commands, stdout_width()):
+        typer.echo(line)
     typer.echo(f"\nAll commands: {shown_command(['--help'])}")
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import typer
 
 from search.cli.options import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from search.patient import Waiting
@@ -20,6 +26,11 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130  # exit code
 _OUTAGE_SECONDS = 300.0  # that a database server may be away
 _PIPED_WIDTH = 10_000  # columns: a pipe has no edge, at which a table would have to break its words
+
+
+def stdout_width() -> int:
+    """Columns of standard output."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
 
 
 def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
@@ -41,9 +52,31 @@ def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: Fa
     from search.patient import Waiting
 
     def show(text: str) -> None:
-        console.print(text, style="yellow", soft_wrap=True)
+        console.print(text, style="yellow")
 
     return Waiting(_OUTAGE_SECONDS, show, should_stop)
+
+
+def next_lines(steps: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
+    """What to do next: commands, each with what it is good for, whole so that they can be copied.
+
+    Args:
+        width: of what they are printed on, in columns.
+    """
+    yield "\nNext:"
+    for command, what in steps:
+        line = f"  {command}  # {what}"
+        yield from (line,) if len(line) <= width else (f"  # {what}", f"  {command}")
+
+
+def print_error(error: object) -> None:
+    """An error on standard error, broken between words in a terminal."""
+    lines = f"Error: {error}".splitlines()
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+        lines = [part for line in lines for part in wrapper.wrap(line) or [""]]
+    typer.echo("\n".join(lines), err=True)
 
 
 def shown_command(words: list[str]) -> str:
@@ -59,6 +92,16 @@ def storage_words(storage: str) -> list[str]:
     if storage in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
         return []
     return ["--storage", shown_url(storage)]
+
+
+def data_words(dataset: str, folder: Path | None) -> list[str]:
+    """The option that a next command needs to find a data set's files."""
+    from search.splits import SPLITS
+
+    has_files = dataset in SPLITS and dataset != "digits"
+    if folder is None or not has_files or str(folder) == os.environ.get("SEARCH_DATA_DIR"):
+        return []
+    return ["--data-dir", str(folder)]
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def _validated(
     except InputError as error:
         if train:
             raise
-        console.print(f"Where it errs is left out: {error}", style="yellow", soft_wrap=True)
+        console.print(f"Where it errs is left out: {error}", style="yellow")
         return None
     if not weights.exists():
         _train(console, facts, dataset, weights, device)

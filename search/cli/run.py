@@ -34,7 +34,9 @@ from search.cli.options import (
 )
 from search.cli.output import (
     EXIT_INTERRUPTED,
+    data_words,
     make_console,
+    next_lines,
     shown_command,
     shown_waiting,
     stop_signals,
@@ -443,7 +445,6 @@ def _print_plan(console: Console, search: Search) -> None:
             "cannot be relied on: use it from this machine alone, or rather put it on a local "
             "disk, or on a server (--storage postgresql+psycopg://user@host/database).",
             style="yellow",
-            soft_wrap=True,
         )
     _print_warm_start(console, search)
     if not before.n_trained:
@@ -484,7 +485,6 @@ def _print_uneven(console: Console, search: Search) -> None:
         f"The classes are uneven: {sizes[large]:,} validation images of {large}, "
         f"{sizes[small]:,} of {small}. With --metric balanced-accuracy each class counts the same.",
         style="yellow",
-        soft_wrap=True,
     )
 
 
@@ -518,7 +518,7 @@ def _print_warm_start(console: Console, search: Search) -> None:
         return  # under a lower cap that goes on, nobody asked for --from-study
     else:
         line = f"--from-study {request.from_study} is ignored: the study has trials already"
-    console.print(line, soft_wrap=True)
+    console.print(line)
 
 
 def _watch(
@@ -677,16 +677,17 @@ def _print_next(console: Console, search: Search) -> None:
     if chosen is None:
         return
     by_size = search.plan.request.objective != "accuracy"
-    console.print("\nNext:")
-    for command, what in (
+    steps = (
         (["show", str(chosen.number)], "its layers and epochs"),
         (["confirm"], "race the best trials over fresh seeds"),
         *([(["best", "--front"], "the most accurate network of each size")] if by_size else []),
         (["retrain"], "train it on all data, test it, keep its weights"),
         (["report"], "its story on one page"),
         (["dashboard"], "look at all trials in a browser"),
-    ):
-        console.print(f"  {_next_command(search.plan, command)}  # {what}", soft_wrap=True)
+    )
+    commands = ((_next_command(search.plan, words), what) for words, what in steps)
+    for line in next_lines(commands, console.width):
+        console.print(line, soft_wrap=True)
     if "***" in _next_command(search.plan, ["best"]):
         console.print("*** stands for the password; put the whole URL into SEARCH_STORAGE instead.")
 
@@ -709,16 +710,12 @@ def _same_command() -> str:
 
 def _next_command(plan: SearchPlan, command: list[str], *, study: str | None = None) -> str:
     """A command on the same study, with the options that it needs to find it."""
-    from search.splits import SPLITS
-
     words = list(command)
     if command[0] != "dashboard":
         words += ["--study", study or plan.study_name]
     words += storage_words(plan.request.storage)
-    name = plan.dataset.info.name
-    is_file = name in SPLITS and name != "digits"
-    if command[0] == "retrain" and is_file and plan.request.data_dir is not None:
-        words += ["--data-dir", str(plan.request.data_dir)]
+    if command[0] == "retrain":
+        words += data_words(plan.dataset.info.name, plan.request.data_dir)
     return shown_command(words)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +23,14 @@ from search.cli.options import (
     count_option,
     not_negative,
 )
-from search.cli.output import make_console, shown_command, shown_waiting, storage_words
+from search.cli.output import (
+    data_words,
+    make_console,
+    next_lines,
+    shown_command,
+    shown_waiting,
+    storage_words,
+)
 from search.exceptions import InputError
 from search.processes import start_server
 from search.wording import counted, duration, percent
@@ -64,7 +73,6 @@ def retrain(
     from search.dataset_names import short_name
     from search.folders import default_folder, make_folder
     from search.metrics import metric_words
-    from search.splits import SPLITS
     from search.storage import opened_storage
     from search.study import StudySettings, load_study_data, open_trial, rebuild, select_study
 
@@ -112,20 +120,17 @@ def retrain(
         console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
     console.print(f"Weights and card: {folder}")
     console.print(f'In Python: network = search.load("{folder}")')
-    data = []
-    if data_dir is not None and settings.dataset in SPLITS and settings.dataset != "digits":
-        data = ["--data-dir", str(data_dir)]
-    console.print("\nNext:")
-    for words, what in (
+    data = data_words(settings.dataset, data_dir)
+    report = ["report", "--study", chosen.study_name, *storage_words(storage)]
+    steps = (
         (["pictures", str(folder), *data], "how it learnt and where it errs"),
         (["predict", str(folder), "photo.jpg"], "what a photograph shows"),
         (["export", str(folder), "--out", "network.onnx", *data], "take it elsewhere"),
-        (
-            ["report", "--study", chosen.study_name, *storage_words(storage)],
-            "the study's story on one page",
-        ),
-    ):
-        console.print(f"  {shown_command(words)}  # {what}", soft_wrap=True)
+        (report, "the study's story on one page"),
+    )
+    commands = ((shown_command(words), what) for words, what in steps)
+    for line in next_lines(commands, console.width):
+        console.print(line, soft_wrap=True)
 
 
 def baseline(
@@ -256,10 +261,10 @@ def _print_repeats(console: Console, repeats: Sequence[Repeat], part: str) -> No
 
 
 def _describe_spread(values: Sequence[float]) -> str:
-    from search.race import mean_interval
+    from search.race import share_interval
     from search.repeats import Spread
 
-    spread, interval = Spread.of(values), mean_interval(values)
+    spread, interval = Spread.of(values), share_interval(values)
     if spread.std is None or interval is None:
         return f"{percent(spread.mean)} (one seed)"
     low, high = (f"{100 * bound:.2f}" for bound in interval)
@@ -279,12 +284,12 @@ def _list_baselines(console: Console) -> None:
     from models.size import parameter_count, receptive_field
     from search.presets import all_systems
 
+    systems = all_systems()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("name", no_wrap=True)
     for heading in ("parameters", "receptive field", "epochs", "claimed"):
         table.add_column(heading, justify="right")
-    table.add_column("network", overflow="fold")
-    for found in all_systems():
+    for found in systems:
         spec, claim = found.hyperparameters.spec, found.claim
         claimed = claim.last_three_mean or claim.last_epoch
         table.add_row(
@@ -293,9 +298,16 @@ def _list_baselines(console: Console) -> None:
             str(receptive_field(spec)),
             str(found.epochs),
             f"{claimed:.2f} %",
-            str(spec),
         )
     console.print(table)
+    console.print()
+    margin = max(len(found.name) for found in systems) + 2
+    for found in systems:
+        # A layer stands on one line, as "c3 16": between its parts is a space that does not break.
+        layers = str(found.hyperparameters.spec).replace(", ", ",\n").replace(" ", "\u00a0")
+        lines = textwrap.wrap(layers, console.width - margin, break_long_words=False)
+        for name, line in zip_longest([found.name], lines, fillvalue=""):
+            console.print(f"{name:<{margin}}{line}".replace("\u00a0", " "))
     console.print("\nTrain one: search baseline three-step-3 --seeds 3")
 
 
