@@ -138,3 +138,21 @@ def test_the_graphs_of_a_study_are_drawn(page: Page, served: tuple[str, Command]
         expect(graph).to_contain_text(title)
         expect(graph.locator(".trace")).to_have_count(n_traces)
     expect(page.locator("[id='user-defined-plot:size']")).to_contain_text("cap 3,000")
+
+
+def test_a_report_fits_a_telephone(page: Page, served: tuple[str, Command]) -> None:
+    """Nothing on it has to be scrolled sideways."""
+    _, command = served
+    done = command("report", "--study", STUDY)
+    assert done.code == 0, done.err
+    before = page.viewport_size
+    assert before is not None
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto((command.folder / done.out.splitlines()[0]).as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    widths = page.eval_on_selector_all(
+        ".scroll", "boxes => boxes.map(box => [box.scrollWidth, box.clientWidth])"
+    )
+    assert len(widths) >= 4
+    assert all(content <= box for content, box in widths), widths
+    page.set_viewport_size(before)
