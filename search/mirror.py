@@ -22,7 +22,8 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.patient import PatientStorage, TrialWrites
+from search.patient import PatientStorage
+from search.trial_rows import TrialWrites
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 # What runs elsewhere is read again so often, for the pruner: it compares trials on their way.

@@ -15,22 +15,19 @@ import sqlite3
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
-import sqlalchemy
-from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     DBAPIError,
@@ -43,6 +40,14 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Session
 
 from search.exceptions import DatabaseError
+from search.trial_rows import (
+    TrialWrites,
+    can_write,
+    read_open_states,
+    read_state,
+    read_trials,
+    write_trial,
+)
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
 _MARK = "budget-search:made"
@@ -53,10 +58,6 @@ _LOCK_NOT_AVAILABLE = "55P03"  # https://www.postgresql.org/docs/current/errcode
 _NAP_SECONDS = 0.2  # between two looks whether to stop
 _HIGHEST_ID = 2**31 - 1  # of Optuna's tables, whose identifiers have four bytes
 _SECRET_KEYS = ("password", "passwd", "passfile", "sslpassword", "sslkey")  # of a URL's query
-_UPSERTS: dict[str, Callable[[Any], Any]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
 # The calls by which Optuna's studies and trials reach their storage, with its cache in between.
 _CALLS = (
     *("create_new_study", "delete_study", "set_study_user_attr"),
@@ -64,7 +65,7 @@ _CALLS = (
     *("get_study_user_attrs", "get_all_studies"),
     *("_set_trial_param", "set_trial_intermediate_value"),
     *("set_trial_user_attr", "set_trial_system_attr", "get_trial_param", "get_trial"),
-    *("get_trial_id_from_study_id_trial_number", "_get_trials", "_get_best_trial_id"),
+    *("get_trial_id_from_study_id_trial_number", "_get_best_trial_id"),
     *("get_trial_user_attrs", "get_trial_system_attrs", "record_heartbeat"),
 )
 
@@ -86,26 +87,6 @@ class Waiting:
     limit_seconds: float = 0.0
     notice: Callable[[str], None] = lambda _text: None
     should_stop: Callable[[], bool] = lambda: False
-
-
-@dataclass(slots=True)
-class TrialWrites:
-    """What is set of one trial at one time.
-
-    Args:
-        params: distribution and value, as a user sees it.
-    """
-
-    params: dict[str, tuple[BaseDistribution, Any]] = field(default_factory=dict)
-    user_attrs: dict[str, Any] = field(default_factory=dict)
-    system_attrs: dict[str, Any] = field(default_factory=dict)
-    intermediate_values: dict[int, float] = field(default_factory=dict)
-
-    def add(self, later: TrialWrites) -> None:
-        self.params.update(later.params)
-        self.user_attrs.update(later.user_attrs)
-        self.system_attrs.update(later.system_attrs)
-        self.intermediate_values.update(later.intermediate_values)
 
 
 class PatientStorage(RDBStorage):
@@ -302,30 +283,39 @@ class PatientStorage(RDBStorage):
         Raises:
             KeyError: if there is no such study.
         """
-        trials, studies = models.TrialModel, models.StudyModel
-        is_wanted = (trials.study_id == studies.study_id) & (
-            (trials.trial_id > last_id) | trials.trial_id.in_(open_ids)
-        )
-        query = (
-            sqlalchemy.select(trials.trial_id, trials.state)
-            .select_from(studies)
-            .outerjoin(trials, is_wanted)
-            .where(studies.study_id == study_id)
-        )
 
         def call() -> dict[int, TrialState]:
             with self.engine.connect() as connection:
-                rows = connection.execute(query).all()
-            if not rows:
-                raise KeyError(models.NOT_FOUND_MSG)
-            return {trial_id: state for trial_id, state in rows if trial_id is not None}
+                return read_open_states(connection, study_id, open_ids, last_id)
 
         return cast(dict[int, TrialState], self._patiently(call))
 
     def read_trials(self, study_id: int, trial_ids: Collection[int]) -> list[FrozenTrial]:
-        """Those trials of a study, whole."""
-        # Those, and all with a higher identifier than any has.
+        """Those trials of a study, whole.
+
+        Raises:
+            KeyError: if there is no such study.
+        """
         return self._get_trials(study_id, None, set(trial_ids), _HIGHEST_ID)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        def call() -> list[FrozenTrial]:
+            with self.engine.connect() as connection:
+                return read_trials(
+                    connection,
+                    study_id,
+                    states=states,
+                    among=included_trial_ids,
+                    above=trial_id_greater_than,
+                )
+
+        return cast(list[FrozenTrial], self._patiently(call))
 
     def trial_state(self, trial_id: int) -> TrialState:
         """The state of a trial.
@@ -336,7 +326,7 @@ class PatientStorage(RDBStorage):
 
         def call() -> TrialState:
             with self.engine.connect() as connection:
-                return _state(connection, trial_id, for_update=False)
+                return read_state(connection, trial_id)
 
         return cast(TrialState, self._patiently(call))
 
@@ -350,14 +340,11 @@ class PatientStorage(RDBStorage):
 
         def call() -> None:
             with self.engine.begin() as connection:
-                self.check_trial_is_updatable(
-                    trial_id, _state(connection, trial_id, for_update=True)
-                )
-                for table, keys, rows in _rows(trial_id, writes):
-                    if rows:
-                        connection.execute(_upsert(self.engine.name, table, keys), rows)
+                state = read_state(connection, trial_id, for_update=True)
+                self.check_trial_is_updatable(trial_id, state)
+                write_trial(connection, trial_id, writes)
 
-        if self.engine.name in _UPSERTS:
+        if can_write(self.engine.name):
             self._patiently(call)
         else:
             self._write_one_by_one(trial_id, writes)
@@ -455,54 +442,6 @@ class PatientStorage(RDBStorage):
             f"The database {what}, but {self._shown} answered: {reason}. Everything that it "
             f"confirmed is kept; {fix}, and the same command goes on."
         )
-
-
-def _state(connection: Connection, trial_id: int, *, for_update: bool) -> TrialState:
-    query = sqlalchemy.select(models.TrialModel.state).where(models.TrialModel.trial_id == trial_id)
-    state: TrialState | None = connection.scalar(query.with_for_update() if for_update else query)
-    if state is None:
-        raise KeyError(models.NOT_FOUND_MSG)
-    return state
-
-
-def _rows(
-    trial_id: int, writes: TrialWrites
-) -> Iterator[tuple[type[models.BaseModel], tuple[str, ...], list[dict[str, Any]]]]:
-    """Rows of Optuna's tables, and which of their columns tell one row from another."""
-    own = {"trial_id": trial_id}
-    parameters = [
-        {
-            **own,
-            "param_name": name,
-            "param_value": distribution.to_internal_repr(value),
-            "distribution_json": distribution_to_json(distribution),
-        }
-        for name, (distribution, value) in writes.params.items()
-    ]
-    yield models.TrialParamModel, ("trial_id", "param_name"), parameters
-    for table, attributes in (
-        (models.TrialUserAttributeModel, writes.user_attrs),
-        (models.TrialSystemAttributeModel, writes.system_attrs),
-    ):
-        rows = [
-            {**own, "key": key, "value_json": json.dumps(value)}
-            for key, value in attributes.items()
-        ]
-        yield table, ("trial_id", "key"), rows
-    values = []
-    for step, number in writes.intermediate_values.items():
-        stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(number)
-        values.append(
-            {**own, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
-        )
-    yield models.TrialIntermediateValueModel, ("trial_id", "step"), values
-
-
-def _upsert(database: str, table: type[models.BaseModel], keys: Sequence[str]) -> Any:
-    insert = _UPSERTS[database](table)
-    columns = {column.name for column in table.__table__.columns if not column.primary_key}
-    changed = {name: insert.excluded[name] for name in columns.difference(keys)}
-    return insert.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
 def _sql_state(error: DBAPIError) -> str | None:

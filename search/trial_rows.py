@@ -1,0 +1,239 @@
+"""Trials as rows of Optuna's tables, read and written many at a time.
+
+Optuna makes an object of each row and parses each distribution anew, which for thousands of trials
+takes several times as long as reading them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections import defaultdict
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import sqlalchemy
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+
+_AT_A_TIME = 1000  # trials, as databases bound the values of a statement
+_INSERTS: dict[str, Callable[[Any], Any]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+
+@dataclass(slots=True)
+class TrialWrites:
+    """What is set of one trial at one time.
+
+    Args:
+        params: distribution and value, as a user sees it.
+    """
+
+    params: dict[str, tuple[BaseDistribution, Any]] = field(default_factory=dict)
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    system_attrs: dict[str, Any] = field(default_factory=dict)
+    intermediate_values: dict[int, float] = field(default_factory=dict)
+
+    def add(self, later: TrialWrites) -> None:
+        self.params.update(later.params)
+        self.user_attrs.update(later.user_attrs)
+        self.system_attrs.update(later.system_attrs)
+        self.intermediate_values.update(later.intermediate_values)
+
+
+def can_write(database: str) -> bool:
+    """Whether `write_trial` knows a database, by SQLAlchemy's name for it."""
+    return database in _INSERTS
+
+
+def write_trial(connection: Connection, trial_id: int, writes: TrialWrites) -> None:
+    """Writes all of that; to do it twice is to do it once."""
+    for table, keys, rows in _rows(trial_id, writes):
+        if rows:
+            connection.execute(_upsert(connection.dialect.name, table, keys), rows)
+
+
+def read_state(connection: Connection, trial_id: int, *, for_update: bool = False) -> TrialState:
+    """The state of a trial.
+
+    Raises:
+        KeyError: if there is no such trial.
+    """
+    query = sqlalchemy.select(models.TrialModel.state).where(models.TrialModel.trial_id == trial_id)
+    state: TrialState | None = connection.scalar(query.with_for_update() if for_update else query)
+    if state is None:
+        raise KeyError(models.NOT_FOUND_MSG)
+    return state
+
+
+def read_open_states(
+    connection: Connection, study_id: int, open_ids: Collection[int], last_id: int
+) -> dict[int, TrialState]:
+    """The states of a study's trials among `open_ids`, and of all with a higher identifier.
+
+    Raises:
+        KeyError: if there is no such study.
+    """
+    trials, studies = models.TrialModel, models.StudyModel
+    is_wanted = (trials.study_id == studies.study_id) & (
+        (trials.trial_id > last_id) | trials.trial_id.in_(open_ids)
+    )
+    query = (
+        sqlalchemy.select(trials.trial_id, trials.state)
+        .select_from(studies)
+        .outerjoin(trials, is_wanted)
+        .where(studies.study_id == study_id)
+    )
+    rows = connection.execute(query).all()
+    if not rows:
+        raise KeyError(models.NOT_FOUND_MSG)
+    return {trial_id: state for trial_id, state in rows if trial_id is not None}
+
+
+def read_trials(
+    connection: Connection,
+    study_id: int,
+    *,
+    states: Container[TrialState] | None = None,
+    among: Collection[int] = (),
+    above: int = -1,
+) -> list[FrozenTrial]:
+    """A study's trials by their identifiers: those `among` some, and all with one `above`.
+
+    Raises:
+        KeyError: if there is no such study.
+    """
+    trials = models.TrialModel
+    query = sqlalchemy.select(
+        trials.trial_id,
+        trials.number,
+        trials.state,
+        trials._datetime_start_utc,
+        trials._datetime_complete_utc,
+    ).where(trials.study_id == study_id)
+    rows = list(connection.execute(query.where(trials.trial_id > above)))
+    for some in _chunks(sorted(trial_id for trial_id in among if trial_id <= above)):
+        rows += connection.execute(query.where(trials.trial_id.in_(some)))
+    if not rows and connection.scalar(_study(study_id)) is None:
+        raise KeyError(models.NOT_FOUND_MSG)
+    rows = sorted(row for row in rows if states is None or row.state in states)
+    parse = cache(json_to_distribution)
+    return [trial for chunk in _chunks(rows) for trial in _with_details(connection, chunk, parse)]
+
+
+def _study(study_id: int) -> Any:
+    studies = models.StudyModel
+    return sqlalchemy.select(studies.study_id).where(studies.study_id == study_id)
+
+
+def _chunks(items: Sequence[Any]) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, _AT_A_TIME)):
+        yield chunk
+
+
+def _with_details(
+    connection: Connection,
+    rows: Sequence[Any],
+    parse: Callable[[str], BaseDistribution],
+) -> Iterator[FrozenTrial]:
+    ids = [row.trial_id for row in rows]
+
+    def read(*columns: Any) -> dict[int, list[Any]]:
+        """Rows of a table by trial, in the order in which they were written."""
+        table = columns[0].class_
+        order = sqlalchemy.inspect(table).primary_key
+        query = sqlalchemy.select(table.trial_id, *columns).where(table.trial_id.in_(ids))
+        found: dict[int, list[Any]] = defaultdict(list)
+        for trial_id, *values in connection.execute(query.order_by(*order)):
+            found[trial_id].append(values)
+        return found
+
+    params, values = models.TrialParamModel, models.TrialValueModel
+    user, system = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
+    steps = models.TrialIntermediateValueModel
+    stored_values = read(values.objective, values.value, values.value_type)
+    stored_params = read(params.param_name, params.param_value, params.distribution_json)
+    stored_user, stored_system = (
+        read(user.key, user.value_json),
+        read(system.key, system.value_json),
+    )
+    stored_steps = read(steps.step, steps.intermediate_value, steps.intermediate_value_type)
+    for trial_id, number, state, started, completed in rows:
+        drawn = [(name, value, parse(text)) for name, value, text in stored_params[trial_id]]
+        yield FrozenTrial(
+            number=number,
+            state=state,
+            value=None,
+            values=[
+                values.stored_repr_to_value(value, kind)
+                for _, value, kind in sorted(stored_values[trial_id], key=lambda row: row[0])
+            ]
+            or None,
+            datetime_start=_local(started),
+            datetime_complete=_local(completed),
+            params={name: kind.to_external_repr(value) for name, value, kind in drawn},
+            distributions={name: kind for name, _, kind in drawn},
+            user_attrs={key: json.loads(text) for key, text in stored_user[trial_id]},
+            system_attrs={key: json.loads(text) for key, text in stored_system[trial_id]},
+            intermediate_values={
+                step: steps.stored_repr_to_intermediate_value(value, kind)
+                for step, value, kind in stored_steps[trial_id]
+            },
+            trial_id=trial_id,
+        )
+
+
+def _local(utc: datetime.datetime | None) -> datetime.datetime | None:
+    """A time as Optuna's tables have it, as its trials have it."""
+    if utc is None:
+        return None
+    return utc.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
+
+
+def _rows(
+    trial_id: int, writes: TrialWrites
+) -> Iterator[tuple[type[models.BaseModel], tuple[str, ...], list[dict[str, Any]]]]:
+    """Rows of Optuna's tables, and which of their columns tell one row from another."""
+    own = {"trial_id": trial_id}
+    parameters = [
+        {
+            **own,
+            "param_name": name,
+            "param_value": distribution.to_internal_repr(value),
+            "distribution_json": distribution_to_json(distribution),
+        }
+        for name, (distribution, value) in writes.params.items()
+    ]
+    yield models.TrialParamModel, ("trial_id", "param_name"), parameters
+    for table, attributes in (
+        (models.TrialUserAttributeModel, writes.user_attrs),
+        (models.TrialSystemAttributeModel, writes.system_attrs),
+    ):
+        rows = [
+            {**own, "key": key, "value_json": json.dumps(value)}
+            for key, value in attributes.items()
+        ]
+        yield table, ("trial_id", "key"), rows
+    values = []
+    for step, number in writes.intermediate_values.items():
+        stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(number)
+        values.append(
+            {**own, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+        )
+    yield models.TrialIntermediateValueModel, ("trial_id", "step"), values
+
+
+def _upsert(database: str, table: type[models.BaseModel], keys: Sequence[str]) -> Any:
+    insert = _INSERTS[database](table)
+    columns = {column.name for column in table.__table__.columns if not column.primary_key}
+    changed = {name: insert.excluded[name] for name in columns.difference(keys)}
+    return insert.on_conflict_do_update(index_elements=keys, set_=changed)
