@@ -1,8 +1,8 @@
 """What holds for all pools: which job a worker gets, and what follows when one dies.
 
 A worker that dies is replaced; its job comes back as `JobFailed`, or goes to the next worker where
-it had not begun. So it is with one that runs out of memory, and with one that hangs. Workers that
-die again and again before they are ready end the search.
+it had not begun. So it is with one that runs out of memory, and with one that hangs. One whose
+replacements die again and again before they are ready ends the search.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ class _Worker(Generic[ProcessT]):
 
     Args:
         since: by the pool's clock, when it was started, became ready, or was given its job.
+        n_startup_deaths: of those whose place it has taken, in a row, before they were ready.
         pid: None until it is ready.
     """
 
     process: ProcessT
     since: float
+    n_startup_deaths: int = 0
     pid: int | None = None
     job: Job | None = None
     has_begun: bool = False
@@ -80,7 +82,6 @@ class ProcessPool(ABC, Generic[ProcessT]):
 
     def __init__(self, n_workers: int) -> None:
         self._clock = AwakeClock(longest_gap=_LONGEST_GAP)
-        self._n_startup_deaths = 0
         self._pending: deque[Event] = deque()
         self._left_over: deque[Job] = deque()  # of workers that died before they began them
         self._workers = [self._fresh(index) for index in range(n_workers)]
@@ -172,7 +173,7 @@ class ProcessPool(ABC, Generic[ProcessT]):
         """As `Pool` says.
 
         Raises:
-            TrainingError: if workers die again and again before they are ready.
+            TrainingError: if one worker after another dies in the same place before it is ready.
         """
         indices = {id(worker.process): index for index, worker in enumerate(self._workers)}
         if self._pending:
@@ -195,15 +196,14 @@ class ProcessPool(ABC, Generic[ProcessT]):
         while self._pending:
             yield self._pending.popleft()
 
-    def _fresh(self, index: int) -> _Worker[ProcessT]:
-        return _Worker(self._start(index), self._clock.seconds())
+    def _fresh(self, index: int, *, n_startup_deaths: int = 0) -> _Worker[ProcessT]:
+        return _Worker(self._start(index), self._clock.seconds(), n_startup_deaths)
 
     def _take(self, worker: _Worker[ProcessT], message: Message) -> None:
         match message:
             case Ready(pid=pid):
                 worker.pid = pid
                 worker.since = self._clock.seconds()
-                self._n_startup_deaths = 0
             case Begun():
                 worker.has_begun = True
             case Dying(reason=reason):
@@ -242,14 +242,13 @@ class ProcessPool(ABC, Generic[ProcessT]):
     def _replace(self, index: int) -> None:
         worker = self._workers[index]
         death = worker.process.death()
-        if not worker.is_ready:
-            self._n_startup_deaths += 1
-            if self._n_startup_deaths >= _MAX_STARTUP_DEATHS:
-                raise TrainingError(
-                    f"Worker processes must start, but {self._n_startup_deaths} in a row ended "
-                    f"while they did; the last one {death}. {self._startup_advice()}"
-                )
-        self._workers[index] = self._fresh(index)
+        n_startup_deaths = 0 if worker.is_ready else worker.n_startup_deaths + 1
+        if n_startup_deaths >= _MAX_STARTUP_DEATHS:
+            raise TrainingError(
+                f"Worker processes must start, but {n_startup_deaths} in a row ended while they "
+                f"did; the last one {death}. {self._startup_advice()}"
+            )
+        self._workers[index] = self._fresh(index, n_startup_deaths=n_startup_deaths)
         if worker.job is None:
             return
         if worker.has_begun:

@@ -6,14 +6,22 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import ray
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
+from search import process_pool
+from search.data import dataset_files, load_dataset
+from search.exceptions import TrainingError
+from search.ray_workers import RayPool, connected
+from search.resources import Resources
 from search.summary import is_trained
 from tests.conftest import DIGITS_RUN, Command, alive, n_reported, wait_until
 
@@ -58,6 +66,30 @@ def test_a_search_goes_on_with_the_nodes_that_are_left(cluster: Cluster, command
     assert not actors(psutil.Process())
     weights = command.folder / "studies.db-artifacts"
     assert len(list(weights.glob("*-1"))) == 3
+
+
+def test_an_actor_waits_for_room_while_another_has_some(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load_dataset("digits", tmp_path)
+    one = Resources(cpu=1)
+    with (
+        connected(cluster.address, n_cpus=1),
+        dataset_files(dataset, with_test=False) as files,
+        RayPool(3, files, resources=one) as pool,
+    ):
+        n_rooms = int(ray.cluster_resources()["CPU"])
+        wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle == n_rooms)
+        monkeypatch.setattr(process_pool, "_STARTUP_SECONDS", 0.5)
+        started = time.monotonic()
+        while time.monotonic() < started + 2:
+            assert not list(pool.events(0.1))
+        assert pool.n_idle == n_rooms
+        with (
+            RayPool(1, files, resources=one) as without_room,
+            pytest.raises(TrainingError, match=r"3 in a row ended while they did.* CPU"),
+        ):
+            wait_until(lambda: bool(list(without_room.events(0.1))))
 
 
 def test_what_no_machine_of_the_cluster_has_is_refused(cluster: Cluster, command: Command) -> None:
