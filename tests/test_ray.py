@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import pytest
-import ray
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
@@ -78,13 +77,12 @@ def test_an_actor_waits_for_room_while_another_has_some(
         dataset_files(dataset, with_test=False) as files,
         RayPool(3, files, resources=one) as pool,
     ):
-        n_rooms = int(ray.cluster_resources()["CPU"])
-        wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle == n_rooms)
+        wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle > 0)
         monkeypatch.setattr(process_pool, "_STARTUP_SECONDS", 0.5)
         started = time.monotonic()
         while time.monotonic() < started + 2:
             assert not list(pool.events(0.1))
-        assert pool.n_idle == n_rooms
+        assert pool.n_idle < 3
         with (
             RayPool(1, files, resources=one) as without_room,
             pytest.raises(TrainingError, match=r"3 in a row ended while they did.* CPU"),
@@ -104,7 +102,7 @@ def test_ctrl_c_ends_the_search_and_the_ray_that_it_started(command: Command) ->
     search = command.start(
         *(*ON_RAY, "--epochs", "400", "--study", "long", "--trials", "4", "--workers", "2")
     )
-    wait_until(lambda: n_reported(command, "long") >= 4)
+    wait_until(lambda: 0 < n_reported(command, "long", first=1) < n_reported(command, "long"))
     processes = psutil.Process(search.pid).children(recursive=True)
     assert len(actors(psutil.Process(search.pid))) == 2
     os.killpg(search.pid, signal.SIGINT)
