@@ -347,6 +347,7 @@ class Row:
         storage: of that, the storage.
         ask: a draw, redraws included, as a median.
         report: storing an epoch, as a median.
+        start: until a search of the study that is there has read it, once PyTorch is imported.
         memory: of the process, in bytes.
     """
 
@@ -356,6 +357,7 @@ class Row:
     storage: float
     ask: float
     report: float
+    start: float
     memory: int
 
 
@@ -364,7 +366,9 @@ def measure(url: str, n_trials: int, n_workers: int, n_measured: int) -> Row:
     curves = read_curves()
     # More than are measured, so that at the end all workers have a trial as well.
     request = _request(url, 10 * (n_trials + n_workers + n_measured))
+    started = time.perf_counter()
     with begin_search(plan_search(request)) as search:
+        start = time.perf_counter() - started
         playback = Playback(n_workers, curves)
         kind = SAMPLERS["tpe"]
         sampler = TimedSampler(
@@ -406,6 +410,7 @@ def measure(url: str, n_trials: int, n_workers: int, n_measured: int) -> Row:
         storage=(stored_after - stored_before) / n_measured,
         ask=statistics.median(sampler.seconds[-n_measured:]),
         report=statistics.median(playback.report_seconds),
+        start=start,
         memory=memory,
     )
 
@@ -466,8 +471,8 @@ def print_table(
     rows_path: Path | None,
 ) -> None:
     """A row for each number of trials and workers, as it is measured."""
-    print("| trials | workers | trial | of that storage | ask | report | memory |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| trials | workers | trial | of that storage | ask | report | start | memory |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for n_trials in n_trials_each:
         with database(kind) as url:
             make(url, n_trials)
@@ -485,7 +490,7 @@ def print_table(
                 milliseconds = " | ".join(f"{1000 * seconds:.1f} ms" for seconds in figures)
                 print(
                     f"| {row.n_trials:,} | {row.n_workers:,} | {milliseconds} | "
-                    f"{row.memory / 2**20:,.0f} MiB |",
+                    f"{row.start:.1f} s | {row.memory / 2**20:,.0f} MiB |",
                     flush=True,
                 )
 

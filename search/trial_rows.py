@@ -153,7 +153,7 @@ def _with_details(
         order = sqlalchemy.inspect(table).primary_key
         query = sqlalchemy.select(table.trial_id, *columns).where(table.trial_id.in_(ids))
         found: dict[int, list[Any]] = defaultdict(list)
-        for trial_id, *values in connection.execute(query.order_by(*order)):
+        for trial_id, *values in connection.execute(query.order_by(*order)).all():
             found[trial_id].append(values)
         return found
 
