@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from search.coordinator import Outcome, SearchEvent, TrialEnded
 from search.data import Dataset, dataset_files
 from search.exceptions import InputError
-from search.folders import default_folder, make_folder
+from search.folders import default_folder, make_weights_folder
 from search.numbers import check_whole
 from search.processes import start_server
 from search.request import SearchRequest, check_request
@@ -145,7 +145,7 @@ def retrain_trial(
     if dataset is None:
         dataset = load_study_data(study, data_dir)
     check_same_data(study, dataset.info)
-    target = make_folder(folder or default_folder(study.study_name, trial.number))
+    target = make_weights_folder(folder or default_folder(study.study_name, trial.number))
     workers = min(n_workers or default_worker_count(), seeds)
     with dataset_files(dataset, with_test=True) as files, WorkerPool(workers, files) as pool:
         retrain(

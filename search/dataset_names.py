@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from search.exceptions import DataError
+from search.wording import meant
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 FOLDER, TENSORS = "folder:", "tensors:"
@@ -38,18 +40,21 @@ def check_folder(folder: Path) -> Path:
     return folder
 
 
-def check_dataset_name(name: str) -> DatasetName:
+def check_dataset_name(name: str, *, besides: Sequence[str] = ()) -> DatasetName:
     """The name, if it is that of a data set that is built in.
+
+    Args:
+        besides: other names that may stand in its place.
 
     Raises:
         DataError: if there is none of that name.
     """
     if name not in get_args(DatasetName):
-        is_folder = Path(name).is_dir()
-        hint = f"; the folder of that name can be searched as {FOLDER}{name}" if is_folder else ""
-        raise DataError(
-            f"A data set must be one of {', '.join(get_args(DatasetName))}, but got {name!r}{hint}."
-        )
+        names = (*besides, *get_args(DatasetName))
+        hint = meant(name, names)
+        if Path(name).is_dir():
+            hint = f"; the folder of that name can be searched as {FOLDER}{name}."
+        raise DataError(f"A data set must be one of {', '.join(names)}, but got {name!r}{hint}")
     return cast(DatasetName, name)
 
 

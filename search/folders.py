@@ -27,6 +27,8 @@ CARD_NAME = "card.json"  # beside weights, what rebuilds their network
 # What `search pictures` draws, beside the weights.
 PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 
+_WEIGHTS = re.compile(r"seed-\d+\.safetensors")
+
 # What `search report` writes, in place of what is there.
 PAGE = "report.html"
 _DRAWN = ("race", "size", "learning", "influence", "history", "confusion", "mistakes")
@@ -47,6 +49,23 @@ def study_folder(study_name: str) -> Path:
 def default_folder(study_name: str, number: int) -> Path:
     """Where the weights of a trial go unless a user says otherwise."""
     return study_folder(study_name) / f"trial-{number}"
+
+
+def make_weights_folder(folder: Path) -> Path:
+    """Makes a folder for weights, in place of those that are there; returns it.
+
+    Raises:
+        InputError: if files cannot be written there, or what is there is something else.
+    """
+    make_folder(folder)
+    names = {path.name for path in folder.iterdir()}
+    own = {CARD_NAME, *PICTURES} | {name for name in names if _WEIGHTS.fullmatch(name)}
+    if names - own and CARD_NAME not in names:
+        raise InputError(
+            f"A folder for weights must be new, empty, or one of weights, but {folder} has "
+            f"{min(names - own)}; name another with --out."
+        )
+    return folder
 
 
 def make_folder(folder: Path, *, option: str = "--out") -> Path:

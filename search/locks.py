@@ -103,14 +103,24 @@ def _busy(study: Study) -> str:
     )
 
 
+def is_searched(study: Study) -> bool:
+    """Whether a running trial says that a search of the study is there."""
+    return next(_living_owners(study), None) is not None
+
+
 def check_no_owner_alive(study: Study) -> None:
     """Raises StudyError where a running trial says that its search is still there."""
+    for owner in _living_owners(study):
+        raise StudyError(
+            f"One search at a time must run on a study, but process {owner['pid']} on "
+            f"{owner['host']} is searching {study.study_name!r}; wait for it, stop it, or name "
+            "another study with --study. If that host is lost, fail its running trials in the "
+            "dashboard."
+        )
+
+
+def _living_owners(study: Study) -> Iterator[dict[str, Any]]:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = trial.user_attrs.get("owner")
         if owner is not None and _is_alive(owner):
-            raise StudyError(
-                f"One search at a time must run on a study, but process {owner['pid']} on "
-                f"{owner['host']} is searching {study.study_name!r}; wait for it, stop it, or name "
-                "another study with --study. If that host is lost, fail its running trials in the "
-                "dashboard."
-            )
+            yield owner

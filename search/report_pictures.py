@@ -291,7 +291,7 @@ def _draw_race(report: Report, width: float) -> Figure:
     standings, values = report.race.standings, report.race.search_values
     figure, axes = _figure(width, 0.9 + 0.36 * len(standings))
     for place, standing in enumerate(standings):
-        color = RIGHT if place == 0 else STOPPED if standing.is_out else MUTED
+        color = RIGHT if place == 0 else STOPPED if standing.is_out else SEED
         axes.axhline(place, color=FAINT, linewidth=0.6, zorder=0)
         axes.plot(
             standing.values,

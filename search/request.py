@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.dataset_names import (
+    FOLDER,
     TENSORS,
     check_dataset_name,
     check_folder,
@@ -163,7 +164,7 @@ def _check_dataset(name: str) -> None:
     if folder is not None:
         check_folder(folder)
     elif name != "auto" and not name.startswith(TENSORS):
-        check_dataset_name(name)
+        check_dataset_name(name, besides=("auto", f"{FOLDER}PATH"))
 
 
 def load_space(

@@ -49,6 +49,7 @@ from search.study import (
     RunRecord,
     StudySettings,
     create_or_open_study,
+    last_used,
     open_study,
     record_run,
     run_records,
@@ -59,6 +60,7 @@ from search.summary import CONFIRMS, Tally, best_trial, confirmed_number, is_tra
 from search.target import TARGET_SEEDS, TARGET_TRIALS, Step, judge
 from search.training import find_device
 from search.warmstart import WarmStart, queue_rest, warm_start
+from search.wording import install_words
 from search.workers import WorkerPool, default_worker_count
 
 CONFIRMED_FROM = 20  # trained trials
@@ -118,7 +120,7 @@ def _ray() -> ModuleType:
         if error.name != "ray":
             raise
         raise InputError(
-            "The engine ray must have Ray installed, but it is not; pip install '.[ray]' does that."
+            f"The engine ray must have Ray installed, but it is not; {install_words('ray')}."
         ) from error
     return ray_workers
 
@@ -573,11 +575,13 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
 def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
     """Name and settings of the study that this request would go on with, if there is one.
 
-    That is the study it names, or one of its budget and epochs, on a built-in data set, that still
-    lacks trials or its race, or whose search for a target may go on under lower caps.
+    That is the study it names; or else, of those of its budget and epochs on a built-in data set
+    that still lack trials or their race, or whose search for a target may go on under lower caps,
+    the one that was used last.
     """
     if not has_studies(request.storage):
         return None
+    found: dict[str, tuple[str, StudySettings]] = {}
     with opened_storage(request.storage) as storage:
         for name in study_names(storage):
             study = open_study(storage, name)
@@ -593,8 +597,8 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
             else:
                 is_meant = name == request.study
             if is_meant:
-                return name, settings
-    return None
+                found[last_used(study)] = name, settings
+    return found[max(found)] if found else None
 
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:

@@ -34,6 +34,7 @@ from sqlalchemy.exc import (
 from search.exceptions import DatabaseError, StorageError
 from search.files import whole_file
 from search.patient import PatientStorage, Waiting, reason_of, without_secrets
+from search.wording import install_words
 
 DEFAULT_URL = "sqlite:///studies.db"
 _BUSY_TIMEOUT_SECONDS = 60
@@ -199,6 +200,11 @@ def _damaged(source: Path, why: str) -> DatabaseError:
 
 
 def _cannot_copy(path: Path, error: Exception) -> StorageError:
+    if not path.parent.is_dir():
+        return StorageError(
+            f"A copy must be in a folder that is there, but {path.parent} is not; make it, or name "
+            "another file."
+        )
     return StorageError(
         f"A copy must be a file that can be written, but {path} cannot be ({error}); make room, or "
         "name another."
@@ -308,7 +314,7 @@ def _parse(url: str) -> URL:
     except ImportError as error:
         raise StorageError(
             f"{parsed.drivername} needs a driver that is not installed ({error}); install it. For "
-            "PostgreSQL that is: pip install '.[postgresql]', or uv sync --extra postgresql."
+            f"PostgreSQL that is: {install_words('postgresql')}."
         ) from error
     return parsed
 

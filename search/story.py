@@ -154,8 +154,9 @@ class Story:
             path.unlink(missing_ok=True)
 
     def _is_to_judge(self, n_trained: int, *, has_time: bool) -> bool:
-        is_much = n_trained > _MANY_TRIALS and not has_time
-        return not is_much and n_trained >= _GROWTH * self._n_judged
+        if has_time:
+            return n_trained > self._n_judged
+        return n_trained <= _MANY_TRIALS and n_trained >= _GROWTH * self._n_judged
 
 
 def _draw(report: Report, trial: FrozenTrial) -> bytes:

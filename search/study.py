@@ -29,7 +29,8 @@ from search.hyperparameters import Hyperparameters
 from search.metrics import Metric
 from search.space import Space, toml_value
 from search.splits import SPLITS, Split
-from search.summary import chosen_trial, repeats_name
+from search.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
+from search.wording import meant
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data import Dataset, DatasetInfo
@@ -246,9 +247,11 @@ def open_study(storage: BaseStorage, name: str) -> Study:
     """
     known = study_names(storage)
     if name not in known:  # not by asking for it: a database does not take every text
+        kept = {repeats_name(study, purpose) for study in known for purpose in (CONFIRMS, ABLATES)}
+        own = [study for study in known if study not in kept]
         raise StudyError(
-            f"A study must be in the storage, but there is no {name!r}; it has: "
-            f"{', '.join(known) or 'none'}."
+            f"A study must be in the storage, which has {', '.join(own) or 'none'}, but there is "
+            f"no {name!r}{meant(name, own)}"
         )
     return optuna.load_study(study_name=name, storage=storage)
 
@@ -280,10 +283,10 @@ def select_study(storage: BaseStorage, name: str | None) -> Study:
             "The storage must hold a study of 'search run', but it has none; make one with it."
         )
     studies = [open_study(storage, name) for name in names]
-    return max(studies, key=_last_used)
+    return max(studies, key=last_used)
 
 
-def _last_used(study: Study) -> str:
+def last_used(study: Study) -> str:
     """When the study was last searched or chosen, as text that sorts; empty if it never was."""
     times = [str(record["started"]) for record in run_records(study)]
     return max([*times, str(study.user_attrs.get(_CHOSEN, ""))])

@@ -17,6 +17,7 @@ from search.folders import file_name, make_folder
 from search.metrics import Metric
 from search.study import StudySettings
 from search.training import EpochResult
+from search.wording import install_words
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -81,7 +82,7 @@ def check_log(log: str) -> tuple[str, Path]:
     except ImportError as error:
         raise InputError(
             f"--log {kind} needs a package that is not installed ({error}); install it with: "
-            f"pip install '.[{kind}]', or uv sync --extra {kind}."
+            f"{install_words(kind)}."
         ) from error
     return kind, Path(folder)
 

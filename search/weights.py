@@ -19,10 +19,11 @@ from search.data import DatasetInfo, Normalization, class_names
 from search.dataset_names import check_dataset_name, find_data_words
 from search.exceptions import CardError, InputError
 from search.files import write_text
-from search.folders import CARD_NAME, weights_folder
+from search.folders import CARD_NAME, PRESETS, weights_folder
 from search.hyperparameters import Hyperparameters
 from search.metrics import Metric, check_metric
 from search.tensors import tensors_as_bytes
+from search.wording import meant
 
 CARD_VERSION = 1
 # What anything that is not a card may raise while it is read as one.
@@ -184,6 +185,12 @@ def read_card(folder: Path) -> Card:
         if version == CARD_VERSION:
             count, card = contents["parameter_count"], _parse(contents)
     except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise CardError(
+                "Weights must be in a folder that 'search retrain' wrote, or be those of one of "
+                f"the shipped networks {', '.join(PRESETS)}, but there is no {folder}"
+                f"{meant(str(folder), PRESETS)}"
+            ) from error
         raise CardError(
             f"A folder of weights must hold a {CARD_NAME}, but {folder} does not; "
             "'search retrain' writes one."

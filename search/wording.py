@@ -1,6 +1,9 @@
-"""Figures as people read them."""
+"""Figures and commands as people read them."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 def counted(n: int, noun: str) -> str:
@@ -16,6 +19,17 @@ def percent(share: float | None) -> str:
 def thousands(count: int | None) -> str:
     """A count: `7,918`."""
     return "–" if count is None else f"{count:,}"
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """What somebody may have meant by a name that there is not: the end of a sentence."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else "."
+
+
+def install_words(extra: str) -> str:
+    """How to install what an optional extra of this package needs."""
+    return f"uv sync --inexact --extra {extra}, or pip install '.[{extra}]'"
 
 
 def duration(seconds: float) -> str:

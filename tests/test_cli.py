@@ -14,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.cli import app
+from search.locks import owner_of_this_process
 from tests.conftest import (
     DIGITS_RUN,
     Command,
@@ -190,10 +191,24 @@ def test_widths_that_are_scaled_are_shown_as_what_they_are(finished: Command) ->
 
 
 def test_delete_asks_first_and_deletes(finished: Command) -> None:
-    assert finished("delete", NAME).code == 1  # nobody answers
+    asked = finished("delete", NAME)
+    assert asked.code == 1  # nobody answers
+    assert f"Delete {NAME} with its 4 trials?" in asked.out
     assert finished("studies", "--json").json
     assert finished("delete", NAME, "--yes").code == 0
     assert finished("studies", "--json").json == []
+
+
+def test_delete_says_that_a_search_is_running(finished: Command) -> None:
+    trial = finished.study(NAME).ask()
+    trial.set_user_attr("owner", owner_of_this_process())
+    assert "with its 5 trials; the search that runs on it ends?" in finished("delete", NAME).out
+
+
+def test_no_line_ends_with_blanks_where_it_is_piped(finished: Command) -> None:
+    for words in (("studies",), ("best",), ("show", "2"), ("doctor",)):
+        lines = finished(*words).out.splitlines()
+        assert lines == [line.rstrip() for line in lines]
 
 
 def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) -> None:
@@ -294,13 +309,15 @@ def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("best", "--study", "nobody"), "there is no 'nobody'; it has: digits-3000x3"),
+        (("best", "--study", "nobody"), "which has digits-3000x3, but there is no 'nobody'."),
         (("show", "99"), "has no trial 99; it has 4 trials"),
         (("show", "--", "-1"), "from 0 up, but got '-1'"),
         (("delete", "nobody", "--yes"), "there is no 'nobody'"),
         (("retrain", "--trial", "99"), "has no trial 99"),
         (("ablate", "--trial", "99"), "has no trial 99"),
         (("retrain", "--out", __file__), "The output folder must be writable"),
+        (("best", "--study", "digits-300x3"), "no 'digits-300x3'; did you mean digits-3000x3?"),
+        (("run", "--budget", "8", "--epochs", "1", "--dataset", "mnst"), "did you mean mnist?"),
     ],
 )
 def test_what_does_not_exist_is_named(

@@ -163,7 +163,7 @@ def test_without_the_extra_the_error_says_what_to_install(command: Command) -> N
     )
     done = command.run_words([sys.executable, "-c", code])
     assert done.code == 2
-    assert "onnx is not installed; install them: pip install '.[onnx]'" in done.err
+    assert "onnx is not installed; install them: uv sync --inexact --extra onnx, or" in done.err
     assert not (command.folder / "net.onnx").exists()
 
 
@@ -175,7 +175,8 @@ def test_without_the_extra_the_error_says_what_to_install(command: Command) -> N
         (("best-1-epoch", "--out", "net.onnx", "--seed", "9"), "seed must be one of 1, 2, 3"),
         (("best-1-epoch", "--out", "net.py", "--seed", "1"), "but a program has none"),
         (("best-1-epoch", "--out", ".", "--format", "onnx"), "must name a file"),
-        (("v36", "--out", "net.onnx"), "'search retrain' writes one"),
+        (("v36", "--out", "net.onnx"), "v36 is a system to be trained: --out v36.py writes a"),
+        (("best1epoch", "--out", "net.onnx"), "no best1epoch; did you mean best-1-epoch?"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_written(

@@ -43,9 +43,12 @@ RUN = '"run"'
 ELSEWHERE = {
     "pip install uv": (".ci/run", ("pip install --quiet uv",)),
     "uv run --group dev pytest": (".ci/run", ("uv run --group dev pytest",)),
-    "pip install '.[onnx]'": ("pyproject.toml", ("onnx = [", '"onnx>=', '"onnxruntime>=')),
-    "pip install '.[postgresql]'": ("pyproject.toml", ("postgresql = [", '"psycopg[binary]>=')),
-    "pip install '.[ray]'": ("pyproject.toml", ("ray = [", '"ray>=')),
+    "uv sync --inexact --extra onnx": ("pyproject.toml", ("onnx = [", '"onnx>=', '"onnxruntime>=')),
+    "uv sync --inexact --extra postgresql": (
+        "pyproject.toml",
+        ("postgresql = [", '"psycopg[binary]>='),
+    ),
+    "uv sync --inexact --extra ray": ("pyproject.toml", ("ray = [", '"ray>=')),
     "search run --budget 8000 --epochs 15 --engine ray --ray-address auto": (
         "tests/test_ray.py",
         ('"--engine", "ray"', '"--ray-address", cluster.address'),

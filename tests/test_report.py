@@ -208,7 +208,7 @@ def test_a_confirmed_study_tells_its_winner_the_luck_and_who_is_too_close(tmp_pa
     page = report(url, tmp_path / "out")
     assert "over 3 fresh seeds it gets 95.00 % of the validation images right" in page.text
     assert "Trial 1 won with 95.00 %" in page.text
-    assert "0.50 points of that were luck" in page.text
+    assert "some 0.50 points of that were luck" in page.text
     assert "trial 0 is too close to tell" in page.text
     assert "Not confirmed" not in page.text
     assert "search confirm --study raced --top 3 --seeds 3" in page.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
     out = retrained[1].out
     for seed in (1, 2):
         for epoch in (1, 2, 3):
-            assert f"seed {seed}  epoch  {epoch}" in out
+            assert re.search(rf"^ {{3}}{seed} {{6}}{epoch} ( +[\d.]+| %){{7}}$", out, re.M), out
     assert "best epoch" in out
     assert "(mean and spread over 2 seeds; 95 % interval " in out
     assert "The test set was seen 2 times by this study" in out
@@ -58,6 +59,29 @@ def test_another_look_at_the_test_set_is_counted(
     assert done.code == 0, done.err
     assert "The test set was seen 3 times by this study" in done.out
     assert (tmp_path / "runs" / NAME / "trial-0" / "card.json").is_file()
+
+
+def test_weights_take_the_place_of_others_only_with_a_word(
+    retrained: tuple[Command, Result], tmp_path: Path
+) -> None:
+    shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
+    command = Command(tmp_path)
+    before = command.study(NAME).best_trial.number
+    other = next(trial.number for trial in command.study(NAME).trials if trial.number != before)
+    options = ("retrain", "--seeds", "1", "--trial", str(other), "--out")
+    done = command(*options, "weights")
+    assert done.code == 0, done.err
+    assert f"Replaces the weights of trial {before} of {NAME} in weights." in done.out
+    again = command(*options, "weights")
+    assert "Replaces" not in again.out
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "letter.txt").write_text("mine")
+    looks = command.study(NAME).user_attrs["test_looks"]
+    refused = command(*options, "own")
+    assert refused.code == 2
+    assert "or one of weights, but own has letter.txt" in refused.err
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["letter.txt"]
+    assert command.study(NAME).user_attrs["test_looks"] == looks
 
 
 def test_load_gives_a_network_with_the_accuracy_that_was_printed(

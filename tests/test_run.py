@@ -30,7 +30,7 @@ from search.repair import give_back, sweep
 from search.request import SearchRequest
 from search.service import plan_search
 from search.space import Space, to_toml
-from search.study import StudySettings, rebuild, run_records
+from search.study import StudySettings, make_last_used, rebuild, run_records
 from tests.conftest import (
     DIGITS_RUN,
     ENDLESS,
@@ -514,6 +514,20 @@ def test_auto_stays_with_the_data_of_a_study_whose_race_is_not_over(tmp_path: Pa
     assert plan.dataset_note == "that of digits-3000x3, which goes on"
     with pytest.raises(DataError, match="mnist"):  # nothing is left to do for the digits
         plan_search(replace(request, confirm=False))
+
+
+def test_auto_goes_on_with_the_study_that_was_used_last(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    digits, mnist = (
+        make_study(url, f"{name}-3000x3", [MadeTrial(accuracies=(0.9, 0.9, 0.9))], dataset=name)
+        for name in ("digits", "mnist")
+    )
+    request = SearchRequest(budget=3000, epochs=3, n_trials=20, storage=url, data_dir=tmp_path)
+    make_last_used(digits)
+    assert plan_search(request).dataset_note == "that of digits-3000x3, which goes on"
+    make_last_used(mnist)
+    with pytest.raises(DataError, match="The data set mnist must be in the data folder"):
+        plan_search(request)
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,7 @@ def test_a_backup_that_cannot_be_written_leaves_nothing(
     assert "make room" in capsys.readouterr().err
     assert list(small_disk.iterdir()) == [filler]
     assert run_here("backup", str(finished.folder / "no" / "copy.db"), "--storage", url) == 2
+    assert "must be in a folder that is there" in capsys.readouterr().err
     server = shown(postgres.guarded_url(postgres.new_database()))
     assert run_here("backup", str(finished.folder / "copy.db"), "--storage", server) == 2
     err = capsys.readouterr().err

@@ -272,7 +272,7 @@ def test_trials_that_do_not_fit_are_left_out(finished: Command) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody", "there is no 'nobody'; it has: digits-3000x3"),
+        ("nobody", "which has digits-3000x3, but there is no 'nobody'."),
         ("new", "must start from another one, but --from-study names 'new' itself"),
         ("empty", "must have a complete trial, but 'empty' has none yet"),
         ("foreign", "must have been made by 'search run', but 'foreign'"),

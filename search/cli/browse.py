@@ -19,7 +19,7 @@ from search.cli.options import (
     StudyName,
     not_negative,
 )
-from search.cli.output import make_console
+from search.cli.output import echo, make_console
 from search.wording import duration, percent, thousands
 
 if TYPE_CHECKING:
@@ -340,6 +340,7 @@ def delete(
     import optuna
 
     from search.artifacts import artifact_folder, delete_files
+    from search.locks import is_searched
     from search.storage import opened_storage
     from search.study import find_repeats, open_study
     from search.summary import ABLATES, CONFIRMS
@@ -348,7 +349,8 @@ def delete(
         chosen = open_study(opened, study)
         n_trials = len(chosen.get_trials(deepcopy=False))
         if not yes:
-            typer.confirm(f"Delete {study} with its {n_trials} trials?", abort=True)
+            ends = "; the search that runs on it ends" if is_searched(chosen) else ""
+            typer.confirm(f"Delete {study} with its {n_trials} trials{ends}?", abort=True)
         for purpose in (CONFIRMS, ABLATES):
             repeats = find_repeats(opened, study, purpose)
             if repeats is not None:
@@ -357,7 +359,7 @@ def delete(
         folder = artifact_folder(storage, artifacts)
         if folder is not None:  # behind the entries, none of which may lack its file
             delete_files(folder, chosen._study_id)
-    typer.echo(f"Deleted {study} ({n_trials} trials).")
+    echo(f"Deleted {study} ({n_trials} trials).")
 
 
 def backup(
@@ -383,7 +385,7 @@ def backup(
     with opened_storage(copy) as opened:  # not to write: that would open a log beside it
         copy_artifacts(folder, copy_folder, opened)
     also = f"; its curves and weights to {copy_folder}" if copy_folder.exists() else ""
-    typer.echo(f"Copied to {file} ({file.stat().st_size:,} bytes){also}.")
+    echo(f"Copied to {file} ({file.stat().st_size:,} bytes){also}.")
 
 
 def space(

@@ -159,7 +159,7 @@ def describe_luck(luck: float) -> str:
     """What a search's best value was above its trial's mean over fresh seeds."""
     points = 100 * abs(luck)
     if luck > 0:
-        return f"{points:.2f} points of that were luck."
+        return f"some {points:.2f} points of that were luck."
     return f"fresh seeds gave it {points:.2f} points more."
 
 
@@ -205,10 +205,10 @@ def print_steps(
         return
     confidence = f"{100 * target.confidence:g} %"
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("study", overflow="fold")
+    table.add_column("study", overflow="fold", min_width=min(30, max(len(s.study) for s in steps)))
     for heading in ("cap", "trial", "parameters", "fresh seeds", f"at least ({confidence})"):
         table.add_column(heading, justify="right")
-    table.add_column(f"target {percent(target.accuracy)}")
+    table.add_column("verdict")
     for step in steps:
         table.add_row(
             step.study,
@@ -224,7 +224,14 @@ def print_steps(
     console.print(f"\n{ended}")
     found = smallest(steps)
     if found is None:
-        console.print("\nNo network under the budget reached the target.", style="bold")
+        best = max(steps, key=lambda step: step.mean)
+        bound = "" if best.least is None else f", at least {percent(best.least)}"
+        console.print(
+            f"\nNo network under the budget reached {percent(target.accuracy)} for certain. The "
+            f"best is trial {best.trial} of {best.study}: {percent(best.mean)} over fresh "
+            f"seeds{bound}.",
+            style="bold",
+        )
         return
     console.print(
         f"\nSmallest that reaches it: {found.parameter_count:,} parameters, trial {found.trial} of "

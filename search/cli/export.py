@@ -13,6 +13,7 @@ from search.cli.completion import complete_weights
 from search.cli.options import DataDir
 from search.cli.output import make_console
 from search.exceptions import InputError
+from search.wording import install_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ def export(
     what: Annotated[
         Path,
         typer.Argument(
+            metavar="NETWORK",
             help="Folder that 'search retrain' wrote, or the name of a shipped network; for a "
             "program also that of a baseline.",
             autocompletion=complete_weights,
@@ -71,12 +73,18 @@ def export(
 def _export_onnx(
     console: Console, what: Path, out: Path, seed: int | None, data_dir: Path | None
 ) -> None:
+    from search.baselines import BASELINES
     from search.data import default_data_dir
     from search.files import write_bytes
     from search.folders import make_folder, weights_folder
     from search.weights import kept_seed, load, read_card
 
     folder = weights_folder(what)
+    if str(what) in BASELINES and not folder.is_dir():
+        raise InputError(
+            f"An ONNX file must have weights, but {what} is a system to be trained: --out "
+            f"{what}.py writes a program for that, and 'search baseline {what}' trains it."
+        )
     card = read_card(folder)
     try:
         from search.export_onnx import check_parity, to_onnx
@@ -85,7 +93,7 @@ def _export_onnx(
             raise
         raise InputError(
             f"ONNX files need the packages onnx and onnxruntime, but {error.name} is not "
-            "installed; install them: pip install '.[onnx]', or uv sync --extra onnx."
+            f"installed; install them: {install_words('onnx')}."
         ) from error
     seed = kept_seed(folder, card) if seed is None else seed
     network = load(folder, seed=seed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from search.cli.options import DEFAULT_STORAGE
-from search.cli.output import next_lines, shown_command, stdout_width
+from search.cli.output import echo, next_lines, shown_command, stdout_width
 from search.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def print_next_step() -> None:
         steps = [(["run", "--budget", "8000", "--epochs", "15"], "search the best network")]
         steps += [(["baseline"], "hand-tuned systems and networks found before")]
     for line in lines:
-        typer.echo(line)
+        echo(line)
     commands = ((shown_command(words), what) for words, what in steps)
     for line in next_lines(commands, stdout_width()):
         typer.echo(line)

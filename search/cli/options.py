@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from search.cli.completion import complete_devices, complete_studies
+from search.cli.wrapping import wrapped
 from search.exceptions import InputError
 
 # search.storage.DEFAULT_URL, which `--help` is too quick to import.
 DEFAULT_STORAGE = "sqlite:///studies.db"
+
+
+class _BadParameter(typer.BadParameter):
+    """One whose sentence fits the terminal."""
+
+    def format_message(self) -> str:
+        start = "Error: "  # before it stands what prints it
+        return wrapped(start + super().format_message(), sys.stderr).removeprefix(start)
 
 
 def _whole_number(text: str | int, *, low: int) -> int:
@@ -22,7 +32,7 @@ def _whole_number(text: str | int, *, low: int) -> int:
     except ValueError:
         value = None
     if value is None or value < low:
-        raise typer.BadParameter(f"it must be a whole number from {low} up, but got {text!r}.")
+        raise _BadParameter(f"it must be a whole number from {low} up, but got {text!r}.")
     return value
 
 
@@ -48,7 +58,7 @@ def decimal(text: str | float) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise typer.BadParameter(f"it must be a number, but got {text!r}.")
+        raise _BadParameter(f"it must be a number, but got {text!r}.")
     return value
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from search.cli.options import DEFAULT_STORAGE
+from search.cli.wrapping import wrapped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130  # exit code
 _OUTAGE_SECONDS = 300.0  # that a database server may be away
 _PIPED_WIDTH = 10_000  # columns: a pipe has no edge, at which a table would have to break its words
+
+
+class _WithoutTrailingBlanks:
+    """A stream to which Rich writes tables, whose lines it fills up to the longest one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(re.sub(" +\n", "\n", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def stdout_width() -> int:
@@ -43,8 +57,17 @@ def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if to_stderr else sys.stdout
-    width = None if stream.isatty() else _PIPED_WIDTH
-    return Console(highlight=False, markup=False, width=width, stderr=to_stderr, quiet=quiet)
+    if stream.isatty():
+        return Console(highlight=False, markup=False, stderr=to_stderr, quiet=quiet)
+    piped: Any = _WithoutTrailingBlanks(stream)
+    return Console(
+        highlight=False,
+        markup=False,
+        width=_PIPED_WIDTH,
+        file=piped,
+        stderr=to_stderr,
+        quiet=quiet,
+    )
 
 
 def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: False) -> Waiting:
@@ -69,14 +92,14 @@ def next_lines(steps: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
         yield from (line,) if len(line) <= width else (f"  # {what}", f"  {command}")
 
 
+def echo(text: str) -> None:
+    """Prints sentences on standard output, without Rich, which takes a while to import."""
+    typer.echo(wrapped(text, sys.stdout))
+
+
 def print_error(error: object) -> None:
-    """An error on standard error, broken between words in a terminal."""
-    lines = f"Error: {error}".splitlines()
-    if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns
-        wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
-        lines = [part for line in lines for part in wrapper.wrap(line) or [""]]
-    typer.echo("\n".join(lines), err=True)
+    """Prints an error on standard error."""
+    typer.echo(wrapped(f"Error: {error}", sys.stderr), err=True)
 
 
 def shown_command(words: list[str]) -> str:

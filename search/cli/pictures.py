@@ -19,6 +19,7 @@ def pictures(
     folder: Annotated[
         Path,
         typer.Argument(
+            metavar="NETWORK",
             help="Folder that 'search retrain' wrote, or the name of a shipped network.",
             autocompletion=complete_weights,
         ),

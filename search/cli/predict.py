@@ -11,7 +11,7 @@ import typer
 
 from search.cli.completion import complete_weights
 from search.cli.options import AsJson
-from search.cli.output import make_console
+from search.cli.output import make_console, print_error
 from search.exceptions import InputError
 from search.wording import percent
 
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from search.predict import Prediction
 
 
+_LONGEST_NAME = 36  # columns of a picture's name, before it is broken
+
+
 def predict(
     what: Annotated[
         Path,
         typer.Argument(
+            metavar="NETWORK",
             help="Folder that 'search retrain' wrote, or the name of a shipped network.",
             autocompletion=complete_weights,
         ),
@@ -32,7 +36,7 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE...", help="PNG or JPEG files of one digit each, or images of yours."
+            metavar="IMAGE", help="PNG or JPEG files of one digit each, or images of yours."
         ),
     ],
     seed: Annotated[
@@ -65,6 +69,12 @@ def predict(
     folder = weights_folder(what)
     card = read_card(folder)
     network = load(folder, seed=seed)
+    if card.dataset == "digits":
+        make_console(to_stderr=True).print(
+            "This network learnt scikit-learn's digits, which look otherwise than photographs made "
+            "like MNIST's; one that learnt MNIST reads them better, as best-1-epoch.",
+            style="yellow",
+        )
     pixels, refused = _read(images, image_reader(card))
     if pixels:
         stacked = torch.stack(list(pixels.values()))
@@ -74,7 +84,7 @@ def predict(
         print_answers = _print_json if as_json else _print_table
         print_answers(answers, list(card.classes))
     for error in refused:
-        typer.echo(f"Error: {error}", err=True)
+        print_error(error)
     if refused:
         raise typer.Exit(refused[0].exit_code)
 
@@ -131,8 +141,9 @@ def _print_json(answers: dict[Path, Prediction], classes: list[str]) -> None:
 def _print_table(answers: dict[Path, Prediction], classes: list[str]) -> None:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("image", overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    longest = max(len(str(path)) for path in answers)
+    table.add_column("image", overflow="fold", min_width=min(longest, _LONGEST_NAME))
     for heading in ("class", "probability", "runner-up", "probability"):
         table.add_column(heading, justify="right")
     table.add_column()

@@ -133,6 +133,7 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "utc": lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}",
         "percent": lambda share: _unbroken(percent(share)),
         "thousands": thousands,
         "duration": lambda seconds: _unbroken(duration(seconds)),

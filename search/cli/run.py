@@ -35,6 +35,7 @@ from search.cli.options import (
 from search.cli.output import (
     EXIT_INTERRUPTED,
     data_words,
+    echo,
     make_console,
     next_lines,
     shown_command,
@@ -301,7 +302,7 @@ def _target(target: float | None, confidence: float | None) -> Target | None:
 def _plan(console: Console, request: SearchRequest) -> SearchPlan:
     from search.service import plan_search
 
-    with console.status("Loading"):
+    with console.status("Loading the data, which may be downloaded"):
         return plan_search(request)
 
 
@@ -570,7 +571,7 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from search.cli.view import describe_best
     from search.coordinator import Outcome
     from search.metrics import metric_words
-    from search.summary import front, tally
+    from search.summary import confirmed_number, front, tally
 
     counts = tally(search.study.get_trials(deepcopy=False))
     match outcome:
@@ -614,6 +615,9 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     if search.plan.request.objective == "accuracy":
         console.print(f"\nBest: {describe_best(best)}", style="bold green")
         console.print(f"That is its validation {metric} over {over}.")
+        winner = confirmed_number(search.study.user_attrs, search.study.get_trials(deepcopy=False))
+        if winner not in (None, best.number):
+            console.print(f"Over fresh seeds trial {winner} was the best: it won the race before.")
         return
     console.print("\nNo network that was found is better than these and no larger:", style="bold")
     console.print(front_table(search.study, front(search.study.get_trials(deepcopy=False))))
@@ -646,11 +650,11 @@ def _race(
 
     n_racing = len(confirming.race.candidates)
     best = "best trial" if n_racing == 1 else f"best {n_racing} trials"
-    console.print(f"\nConfirming the {best} over fresh seeds", end="")
+    limit = ""
     if confirming.limit_seconds is not None:
-        limit = duration(confirming.limit_seconds)
-        console.print(f", for at most {limit} of training (--no-confirm leaves it out)", end="")
-    console.print(":")
+        longest = duration(confirming.limit_seconds)
+        limit = f", for at most {longest} of training (--no-confirm leaves it out)"
+    console.print(f"\nConfirming the {best} over fresh seeds{limit}:")
     show = repeat_printer(console)
 
     def listener(event: RepeatEnded) -> None:
@@ -729,7 +733,7 @@ def _echo_chosen(search: Search) -> None:
     accuracy = None if trial is None else accuracy_of(trial)
     if trial is not None and accuracy is not None:
         count = trial.user_attrs.get("parameter_count")
-        typer.echo(f"{study.study_name}: {describe_best(Best(trial.number, accuracy, count))}")
+        echo(f"{study.study_name}: {describe_best(Best(trial.number, accuracy, count))}")
 
 
 def _best(search: Search) -> Any:
@@ -746,7 +750,9 @@ def _best(search: Search) -> Any:
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
     artifacts: Artifacts = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")
+    ] = 8080,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this opens it to others.")
     ] = "127.0.0.1",
@@ -759,6 +765,6 @@ def dashboard(
 
     def show(text: str) -> None:
         is_address = text.startswith("http://")
-        typer.echo(f"Dashboard on {text} (Ctrl-C stops)" if is_address else text)
+        echo(f"Dashboard on {text} (Ctrl-C stops)" if is_address else text)
 
     serve(storage, host=host, port=port, announce=show, artifacts=artifacts)

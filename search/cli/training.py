@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,7 +72,7 @@ def retrain(
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
     from search.dataset_names import short_name
-    from search.folders import default_folder, make_folder
+    from search.folders import default_folder, make_weights_folder
     from search.metrics import metric_words
     from search.storage import opened_storage
     from search.study import StudySettings, load_study_data, open_trial, rebuild, select_study
@@ -92,7 +93,8 @@ def retrain(
 
         device = str(find_device(device))
         dataset = load_study_data(chosen, data_dir)
-        make_folder(folder)
+        make_weights_folder(folder)
+        _print_replaced(console, folder, chosen.study_name, frozen.number)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
         data_name = short_name(dataset.info.name)
         console.print(
@@ -110,7 +112,7 @@ def retrain(
                 seeds=range(1, seeds + 1),
                 device=device,
                 folder=folder,
-                listener=_epoch_printer(console, "test"),
+                listener=_epoch_printer(console),
             )
         _print_repeats(console, repeats, "test")
         shown = _describe_spread([repeat.last_three_mean for repeat in repeats])
@@ -122,9 +124,12 @@ def retrain(
     console.print(f'In Python: network = search.load("{folder}")')
     data = data_words(settings.dataset, data_dir)
     report = ["report", "--study", chosen.study_name, *storage_words(storage)]
+    # Those of scikit-learn are written otherwise, and shrunk: a photograph is none of them.
+    photograph = [(["predict", str(folder), "photo.jpg"], "what a photograph shows")]
+    photograph = [] if settings.dataset == "digits" else photograph
     steps = (
         (["pictures", str(folder), *data], "how it learnt and where it errs"),
-        (["predict", str(folder), "photo.jpg"], "what a photograph shows"),
+        *photograph,
         (["export", str(folder), "--out", "network.onnx", *data], "take it elsewhere"),
         (report, "the study's story on one page"),
     )
@@ -206,7 +211,7 @@ def baseline(
             training="train" if found.n_held_out else "development",
             evaluation="test",
             device=device,
-            listener=_epoch_printer(console, "test"),
+            listener=_epoch_printer(console),
         )
     _print_repeats(console, repeats, "test")
     _print_claim(console, found, repeats)
@@ -233,15 +238,39 @@ def _measured(
     }
 
 
-def _epoch_printer(console: Console, part: str) -> Callable[[int, EpochResult], None]:
+def _print_replaced(console: Console, folder: Path, study: str, number: int) -> None:
+    """Says whose weights are in a folder, where they are another trial's."""
+    from search.exceptions import CardError
+    from search.weights import read_card
+
+    with suppress(CardError):
+        before = read_card(folder)
+        if (before.study, before.trial) != (study, number):
+            console.print(
+                f"Replaces the weights of trial {before.trial} of {before.study} in {folder}.",
+                style="yellow",
+            )
+
+
+_EPOCH_COLUMNS = ("seed", "epoch", "train loss", "accuracy", "   rate", "test loss", "accuracy")
+
+
+def _epoch_printer(console: Console) -> Callable[[int, EpochResult], None]:
+    """Prints a row for each epoch of each run, under a heading."""
+    console.print("  ".join(_EPOCH_COLUMNS), style="bold")
 
     def show(seed: int, result: EpochResult) -> None:
-        console.print(
-            f"seed {seed}  epoch {result.epoch:>2}  train loss {result.training_loss:.4f} "
-            f"accuracy {percent(result.training_accuracy)}  lr {result.learning_rate:.5f}  "
-            f"{part} loss {result.loss:.4f} accuracy {percent(result.accuracy)}",
-            soft_wrap=True,
+        cells = (
+            str(seed),
+            str(result.epoch),
+            f"{result.training_loss:.4f}",
+            percent(result.training_accuracy),
+            f"{result.learning_rate:.5f}",
+            f"{result.loss:.4f}",
+            percent(result.accuracy),
         )
+        columns = zip(cells, _EPOCH_COLUMNS, strict=True)
+        console.print("  ".join(cell.rjust(len(column)) for cell, column in columns))
 
     return show
 

@@ -1,0 +1,16 @@
+"""Text broken between words where a terminal shows it, and left as it is elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from typing import IO
+
+
+def wrapped(text: str, stream: IO[str]) -> str:
+    """The text as `stream` is to have it; longer words, as paths, stay whole."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join("\n".join(wrapper.wrap(line)) for line in text.split("\n"))
