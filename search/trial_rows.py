@@ -82,20 +82,18 @@ def read_open_states(
     Raises:
         KeyError: if there is no such study.
     """
-    trials, studies = models.TrialModel, models.StudyModel
-    is_wanted = (trials.study_id == studies.study_id) & (
-        (trials.trial_id > last_id) | trials.trial_id.in_(open_ids)
-    )
-    query = (
-        sqlalchemy.select(trials.trial_id, trials.state)
-        .select_from(studies)
-        .outerjoin(trials, is_wanted)
-        .where(studies.study_id == study_id)
-    )
-    rows = connection.execute(query).all()
+    trials = models.TrialModel
+    query = sqlalchemy.select(trials.trial_id, trials.state).where(trials.study_id == study_id)
+    # Not one condition with OR, for which a database goes through all trials of the study.
+    rows = connection.execute(
+        sqlalchemy.union_all(
+            query.where(trials.trial_id > last_id),
+            query.where(trials.trial_id.in_(open_ids)),
+        )
+    ).all()
     if not rows:
-        raise KeyError(models.NOT_FOUND_MSG)
-    return {trial_id: state for trial_id, state in rows if trial_id is not None}
+        _check_study(connection, study_id)
+    return dict(rows)
 
 
 def read_trials(
@@ -122,16 +120,19 @@ def read_trials(
     rows = list(connection.execute(query.where(trials.trial_id > above)))
     for some in _chunks(sorted(trial_id for trial_id in among if trial_id <= above)):
         rows += connection.execute(query.where(trials.trial_id.in_(some)))
-    if not rows and connection.scalar(_study(study_id)) is None:
-        raise KeyError(models.NOT_FOUND_MSG)
+    if not rows:
+        _check_study(connection, study_id)
     rows = sorted(row for row in rows if states is None or row.state in states)
     parse = cache(json_to_distribution)
     return [trial for chunk in _chunks(rows) for trial in _with_details(connection, chunk, parse)]
 
 
-def _study(study_id: int) -> Any:
+def _check_study(connection: Connection, study_id: int) -> None:
+    """Raises KeyError where there is no such study."""
     studies = models.StudyModel
-    return sqlalchemy.select(studies.study_id).where(studies.study_id == study_id)
+    query = sqlalchemy.select(studies.study_id).where(studies.study_id == study_id)
+    if connection.scalar(query) is None:
+        raise KeyError(models.NOT_FOUND_MSG)
 
 
 def _chunks(items: Sequence[Any]) -> Iterator[list[Any]]:

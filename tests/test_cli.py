@@ -237,7 +237,7 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
         (("space", "huge"), "must be one of standard, wide"),
         ((*DIGITS_RUN, "--timeout", "soon"), "--timeout must be a time above zero"),
         ((*DIGITS_RUN, "--timeout", "0m"), "--timeout must be a time above zero"),
-        ((*DIGITS_RUN, "--dataset", "cats"), "must be one of mnist"),
+        ((*DIGITS_RUN, "--dataset", "cats"), "must be one of auto, folder:PATH, mnist"),
         ((*DIGITS_RUN, "--sampler", "guess"), "must be one of tpe"),
         ((*DIGITS_RUN, "--pruner", "axe"), "must be one of halving"),
         ((*DIGITS_RUN, "--device", "tpu"), "must be auto, cpu or cuda"),

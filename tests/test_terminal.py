@@ -87,8 +87,8 @@ def test_no_word_is_broken_at_the_edge_of_a_narrow_terminal(terminal: Terminal) 
 
     text = told("run", "--budget", "8000", "--epochs", "15", "--dataset", "photos")
     assert (
-        "A data set must be one of mnist, fashion-mnist, kmnist, digits, but got 'photos'; "
-        "the folder of that name can be searched as folder:photos."
+        "A data set must be one of auto, folder:PATH, mnist, fashion-mnist, kmnist, digits, but "
+        "got 'photos'; the folder of that name can be searched as folder:photos."
     ) in text
     text = told("baseline")
     for system in all_systems():
