@@ -132,8 +132,9 @@ def retrain_trial(
         The folder, for `search.load`.
 
     Raises:
-        InputError: if the trial or the data of the study are not there, or `seeds` or `n_workers`
-            is no whole number from 1 up; nothing was written then.
+        InputError: if the trial or the data of the study are not there, the folder cannot take
+            weights, or `seeds` or `n_workers` is no whole number from 1 up; nothing was written
+            then.
         TrainingError: if a training run cannot be finished.
     """
     check_whole("seeds", seeds)

@@ -52,7 +52,7 @@ def check_dataset_name(name: str, *, besides: Sequence[str] = ()) -> DatasetName
     if name not in get_args(DatasetName):
         names = (*besides, *get_args(DatasetName))
         hint = meant(name, names)
-        if Path(name).is_dir():
+        if os.path.isdir(name):  # noqa: PTH112 - which raises for no name
             hint = f"; the folder of that name can be searched as {FOLDER}{name}."
         raise DataError(f"A data set must be one of {', '.join(names)}, but got {name!r}{hint}")
     return cast(DatasetName, name)

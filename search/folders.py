@@ -27,8 +27,6 @@ CARD_NAME = "card.json"  # beside weights, what rebuilds their network
 # What `search pictures` draws, beside the weights.
 PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 
-_WEIGHTS = re.compile(r"seed-\d+\.safetensors")
-
 # What `search report` writes, in place of what is there.
 PAGE = "report.html"
 _DRAWN = ("race", "size", "learning", "influence", "history", "confusion", "mistakes")
@@ -55,15 +53,15 @@ def make_weights_folder(folder: Path) -> Path:
     """Makes a folder for weights, in place of those that are there; returns it.
 
     Raises:
-        InputError: if files cannot be written there, or what is there is something else.
+        InputError: if files cannot be written there, or pictures are there that are of no weights.
     """
     make_folder(folder)
-    names = {path.name for path in folder.iterdir()}
-    own = {CARD_NAME, *PICTURES} | {name for name in names if _WEIGHTS.fullmatch(name)}
-    if names - own and CARD_NAME not in names:
+    is_of_weights = (folder / CARD_NAME).exists() or any(folder.glob("seed-*.safetensors"))
+    pictures = [name for name in PICTURES if (folder / name).exists()]
+    if pictures and not is_of_weights:
         raise InputError(
-            f"A folder for weights must be new, empty, or one of weights, but {folder} has "
-            f"{min(names - own)}; name another with --out."
+            f"New weights take the place of a run's pictures, but {folder / pictures[0]} is of no "
+            "run; move it, or name another folder with --out."
         )
     return folder
 

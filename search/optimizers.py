@@ -7,8 +7,8 @@ their own that the hooks of the compiler wrap; these classes call it directly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import inspect
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -17,25 +17,19 @@ from torch.optim import Optimizer
 from search.hyperparameters import Hyperparameters
 
 
-def _without_hooks(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What `torch.optim` wraps; a PyTorch that wraps nothing has it as it is."""
-    unwrapped: Callable[..., Any] = getattr(function, "__wrapped__", function)
-    return unwrapped
-
-
 class _Sgd(torch.optim.SGD):
-    add_param_group = _without_hooks(Optimizer.add_param_group)
-    step = torch.no_grad()(_without_hooks(torch.optim.SGD.step))
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
 class _Adam(torch.optim.Adam):
-    add_param_group = _without_hooks(Optimizer.add_param_group)
-    step = torch.no_grad()(_without_hooks(torch.optim.Adam.step))
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 class _AdamW(torch.optim.AdamW):
-    add_param_group = _without_hooks(Optimizer.add_param_group)
-    step = torch.no_grad()(_without_hooks(torch.optim.AdamW.step))
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def make_optimizer(

@@ -34,7 +34,6 @@ from sqlalchemy.exc import (
     IntegrityError,
     InterfaceError,
     OperationalError,
-    PendingRollbackError,
     SQLAlchemyError,
 )
 from sqlalchemy.orm import Session
@@ -56,7 +55,6 @@ _LONGEST_TURN_SECONDS = 60  # of doing nothing: whoever fell asleep in its turn 
 _LOOK_MILLISECONDS = 500  # while it waits for its turn, whether to stop
 _LOCK_NOT_AVAILABLE = "55P03"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NAP_SECONDS = 0.2  # between two looks whether to stop
-_HIGHEST_ID = 2**31 - 1  # of Optuna's tables, whose identifiers have four bytes
 _SECRET_KEYS = ("password", "passwd", "passfile", "sslpassword", "sslkey")  # of a URL's query
 # The calls by which Optuna's studies and trials reach their storage, with its cache in between.
 _CALLS = (
@@ -296,7 +294,12 @@ class PatientStorage(RDBStorage):
         Raises:
             KeyError: if there is no such study.
         """
-        return self._get_trials(study_id, None, set(trial_ids), _HIGHEST_ID)
+
+        def call() -> list[FrozenTrial]:
+            with self.engine.connect() as connection:
+                return read_trials(connection, study_id, among=trial_ids, above=None)
+
+        return cast(list[FrozenTrial], self._patiently(call))
 
     def _get_trials(
         self,
@@ -407,8 +410,7 @@ class PatientStorage(RDBStorage):
         if self._parsed.get_backend_name() == "sqlite":
             return False
         if not isinstance(error, DBAPIError):
-            # Optuna falls back to another query, on the connection that has just broken.
-            return isinstance(error, PendingRollbackError)
+            return False
         return error.connection_invalidated or (
             # No connection could be made at all: there is no statement that failed.
             isinstance(error, OperationalError | InterfaceError) and error.statement is None

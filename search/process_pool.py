@@ -21,7 +21,7 @@ from search.resources import DeviceShare
 from search.worker_loop import Assignment, Begun, Cancel, Dying, Message, Order, Ready, Weights
 
 _MAX_STARTUP_DEATHS = 3
-_STARTUP_SECONDS = 120.0  # of being awake, in which a worker must be ready
+_STARTUP_SECONDS = 120.0
 # Seconds. Whoever has a pool asks it for events more often than that, but for an outage of the
 # database; what that takes does not count towards any limit.
 _LONGEST_GAP = 2.0
@@ -78,9 +78,14 @@ class _Worker(Generic[ProcessT]):
 
 
 class ProcessPool(ABC, Generic[ProcessT]):
-    """A `Pool` whose processes are yet to be said. As a context manager it ends them with it."""
+    """A `Pool` whose processes are yet to be said. As a context manager it ends them with it.
+
+    Attributes:
+        startup_seconds: of being awake, in which a worker must be ready, once its time runs.
+    """
 
     def __init__(self, n_workers: int) -> None:
+        self.startup_seconds = _STARTUP_SECONDS
         self._clock = AwakeClock(longest_gap=_LONGEST_GAP)
         self._pending: deque[Event] = deque()
         self._left_over: deque[Job] = deque()  # of workers that died before they began them
@@ -191,7 +196,7 @@ class ProcessPool(ABC, Generic[ProcessT]):
                 continue
             if not self._is_due(index):
                 worker.since = now
-            elif now - worker.since > _STARTUP_SECONDS:
+            elif now - worker.since > self.startup_seconds:
                 worker.process.kill()
         while self._pending:
             yield self._pending.popleft()

@@ -581,24 +581,21 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
     """
     if not has_studies(request.storage):
         return None
-    found: dict[str, tuple[str, StudySettings]] = {}
     with opened_storage(request.storage) as storage:
-        for name in study_names(storage):
-            study = open_study(storage, name)
-            if "settings" not in study.user_attrs:
-                continue
-            settings = StudySettings.from_study(study)
-            if request.study is None:
-                is_meant = (
-                    settings.dataset in SPLITS
-                    and name == _study_name(request, settings.dataset)
-                    and _lacks_something(study, request)
-                )
-            else:
-                is_meant = name == request.study
-            if is_meant:
-                found[last_used(study)] = name, settings
-    return found[max(found)] if found else None
+        candidates = [request.study] if request.study else [_study_name(request, d) for d in SPLITS]
+        studies = [open_study(storage, name) for name in study_names(storage) if name in candidates]
+        found = [study for study in studies if "settings" in study.user_attrs]
+        if request.study is None:  # a folder of images may be called as a built-in data set
+            found = [
+                study
+                for study in found
+                if StudySettings.from_study(study).dataset in SPLITS
+                and _lacks_something(study, request)
+            ]
+        if not found:
+            return None
+        study = max(found, key=last_used)
+        return study.study_name, StudySettings.from_study(study)
 
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:

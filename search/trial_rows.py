@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-_AT_A_TIME = 1000  # trials, as databases bound the values of a statement
+_AT_A_TIME = 500  # trials; SQLite took no more than 999 values in a statement before 3.32
 _INSERTS: dict[str, Callable[[Any], Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
@@ -85,12 +85,12 @@ def read_open_states(
     trials = models.TrialModel
     query = sqlalchemy.select(trials.trial_id, trials.state).where(trials.study_id == study_id)
     # Not one condition with OR, for which a database goes through all trials of the study.
-    rows = connection.execute(
-        sqlalchemy.union_all(
-            query.where(trials.trial_id > last_id),
-            query.where(trials.trial_id.in_(open_ids)),
-        )
-    ).all()
+    newer = query.where(trials.trial_id > last_id)
+    first, *others = list(_chunks(sorted(open_ids), _AT_A_TIME)) or [[]]
+    union = sqlalchemy.union_all(newer, query.where(trials.trial_id.in_(first)))
+    rows = list(connection.execute(union).all())
+    for ids in others:
+        rows += connection.execute(query.where(trials.trial_id.in_(ids))).all()
     if not rows:
         _check_study(connection, study_id)
     return dict(rows)
@@ -102,29 +102,41 @@ def read_trials(
     *,
     states: Container[TrialState] | None = None,
     among: Collection[int] = (),
-    above: int = -1,
+    above: int | None = -1,
+    at_a_time: int = _AT_A_TIME,
 ) -> list[FrozenTrial]:
     """A study's trials by their identifiers: those `among` some, and all with one `above`.
+
+    Args:
+        above: None for none but those `among`.
+        at_a_time: how many trials a statement asks for.
 
     Raises:
         KeyError: if there is no such study.
     """
     trials = models.TrialModel
+    columns = trials.__table__.c
     query = sqlalchemy.select(
         trials.trial_id,
         trials.number,
         trials.state,
-        trials._datetime_start_utc,
-        trials._datetime_complete_utc,
+        columns.datetime_start,
+        columns.datetime_complete,
     ).where(trials.study_id == study_id)
-    rows = list(connection.execute(query.where(trials.trial_id > above)))
-    for some in _chunks(sorted(trial_id for trial_id in among if trial_id <= above)):
-        rows += connection.execute(query.where(trials.trial_id.in_(some)))
+    rows: list[Any] = []
+    if above is not None:
+        rows += connection.execute(query.where(trials.trial_id > above)).all()
+    ids = sorted(trial_id for trial_id in among if above is None or trial_id <= above)
+    for some in _chunks(ids, at_a_time):
+        rows += connection.execute(query.where(trials.trial_id.in_(some))).all()
     if not rows:
         _check_study(connection, study_id)
     rows = sorted(row for row in rows if states is None or row.state in states)
     parse = cache(json_to_distribution)
-    return [trial for chunk in _chunks(rows) for trial in _with_details(connection, chunk, parse)]
+    found: list[FrozenTrial] = []
+    for chunk in _chunks(rows, at_a_time):
+        found += _with_details(connection, chunk, parse)
+    return found
 
 
 def _check_study(connection: Connection, study_id: int) -> None:
@@ -135,9 +147,9 @@ def _check_study(connection: Connection, study_id: int) -> None:
         raise KeyError(models.NOT_FOUND_MSG)
 
 
-def _chunks(items: Sequence[Any]) -> Iterator[list[Any]]:
+def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
     rest = iter(items)
-    while chunk := list(islice(rest, _AT_A_TIME)):
+    while chunk := list(islice(rest, size)):
         yield chunk
 
 

@@ -1,4 +1,4 @@
-"""Figures and commands as people read them."""
+"""Figures, commands and near names as people read them."""
 
 from __future__ import annotations
 

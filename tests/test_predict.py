@@ -174,6 +174,16 @@ def test_the_json_has_all_probabilities(tmp_path: Path, capsys: pytest.CaptureFi
     assert answer["probability"] == shares[first]
 
 
+def test_a_network_of_other_digits_says_so_beside_its_answer(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(7, 235, 60).save(tmp_path / "7.png")
+    assert run_here("predict", str(weights), str(tmp_path / "7.png"), "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["image"] == str(tmp_path / "7.png")
+    assert "learnt scikit-learn's digits, which look otherwise" in said.err
+
+
 def blank(path: Path) -> None:
     """Paper with noise and a shadow, and nothing on it."""
     noise = np.random.default_rng(0).normal(0, 5, (300, 400))

@@ -16,7 +16,6 @@ import pytest
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
-from search import process_pool
 from search.data import dataset_files, load_dataset
 from search.exceptions import TrainingError
 from search.ray_workers import RayPool, connected
@@ -67,9 +66,7 @@ def test_a_search_goes_on_with_the_nodes_that_are_left(cluster: Cluster, command
     assert len(list(weights.glob("*-1"))) == 3
 
 
-def test_an_actor_waits_for_room_while_another_has_some(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_actor_waits_for_room_while_another_has_some(cluster: Cluster, tmp_path: Path) -> None:
     dataset = load_dataset("digits", tmp_path)
     one = Resources(cpu=1)
     with (
@@ -78,16 +75,15 @@ def test_an_actor_waits_for_room_while_another_has_some(
         RayPool(3, files, resources=one) as pool,
     ):
         wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle > 0)
-        monkeypatch.setattr(process_pool, "_STARTUP_SECONDS", 0.5)
+        pool.startup_seconds = 0.5
         started = time.monotonic()
         while time.monotonic() < started + 2:
             assert not list(pool.events(0.1))
         assert pool.n_idle < 3
-        with (
-            RayPool(1, files, resources=one) as without_room,
-            pytest.raises(TrainingError, match=r"3 in a row ended while they did.* CPU"),
-        ):
-            wait_until(lambda: bool(list(without_room.events(0.1))))
+        with RayPool(1, files, resources=one) as without_room:
+            without_room.startup_seconds = 0.5
+            with pytest.raises(TrainingError, match=r"3 in a row ended while they did.* CPU"):
+                wait_until(lambda: bool(list(without_room.events(0.1))))
 
 
 def test_what_no_machine_of_the_cluster_has_is_refused(cluster: Cluster, command: Command) -> None:

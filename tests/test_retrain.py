@@ -30,6 +30,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
     assert "(mean and spread over 2 seeds; 95 % interval " in out
     assert "The test set was seen 2 times by this study" in out
     assert "search pictures weights" in out
+    assert "photo.jpg" not in out  # a network of scikit-learn's digits reads none
 
 
 def test_it_trains_on_train_and_validation_and_stores_the_result(
@@ -75,12 +76,12 @@ def test_weights_take_the_place_of_others_only_with_a_word(
     again = command(*options, "weights")
     assert "Replaces" not in again.out
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "letter.txt").write_text("mine")
+    (tmp_path / "own" / "curves.png").write_text("mine")
     looks = command.study(NAME).user_attrs["test_looks"]
     refused = command(*options, "own")
     assert refused.code == 2
-    assert "or one of weights, but own has letter.txt" in refused.err
-    assert [path.name for path in (tmp_path / "own").iterdir()] == ["letter.txt"]
+    assert "but own/curves.png is of no run" in refused.err
+    assert (tmp_path / "own" / "curves.png").read_text() == "mine"
     assert command.study(NAME).user_attrs["test_looks"] == looks
 
 

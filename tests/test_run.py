@@ -146,6 +146,20 @@ def test_a_reached_total_says_how_to_get_more_and_more_goes_on(finished: Command
     assert settings == [("tpe", 1, 4), ("tpe", 0, 4), ("random", 7, 6)]
 
 
+def test_it_says_that_another_than_its_best_won_the_race(finished: Command) -> None:
+    assert finished("confirm", "--top", "2", "--seeds", "2").code == 0
+    study = finished.study(NAME)
+    outcome = study.user_attrs["confirmation"]
+    winner = next(
+        row["trial"] for row in outcome["candidates"] if row["trial"] != study.best_trial.number
+    )
+    study.set_user_attr("confirmation", {**outcome, "trial": winner})
+    done = finished(*DIGITS_RUN, "--trials", "4")
+    assert done.code == 0, done.err
+    assert f"Over fresh seeds trial {winner} was the best: it won the race before." in done.out
+    assert f"show {winner} --study" in done.out
+
+
 def test_a_search_trains_with_elastic_distortion_where_the_space_says_so(command: Command) -> None:
     (command.folder / "space.toml").write_text("elastic = { low = 0.02, high = 0.03 }")
     options = ("--space", "space.toml", "--trials", "1", "--workers", "1", "--no-confirm")

@@ -103,6 +103,34 @@ def test_the_note_says_how_sure_the_best_is_once_that_is_known(tmp_path: Path) -
     assert "search confirm" not in note
 
 
+def test_at_the_end_of_a_search_importance_is_told_of_all_trials(tmp_path: Path) -> None:
+    """Which takes a while: in between it waits until there are a fifth more."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    rates = [0.02 * 1.05**number for number in range(21)]
+    made = [
+        MadeTrial([0.8, 0.9, 0.9 + 0.001 * number], values={"learning_rate": rate})
+        for number, rate in enumerate(rates)
+    ]
+    study = make_study(url, "made", made[:20])
+    last = make_study(f"sqlite:///{tmp_path / 'other.db'}", "made", made).trials[-1]
+    with opened_storage(url, write=True) as storage:
+        opened = open_study(storage, "made")
+        story = Story(storage, opened, None)
+
+        def importance() -> dict[str, Any]:
+            attributes = study._storage.get_study_system_attrs(study._study_id)
+            return {key: attributes[key] for key in attributes if "importance" in key}
+
+        story.tell()
+        before = importance()
+        assert before
+        opened.add_trial(last)
+        story.tell()
+        assert importance() == before
+        story.tell(has_time=True)
+        assert importance() != before
+
+
 def test_a_study_without_a_complete_trial_has_a_note(tmp_path: Path) -> None:
     database = tmp_path / "studies.db"
     make_study(f"sqlite:///{database}", "made", [])

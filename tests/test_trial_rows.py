@@ -11,9 +11,9 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search import trial_rows
 from search.patient import PatientStorage
 from search.storage import opened_storage
+from search.trial_rows import read_trials
 
 RATE, WIDTH = FloatDistribution(1e-4, 1e-1, log=True), IntDistribution(4, 32, step=2)
 NAME = CategoricalDistribution((None, "sgd", 0.5, True))
@@ -50,11 +50,7 @@ def optunas(
     return RDBStorage._get_trials(storage, study._study_id, states, set(), -1)
 
 
-@pytest.mark.parametrize("at_a_time", [1, 4, 1000])
-def test_all_trials_are_read_as_optuna_reads_them(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, at_a_time: int
-) -> None:
-    monkeypatch.setattr(trial_rows, "_AT_A_TIME", at_a_time)
+def test_all_trials_are_read_as_optuna_reads_them(database_url: str) -> None:
     with opened_storage(database_url, create=True) as storage:
         study = filled(storage)
         trials = storage.get_all_trials(study._study_id)
@@ -64,11 +60,37 @@ def test_all_trials_are_read_as_optuna_reads_them(
             assert list(read.params) == list(own.params)
         some = (TrialState.COMPLETE, TrialState.RUNNING)
         assert storage.get_all_trials(study._study_id, states=some) == optunas(storage, study, some)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 4, 500])
+def test_some_trials_are_read_by_their_identifiers(database_url: str, at_a_time: int) -> None:
+    with opened_storage(database_url, create=True) as storage:
+        study = filled(storage)
+        trials = storage.get_all_trials(study._study_id)
         ids = [trial._trial_id for trial in trials]
-        few = storage._get_trials(study._study_id, None, {ids[1], ids[3], ids[12], 10**6}, ids[10])
-        assert [trial._trial_id for trial in few] == [ids[1], ids[3], *ids[11:]]
-        assert few == [trial for trial in trials if trial in few]
-        assert storage.read_trials(study._study_id, []) == []
+
+        def read(among: set[int], above: int | None) -> list[FrozenTrial]:
+            with storage.engine.connect() as connection:
+                return read_trials(
+                    connection, study._study_id, among=among, above=above, at_a_time=at_a_time
+                )
+
+        assert read(set(), -1) == trials
+        some = {ids[1], ids[3], ids[12], 10**6}
+        assert read(some, ids[10]) == [trials[1], trials[3], *trials[11:]]
+        assert read(some, None) == [trials[1], trials[3], trials[12]]
+        assert read(set(), None) == []
+
+
+def test_states_of_more_trials_are_read_than_a_statement_takes(database_url: str) -> None:
+    with opened_storage(database_url, create=True) as storage:
+        study = filled(storage)
+        trials = storage.get_all_trials(study._study_id)
+        last = trials[9]._trial_id
+        many = {trials[0]._trial_id, trials[5]._trial_id, *range(10**6, 10**6 + 40_000)}
+        found = storage.open_trial_states(study._study_id, many, last)
+        expected = [trials[0], trials[5], *trials[10:]]
+        assert found == {trial._trial_id: trial.state for trial in expected}
 
 
 def test_a_study_that_is_not_there_is_no_empty_one(database_url: str) -> None:

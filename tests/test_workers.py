@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from typing import cast
 
@@ -175,6 +178,32 @@ def test_workers_that_die_as_they_start_end_the_search_with_an_explanation(
         pytest.raises(TrainingError, match="Worker processes must start, but 3 in a row"),
     ):
         wait_for_idle(pool)
+
+
+def test_workers_start_although_what_starts_them_is_killed(files: DatasetFiles) -> None:
+    """The server that forks them, again and again while it imports PyTorch."""
+    before = _forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if before is not None:  # it has imported all
+        os.kill(before, signal.SIGKILL)
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while len(killed) < 4 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            server = _forkserver._forkserver_pid  # type: ignore[attr-defined]
+            if server not in (None, before, *killed):
+                os.kill(server, signal.SIGKILL)
+                killed.append(server)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with WorkerPool(2, files) as pool:
+        thread.join()
+        wait_for_idle(pool, 2)
+        pool.submit(Job(1, RECIPE, epochs=1, seed=0))
+        events_until(pool, JobDone, key=1)
+    assert len(killed) == 4
 
 
 def test_run_jobs_raises_where_a_job_fails(pool: AnyPool) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -18,8 +19,6 @@ from search.cli.options import DEFAULT_STORAGE
 from search.cli.wrapping import wrapped
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
     from search.patient import Waiting
@@ -122,7 +121,7 @@ def data_words(dataset: str, folder: Path | None) -> list[str]:
     from search.splits import SPLITS
 
     has_files = dataset in SPLITS and dataset != "digits"
-    if folder is None or not has_files or str(folder) == os.environ.get("SEARCH_DATA_DIR"):
+    if folder is None or not has_files or folder == Path(os.environ.get("SEARCH_DATA_DIR", "")):
         return []
     return ["--data-dir", str(folder)]
 
