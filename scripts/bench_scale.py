@@ -519,7 +519,7 @@ def draw(rows_path: Path, path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="trials that run at a time (workers)")
     axes.set(ylabel="coordinator and database, ms a trial")
     axes.set_xticks([10, 100, 1000], ["10", "100", "1,000"])
-    axes.set_yticks([30, 50, 100, 200, 500], ["30", "50", "100", "200", "500"])
+    axes.set_yticks([30, 50, 100, 200, 500, 1000], ["30", "50", "100", "200", "500", "1,000"])
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
