@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -251,7 +252,8 @@ def test_it_prints_each_run_then_a_table_and_an_honest_remark(finished: Command)
         assert f"\n{change} " in table
     assert f"{len(changes)} changes without any effect would give" in table
     (stored,) = (value for key, value in study.user_attrs.items() if key.startswith("ablation_"))
-    assert table.count(" worse ") == sum(row["verdict"] == "worse" for row in stored["rows"])
+    n_worse = sum(row["verdict"] == "worse" for row in stored["rows"])
+    assert len(re.findall(r" worse$", table, re.MULTILINE)) == n_worse
 
 
 def test_the_rows_are_stored_with_the_study(ablated: tuple[Command, Result]) -> None:
