@@ -14,11 +14,11 @@ from optuna.trial import TrialState
 from search.coordinator import Outcome, SearchEvent, TrialEnded
 from search.data import Dataset, dataset_files
 from search.exceptions import InputError
-from search.folders import default_folder, make_weights_folder
+from search.folders import default_folder
 from search.numbers import check_whole
 from search.processes import start_server
 from search.request import SearchRequest, check_request
-from search.retrain import retrain
+from search.retrain import make_weights_folder, retrain
 from search.service import begin_search, opened_engine, plan_search
 from search.storage import DEFAULT_URL, opened_storage
 from search.study import check_same_data, load_study_data, open_trial, select_study

@@ -49,23 +49,6 @@ def default_folder(study_name: str, number: int) -> Path:
     return study_folder(study_name) / f"trial-{number}"
 
 
-def make_weights_folder(folder: Path) -> Path:
-    """Makes a folder for weights, in place of those that are there; returns it.
-
-    Raises:
-        InputError: if files cannot be written there, or pictures are there that are of no weights.
-    """
-    make_folder(folder)
-    is_of_weights = (folder / CARD_NAME).exists() or any(folder.glob("seed-*.safetensors"))
-    pictures = [name for name in PICTURES if (folder / name).exists()]
-    if pictures and not is_of_weights:
-        raise InputError(
-            f"New weights take the place of a run's pictures, but {folder / pictures[0]} is of no "
-            "run; move it, or name another folder with --out."
-        )
-    return folder
-
-
 def make_folder(folder: Path, *, option: str = "--out") -> Path:
     """Makes an output folder, and sees that files can be written there; returns it.
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, quote_plus
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -66,6 +66,8 @@ _CALLS = (
     *("get_trial_id_from_study_id_trial_number", "_get_best_trial_id"),
     *("get_trial_user_attrs", "get_trial_system_attrs", "record_heartbeat"),
 )
+
+_T = TypeVar("_T")
 
 
 class WriteConflictError(Exception):
@@ -267,11 +269,7 @@ class PatientStorage(RDBStorage):
         )
         values = {"study_id": study_id, "seconds": seconds}
 
-        def call() -> set[int]:
-            with self.engine.connect() as connection:
-                return set(connection.scalars(query, values))
-
-        return cast(set[int], self._patiently(call))
+        return self._read(lambda connection: set(connection.scalars(query, values)))
 
     def open_trial_states(
         self, study_id: int, open_ids: Collection[int], last_id: int
@@ -281,12 +279,9 @@ class PatientStorage(RDBStorage):
         Raises:
             KeyError: if there is no such study.
         """
-
-        def call() -> dict[int, TrialState]:
-            with self.engine.connect() as connection:
-                return read_open_states(connection, study_id, open_ids, last_id)
-
-        return cast(dict[int, TrialState], self._patiently(call))
+        return self._read(
+            lambda connection: read_open_states(connection, study_id, open_ids, last_id)
+        )
 
     def read_trials(self, study_id: int, trial_ids: Collection[int]) -> list[FrozenTrial]:
         """Those trials of a study, whole.
@@ -294,12 +289,9 @@ class PatientStorage(RDBStorage):
         Raises:
             KeyError: if there is no such study.
         """
-
-        def call() -> list[FrozenTrial]:
-            with self.engine.connect() as connection:
-                return read_trials(connection, study_id, among=trial_ids, above=None)
-
-        return cast(list[FrozenTrial], self._patiently(call))
+        return self._read(
+            lambda connection: read_trials(connection, study_id, among=trial_ids, above=None)
+        )
 
     def _get_trials(
         self,
@@ -308,17 +300,15 @@ class PatientStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        def call() -> list[FrozenTrial]:
-            with self.engine.connect() as connection:
-                return read_trials(
-                    connection,
-                    study_id,
-                    states=states,
-                    among=included_trial_ids,
-                    above=trial_id_greater_than,
-                )
-
-        return cast(list[FrozenTrial], self._patiently(call))
+        return self._read(
+            lambda connection: read_trials(
+                connection,
+                study_id,
+                states=states,
+                among=included_trial_ids,
+                above=trial_id_greater_than,
+            )
+        )
 
     def trial_state(self, trial_id: int) -> TrialState:
         """The state of a trial.
@@ -326,12 +316,7 @@ class PatientStorage(RDBStorage):
         Raises:
             KeyError: if there is no such trial.
         """
-
-        def call() -> TrialState:
-            with self.engine.connect() as connection:
-                return read_state(connection, trial_id)
-
-        return cast(TrialState, self._patiently(call))
+        return self._read(lambda connection: read_state(connection, trial_id))
 
     def write_trial(self, trial_id: int, writes: TrialWrites) -> None:
         """Writes all of that in one transaction; to do it twice is to do it once.
@@ -361,6 +346,15 @@ class PatientStorage(RDBStorage):
             self.set_trial_system_attr(trial_id, key, value)
         for step, number in writes.intermediate_values.items():
             self.set_trial_intermediate_value(trial_id, step, number)
+
+    def _read(self, read: Callable[[Connection], _T]) -> _T:
+        """What is read over a connection, waited for as `_patiently` does."""
+
+        def call() -> _T:
+            with self.engine.connect() as connection:
+                return read(connection)
+
+        return cast(_T, self._patiently(call))
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """The result of a call, made again for as long as the server is away."""

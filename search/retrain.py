@@ -14,13 +14,31 @@ from optuna.trial import FrozenTrial
 
 from models.size import parameter_count
 from search.data import DatasetInfo
-from search.folders import CARD_NAME, PICTURES
+from search.exceptions import InputError
+from search.folders import CARD_NAME, PICTURES, make_folder
 from search.hyperparameters import Hyperparameters
 from search.jobs import Pool
 from search.repeats import Repeat, Spread, train_repeats
 from search.study import DISTRIBUTION, StudySettings, check_same_data, rebuild
 from search.training import EpochResult
 from search.weights import CARD_VERSION, save_card, weights_name
+
+
+def make_weights_folder(folder: Path) -> Path:
+    """Makes a folder for weights, in place of those that are there; returns it.
+
+    Raises:
+        InputError: if files cannot be written there, or pictures are there that are of no weights.
+    """
+    make_folder(folder)
+    is_of_weights = (folder / CARD_NAME).exists() or any(folder.glob(weights_name("*")))
+    pictures = [name for name in PICTURES if (folder / name).exists()]
+    if pictures and not is_of_weights:
+        raise InputError(
+            f"New weights take the place of a run's pictures, but {folder / pictures[0]} is of no "
+            "run; move it, or name another folder with --out."
+        )
+    return folder
 
 
 def retrain(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import typer
 
 from search.cli.options import DEFAULT_STORAGE
-from search.cli.output import echo, next_lines, shown_command, stdout_width
+from search.cli.output import echo, next_lines, shown_command
+from search.cli.wrapping import width_of
 from search.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def print_next_step() -> None:
     for line in lines:
         echo(line)
     commands = ((shown_command(words), what) for words, what in steps)
-    for line in next_lines(commands, stdout_width()):
+    for line in next_lines(commands, width_of(sys.stdout)):
         typer.echo(line)
     typer.echo(f"\nAll commands: {shown_command(['--help'])}")
 

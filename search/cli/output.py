@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from search.cli.options import DEFAULT_STORAGE
-from search.cli.wrapping import wrapped
+from search.cli.wrapping import width_of, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130  # exit code
 _OUTAGE_SECONDS = 300.0  # that a database server may be away
-_PIPED_WIDTH = 10_000  # columns: a pipe has no edge, at which a table would have to break its words
 
 
 class _WithoutTrailingBlanks:
@@ -39,11 +37,6 @@ class _WithoutTrailingBlanks:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def stdout_width() -> int:
-    """Columns of standard output."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
 
 
 def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
@@ -62,7 +55,7 @@ def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
     return Console(
         highlight=False,
         markup=False,
-        width=_PIPED_WIDTH,
+        width=width_of(stream),
         file=piped,
         stderr=to_stderr,
         quiet=quiet,
@@ -121,7 +114,8 @@ def data_words(dataset: str, folder: Path | None) -> list[str]:
     from search.splits import SPLITS
 
     has_files = dataset in SPLITS and dataset != "digits"
-    if folder is None or not has_files or folder == Path(os.environ.get("SEARCH_DATA_DIR", "")):
+    named = os.environ.get("SEARCH_DATA_DIR")
+    if folder is None or not has_files or (named is not None and folder == Path(named)):
         return []
     return ["--data-dir", str(folder)]
 

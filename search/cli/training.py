@@ -72,7 +72,7 @@ def retrain(
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
     from search.dataset_names import short_name
-    from search.folders import default_folder, make_weights_folder
+    from search.folders import default_folder
     from search.metrics import metric_words
     from search.storage import opened_storage
     from search.study import StudySettings, load_study_data, open_trial, rebuild, select_study
@@ -87,6 +87,7 @@ def retrain(
         start_server()
 
         from search.data import dataset_files
+        from search.retrain import make_weights_folder
         from search.retrain import retrain as retrain_trial
         from search.training import find_device
         from search.workers import WorkerPool, default_worker_count
@@ -124,15 +125,13 @@ def retrain(
     console.print(f'In Python: network = search.load("{folder}")')
     data = data_words(settings.dataset, data_dir)
     report = ["report", "--study", chosen.study_name, *storage_words(storage)]
-    # Those of scikit-learn are written otherwise, and shrunk: a photograph is none of them.
-    photograph = [(["predict", str(folder), "photo.jpg"], "what a photograph shows")]
-    photograph = [] if settings.dataset == "digits" else photograph
-    steps = (
+    steps = [
         (["pictures", str(folder), *data], "how it learnt and where it errs"),
-        *photograph,
         (["export", str(folder), "--out", "network.onnx", *data], "take it elsewhere"),
         (report, "the study's story on one page"),
-    )
+    ]
+    if settings.dataset != "digits":  # scikit-learn's look otherwise than photographs
+        steps.insert(1, (["predict", str(folder), "photo.jpg"], "what a photograph shows"))
     commands = ((shown_command(words), what) for words, what in steps)
     for line in next_lines(commands, console.width):
         console.print(line, soft_wrap=True)
