@@ -7,9 +7,9 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "models._native",
-            ["models/native.cpp"],
-            depends=sorted(str(path) for path in Path("models/native_kernel").glob("*.h")),
+            "models.native._native",
+            ["models/native/native.cpp"],
+            depends=sorted(str(path) for path in Path("models/native/kernel").glob("*.h")),
             language="c++",
             extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-Wall", "-Wextra"],
             optional=True,

@@ -45,14 +45,14 @@ from record_curves import EPOCHS, read_table
 from surrogate import Surrogate, points_of
 
 from models.size import parameter_count
-from search.coordinator import Coordinator, SearchEvent, TrialEnded
-from search.jobs import Event, Job, JobCancelled, JobDone, JobEpoch
-from search.mirror import MirroredStorage
-from search.request import SearchRequest
-from search.sampler import SAMPLERS, CappedSampler, make_sampler
-from search.service import begin_search, plan_search
-from search.space import Space
-from search.training import EpochResult, epoch_attribute
+from search.space.space import Space
+from search.storage.cached import MirroredStorage
+from search.training.train import EpochResult, epoch_attribute
+from search.tuner.coordinator import Coordinator, SearchEvent, TrialEnded
+from search.tuner.request import SearchRequest
+from search.tuner.sampler import SAMPLERS, CappedSampler, make_sampler
+from search.tuner.session import begin_search, plan_search
+from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch
 
 BUDGET = 8000
 TRIAL_SECONDS = 30.0  # what a recorded training takes on average, played back at its own speed

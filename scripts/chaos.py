@@ -34,10 +34,10 @@ from typing import Any
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
-from search.repair import MAX_CRASHES
-from search.storage import opened_storage
-from search.study import open_study
-from search.summary import INTERRUPTED, is_trained
+from search.storage.open import opened_storage
+from search.study.repair import MAX_CRASHES
+from search.study.settings import open_study
+from search.study.summary import INTERRUPTED, is_trained
 
 STUDY = "chaos"
 _WORKER_LIFE_SECONDS = 1.5  # means, where a search trains within 6 s of its start

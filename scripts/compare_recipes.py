@@ -21,14 +21,14 @@ from pathlib import Path
 
 from models.size import parameter_count, receptive_field
 from models.spec import Dropout, Layer, ModelSpec, Pool
-from search.ablation import make_row
-from search.baselines import BASELINES
-from search.data import dataset_files, load_dataset
-from search.hyperparameters import Augmentation, Constant, Hyperparameters
-from search.processes import start_server
-from search.repeats import train_recipes
-from search.space import Space
-from search.workers import WorkerPool, default_worker_count
+from search.data.dataset import dataset_files, load_dataset
+from search.results.ablation import make_row
+from search.space.baselines import BASELINES
+from search.space.hyperparameters import Augmentation, Constant, Hyperparameters
+from search.space.space import Space
+from search.workers.fork_server import start_server
+from search.workers.local_pool import WorkerPool, default_worker_count
+from search.workers.repeats import train_recipes
 
 EPOCHS = 15
 CAP = 8_000

@@ -31,9 +31,9 @@ from record_curves import CAP, EPOCHS
 from replay import pyplot
 
 from models.size import parameter_count
-from search.data import load_dataset
-from search.palette import RIGHT, WRONG
-from search.training import last_epochs_mean, train
+from search.data.dataset import load_dataset
+from search.report.palette import RIGHT, WRONG
+from search.training.train import last_epochs_mean, train
 
 N_PROCESSES = 2
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from search.baselines import BASELINES
-from search.data import load_dataset
-from search.training import last_epochs_mean, train
+from search.data.dataset import load_dataset
+from search.space.baselines import BASELINES
+from search.training.train import last_epochs_mean, train
 
 EPOCHS = 15
 

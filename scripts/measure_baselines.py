@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from search.baselines import BASELINES
 from search.files import write_text
+from search.space.baselines import BASELINES
 
 
 def measure(name: str, options: tuple[str, ...], data_dir: Path, folder: Path) -> dict[str, Any]:

@@ -38,8 +38,8 @@ from record_curves import BROAD, CAP, EPOCHS
 from surrogate import N_LAST, Answer, Surrogate
 
 from models.size import parameter_count
-from search.sampler import SAMPLERS, CappedSampler
-from search.space import STANDARD, WIDE, Space
+from search.space.space import STANDARD, WIDE, Space
+from search.tuner.sampler import SAMPLERS, CappedSampler
 
 Floats = NDArray[np.float64]
 

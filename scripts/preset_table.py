@@ -10,8 +10,8 @@ import statistics
 
 from models.size import layer_table, parameter_count
 from search.folders import CARD_NAME, PRESETS, preset_folder
-from search.presets import find_system
-from search.race import mean_interval
+from search.results.race import mean_interval
+from search.space.presets import find_system
 
 
 def row(name: str) -> str:

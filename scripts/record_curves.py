@@ -21,15 +21,15 @@ from typing import Any
 
 import optuna
 
-from models import native
+from models.native import network as native
 from models.size import parameter_count
-from search.data import dataset_files, load_dataset
-from search.hyperparameters import Hyperparameters, OneCycle, StepDecay
-from search.jobs import Job, JobDone, JobEpoch, run_jobs
-from search.sampler import make_sampler
-from search.space import STANDARD, WIDE, Space
-from search.training import EpochResult
-from search.workers import WorkerPool, default_worker_count
+from search.data.dataset import dataset_files, load_dataset
+from search.space.hyperparameters import Hyperparameters, OneCycle, StepDecay
+from search.space.space import STANDARD, WIDE, Space
+from search.training.train import EpochResult
+from search.tuner.sampler import make_sampler
+from search.workers.jobs import Job, JobDone, JobEpoch, run_jobs
+from search.workers.local_pool import WorkerPool, default_worker_count
 
 TABLE = Path(__file__).parent.parent / "tests" / "data" / "mnist_curves.csv.gz"
 EPOCHS, CAP = 15, 8_000

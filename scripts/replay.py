@@ -28,8 +28,8 @@ from record_curves import CAP, EPOCHS, TABLE, read_table
 from recorded import correlations_of, epoch_correlations, markdown_of_correlations
 from surrogate import SEED_NOISE, Surrogate, points_of
 
-from search.hyperparameters import OneCycle
-from search.palette import RIGHT, STOPPED, WRONG
+from search.report.palette import RIGHT, STOPPED, WRONG
+from search.space.hyperparameters import OneCycle
 
 # Matplotlib's own but for blue, orange and grey, which have a meaning.
 _COLOURS = ("C2", "C4", "C5", "C6", "C8", "C9", "C3")

@@ -43,7 +43,7 @@ from threadpoolctl import threadpool_limits
 
 from models.size import parameter_count
 from models.spec import Conv, Dropout, ModelSpec
-from search.hyperparameters import (
+from search.space.hyperparameters import (
     Augmentation,
     Constant,
     Cosine,

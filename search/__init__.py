@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from models.spec import ModelSpec
     from search.api import open_study, retrain_trial, run_search
-    from search.data import Dataset, from_tensors, load_dataset
+    from search.data.dataset import Dataset, from_tensors, load_dataset
     from search.exceptions import SearchError
-    from search.hyperparameters import Hyperparameters
-    from search.request import SearchRequest
-    from search.study import open_trial, rebuild
-    from search.training import train
-    from search.weights import load
+    from search.space.hyperparameters import Hyperparameters
+    from search.study.settings import open_trial, rebuild
+    from search.training.train import train
+    from search.training.weights import load
+    from search.tuner.request import SearchRequest
 
 __all__ = [
     "Dataset",
@@ -37,20 +37,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Dataset": "search.data",
-    "Hyperparameters": "search.hyperparameters",
+    "Dataset": "search.data.dataset",
+    "Hyperparameters": "search.space.hyperparameters",
     "ModelSpec": "models.spec",
     "SearchError": "search.exceptions",
-    "SearchRequest": "search.request",
-    "from_tensors": "search.data",
-    "load": "search.weights",
-    "load_dataset": "search.data",
+    "SearchRequest": "search.tuner.request",
+    "from_tensors": "search.data.dataset",
+    "load": "search.training.weights",
+    "load_dataset": "search.data.dataset",
     "open_study": "search.api",
-    "open_trial": "search.study",
-    "rebuild": "search.study",
+    "open_trial": "search.study.settings",
+    "rebuild": "search.study.settings",
     "retrain_trial": "search.api",
     "run_search": "search.api",
-    "train": "search.training",
+    "train": "search.training.train",
 }
 
 

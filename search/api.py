@@ -11,19 +11,19 @@ import optuna
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from search.coordinator import Outcome, SearchEvent, TrialEnded
-from search.data import Dataset, dataset_files
+from search.data.dataset import Dataset, dataset_files
 from search.exceptions import InputError
 from search.folders import default_folder
 from search.numbers import check_whole
-from search.processes import start_server
-from search.request import SearchRequest, check_request
-from search.retrain import make_weights_folder, retrain
-from search.service import begin_search, opened_engine, plan_search
-from search.storage import DEFAULT_URL, opened_storage
-from search.study import check_same_data, load_study_data, open_trial, select_study
-from search.training import EpochResult, find_device
-from search.workers import WorkerPool, default_worker_count
+from search.results.retrain import make_weights_folder, retrain
+from search.storage.open import DEFAULT_URL, opened_storage
+from search.study.settings import check_same_data, load_study_data, open_trial, select_study
+from search.training.train import EpochResult, find_device
+from search.tuner.coordinator import Outcome, SearchEvent, TrialEnded
+from search.tuner.request import SearchRequest, check_request
+from search.tuner.session import begin_search, opened_engine, plan_search
+from search.workers.fork_server import start_server
+from search.workers.local_pool import WorkerPool, default_worker_count
 
 
 def run_search(request: SearchRequest, *, show: bool = True) -> Study:

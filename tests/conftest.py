@@ -27,8 +27,8 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 
 from search.cli import main
-from search.storage import opened_storage
-from tests.servers import Postgres, shown
+from search.storage.open import opened_storage
+from tests.support.servers import Postgres, shown
 
 TIMEOUT_SECONDS = 180
 

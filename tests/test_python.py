@@ -17,8 +17,8 @@ from run_notebook import run_notebook
 
 import search
 from search.exceptions import InputError
-from tests.image_folders import make_folder
-from tests.made_studies import MadeTrial, make_study
+from tests.support.image_folders import make_folder
+from tests.support.made_studies import MadeTrial, make_study
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "docs" / "python.ipynb"
@@ -80,7 +80,7 @@ def test_every_example_of_the_page_works(place: Path) -> None:
 
 
 def test_a_target_is_for_the_command(place: Path) -> None:
-    from search.request import Target
+    from search.tuner.request import Target
 
     request = search.SearchRequest(budget=3000, epochs=1, dataset="digits", target=Target(0.9))
     with pytest.raises(search.SearchError, match="use 'search run --target'"):

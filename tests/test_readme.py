@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import DIGITS_RUN, Command, Result
-from tests.photographs import photograph
+from tests.support.photographs import photograph
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -50,58 +50,61 @@ ELSEWHERE = {
     ),
     "uv sync --inexact --extra ray": ("pyproject.toml", ("ray = [", '"ray>=')),
     "search run --budget 8000 --epochs 15 --engine ray --ray-address auto": (
-        "tests/test_ray.py",
+        "tests/workers/test_ray.py",
         ('"--engine", "ray"', '"--ray-address", cluster.address'),
     ),
-    "python best.py --data DIR": ("tests/test_export.py", ("load_data(str(mnist_dir))",)),
+    "python best.py --data DIR": ("tests/export/test_export.py", ("load_data(str(mnist_dir))",)),
     "search run --budget 8000 --epochs 15 --storage postgresql+psycopg://user@host/database": (
-        "tests/test_databases.py",
+        "tests/storage/test_databases.py",
         ('DIGITS_RUN, "--storage", url', "postgres"),
     ),
     "search run --budget 8000 --epochs 15 --trials 500": (
-        "tests/test_hosts.py",
+        "tests/tuner/test_hosts.py",
         ('"--storage", url', "hosts: tuple[Command, Command]"),
     ),
     "search run --dataset folder:photos --budget 8000 --epochs 15": (
-        "tests/test_own_data.py",
+        "tests/data/test_own_data.py",
         (RUN, '"--dataset"', "folder:"),
     ),
     "search run --dataset folder:photos --budget 8000 --epochs 15 --metric balanced-accuracy": (
-        "tests/test_own_data.py",
+        "tests/data/test_own_data.py",
         (RUN, '"--metric", "balanced-accuracy"'),
     ),
     "search run --budget 8000 --epochs 15 --objective accuracy,size": (
-        "tests/test_front.py",
+        "tests/cli/test_front.py",
         (RUN, '"--objective", "accuracy,size"'),
     ),
     "search run --budget 8000 --epochs 15 --target 99.4": (
-        "tests/test_target.py",
+        "tests/tuner/test_target.py",
         (RUN, '"--target"'),
     ),
     "search run --budget 5000 --epochs 15 --from-study mnist-8000x15": (
-        "tests/test_warmstart.py",
+        "tests/tuner/test_warmstart.py",
         (RUN, '"--from-study"'),
     ),
     "search run --budget 8000 --epochs 15 --json --quiet": (
-        "tests/test_events.py",
+        "tests/cli/test_events.py",
         ('"--json"', '"--quiet"'),
     ),
-    "search dashboard": ("tests/test_dashboard.py", ('"dashboard"',)),
+    "search dashboard": ("tests/report/test_dashboard.py", ('"dashboard"',)),
     "search confirm --top 5 --seeds 5": (
-        "tests/test_confirm.py",
+        "tests/results/test_confirm.py",
         ('"confirm"', '"--top"', '"--seeds"'),
     ),
-    "search ablate": ("tests/test_ablate.py", ('"ablate"',)),
-    "search ablate --seeds 5": ("tests/test_ablate.py", ('"ablate"', '"--seeds"')),
+    "search ablate": ("tests/results/test_ablate.py", ('"ablate"',)),
+    "search ablate --seeds 5": ("tests/results/test_ablate.py", ('"ablate"', '"--seeds"')),
     "search retrain": ("tests/conftest.py", ('"retrain"',)),
     "search retrain --seeds 3": ("tests/conftest.py", ('"retrain", "--seeds"',)),
     "search retrain --trial 17 --seeds 1 --out weights": (
-        "tests/test_retrain.py",
+        "tests/results/test_retrain.py",
         ('"retrain"', '"--trial"', '"--seeds"', '"--out"'),
     ),
-    "search pictures weights": ("tests/test_pictures.py", ('"pictures"',)),
-    "search report --study mnist-8000x15": ("tests/test_report.py", ('"report"', '"--study"')),
-    "search doctor": ("tests/test_cli.py", ('"doctor"',)),
+    "search pictures weights": ("tests/report/test_pictures.py", ('"pictures"',)),
+    "search report --study mnist-8000x15": (
+        "tests/report/test_report.py",
+        ('"report"', '"--study"'),
+    ),
+    "search doctor": ("tests/cli/test_cli.py", ('"doctor"',)),
 }
 
 

@@ -6,43 +6,42 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.test_cli import COMMANDS
+from tests.cli.test_cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted([*ROOT.glob("models/*.py"), *ROOT.glob("search/**/*.py")])
+SOURCES = sorted([*ROOT.glob("models/**/*.py"), *ROOT.glob("search/**/*.py")])
 
-# What these may not meet, however indirectly.
-WITHOUT_OPTUNA = (
-    "training",
-    "workers",
-    "jobs",
-    "worker_loop",
-    "process_pool",
-    "ray_workers",
-    "augment",
-    "data",
-    "weights",
-    "repeats",
-    "engines",
-    "ablation",
+# The rooms, from the top down. A file imports from its own room and from those further down, never
+# from a room that is named beside its own.
+ROOMS = (
+    ("search.cli", "search.api"),
+    ("search.tuner",),
+    ("search.report",),
+    ("search.export", "search.results"),
+    ("search.study", "search.workers"),
+    ("search.training",),
+    ("search.space",),
+    ("search.data", "search.storage", "models"),
+    ("search",),  # what lies loose in the folder: all rooms use it
 )
-WITHOUT_TORCH = (
-    "hyperparameters",
-    "ablation",
-    "baselines",
-    "space",
-    "exceptions",
-    "summary",
-    "study",
-    "report",
-    "report_pictures",
-    "request",
-    "compare",
-    "cli.report_page",
+# What these may not meet, however indirectly.
+WITHOUT_OPTUNA = ("models", "search.data", "search.training", "search.workers")
+# These, in what importing them brings along.
+WITHOUT_TORCH = ("search.space", "search.storage", "search.study")
+WITHOUT_TORCH_EITHER = (  # `search` and `--help`, and what reads a study
+    "search",
+    "search.cli",
+    "search.tuner.request",
+    "search.results.compare",
+    "search.report.facts",
+    "search.report.figures",
+    "search.report.page",
+    "models.size",
 )
 
 
@@ -86,34 +85,43 @@ def reach(start: str, *, top_level_only: bool) -> set[str]:
     return seen
 
 
-def floors() -> dict[str, int]:
-    """The floor of each file, from the table in CONTRIBUTING.md."""
-    rows = re.findall(r"^\| (\d+) \| `([^`]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
-    return {name.removesuffix(".py").strip("/").replace("/", "."): int(n) for n, name in rows}
+def room(name: str) -> str:
+    """The room that a module lies in."""
+    named = [room for beside in ROOMS for room in beside if f"{name}.".startswith(f"{room}.")]
+    return max(named, key=len)
 
 
-def test_every_file_stands_on_a_floor_above_all_that_it_imports() -> None:
-    by_name = floors()
-    for name, path in OWN.items():
-        if path.name in ("__init__.py", "__main__.py"):
-            continue
-        own = by_name["search.cli" if name.startswith("search.cli.") else name]
-        for imported in imports(path) & set(by_name):
-            assert by_name[imported] < own, f"{name} imports {imported}"
+def floor(name: str) -> int:
+    """How far up a module's room is."""
+    return next(n for n, beside in enumerate(reversed(ROOMS)) if room(name) in beside)
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name == "models"], ids=str)
-def test_models_know_nothing_of_the_search(path: Path) -> None:
-    assert not {name for name in imports(path) if name.split(".")[0] in ("search", "optuna")}
+def in_rooms(rooms: Sequence[str]) -> list[str]:
+    return [name for name in OWN if room(name) in rooms]
 
 
-@pytest.mark.parametrize("name", WITHOUT_OPTUNA)
+@pytest.mark.parametrize("name", [n for n in OWN if n not in ("search", "search.__main__")])
+def test_a_file_imports_from_its_own_room_and_those_further_down(name: str) -> None:
+    # The package's face names what its rooms offer, and loads it when it is asked for.
+    for imported in (imports(OWN[name]) & set(OWN)) - {"search"}:
+        assert room(imported) == room(name) or floor(imported) < floor(name), imported
+
+
+def test_every_folder_is_a_room_with_a_face_that_says_its_job() -> None:
+    rooms = {room for beside in ROOMS for room in beside} - {"search.api"}
+    folders = {module_name(path) for path in ROOT.glob("search/**/__init__.py")} | {"models"}
+    assert folders == rooms
+    for name in [*rooms, "models.native"]:
+        assert ast.get_docstring(ast.parse(OWN[name].read_text())), name
+
+
+@pytest.mark.parametrize("name", in_rooms(WITHOUT_OPTUNA))
 def test_training_never_meets_optuna(name: str) -> None:
-    brought = reach(f"search.{name}", top_level_only=False)
+    brought = reach(name, top_level_only=False)
     assert not {found for found in brought if found.split(".")[0] == "optuna"}
 
 
-@pytest.mark.parametrize("name", [*(f"search.{n}" for n in WITHOUT_TORCH), "models.size"])
+@pytest.mark.parametrize("name", [*in_rooms(WITHOUT_TORCH), *WITHOUT_TORCH_EITHER])
 def test_descriptions_never_meet_torch(name: str) -> None:
     brought = reach(name, top_level_only=True)
     assert not {found for found in brought if found.split(".")[0] == "torch"}
@@ -135,7 +143,8 @@ def test_every_promise_stands_beside_a_test_that_is_there() -> None:
         places = re.findall(r"`(test_\w+\.py)`((?:[^`]|`test_\w+`)*)", row)
         assert places, row
         for file, names in places:
-            text = (ROOT / "tests" / file).read_text()
+            (path,) = ROOT.glob(f"tests/**/{file}")
+            text = path.read_text()
             named = re.findall(r"`(test_\w+)`", names)
             assert named, row
             for name in named:
@@ -153,7 +162,7 @@ def test_only_the_modules_of_pictures_meet_matplotlib() -> None:
         for name, path in OWN.items()
         if any(imported.split(".")[0] == "matplotlib" for imported in imports(path))
     }
-    assert found == {"search.pictures", "search.report_pictures"}
+    assert found == {"search.report.weights_figures", "search.report.figures"}
 
 
 def test_only_the_pool_of_actors_meets_ray_and_nothing_brings_it_unasked() -> None:
@@ -162,7 +171,7 @@ def test_only_the_pool_of_actors_meets_ray_and_nothing_brings_it_unasked() -> No
         for name, path in OWN.items()
         if any(imported.split(".")[0] == "ray" for imported in imports(path))
     }
-    assert found == {"search.ray_workers"}
+    assert found == {"search.workers.ray_pool"}
     brought = [name for name in set(OWN) - found if found & reach(name, top_level_only=True)]
     assert not brought
 

@@ -1,4 +1,4 @@
-"""`search ablate`: what each part of a recipe is good for."""
+"""`search.results.ablate`: what each part of a recipe is good for."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from search.cli.options import (
     not_negative,
 )
 from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
-from search.processes import start_server
 from search.wording import counted, percent
+from search.workers.fork_server import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from search.ablate import Ablation
-    from search.ablation import Row
-    from search.data import Dataset
-    from search.repeats import Repeat
+    from search.data.dataset import Dataset
+    from search.results.ablate import Ablation
+    from search.results.ablation import Row
+    from search.workers.repeats import Repeat
 
 
 def ablate(
@@ -64,8 +64,8 @@ def ablate(
     """
     import optuna
 
-    from search.storage import opened_storage
-    from search.study import load_study_data, open_trial, select_study
+    from search.storage.open import opened_storage
+    from search.study.settings import load_study_data, open_trial, select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
@@ -77,8 +77,8 @@ def ablate(
         frozen = open_trial(chosen, trial)
         start_server()
 
-        from search.ablate import Ablation
-        from search.training import find_device
+        from search.results.ablate import Ablation
+        from search.training.train import find_device
 
         device = str(find_device(device))
         # None of the search's own seeds, which are of 32 bits: those chose the trial.
@@ -107,8 +107,8 @@ def _train(
     device: str,
     should_stop: Callable[[], bool],
 ) -> None:
-    from search.data import dataset_files
-    from search.workers import WorkerPool, default_worker_count
+    from search.data.dataset import dataset_files
+    from search.workers.local_pool import WorkerPool, default_worker_count
 
     info = dataset.info
     console.print(
@@ -165,7 +165,7 @@ def _progress(
 def _print_rows(console: Console, ablation: Ablation, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from search.ablation import LEAST_SEEDS
+    from search.results.ablation import LEAST_SEEDS
 
     if not ablation.n_finished:
         return

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from models.spec import ModelSpec
-    from search.summary import TrialSummary
+    from search.study.summary import TrialSummary
 
 
 def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
@@ -41,9 +41,9 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
     """
     from rich.table import Table
 
-    from search.storage import opened_storage
-    from search.study import open_study, study_names
-    from search.summary import summarize_study
+    from search.storage.open import opened_storage
+    from search.study.settings import open_study, study_names
+    from search.study.summary import summarize_study
 
     with opened_storage(storage) as opened:
         found = [open_study(opened, name) for name in study_names(opened)]
@@ -96,9 +96,9 @@ def best(
 
 
 def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
-    from search.storage import opened_storage
-    from search.study import select_study
-    from search.summary import front, summarize_trial
+    from search.storage.open import opened_storage
+    from search.study.settings import select_study
+    from search.study.summary import front, summarize_trial
 
     with opened_storage(storage) as opened:
         study = select_study(opened, study_name)
@@ -123,7 +123,7 @@ def front_table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
     """The Pareto front of accuracy against parameters, the trials of which are given."""
     from rich.table import Table
 
-    from search.summary import summarize_trial
+    from search.study.summary import summarize_trial
 
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
     for heading in ("parameters", _metric(study), "trial"):
@@ -164,9 +164,9 @@ def _show(
     study_name: str | None, number: int | None, storage: str, as_json: bool, *, with_tables: bool
 ) -> None:
 
-    from search.storage import opened_storage
-    from search.study import open_trial, select_study
-    from search.summary import CONFIRMATION, summarize_trial
+    from search.storage.open import opened_storage
+    from search.study.settings import open_trial, select_study
+    from search.study.summary import CONFIRMATION, summarize_trial
 
     with opened_storage(storage) as opened:
         study = select_study(opened, study_name)
@@ -202,8 +202,8 @@ def _show(
 
 def _metric(study: Study) -> str:
     """What a study means by accuracy, in words."""
-    from search.metrics import metric_words
-    from search.study import StudySettings
+    from search.study.settings import StudySettings
+    from search.training.metrics import metric_words
 
     return metric_words(StudySettings.from_study(study).metric)
 
@@ -211,7 +211,7 @@ def _metric(study: Study) -> str:
 def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
     """The network of a trial; None where it ended before it had one."""
     from search.exceptions import StudyError
-    from search.study import rebuild
+    from search.study.settings import rebuild
 
     try:
         return rebuild(study, trial).spec
@@ -229,7 +229,7 @@ def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from search.study import StudySettings
+    from search.study.settings import StudySettings
 
     facts = [summary.state, *_reached(summary, _metric(study))]
     if summary.parameter_count is not None:
@@ -339,11 +339,11 @@ def delete(
     """
     import optuna
 
-    from search.artifacts import artifact_folder, delete_files
-    from search.locks import is_searched
-    from search.storage import opened_storage
-    from search.study import find_repeats, open_study
-    from search.summary import ABLATES, CONFIRMS
+    from search.report.artifacts import artifact_folder, delete_files
+    from search.storage.open import opened_storage
+    from search.study.locks import is_searched
+    from search.study.settings import find_repeats, open_study
+    from search.study.summary import ABLATES, CONFIRMS
 
     with opened_storage(storage, write=True) as opened:
         chosen = open_study(opened, study)
@@ -373,9 +373,9 @@ def backup(
 
     Example: search backup studies-monday.db
     """
-    from search.artifacts import artifact_folder, copy_artifacts
-    from search.storage import backup as copy_database
-    from search.storage import opened_storage
+    from search.report.artifacts import artifact_folder, copy_artifacts
+    from search.storage.open import backup as copy_database
+    from search.storage.open import opened_storage
 
     copy_database(storage, file)
     copy = f"sqlite:///{file}"
@@ -397,6 +397,6 @@ def space(
 
     Example: search space wide > my-space.toml
     """
-    from search.space import to_toml
+    from search.space.space import to_toml
 
     typer.echo(to_toml(name), nl=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from search.compare import Comparison, Confirmed, Difference
+    from search.results.compare import Comparison, Confirmed, Difference
 
 
 def compare(
@@ -47,9 +47,9 @@ def compare(
             f"Two studies or more must be named, each once, but got {', '.join(names)}; "
             "'search studies' lists them."
         )
-    from search.compare import compare as compare_studies
-    from search.storage import opened_storage
-    from search.study import open_study
+    from search.results.compare import compare as compare_studies
+    from search.storage.open import opened_storage
+    from search.study.settings import open_study
 
     with opened_storage(storage) as opened:
         comparison = compare_studies([open_study(opened, name) for name in names])

@@ -43,7 +43,7 @@ complete_datasets_or_auto = one_of("auto", *SPLITS)
 
 def complete_systems(incomplete: str) -> list[str]:
     """The hand-tuned systems and the shipped networks."""
-    from search.baselines import BASELINES
+    from search.space.baselines import BASELINES
 
     return _beginning([*BASELINES, *PRESETS], incomplete)
 

@@ -20,8 +20,8 @@ from search.cli.options import (
     count_option,
 )
 from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
-from search.processes import start_server
 from search.wording import counted, percent, thousands
+from search.workers.fork_server import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from rich.console import Console
 
-    from search.confirm import Confirmation, RepeatEnded
-    from search.request import Target
-    from search.target import Step
+    from search.results.confirm import Confirmation, RepeatEnded
+    from search.results.target import Step
+    from search.tuner.request import Target
 
     NextWords = Callable[[list[str], str], str]
 
@@ -53,9 +53,9 @@ def confirm(
     """
     import optuna
 
-    from search.sharing import only_race
-    from search.storage import opened_storage
-    from search.study import load_study_data, select_study
+    from search.storage.open import opened_storage
+    from search.study.settings import load_study_data, select_study
+    from search.study.sharing import only_race
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
@@ -67,12 +67,12 @@ def confirm(
         stack.enter_context(only_race(chosen, storage))
         start_server()
 
-        from search.artifacts import artifact_folder
-        from search.confirm import Confirming
-        from search.data import dataset_files
-        from search.story import Story
-        from search.training import find_device
-        from search.workers import WorkerPool, default_worker_count
+        from search.data.dataset import dataset_files
+        from search.report.artifacts import artifact_folder
+        from search.report.dashboard_sync import Story
+        from search.results.confirm import Confirming
+        from search.training.train import find_device
+        from search.workers.local_pool import WorkerPool, default_worker_count
 
         confirming = Confirming(chosen, top=top, n_seeds=seeds)
         device = str(find_device(device))
@@ -198,7 +198,7 @@ def print_steps(
     """
     from rich.table import Table
 
-    from search.target import smallest
+    from search.results.target import smallest
 
     if not steps:
         console.print(f"\n{ended}")

@@ -9,10 +9,10 @@ from typing import Any
 
 import typer
 
-from search.confirm import Confirmation, RepeatEnded
-from search.coordinator import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
-from search.service import Search
-from search.summary import chosen_trial
+from search.results.confirm import Confirmation, RepeatEnded
+from search.study.summary import chosen_trial
+from search.tuner.coordinator import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.session import Search
 
 Emit = Callable[[Mapping[str, Any]], None]
 

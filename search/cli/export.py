@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from search.weights import Card
+    from search.training.weights import Card
 
 _ENDINGS = {".onnx": "onnx", ".py": "python"}
 _N_COMPARED = 1_000  # images on which the exported network must do what the original does
@@ -73,11 +73,11 @@ def export(
 def _export_onnx(
     console: Console, what: Path, out: Path, seed: int | None, data_dir: Path | None
 ) -> None:
-    from search.baselines import BASELINES
-    from search.data import default_data_dir
+    from search.data.dataset import default_data_dir
     from search.files import write_bytes
     from search.folders import make_folder, weights_folder
-    from search.weights import kept_seed, load, read_card
+    from search.space.baselines import BASELINES
+    from search.training.weights import kept_seed, load, read_card
 
     folder = weights_folder(what)
     if str(what) in BASELINES and not folder.is_dir():
@@ -87,7 +87,7 @@ def _export_onnx(
         )
     card = read_card(folder)
     try:
-        from search.export_onnx import check_parity, to_onnx
+        from search.export.onnx_file import check_parity, to_onnx
     except ModuleNotFoundError as error:
         if error.name not in ("onnx", "onnxruntime"):
             raise
@@ -118,8 +118,8 @@ def _images(card: Card, data_dir: Path) -> tuple[Tensor, str]:
     """Images to compare on, (N, C, H, W), and what they are; no test images, which stay sealed."""
     import torch
 
-    from search.data import is_available, load_dataset
-    from search.dataset_names import short_name
+    from search.data.dataset import is_available, load_dataset
+    from search.data.names import short_name
 
     name = short_name(card.dataset)
     size = card.hyperparameters.spec.input_shape[-1]
@@ -136,8 +136,8 @@ def _images(card: Card, data_dir: Path) -> tuple[Tensor, str]:
 def _metadata(card: Card, seed: int) -> dict[str, str]:
     """What an ONNX file says of itself."""
     from models.size import parameter_count
-    from search.dataset_names import short_name
-    from search.metrics import metric_words
+    from search.data.names import short_name
+    from search.training.metrics import metric_words
 
     spec = card.hyperparameters.spec
     shape = ", ".join(map(str, spec.input_shape))
@@ -160,12 +160,12 @@ def _metadata(card: Card, seed: int) -> dict[str, str]:
 
 
 def _export_python(console: Console, what: Path, out: Path, seed: int | None) -> None:
-    from search.baselines import BASELINES
-    from search.dataset_names import folder_of
-    from search.export_python import baseline_source, card_source, to_python
+    from search.data.names import folder_of
+    from search.export.python_program import baseline_source, card_source, to_python
     from search.files import write_text
     from search.folders import make_folder, weights_folder
-    from search.weights import read_card
+    from search.space.baselines import BASELINES
+    from search.training.weights import read_card
 
     if seed is not None:
         raise InputError(

@@ -16,7 +16,7 @@ from search.wording import counted, percent
 if TYPE_CHECKING:
     from optuna.study import Study
 
-    from search.summary import StudySummary
+    from search.study.summary import StudySummary
 
 Step = tuple[list[str], str]  # a command's words, and what it is for
 
@@ -27,7 +27,7 @@ def print_next_step() -> None:
     Raises:
         StorageError: if a database is there and cannot be opened.
     """
-    from search.storage import has_studies
+    from search.storage.open import has_studies
 
     storage = os.environ.get("SEARCH_STORAGE", DEFAULT_STORAGE)
     lines, steps = _of_last_study(storage) if has_studies(storage) else ([], [])
@@ -47,9 +47,9 @@ def _of_last_study(storage: str) -> tuple[list[str], list[Step]]:
     import optuna
 
     from search.exceptions import StudyError
-    from search.storage import opened_storage
-    from search.study import select_study
-    from search.summary import summarize_study
+    from search.storage.open import opened_storage
+    from search.study.settings import select_study
+    from search.study.summary import summarize_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with opened_storage(storage) as opened:
@@ -78,7 +78,7 @@ def _standing(summary: StudySummary) -> list[str]:
 
 
 def _steps(study: Study, summary: StudySummary) -> list[Step]:
-    from search.study import StudySettings, run_records, search_words
+    from search.study.settings import StudySettings, run_records, search_words
 
     settings = StudySettings.from_study(study)
     records = run_records(study)

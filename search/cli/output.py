@@ -20,7 +20,7 @@ from search.cli.wrapping import width_of, wrapped
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.patient import Waiting
+    from search.storage.retrying import Waiting
 
 EXIT_INTERRUPTED = 130  # exit code
 _OUTAGE_SECONDS = 300.0  # that a database server may be away
@@ -64,7 +64,7 @@ def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
 
 def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: False) -> Waiting:
     """How a command that writes waits for a database server: with a line on the screen."""
-    from search.patient import Waiting
+    from search.storage.retrying import Waiting
 
     def show(text: str) -> None:
         console.print(text, style="yellow")
@@ -102,7 +102,7 @@ def shown_command(words: list[str]) -> str:
 
 def storage_words(storage: str) -> list[str]:
     """The option that a next command needs to find its storage; without a password."""
-    from search.storage import shown_url
+    from search.storage.open import shown_url
 
     if storage in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
         return []

@@ -36,9 +36,9 @@ def pictures(
 
     Example: search pictures runs/mnist-8000x15/trial-17
     """
-    from search.data import load_dataset
+    from search.data.dataset import load_dataset
     from search.folders import PICTURES, make_folder, weights_folder
-    from search.pictures import (
+    from search.report.weights_figures import (
         Answers,
         confusion_matrix,
         draw_confusion,
@@ -47,7 +47,7 @@ def pictures(
         probabilities_of,
         save_picture,
     )
-    from search.weights import kept_seed, load, read_card
+    from search.training.weights import kept_seed, load, read_card
 
     console = make_console()
     weights = weights_folder(folder)

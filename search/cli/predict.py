@@ -18,7 +18,7 @@ from search.wording import percent
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from search.predict import Prediction
+    from search.results.predict import Prediction
 
 
 _LONGEST_NAME = 36  # columns of a picture's name, before it is broken
@@ -62,9 +62,9 @@ def predict(
     import torch
 
     from search.folders import weights_folder
-    from search.predict import image_reader
-    from search.predict import predict as ask
-    from search.weights import load, read_card
+    from search.results.predict import image_reader
+    from search.results.predict import predict as ask
+    from search.training.weights import load, read_card
 
     folder = weights_folder(what)
     card = read_card(folder)

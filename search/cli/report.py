@@ -10,17 +10,17 @@ import typer
 from search.cli.options import DEFAULT_STORAGE, DataDir, Device, Storage, StudyName
 from search.cli.output import make_console, shown_command, storage_words
 from search.exceptions import InputError, StudyError
-from search.processes import start_server
 from search.wording import percent
+from search.workers.fork_server import start_server
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from rich.console import Console
 
-    from search.data import Dataset
-    from search.report import Report
-    from search.training import EpochResult
-    from search.validation import Validated
+    from search.data.dataset import Dataset
+    from search.report.facts import Report
+    from search.report.validation import Validated
+    from search.training.train import EpochResult
 
 
 def report(
@@ -52,9 +52,9 @@ def report(
 
     from search.files import write_bytes, write_text
     from search.folders import PAGE, REPORT_FILES, make_folder, study_folder
-    from search.report import SPACE_FILE, read_report
-    from search.storage import opened_storage
-    from search.study import select_study
+    from search.report.facts import SPACE_FILE, read_report
+    from search.storage.open import opened_storage
+    from search.study.settings import select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console()
@@ -70,8 +70,8 @@ def report(
         folder = make_folder(out or study_folder(facts.study) / "report")
         validated = _validated(console, chosen, facts, folder, train, data_dir, device)
 
-    from search.cli.report_page import Errors, render_page
-    from search.report_pictures import draw_pictures
+    from search.report.figures import draw_pictures
+    from search.report.page import Errors, render_page
 
     for stale in REPORT_FILES:  # what is not drawn now would belong to another report
         (folder / stale).unlink(missing_ok=True)
@@ -115,8 +115,8 @@ def _validated(
         return None
     start_server()
 
-    from search.study import load_study_data
-    from search.validation import validate
+    from search.report.validation import validate
+    from search.study.settings import load_study_data
 
     try:
         dataset = load_study_data(study, data_dir)
@@ -131,10 +131,10 @@ def _validated(
 
 
 def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, device: str) -> None:
-    from search.data import dataset_files
-    from search.training import find_device
-    from search.validation import train_again
-    from search.workers import WorkerPool
+    from search.data.dataset import dataset_files
+    from search.report.validation import train_again
+    from search.training.train import find_device
+    from search.workers.local_pool import WorkerPool
 
     assert facts.chosen is not None
     epochs = facts.settings.epochs
@@ -153,8 +153,8 @@ def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, dev
 
 def _draw_errors(facts: Report, validated: Validated, folder: Path) -> None:
     """The pictures of what is confused, and of the mistakes."""
-    from search.dataset_names import short_name
-    from search.pictures import Answers, draw_confusion, draw_mistakes, save_picture
+    from search.data.names import short_name
+    from search.report.weights_figures import Answers, draw_confusion, draw_mistakes, save_picture
 
     assert facts.chosen is not None
     classes = validated.classes

@@ -44,19 +44,19 @@ from search.cli.output import (
     storage_words,
 )
 from search.exceptions import InputError
-from search.processes import start_server
 from search.wording import counted, duration, percent
+from search.workers.fork_server import start_server
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from search.cli.events import Emit
-    from search.confirm import Confirming, RepeatEnded
-    from search.coordinator import Outcome, SearchEvent
-    from search.data import DatasetInfo
-    from search.request import SearchRequest, Target
-    from search.service import Search, SearchPlan
-    from search.target import Step
+    from search.data.dataset import DatasetInfo
+    from search.results.confirm import Confirming, RepeatEnded
+    from search.results.target import Step
+    from search.tuner.coordinator import Outcome, SearchEvent
+    from search.tuner.request import SearchRequest, Target
+    from search.tuner.session import Search, SearchPlan
 
 
 def run(
@@ -225,8 +225,8 @@ def run(
     with console.status("Loading"):
         import optuna
 
-        from search.request import SearchRequest, check_request
-        from search.sharing import DEFAULT_LOST_AFTER_SECONDS
+        from search.study.sharing import DEFAULT_LOST_AFTER_SECONDS
+        from search.tuner.request import SearchRequest, check_request
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         request = SearchRequest(
@@ -266,8 +266,8 @@ def run(
             start_server()
 
         from search.cli.events import make_emit
-        from search.service import opened_engine
-        from search.trackers import check_log
+        from search.tuner.session import opened_engine
+        from search.tuner.trackers import check_log
 
     # Nothing is written yet, so until the data are there a stop may end it at once.
     if log is not None:
@@ -286,7 +286,7 @@ def _seconds(text: str | None, *, option: str) -> float | None:
 
 
 def _target(target: float | None, confidence: float | None) -> Target | None:
-    from search.request import Target
+    from search.tuner.request import Target
 
     if target is None:
         if confidence is None:
@@ -300,7 +300,7 @@ def _target(target: float | None, confidence: float | None) -> Target | None:
 
 
 def _plan(console: Console, request: SearchRequest) -> SearchPlan:
-    from search.service import plan_search
+    from search.tuner.session import plan_search
 
     with console.status("Loading the data, which may be downloaded"):
         return plan_search(request)
@@ -316,11 +316,11 @@ def _search(
 ) -> bool:
     """Searches, under lower and lower caps where there is a target; false if interrupted."""
     from search.cli.events import search_begins, search_ends
-    from search.coordinator import Outcome
-    from search.service import begin_search, judge_target, next_request
-    from search.storage import opened_storage
-    from search.study import make_last_used, open_study
-    from search.target import Verdict, smallest
+    from search.results.target import Verdict, smallest
+    from search.storage.open import opened_storage
+    from search.study.settings import make_last_used, open_study
+    from search.tuner.coordinator import Outcome
+    from search.tuner.session import begin_search, judge_target, next_request
 
     steps: list[Step] = []
     is_timed_out = False
@@ -377,7 +377,7 @@ def _search(
 
 def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, *, is_timed_out: bool) -> str:
     """Why a search for a target has come to its end."""
-    from search.target import Verdict
+    from search.results.target import Verdict
 
     if is_timed_out:
         return "The time was over before a cap was too low; the same command goes on."
@@ -395,9 +395,9 @@ def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, *, is_timed_out: bool
 def _print_plan(console: Console, search: Search) -> None:
     from rich.table import Table
 
-    from search.dataset_names import short_name
-    from search.mounts import network_filesystem
-    from search.storage import shown_url, sqlite_path
+    from search.data.names import short_name
+    from search.storage.mounts import network_filesystem
+    from search.storage.open import shown_url, sqlite_path
 
     plan, before = search.plan, search.before
     request, info = plan.request, plan.dataset.info
@@ -457,7 +457,7 @@ def _cluster_words(plan: SearchPlan) -> str:
     """What is to be said of a cluster, where workers run on one."""
     if plan.resources is None:
         return ""
-    from search.ray_workers import describe_cluster
+    from search.workers.ray_pool import describe_cluster
 
     return f", each with {plan.resources} of Ray's {describe_cluster()}"
 
@@ -475,7 +475,7 @@ def _image_words(info: DatasetInfo) -> str:
 
 def _print_uneven(console: Console, search: Search) -> None:
     """Says once, where classes are uneven, that there is a metric for that."""
-    from search.metrics import is_uneven
+    from search.training.metrics import is_uneven
 
     info = search.plan.dataset.info
     if search.plan.request.metric != "accuracy" or not is_uneven(info.class_counts):
@@ -490,7 +490,7 @@ def _print_uneven(console: Console, search: Search) -> None:
 
 
 def _goal(request: SearchRequest) -> str:
-    from search.metrics import metric_words
+    from search.training.metrics import metric_words
 
     metric = metric_words(request.metric)
     if 1 < request.epochs <= 3:  # of more, only the last three count
@@ -532,8 +532,8 @@ def _watch(
 ) -> Outcome:
     from search.cli.events import trial_event
     from search.cli.view import Progress, make_view
-    from search.metrics import metric_words
-    from search.trackers import tracking
+    from search.training.metrics import metric_words
+    from search.tuner.trackers import tracking
 
     plan, request = search.plan, search.plan.request
     title = (
@@ -569,9 +569,9 @@ def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from rich.text import Text
 
     from search.cli.view import describe_best
-    from search.coordinator import Outcome
-    from search.metrics import metric_words
-    from search.summary import confirmed_number, front, tally
+    from search.study.summary import confirmed_number, front, tally
+    from search.training.metrics import metric_words
+    from search.tuner.coordinator import Outcome
 
     counts = tally(search.study.get_trials(deepcopy=False))
     match outcome:
@@ -674,7 +674,7 @@ def _race(
 
 
 def _print_next(console: Console, search: Search) -> None:
-    from search.summary import chosen_trial
+    from search.study.summary import chosen_trial
 
     study = search.study
     chosen = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
@@ -699,7 +699,7 @@ def _print_next(console: Console, search: Search) -> None:
 def _same_command() -> str:
     """The command as it was given, but for a password, which belongs on no screen."""
     from search.exceptions import StorageError
-    from search.storage import shown_url
+    from search.storage.open import shown_url
 
     words = []
     for word in sys.argv[1:]:
@@ -726,7 +726,7 @@ def _next_command(plan: SearchPlan, command: list[str], *, study: str | None = N
 def _echo_chosen(search: Search) -> None:
     """What `--quiet` leaves: the confirmed winner, or else the best trial."""
     from search.cli.view import Best, describe_best
-    from search.summary import accuracy_of, chosen_trial
+    from search.study.summary import accuracy_of, chosen_trial
 
     study = search.study
     trial = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
@@ -738,7 +738,7 @@ def _echo_chosen(search: Search) -> None:
 
 def _best(search: Search) -> Any:
     from search.cli.view import Best
-    from search.summary import accuracy_of, best_trial
+    from search.study.summary import accuracy_of, best_trial
 
     trial = best_trial(search.study.get_trials(deepcopy=False))
     accuracy = None if trial is None else accuracy_of(trial)
@@ -761,7 +761,7 @@ def dashboard(
 
     Example: search dashboard --port 8081
     """
-    from search.dashboard import serve
+    from search.report.dashboard import serve
 
     def show(text: str) -> None:
         is_address = text.startswith("http://")

@@ -33,19 +33,19 @@ from search.cli.output import (
     storage_words,
 )
 from search.exceptions import InputError
-from search.processes import start_server
 from search.wording import counted, duration, percent
+from search.workers.fork_server import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
-    from search.baselines import Baseline
-    from search.data import DatasetInfo
-    from search.hyperparameters import Hyperparameters
-    from search.repeats import Repeat
-    from search.training import EpochResult
+    from search.data.dataset import DatasetInfo
+    from search.space.baselines import Baseline
+    from search.space.hyperparameters import Hyperparameters
+    from search.training.train import EpochResult
+    from search.workers.repeats import Repeat
 
 
 def retrain(
@@ -71,11 +71,17 @@ def retrain(
 
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
-    from search.dataset_names import short_name
+    from search.data.names import short_name
     from search.folders import default_folder
-    from search.metrics import metric_words
-    from search.storage import opened_storage
-    from search.study import StudySettings, load_study_data, open_trial, rebuild, select_study
+    from search.storage.open import opened_storage
+    from search.study.settings import (
+        StudySettings,
+        load_study_data,
+        open_trial,
+        rebuild,
+        select_study,
+    )
+    from search.training.metrics import metric_words
 
     console = make_console()
     with opened_storage(storage, write=True, waiting=shown_waiting(console)) as opened:
@@ -86,11 +92,11 @@ def retrain(
         folder = out or default_folder(chosen.study_name, frozen.number)
         start_server()
 
-        from search.data import dataset_files
-        from search.retrain import make_weights_folder
-        from search.retrain import retrain as retrain_trial
-        from search.training import find_device
-        from search.workers import WorkerPool, default_worker_count
+        from search.data.dataset import dataset_files
+        from search.results.retrain import make_weights_folder
+        from search.results.retrain import retrain as retrain_trial
+        from search.training.train import find_device
+        from search.workers.local_pool import WorkerPool, default_worker_count
 
         device = str(find_device(device))
         dataset = load_study_data(chosen, data_dir)
@@ -167,7 +173,7 @@ def baseline(
     Example: search baseline three-step-3 --seeds 3
     """
 
-    from search.presets import find_system
+    from search.space.presets import find_system
 
     console = make_console(to_stderr=as_json)
     if name is None:
@@ -180,11 +186,11 @@ def baseline(
         found = found.with_own_momentum()
 
     start_server()
-    from search.data import dataset_files, default_data_dir, load_dataset
-    from search.dataset_names import check_dataset_name
-    from search.repeats import train_repeats
-    from search.training import find_device
-    from search.workers import WorkerPool, default_worker_count
+    from search.data.dataset import dataset_files, default_data_dir, load_dataset
+    from search.data.names import check_dataset_name
+    from search.training.train import find_device
+    from search.workers.local_pool import WorkerPool, default_worker_count
+    from search.workers.repeats import train_repeats
 
     device = str(find_device(device))
     data = load_dataset(
@@ -240,7 +246,7 @@ def _measured(
 def _print_replaced(console: Console, folder: Path, study: str, number: int) -> None:
     """Says whose weights are in a folder, where they are another trial's."""
     from search.exceptions import CardError
-    from search.weights import read_card
+    from search.training.weights import read_card
 
     with suppress(CardError):
         before = read_card(folder)
@@ -289,8 +295,8 @@ def _print_repeats(console: Console, repeats: Sequence[Repeat], part: str) -> No
 
 
 def _describe_spread(values: Sequence[float]) -> str:
-    from search.race import share_interval
-    from search.repeats import Spread
+    from search.results.race import share_interval
+    from search.workers.repeats import Spread
 
     spread, interval = Spread.of(values), share_interval(values)
     if spread.std is None or interval is None:
@@ -310,7 +316,7 @@ def _list_baselines(console: Console) -> None:
     from rich.table import Table
 
     from models.size import parameter_count, receptive_field
-    from search.presets import all_systems
+    from search.space.presets import all_systems
 
     systems = all_systems()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

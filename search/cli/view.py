@@ -20,8 +20,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
-from search.summary import Tally
+from search.study.summary import Tally
+from search.tuner.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.wording import duration, percent
 
 _BAR_WIDTH = 60

@@ -1,0 +1,1 @@
+"""Images: data sets as tensors, built in or one's own."""

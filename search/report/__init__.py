@@ -1,0 +1,1 @@
+"""How a study is shown: its report, and what optuna-dashboard shows of it besides its trials."""

@@ -1,0 +1,165 @@
+"""A study's story in optuna-dashboard, kept current: its note, its graphs, its artifacts.
+
+Written by the process that searches, and by it alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+
+from search.report.artifacts import StudyArtifacts
+from search.report.facts import Report, read_report
+from search.report.graphs import influence_graph, learning_graph, size_graph
+from search.report.importance import influences
+from search.report.note import write_note
+from search.storage.retrying import PatientStorage, WriteConflictError
+from search.study.summary import is_trained
+
+_REST = 100  # times as long as it took passes before it is told again
+_LEAST_REST_SECONDS = 10.0
+_N_TRIES = 3  # where others write between reading and writing; after them it is told another time
+# To tell importance from chance takes 7 ms a trial: so not each time and, while workers or a person
+# wait, only where there are not too many.
+_GROWTH = 1.2
+_MANY_TRIALS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """What optuna-dashboard takes for a figure of plotly's."""
+
+    text: str
+
+    def to_json(self) -> str:
+        return self.text
+
+
+class Story:
+    """The story of one study.
+
+    Args:
+        storage: that of the study.
+        folder: of artifacts; None keeps none.
+        turn: lets one search of the study at a time tell it; false where that took too long.
+
+    Raises:
+        ArtifactError: if the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        storage: PatientStorage,
+        study: Study,
+        folder: Path | None,
+        *,
+        turn: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+    ) -> None:
+        self._storage = storage
+        self._study = study
+        self._artifacts = None if folder is None else StudyArtifacts(study, folder)
+        self._turn = turn
+        self._due = 0.0  # by the monotonic clock
+        self._n_judged = 0  # trials, when importance was told last
+
+    @property
+    def weights_path(self) -> Callable[[int], Path] | None:
+        """Where a trial's weights go, by Optuna's identifier of it; None where none are kept."""
+        return None if self._artifacts is None else self._artifacts.weights_path
+
+    def begin(self, *, is_alone: bool) -> None:
+        """Tells it, after what a search that died left behind is cleared away.
+
+        Args:
+            is_alone: whether no other search of the study may be writing files just now.
+
+        Raises:
+            ArtifactError: if a file cannot be written.
+        """
+        if self._artifacts is not None:
+            self._artifacts.sweep_old()
+            if is_alone:
+                self._artifacts.sweep()
+        self.tell()
+
+    def tell_if_due(self) -> None:
+        """Tells it, unless that would take more than a hundredth of the time.
+
+        Raises:
+            ArtifactError: if a file cannot be written.
+        """
+        started = time.monotonic()
+        if started < self._due:
+            return
+        self.tell()
+        now = time.monotonic()
+        self._due = now + max(_LEAST_REST_SECONDS, _REST * (now - started))
+
+    def tell(self, *, has_time: bool = False) -> None:
+        """Tells it. All that it writes to the database is written at once.
+
+        Args:
+            has_time: whether it may take more than two seconds, where there are many trials.
+
+        Raises:
+            ArtifactError: if a file cannot be written.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        n_trained = sum(map(is_trained, trials))
+        importance = None
+        is_judged = self._is_to_judge(n_trained, has_time=has_time)
+        if is_judged:  # before the turn: nobody is to wait for it
+            importance = influence_graph(influences(trials))
+        with self._turn() as is_ours:
+            if not is_ours:
+                return
+            for _ in range(_N_TRIES):
+                with suppress(WriteConflictError):
+                    self._write(importance)
+                    if is_judged:
+                        self._n_judged = n_trained
+                    return
+
+    def _write(self, importance: str | None) -> None:
+        study = self._study
+        report = read_report(study, with_influences=False)
+        settlement = None
+        if self._artifacts is not None:
+            settlement = self._artifacts.settle(report.trials, partial(_draw, report))
+        graphs = {
+            "size": size_graph(report),
+            "learning": learning_graph(report),
+            "importance": importance,
+        }
+        with self._storage.study_attributes_together():
+            if settlement is not None:
+                for key, value in settlement.entries.items():
+                    study._storage.set_study_system_attr(study._study_id, key, value)
+            for name, graph in graphs.items():
+                if graph is not None:
+                    save_plotly_graph_object(study, _Graph(graph), graph_object_id=name)
+            before = get_note(study)
+            note = write_note(report, before)
+            if note != before:
+                save_note(study, note)
+        for path in settlement.outdated if settlement is not None else ():
+            path.unlink(missing_ok=True)
+
+    def _is_to_judge(self, n_trained: int, *, has_time: bool) -> bool:
+        if has_time:
+            return n_trained > self._n_judged
+        return n_trained <= _MANY_TRIALS and n_trained >= _GROWTH * self._n_judged
+
+
+def _draw(report: Report, trial: FrozenTrial) -> bytes:
+    from search.report.figures import draw_curve
+
+    return draw_curve(report, trial)

@@ -1,0 +1,450 @@
+"""A study as the facts that its report tells. Reads only: trains nothing and writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from models.size import LayerRow, layer_table
+from models.spec import Dropout
+from search.exceptions import StudyError
+from search.report.importance import Influence, influences
+from search.results.race import Race, Standing, share_interval
+from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
+from search.splits import Split
+from search.study.settings import StudySettings, rebuild, run_records, search_words
+from search.study.summary import (
+    CONFIRMATION,
+    INTERRUPTED,
+    Tally,
+    accuracy_of,
+    by_accuracy,
+    chosen_trial,
+    confirmed_number,
+    front,
+    is_trained,
+    tally,
+    training_seconds,
+)
+from search.training.metrics import metric_words
+
+SPACE_FILE = "space.toml"  # beside a report, the space of a study that has one of its own
+# Accuracies at which an axis of errors may have a mark.
+ACCURACY_MARKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0)
+_USUAL_N_VALIDATION = 10_000
+_NORMAL_QUANTILE = 1.959964  # of the normal distribution, at 97.5 %
+
+
+@dataclass(frozen=True, slots=True)
+class RaceResult:
+    """What a study's race over fresh seeds told; accuracies are shares from 0 to 1.
+
+    Args:
+        standings: the winner first, each with its 95 % interval.
+        search_values: what each candidate reached in the search, by its number.
+        lucky: the search's own best trial.
+        luck: by how much its value was above its mean over fresh seeds; None where that is not
+            known.
+        is_current: whether the search has found no better trial since.
+    """
+
+    standings: tuple[Standing, ...]
+    search_values: dict[int, float]
+    lucky: int
+    luck: float | None
+    is_current: bool
+
+    @property
+    def winner(self) -> Standing:
+        return self.standings[0]
+
+    @property
+    def n_seeds(self) -> int:
+        """The most fresh seeds that a candidate was given."""
+        return max(len(standing.values) for standing in self.standings)
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """What retraining found on the test images, for the trial that a study stands for.
+
+    Args:
+        values: the mean accuracy of the last three epochs, one a seed, as a share from 0 to 1.
+        interval: of their mean, at 95 %; None for one seed.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What was trained, and what early stopping left out.
+
+    What a stopped trial would have taken is counted at the pace of its own epochs. A trial whose
+    loss was not finite saves nothing: it could not have gone on.
+    """
+
+    epochs_trained: int
+    epochs_saved: int
+    seconds_trained: float
+    seconds_saved: float
+    n_stopped: int
+    n_diverged: int
+
+    @property
+    def saved_share(self) -> float:
+        """Of the seconds that training every trial to its end would have taken."""
+        whole = self.seconds_trained + self.seconds_saved
+        return self.seconds_saved / whole if whole else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of a recipe: what it is, its value, and what was searched for it, if anything."""
+
+    name: str
+    value: str
+    searched: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A study's story. Trials are Optuna's; accuracies are shares from 0 to 1.
+
+    Args:
+        split: how many images train, validate and test; None for an unknown data set.
+        chosen: the trial that the study stands for, the race's winner or else the best; None
+            where no trial is complete.
+        interval: of the chosen trial's value for so many validation images, at 95 %; None where
+            their number is not known.
+        recipe: of the chosen trial; None where it cannot be rebuilt.
+        race, test: None where there was no race, and no retraining of the chosen trial.
+        ablation: the changes of the chosen recipe, as `search.results.ablate` stores them; or
+            None.
+        failures: why trials failed, and how many did for that reason, the commonest first.
+        runs: the study's history, as `search.study.settings.run_records` gives it.
+        space_text: a space file of what was searched; None where a built-in space's name says it.
+    """
+
+    study: str
+    settings: StudySettings
+    split: Split | None
+    trials: list[FrozenTrial]
+    tally: Tally
+    chosen: FrozenTrial | None
+    interval: tuple[float, float] | None
+    recipe: Hyperparameters | None
+    race: RaceResult | None
+    test: TestResult | None
+    test_looks: int
+    influences: list[Influence]
+    ablation: Mapping[str, Any] | None
+    effort: Effort
+    failures: list[tuple[str, int]]
+    runs: list[dict[str, Any]]
+    space_text: str | None
+
+    @property
+    def trained(self) -> list[FrozenTrial]:
+        return [trial for trial in self.trials if is_trained(trial)]
+
+    @property
+    def complete(self) -> list[FrozenTrial]:
+        """The complete trials, the best first."""
+        return by_accuracy(self.trials)
+
+    @property
+    def front(self) -> list[FrozenTrial]:
+        """The most accurate trial of each size, the smallest first."""
+        return front(self.trials)
+
+    @property
+    def least_error(self) -> float:
+        """Half a validation image: what an axis of errors shows where there is none."""
+        return 0.5 / (self.split.n_validation if self.split else _USUAL_N_VALIDATION)
+
+    @property
+    def metric(self) -> str:
+        """What the study means by accuracy, in words."""
+        return metric_words(self.settings.metric)
+
+    @property
+    def has_two_objectives(self) -> bool:
+        return "," in self.settings.objective
+
+    @property
+    def value(self) -> float | None:
+        """What the chosen trial reached in the search."""
+        return None if self.chosen is None else accuracy_of(self.chosen)
+
+    @property
+    def parameter_count(self) -> int | None:
+        """Of the chosen trial's network."""
+        return None if self.chosen is None else self.chosen.user_attrs.get("parameter_count")
+
+    @property
+    def layers(self) -> Sequence[LayerRow]:
+        return () if self.recipe is None else layer_table(self.recipe.spec)
+
+    @property
+    def training_seed(self) -> int | None:
+        """That of the chosen trial."""
+        return None if self.chosen is None else self.chosen.user_attrs.get("training_seed")
+
+    @property
+    def weights_name(self) -> str | None:
+        """The file of the chosen trial's weights, as trained on the search's own split.
+
+        The name holds all that decides its contents. None where the trial cannot be trained again.
+        """
+        if self.recipe is None or self.training_seed is None:
+            return None
+        settings = self.settings
+        decides = [settings.data_fingerprint, settings.split_fingerprint, settings.epochs]
+        text = json.dumps([*decides, self.training_seed, self.recipe.to_dict()], sort_keys=True)
+        return f"validated-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+
+    @property
+    def began(self) -> datetime | None:
+        times = [trial.datetime_start for trial in self.trials if trial.datetime_start]
+        return min(times, default=None)
+
+    @property
+    def recipe_settings(self) -> list[Setting]:
+        """The chosen recipe besides its network."""
+        if self.recipe is None:
+            return []
+        return _settings_of(self.recipe, self.settings.search_space().table)
+
+    @property
+    def run_words(self) -> list[str] | None:
+        """The command that searches such a study again, as `search_words` gives it."""
+        return search_words(
+            self.study,
+            self.settings,
+            n_trials=max(self.tally.n_trained, 1),
+            space=None if self.space_text is None else SPACE_FILE,
+            options=self._run_options,
+        )
+
+    @property
+    def last_run_words(self) -> list[str] | None:
+        """The command that searched the study last, as `search_words` gives it."""
+        record = self.runs[-1] if self.runs else {}
+        n_trials = int(record.get("n_trials", max(self.tally.n_trained, 1)))
+        return search_words(self.study, self.settings, n_trials=n_trials, options=self._run_options)
+
+    @property
+    def _run_options(self) -> list[str]:
+        record = self.runs[-1] if self.runs else {}
+        options: list[str] = []
+        for option, default in (("sampler", "tpe"), ("pruner", "halving"), ("seed", 0)):
+            if record.get(option, default) != default:
+                options += [f"--{option}", str(record[option])]
+        n_workers = max((run.get("n_workers", 0) for run in self.runs), default=0)
+        patience, target = record.get("patience"), record.get("target")
+        for option, value in (
+            ("workers", n_workers or None),  # the last run has fewer where it had few trials left
+            ("patience", patience),
+            ("target", None if target is None else f"{100 * target:g}"),
+        ):
+            options += [] if value is None else [f"--{option}", str(value)]
+        sources = {_study_of(trial.user_attrs.get("from_study")) for trial in self.trials} - {None}
+        for source in sorted(filter(None, sources)):
+            options += ["--from-study", source]
+        return options
+
+
+def read_report(study: Study, *, with_influences: bool = True) -> Report:
+    """The facts of a study.
+
+    Args:
+        with_influences: whether to tell what mattered, which takes seconds for 1,000 trials.
+
+    Raises:
+        StudyError: if the study was made by something else than `search run`.
+    """
+    settings = StudySettings.from_study(study)
+    attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
+    split = settings.known_split
+    chosen = chosen_trial(attributes, trials)
+    value = None if chosen is None else accuracy_of(chosen)
+    interval = None
+    if value is not None and split is not None and settings.metric == "accuracy":
+        interval = wilson_interval(value, split.n_validation)
+    number = None if chosen is None else chosen.number
+    space = settings.search_space()
+    return Report(
+        study=study.study_name,
+        settings=settings,
+        split=split,
+        trials=trials,
+        tally=tally(trials),
+        chosen=chosen,
+        interval=interval,
+        recipe=None if chosen is None else _recipe(study, chosen),
+        race=_race(attributes, trials),
+        test=_test(attributes, number),
+        test_looks=attributes.get("test_looks", 0),
+        influences=influences(trials) if with_influences else [],
+        ablation=attributes.get(f"ablation_{number}"),
+        effort=effort(trials, settings.epochs),
+        failures=_failures(trials),
+        runs=run_records(study),
+        space_text=None if space.is_built_in else space.text(),
+    )
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was found among `n` images.
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference" (1927), which
+    holds close to 100 % as well. It counts what the choice of the images scatters, and not luck.
+    """
+    z2 = _NORMAL_QUANTILE**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    scatter = math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    half = _NORMAL_QUANTILE * scatter / (1 + z2 / n)
+    return centre - half, centre + half
+
+
+def effort(trials: Iterable[FrozenTrial], epochs: int) -> Effort:
+    """What the trials of a study cost, of `epochs` epochs each, and what stopping saved."""
+    epochs_trained = epochs_saved = n_stopped = n_diverged = 0
+    seconds_trained = seconds_saved = 0.0
+    for trial in filter(is_trained, trials):
+        n, seconds = len(trial.user_attrs["epochs"]), training_seconds(trial)
+        epochs_trained += n
+        seconds_trained += seconds
+        if trial.state != TrialState.PRUNED:
+            continue
+        if is_diverged(trial):
+            n_diverged += 1
+            continue
+        n_stopped += 1
+        epochs_saved += epochs - n
+        seconds_saved += (epochs - n) * seconds / n
+    return Effort(
+        epochs_trained, epochs_saved, seconds_trained, seconds_saved, n_stopped, n_diverged
+    )
+
+
+def is_diverged(trial: FrozenTrial) -> bool:
+    """Whether a trained trial ended because its loss was not finite."""
+    last = trial.user_attrs["epochs"][-1]
+    return last["loss"] is None or last["training_loss"] is None
+
+
+def _recipe(study: Study, trial: FrozenTrial) -> Hyperparameters | None:
+    try:
+        return rebuild(study, trial)
+    except StudyError:
+        return None
+
+
+def _race(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RaceResult | None:
+    stored = attributes.get(CONFIRMATION)
+    if stored is None:
+        return None
+    candidates = {row["trial"]: row for row in stored["candidates"]}
+    n_seeds = max(len(row["values"]) for row in candidates.values())
+    race = Race(list(candidates), range(n_seeds))
+    for number, row in candidates.items():
+        for place, value in enumerate(row["values"]):
+            race.add(number, place, value)
+        if row["is_out"]:
+            race.disqualify(number)
+    return RaceResult(
+        standings=tuple(sorted(race.standings(), key=lambda row: row.candidate != stored["trial"])),
+        search_values={number: row["search_value"] for number, row in candidates.items()},
+        lucky=stored["search_best_trial"],
+        luck=stored["luck"],
+        is_current=confirmed_number(dict(attributes), trials) is not None,
+    )
+
+
+def _test(attributes: Mapping[str, Any], number: int | None) -> TestResult | None:
+    """The last retraining of a trial."""
+    stored = [attributes[key] for key in sorted(attributes) if key.startswith("retrain_")]
+    for summary in reversed(stored):
+        if summary["trial"] == number:
+            values = tuple(float(run["last_three_mean"]) for run in summary["runs"])
+            return TestResult(summary["test_accuracy"]["mean"], share_interval(values), values)
+    return None
+
+
+def _failures(trials: Iterable[FrozenTrial]) -> list[tuple[str, int]]:
+    reasons = [
+        str(trial.user_attrs.get("reason", "no reason was stored"))
+        for trial in trials
+        if trial.state == TrialState.FAIL
+    ]
+    return Counter(reason for reason in reasons if reason != INTERRUPTED).most_common()
+
+
+def _study_of(origin: str | None) -> str | None:
+    """The study's name in NAME/17."""
+    return None if origin is None else origin.rpartition("/")[0]
+
+
+def _settings_of(recipe: Hyperparameters, table: Mapping[str, Any]) -> list[Setting]:
+    schedule, augmentation = recipe.schedule, recipe.augmentation
+    rows: list[tuple[str, str, Any, str]] = [
+        ("optimiser", "optimizer", recipe.optimizer, ""),
+        ("learning rate", "learning_rate", recipe.learning_rate, ""),
+        ("momentum", "momentum", recipe.momentum, ""),
+        ("weight decay", "weight_decay", recipe.weight_decay, ""),
+        ("batch size", "batch_size", recipe.batch_size, ""),
+    ]
+    match schedule:
+        case OneCycle():
+            rows.append(("schedule", "schedule", "one-cycle", ""))
+            rows.append(("rising for", "warmup_share", schedule.warmup_share, " of all steps"))
+        case StepDecay():
+            rows.append(("schedule", "schedule", "step", ""))
+            rows.append(("a drop each", "step_share", schedule.step_share, " of the epochs"))
+            rows.append(("each drop by", "step_gamma", schedule.gamma, ""))
+        case Cosine():
+            rows.append(("schedule", "schedule", "cosine", ""))
+        case Constant():
+            rows.append(("schedule", "schedule", "constant", ""))
+    rates = sorted({layer.rate for layer in recipe.spec.layers if isinstance(layer, Dropout)})
+    if rates:
+        rows.append(("dropout", "dropout", " and ".join(map(shown, rates)), ""))
+    rows += [
+        ("label smoothing", "label_smoothing", recipe.label_smoothing, ""),
+        ("weights averaged over", "ema_epochs", recipe.ema_epochs, " epochs"),
+        ("rotation", "rotation_degrees", augmentation.rotation_degrees, "°"),
+        ("translation", "translation", augmentation.translation, " of the side"),
+        ("change of size", "scale", augmentation.scale, ""),
+        ("shear", "shear_degrees", augmentation.shear_degrees, "°"),
+        ("elastic distortion", "elastic", augmentation.elastic, " of the side"),
+        ("augmentation left at the end", "final_augmentation", recipe.final_augmentation, ""),
+    ]
+    return [
+        Setting(name, f"{shown(value)}{unit}", _range(table[key]))
+        for name, key, value, unit in rows
+    ]
+
+
+def shown(value: Any) -> str:
+    """A hyperparameter's value as people read it: four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _range(value: Any) -> str:
+    """What was searched: a range or the choices; empty for what is fixed."""
+    if isinstance(value, dict):
+        return f"{shown(value['low'])} to {shown(value['high'])}"
+    return " or ".join(map(shown, value)) if isinstance(value, list) else ""

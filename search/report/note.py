@@ -1,0 +1,138 @@
+"""A study's note in optuna-dashboard: what is searched, how far it is, what to do next."""
+
+from __future__ import annotations
+
+import shlex
+
+from search.report.facts import Report
+from search.wording import counted, percent
+
+# What a person writes below stays; what stands above is written anew.
+OWN_PART = (
+    "*What stands above is written by the search, and again as it goes on. "
+    "Notes of your own are kept below this line.*\n\n---"
+)
+
+_IN_PYTHON = "in Python, with `run_search`."  # on tensors, which no command has
+_GAP = "\u2003"  # the dashboard leaves no room between two columns of a table
+
+
+def write_note(report: Report, before: str) -> str:
+    """The note as Markdown.
+
+    Args:
+        before: the note that it replaces, of which a person's own part is kept.
+    """
+    parts = [_question(report), _answer(report), _next(report), OWN_PART]
+    return "\n\n".join(parts) + _own(before)
+
+
+def _own(before: str) -> str:
+    """A person's part of a note; all of it where it is not one of ours."""
+    _, line, own = before.partition(OWN_PART)
+    if not line and before:
+        return f"\n\n{before}"
+    return own
+
+
+def _question(report: Report) -> str:
+    settings, counts = report.settings, report.tally
+    goal = "the best network of each size" if report.has_two_objectives else "the best network"
+    images = ""
+    if report.split is not None:
+        images = (
+            f" ({report.split.n_training:,} images train, {report.split.n_validation:,} validate)"
+        )
+    rows = [
+        ("data", f"{settings.dataset}{images}"),
+        ("cap", f"fewer than {settings.budget:,} parameters, {counted(settings.epochs, 'epoch')}"),
+        (
+            "space",
+            f"{_plain(settings.space_name)}, "
+            f"{len(settings.search_space().distributions)} hyperparameters searched",
+        ),
+        (
+            "trials",
+            f"{counts.n_trained} trained, {counts.n_pruned} of them stopped early; "
+            f"{counts.n_failed} failed",
+        ),
+    ]
+    table = "\n".join(f"| **{name}** | {_GAP}{value} |" for name, value in rows)
+    words = report.last_run_words
+    how = _IN_PYTHON if words is None else f"with the command\n\n{_command(words)}"
+    return f"Searches {goal}, {how}\n\n| | |\n| --- | --- |\n{table}"
+
+
+def _answer(report: Report) -> str:
+    if report.chosen is None or report.value is None:
+        return "## Best trial\n\nNo trial is complete yet."
+    lines = [
+        f"## Best: trial {report.chosen.number}",
+        f"{_right(report, report.value, 'validation')} (mean of its last epochs)"
+        + ("" if report.parameter_count is None else f", {report.parameter_count:,} parameters")
+        + ".",
+    ]
+    race = report.race
+    if race is not None and race.is_current:
+        winner = race.winner
+        interval = ""
+        if winner.low is not None and winner.high is not None:
+            interval = f" (95 %: {percent(winner.low)} to {percent(winner.high)})"
+        seeds = counted(len(winner.values), "fresh seed")
+        lines.append(f"Confirmed: **{percent(winner.mean)}** over {seeds}{interval}.")
+    if report.test is not None:
+        lines.append(f"Trained on all data: {_right(report, report.test.mean, 'test')}.")
+    if report.layers:
+        lines.append(_layers(report))
+    return "\n\n".join(lines)
+
+
+def _layers(report: Report) -> str:
+    rows = [
+        f"| `{row.layer}` | {_GAP}{' × '.join(map(str, row.output_shape))} | "
+        f"{_GAP}{row.parameters:,} | {_GAP}{row.receptive_field} |"
+        for row in report.layers
+    ]
+    total = sum(row.parameters for row in report.layers)
+    titles = (f"{_GAP}{title}" for title in ("output", "parameters", "receptive field"))
+    head = f"| layer | {' | '.join(titles)} |\n| :--- | ---: | ---: | ---: |"
+    return "\n".join([head, *rows, f"| **all** | | **{total:,}** | |"])
+
+
+def _next(report: Report) -> str:
+    if report.chosen is None:
+        words = report.last_run_words
+        return f"## Next\n\n{f'Search {_IN_PYTHON}' if words is None else _command(words)}"
+    own = ["--study", report.study]
+    has_images = not report.settings.is_of_tensors
+    steps: list[tuple[list[str], str]] = [
+        (["show", str(report.chosen.number), *own], "its layers and epochs")
+    ]
+    if report.has_two_objectives:
+        steps.append((["best", "--front", *own], "the best network of each size"))
+    elif has_images and (report.race is None or not report.race.is_current):
+        steps.append((["confirm", *own], "how much of it is luck"))
+    if has_images and report.test is None:
+        steps.append((["retrain", *own], "train it on all data, test it, keep its weights"))
+    steps.append((["report", *own], "the whole story as one page"))
+    commands = "\n".join(f"{_line(words)}  # {what}" for words, what in steps)
+    return f"## Next\n\n```sh\n{commands}\n```"
+
+
+def _command(words: list[str]) -> str:
+    return f"```sh\n{_line(words)}\n```"
+
+
+def _line(words: list[str]) -> str:
+    return shlex.join(["search", *words])
+
+
+def _plain(text: str) -> str:
+    """A user's text, in which nothing is Markdown."""
+    return f"`{text}`" if "`" not in text else "a file"
+
+
+def _right(report: Report, share: float, part: str) -> str:
+    if report.settings.metric == "accuracy":
+        return f"**{percent(share)}** of the {part} images right"
+    return f"**{percent(share)}** {report.metric} on the {part} images"

@@ -1,0 +1,115 @@
+"""A trial's network trained once more as the search did, and its answers on validation images.
+
+A search keeps the weights of its best few trials at most. With the trial's own seed, on the same
+machine, its network comes back to the digit; elsewhere one very much like it. The test set is not
+touched.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.convnet import ConvNet
+from search.data.dataset import Dataset, Examples
+from search.exceptions import CardError
+from search.report.facts import Report
+from search.report.weights_figures import confusion_matrix, find_mistakes, probabilities_of
+from search.training.train import EpochResult
+from search.training.weights import Classifier, weights_name
+from search.workers.jobs import Pool
+from search.workers.repeats import train_repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What a network makes of the validation images.
+
+    Args:
+        seed: of its training run.
+        classes: their names, by label.
+        examples: N images, (N, C, H, W), and their labels.
+        probabilities: of each class for each image, (N, n_classes).
+        counts: how many images of each class (row) were taken for each class (column).
+        mistakes: the places of the images that it takes for a wrong class, the surest first, (M,).
+    """
+
+    seed: int
+    classes: list[str]
+    examples: Examples
+    probabilities: Tensor
+    counts: NDArray[np.int64]
+    mistakes: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """As a share from 0 to 1."""
+        return float(np.trace(self.counts) / self.counts.sum())
+
+
+def train_again(
+    pool: Pool,
+    report: Report,
+    path: Path,
+    *,
+    device: str,
+    listener: Callable[[int, EpochResult], None],
+) -> None:
+    """Trains the chosen trial as the search did, and writes its weights to `path`.
+
+    Raises:
+        TrainingError: if the run cannot be finished.
+    """
+    assert report.recipe is not None
+    assert report.training_seed is not None
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".training-") as folder:
+        train_repeats(
+            pool,
+            report.recipe,
+            seeds=[report.training_seed],
+            epochs=report.settings.epochs,
+            training="train",
+            evaluation="validation",
+            device=device,
+            listener=listener,
+            folder=Path(folder),
+            metric=report.settings.metric,
+        )
+        (Path(folder) / weights_name(report.training_seed)).replace(path)
+
+
+def validate(dataset: Dataset, report: Report, path: Path) -> Validated:
+    """What the network whose weights `train_again` wrote makes of the validation images.
+
+    Raises:
+        CardError: if the weights cannot be read.
+    """
+    assert report.recipe is not None
+    assert report.training_seed is not None
+    network = ConvNet(report.recipe.spec)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CardError(
+            f"{path}: the weights cannot be read ({error}); delete the file, and give the command "
+            "again with --train."
+        ) from error
+    examples = dataset.validation
+    classifier = Classifier(network, dataset.info.normalization).eval()
+    probabilities = probabilities_of(classifier, examples)
+    return Validated(
+        seed=report.training_seed,
+        classes=list(dataset.info.classes),
+        examples=examples,
+        probabilities=probabilities,
+        counts=confusion_matrix(probabilities, examples.labels),
+        mistakes=find_mistakes(probabilities, examples.labels),
+    )

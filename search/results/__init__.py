@@ -1,0 +1,1 @@
+"""What is done with the trials of a study that has ended."""

@@ -1,0 +1,208 @@
+"""A trial's recipe and each change of it trained, compared, and stored with the study.
+
+`search.study.repeat_runs` keeps every finished run at once, in a study named after the search with
+`-ablated` behind it, with the attributes `change` (its name) and `recipe`. The recipe tells which
+run it is, so that one of another trial, or of another version's changes, is never taken for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from models.size import parameter_count
+from search.data.dataset import DatasetInfo
+from search.exceptions import StudyDeletedError, StudyError
+from search.results.ablation import UNCHANGED, Row, make_row, variants
+from search.space.hyperparameters import Hyperparameters
+from search.study.repeat_runs import KeptRuns
+from search.study.settings import StudySettings, check_same_data, rebuild
+from search.study.summary import ABLATES, accuracy_of
+from search.workers.jobs import Pool
+from search.workers.repeats import Repeat, train_recipes
+
+
+class Ablation:
+    """The ablation of one trial: what is to be trained, and what has been trained so far.
+
+    Runs that are kept of an earlier one are not trained again.
+
+    Args:
+        seeds: with each of which the unchanged recipe and every change of it are trained.
+
+    Raises:
+        StudyError: if the trial cannot be rebuilt, or its network does not fit into the budget.
+    """
+
+    def __init__(self, study: Study, trial: FrozenTrial, *, seeds: Sequence[int]) -> None:
+        recipe = rebuild(study, trial)
+        settings = StudySettings.from_study(study)
+        count = parameter_count(recipe.spec)
+        if count >= settings.budget:
+            raise StudyError(
+                f"A network must have fewer parameters than the budget of {settings.budget:,}, but "
+                f"that of trial {trial.number} has {count:,}; take another with --trial."
+            )
+        self.recipe = recipe
+        self.epochs = settings.epochs
+        self.metric = settings.metric
+        self._study = study
+        self._key = f"ablation_{trial.number}"
+        self._seeds = list(seeds)
+        self._changes = [(UNCHANGED, recipe), *variants(recipe)]
+        self._trained = [
+            (name, changed)
+            for name, changed in self._changes
+            if parameter_count(changed.spec) < settings.budget
+        ]
+        # What each run came to, by change and seed; None where its loss was not finite.
+        self._finished: dict[tuple[str, int], float | None] = {}
+        self._kept = KeptRuns(study, ABLATES)
+        self.keeps_runs = not self._kept.is_name_taken
+        if self.keeps_runs:
+            self._take_kept()
+        self.n_kept = len(self._finished)
+
+    def _take_kept(self) -> None:
+        values = {
+            (_text(run.user_attrs["recipe"]), run.user_attrs["training_seed"]): accuracy_of(run)
+            for run in self._kept.runs()
+        }
+        for name, changed in self._trained:
+            text = _text(changed.to_dict())
+            for seed in self._seeds:
+                if (text, seed) in values:
+                    self._finished[name, seed] = values[text, seed]
+
+    @property
+    def kept_in(self) -> str:
+        """The name of the study that keeps the runs; another's where `keeps_runs` is false."""
+        return self._kept.name
+
+    @property
+    def n_changes(self) -> int:
+        """How many changes are trained, besides the unchanged recipe."""
+        return len(self._trained) - 1
+
+    @property
+    def n_runs(self) -> int:
+        """How many training runs there are in all."""
+        return len(self._trained) * len(self._seeds)
+
+    @property
+    def n_finished(self) -> int:
+        """How many of them have ended, before or now."""
+        return len(self._finished)
+
+    def run(
+        self,
+        pool: Pool,
+        info: DatasetInfo,
+        *,
+        device: str,
+        listener: Callable[[str, Repeat, bool], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Trains what is missing, and stores the rows with the study, as far as they are known.
+
+        Every change has its turn with a seed before the next seed begins, so that an interruption
+        leaves the same seeds of each.
+
+        Args:
+            should_stop: ends it where it is.
+            listener: told a change, its run so far, and whether that has ended, after each epoch.
+
+        Raises:
+            StudyError: if the data are not those of the study.
+            TrainingError: if a training run cannot be finished.
+        """
+        check_same_data(self._study, info)
+        missing = [
+            (name, changed, seed)
+            for seed in self._seeds
+            for name, changed in self._trained
+            if (name, seed) not in self._finished
+        ]
+        try:
+            for place, repeat in train_recipes(
+                pool,
+                [(changed, seed) for _, changed, seed in missing],
+                epochs=self.epochs,
+                device=device,
+                metric=self.metric,
+                should_stop=should_stop,
+            ):
+                name, changed, _ = missing[place]
+                is_finished = len(repeat.epochs) == self.epochs or not repeat.is_finite
+                if is_finished:
+                    self._finish(name, changed, repeat)
+                listener(name, repeat, is_finished)
+        finally:
+            self.store()
+
+    def _finish(self, name: str, changed: Hyperparameters, repeat: Repeat) -> None:
+        if self.keeps_runs:
+            self._kept.add(
+                repeat.epochs,
+                seed=repeat.seed,
+                seconds=repeat.seconds,
+                parameter_count=parameter_count(changed.spec),
+                attributes={"change": name, "recipe": changed.to_dict()},
+            )
+        value = repeat.last_three_mean if repeat.is_finite else None
+        self._finished[name, repeat.seed] = value
+
+    def rows(self) -> list[Row]:
+        """The unchanged recipe and each change of it, from what has been trained so far."""
+        (_, recipe), *changes = self._changes
+        reference = self._row(UNCHANGED, recipe, None)
+        return [reference, *(self._row(name, changed, reference) for name, changed in changes)]
+
+    def _row(self, name: str, changed: Hyperparameters, reference: Row | None) -> Row:
+        count = parameter_count(changed.spec)
+        if (name, changed) not in self._trained:
+            return Row(name, count, [None] * len(self._seeds), verdict="over budget")
+        places = [(name, seed) for seed in self._seeds]
+        return make_row(
+            name,
+            count,
+            [self._finished.get(place) for place in places],
+            is_diverged=any(self._finished.get(place, 0.0) is None for place in places),
+            reference=reference,
+        )
+
+    def store(self) -> None:
+        """Keeps the rows with the study, but never in place of those of more runs.
+
+        Raises:
+            StudyDeletedError: if the study was deleted.
+        """
+        is_complete = self.n_finished == self.n_runs
+        rows = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seeds": self._seeds,
+            "epochs": self.epochs,
+            "complete": is_complete,
+            "rows": [asdict(row) for row in self.rows()],
+        }
+        try:
+            stored = self._study.user_attrs.get(self._key, {})
+            is_larger = not is_complete or len(stored.get("seeds", ())) > len(self._seeds)
+            if self.n_finished > 0 and not (stored.get("complete") and is_larger):
+                self._study.set_user_attr(self._key, rows)
+        except KeyError as error:
+            raise StudyDeletedError(
+                f"The study must stay while its recipe is changed, but {self._study.study_name!r} "
+                "was deleted."
+            ) from error
+
+
+def _text(recipe: dict[str, Any]) -> str:
+    """A recipe's values as text, the same before they were stored and after."""
+    return json.dumps(recipe, sort_keys=True)

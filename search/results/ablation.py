@@ -1,0 +1,246 @@
+"""Ablation: one recipe with one thing changed at a time, and what each change makes of it.
+
+Pure: which changes there are, and the statistics. `search.results.ablate` trains them.
+
+Every change is trained with the same seeds as the unchanged recipe, so that the difference is
+taken seed by seed, and Student's t gives its 95 % confidence interval. Three things to keep in
+mind when reading one:
+
+- An interval is at 95 %. Of twenty changes without any effect one is expected to look better or
+  worse, so ten comparisons expect half a false alarm.
+- It is about seeds alone: the same images train and validate throughout, and they are the images
+  that the recipe was chosen on, which favours the unchanged recipe a little.
+- Nothing else is tuned again. A change that is worse is worse with this recipe's learning rate.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from models.spec import Conv, DepthwiseConv, Dropout, ModelSpec, Output, SpecError
+from search.results.race import mean_interval
+from search.space.hyperparameters import (
+    Augmentation,
+    Constant,
+    Cosine,
+    Hyperparameters,
+    OneCycle,
+    Schedule,
+    StepDecay,
+)
+
+UNCHANGED = "unchanged"
+# Two seeds have one difference between them: Student's t would be 12.7, and the interval absurd.
+LEAST_SEEDS = 3
+# As the standard space fixes them.
+_SCHEDULES: dict[str, Schedule] = {
+    "one-cycle": OneCycle(warmup_share=0.2),
+    "step": StepDecay(step_share=0.4, gamma=0.1),
+    "cosine": Cosine(),
+    "constant": Constant(),
+}
+
+Verdict = Literal["worse", "better", "within noise", "diverged", "over budget"]
+
+
+def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameters]]:
+    """The recipe with one thing changed, and what that is; without changes that change nothing.
+
+    These are: no augmentation; each kind of augmentation alone, with the recipe's own range; no
+    elastic distortion; augmentation whose ranges do not shrink; no momentum, weight decay, dropout,
+    label smoothing or weight averaging; ReLU instead of hard swish; each of the other schedules,
+    with the parameters that the standard space fixes; half the width of every convolution; and the
+    next simpler topology.
+
+    The next simpler topology lacks the last convolution that can be removed. Without `out` that
+    is not the last one, whose channels are the logits, unless the one before has as many. Pools,
+    dropout and depthwise convolutions stay, and are not counted. Such a network may have more
+    parameters, where a narrow 1×1 convolution goes.
+    """
+    return [
+        (name, changed)
+        for name, changed in _changes(hyperparameters)
+        if changed is not None and changed != hyperparameters
+    ]
+
+
+def _changes(recipe: Hyperparameters) -> Iterator[tuple[str, Hyperparameters | None]]:
+    yield "no augmentation", replace(recipe, augmentation=Augmentation())
+    for field in fields(Augmentation):
+        size = getattr(recipe.augmentation, field.name)
+        if size:
+            alone = replace(recipe, augmentation=Augmentation(**{field.name: size}))
+            yield f"only {field.name.removesuffix('_degrees')}", alone
+    affine = replace(recipe.augmentation, elastic=0.0)
+    if not affine.is_identity:
+        yield "no elastic distortion", replace(recipe, augmentation=affine)
+    if not recipe.augmentation.is_identity:
+        yield "augmentation to the end", replace(recipe, final_augmentation=1.0)
+    yield "no momentum", _without_momentum(recipe)
+    yield "no weight decay", replace(recipe, weight_decay=0.0)
+    yield "no dropout", _without_dropout(recipe)
+    yield "ReLU instead of hard swish", replace(recipe, spec=_with_relu(recipe.spec))
+    yield "no label smoothing", replace(recipe, label_smoothing=0.0)
+    yield "no weight averaging", replace(recipe, ema_epochs=0.0)
+    for name, schedule in _SCHEDULES.items():
+        if type(schedule) is not type(recipe.schedule):
+            yield f"{name} schedule", replace(recipe, schedule=schedule)
+    yield "half the width", replace(recipe, spec=_half_width(recipe.spec))
+    yield _simpler(recipe)
+
+
+def _without_momentum(recipe: Hyperparameters) -> Hyperparameters:
+    schedule = recipe.schedule
+    if isinstance(schedule, OneCycle):  # which may bring a momentum of its own
+        schedule = replace(schedule, cycle_momentum=False)
+    return replace(recipe, momentum=0.0, schedule=schedule)
+
+
+def _with_relu(spec: ModelSpec) -> ModelSpec:
+    return replace(
+        spec,
+        layers=tuple(
+            replace(layer, activation="relu") if isinstance(layer, Conv | DepthwiseConv) else layer
+            for layer in spec.layers
+        ),
+    )
+
+
+def _without_dropout(recipe: Hyperparameters) -> Hyperparameters | None:
+    layers = recipe.spec.layers
+    if not any(isinstance(layer, Dropout) and layer.rate > 0 for layer in layers):
+        return None
+    kept = tuple(layer for layer in layers if not isinstance(layer, Dropout))
+    return replace(recipe, spec=replace(recipe.spec, layers=kept))
+
+
+def _half_width(spec: ModelSpec) -> ModelSpec:
+    """Every convolution with half its channels, rounded down, but at least one.
+
+    Without `out`, the last one keeps its channels, which are the logits.
+    """
+    positions = _conv_positions(spec)
+    if not any(isinstance(layer, Output) for layer in spec.layers):
+        positions.pop()
+    layers = list(spec.layers)
+    for position in positions:
+        conv = layers[position]
+        assert isinstance(conv, Conv)
+        layers[position] = replace(conv, channels=max(1, conv.channels // 2))
+    return replace(spec, layers=tuple(layers))
+
+
+def _simpler(recipe: Hyperparameters) -> tuple[str, Hyperparameters | None]:
+    """The recipe without the last convolution that can be removed, counted from 1, if any."""
+    layers = recipe.spec.layers
+    for number, position in reversed(list(enumerate(_conv_positions(recipe.spec), start=1))):
+        kept = layers[:position] + layers[position + 1 :]
+        try:
+            spec = replace(recipe.spec, layers=kept)
+        except SpecError:
+            continue
+        return f"without conv {number}", replace(recipe, spec=spec)
+    return "", None
+
+
+def _conv_positions(spec: ModelSpec) -> list[int]:
+    return [i for i, layer in enumerate(spec.layers) if isinstance(layer, Conv)]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much better a change is than the unchanged recipe, as a share of the images.
+
+    Args:
+        mean: over the seeds.
+        interval: the 95 % confidence interval of the mean; None for fewer than `LEAST_SEEDS`.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, differences: Sequence[float]) -> Difference:
+        """From one difference a seed, by Student's t.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not differences:
+            raise ValueError("A difference needs at least one seed, but there is none.")
+        is_enough = len(differences) >= LEAST_SEEDS
+        return cls(statistics.fmean(differences), mean_interval(differences) if is_enough else None)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the interval says; None without one."""
+        if self.interval is None:
+            return None
+        low, high = self.interval
+        if low > 0:
+            return "better"
+        return "worse" if high < 0 else "within noise"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of an ablation: a change and what it makes of the recipe.
+
+    Args:
+        accuracies: mean validation accuracy of the last three epochs, as a share, one a seed;
+            None where the loss did not stay finite, or the run was not finished.
+        mean: of the accuracies; None without any, or where the loss of one run did not stay finite.
+        difference, interval: those of `Difference`, over the seeds that both recipes finished;
+            None for the unchanged recipe, and where either has no mean.
+        verdict: None for the unchanged recipe, and where there is no interval.
+    """
+
+    change: str
+    parameter_count: int
+    accuracies: list[float | None]
+    mean: float | None = None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    verdict: Verdict | None = None
+
+
+def make_row(
+    change: str,
+    parameter_count: int,
+    accuracies: Sequence[float | None],
+    *,
+    is_diverged: bool,
+    reference: Row | None,
+) -> Row:
+    """The line of a change.
+
+    Args:
+        accuracies: as `Row` has them.
+        is_diverged: whether the loss of any run did not stay finite. Then there is no mean: that
+            of the runs that are left would flatter the change.
+        reference: the line of the unchanged recipe, over the same seeds; None for itself.
+    """
+    row = Row(change, parameter_count, list(accuracies))
+    if is_diverged:
+        return replace(row, verdict="diverged")
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    if known:
+        row = replace(row, mean=statistics.fmean(known))
+    differences = _paired_differences(accuracies, reference)
+    if not differences:
+        return row
+    found = Difference.of(differences)
+    return replace(row, difference=found.mean, interval=found.interval, verdict=found.verdict)
+
+
+def _paired_differences(accuracies: Sequence[float | None], reference: Row | None) -> list[float]:
+    if reference is None or reference.mean is None:
+        return []
+    return [
+        ours - theirs
+        for ours, theirs in zip(accuracies, reference.accuracies, strict=True)
+        if ours is not None and theirs is not None
+    ]

@@ -1,0 +1,260 @@
+"""Studies side by side: what each asked, what it found, and what may be compared. Reads only."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from scipy.special import stdtrit
+
+from search.exceptions import StudyError
+from search.results.race import CONFIDENCE
+from search.study.settings import StudySettings, rebuild
+from search.study.summary import (
+    CONFIRMATION,
+    accuracy_of,
+    chosen_trial,
+    confirmed_number,
+    is_trained,
+    tally,
+    training_seconds,
+)
+from search.training.metrics import metric_words
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What fresh seeds gave the winner of a study's race: accuracies as shares, one a seed.
+
+    Args:
+        low, high: the 95 % interval of the mean, as the race tells it.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One study of a comparison.
+
+    Args:
+        trials: how many are in which state, as `search.study.summary.Tally` names them.
+        best_trial: the one that the study stands for; None where none is complete.
+        best_value: what that trial reached in the search, as a share from 0 to 1.
+        confirmed: None where it was not confirmed, or the search has found a better one since.
+        seconds_until_best: what all trials that had ended by then had trained, the best included.
+        seconds: what all trials have trained.
+        recipe: of the best trial, as plain values by name; empty where it cannot be rebuilt.
+    """
+
+    name: str
+    dataset: str
+    data: str
+    budget: int
+    epochs: int
+    space: str
+    objective: str
+    metric: str
+    trials: dict[str, int]
+    best_trial: int | None
+    best_value: float | None
+    parameter_count: int | None
+    confirmed: Confirmed | None
+    seconds_until_best: float | None
+    seconds: float
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """By how much a study's confirmed winner is better than another's.
+
+    Args:
+        mean: of its accuracies over fresh seeds, less that of the other; as shares.
+        interval: of that, at 95 %.
+    """
+
+    study: str
+    other: str
+    mean: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Studies in the order in which they were named.
+
+    Args:
+        recipes: the hyperparameters in which the best trials differ, each with a value a study;
+            None where a recipe does not have it.
+        differences: between the study that is confirmed to be best and each other one that it may
+            be compared with.
+        notes: what cannot be compared, and why.
+    """
+
+    entries: list[Entry]
+    recipes: dict[str, list[Any]]
+    differences: list[Difference]
+    notes: list[str]
+
+
+def compare(studies: Sequence[Study]) -> Comparison:
+    """Puts studies beside each other.
+
+    Raises:
+        StudyError: if one was made by something else than `search run`.
+    """
+    entries = [_entry(study) for study in studies]
+    names = dict.fromkeys(name for entry in entries for name in entry.recipe)
+    columns = [entry.recipe for entry in entries if entry.recipe]
+    recipes = {
+        name: [entry.recipe.get(name) for entry in entries]
+        for name in names
+        if any(recipe.get(name) != columns[0].get(name) for recipe in columns)
+    }
+    return Comparison(entries, recipes, _differences(entries), _notes(entries))
+
+
+def welch_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the difference of two means whose values scatter differently.
+
+    Welch, "The Generalization of 'Student's' Problem when Several Different Population Variances
+    are Involved" (1947). None for fewer than two values of either, or without any scatter.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return None
+    parts = [statistics.variance(values) / len(values) for values in (ours, theirs)]
+    if sum(parts) == 0:
+        return None
+    weights = zip(parts, (ours, theirs), strict=True)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in weights)
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(sum(parts))
+    mean = statistics.fmean(ours) - statistics.fmean(theirs)
+    return mean - half, mean + half
+
+
+def _entry(study: Study) -> Entry:
+    settings = StudySettings.from_study(study)
+    attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
+    best = chosen_trial(attributes, trials)
+    trained = [trial for trial in trials if is_trained(trial)]
+    return Entry(
+        name=study.study_name,
+        dataset=settings.dataset,
+        data=f"{settings.data_fingerprint}/{settings.split_fingerprint}",
+        budget=settings.budget,
+        epochs=settings.epochs,
+        space=settings.space_name,
+        objective=settings.objective,
+        metric=metric_words(settings.metric),
+        trials=asdict(tally(trials)),
+        best_trial=None if best is None else best.number,
+        best_value=None if best is None else accuracy_of(best),
+        parameter_count=None if best is None else best.user_attrs.get("parameter_count"),
+        confirmed=_confirmed(attributes, trials),
+        seconds_until_best=None if best is None else _seconds_until(best, trained),
+        seconds=sum(map(training_seconds, trained)),
+        recipe={} if best is None else _recipe(study, best),
+    )
+
+
+def _confirmed(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> Confirmed | None:
+    number = confirmed_number(attributes, trials)
+    if number is None:
+        return None
+    stored = attributes[CONFIRMATION]
+    (winner,) = (row for row in stored["candidates"] if row["trial"] == number)
+    return Confirmed(stored["mean"], stored["low"], stored["high"], tuple(winner["values"]))
+
+
+def _seconds_until(best: FrozenTrial, trained: Sequence[FrozenTrial]) -> float:
+    ended = best.datetime_complete
+    return sum(
+        training_seconds(trial)
+        for trial in trained
+        if ended and trial.datetime_complete and trial.datetime_complete <= ended
+    )
+
+
+def _recipe(study: Study, trial: FrozenTrial) -> dict[str, Any]:
+    """A recipe's values by name, without levels."""
+    try:
+        recipe = rebuild(study, trial)
+    except StudyError:
+        return {}
+    values, augmentation = recipe.to_dict(), asdict(recipe.augmentation)
+    del values["augmentation"]  # which leaves out what is off
+    network, schedule = values.pop("spec")["network"], values.pop("schedule")
+    kind = schedule.pop("kind")
+    return {"network": network, **values, "schedule": kind, **schedule, **augmentation}
+
+
+def _is_comparable(one: Entry, other: Entry) -> bool:
+    """Whether their accuracies are answers to one question."""
+    return (one.data, one.epochs, one.metric) == (other.data, other.epochs, other.metric)
+
+
+def _differences(entries: Sequence[Entry]) -> list[Difference]:
+    confirmed = [entry for entry in entries if entry.confirmed is not None]
+    found = []
+    for entry in sorted(confirmed, key=lambda entry: -_mean(entry)):
+        rivals = [other for other in confirmed if _is_comparable(entry, other)]
+        first = max(rivals, key=_mean)
+        if entry is first or entry.confirmed is None or first.confirmed is None:
+            continue
+        interval = welch_interval(first.confirmed.values, entry.confirmed.values)
+        if interval is not None:
+            mean = first.confirmed.mean - entry.confirmed.mean
+            found.append(Difference(first.name, entry.name, mean, interval))
+    return found
+
+
+def _mean(entry: Entry) -> float:
+    return 0.0 if entry.confirmed is None else entry.confirmed.mean
+
+
+def _notes(entries: Sequence[Entry]) -> list[str]:
+    notes = []
+    if len({entry.data for entry in entries}) > 1:
+        of = _listed(entries, "dataset")
+        same_name = len({entry.dataset for entry in entries}) < len({e.data for e in entries})
+        why = "other images or another split, " if same_name else ""
+        notes.append(f"Accuracies on different data cannot be compared: {why}{of}.")
+    if len({entry.epochs for entry in entries}) > 1:
+        notes.append(
+            "Accuracies after different numbers of epochs are answers to different questions, and "
+            f"cannot be compared: {_listed(entries, 'epochs')}."
+        )
+    if len({entry.metric for entry in entries}) > 1:
+        notes.append(
+            f"An accuracy and a balanced accuracy cannot be compared: {_listed(entries, 'metric')}."
+        )
+    if len({entry.budget for entry in entries}) > 1:
+        notes.append(
+            "Under a larger cap a network may be better for its size alone: "
+            f"{_listed(entries, 'budget')}."
+        )
+    for entry in entries:
+        if entry.best_trial is None:
+            notes.append(f"{entry.name} has no complete trial yet.")
+        elif entry.confirmed is None:
+            notes.append(
+                f"{entry.name} is not confirmed: a search's best value is the luckiest of many."
+            )
+    return notes
+
+
+def _listed(entries: Sequence[Entry], name: str) -> str:
+    values = [(entry.name, getattr(entry, name)) for entry in entries]
+    return ", ".join(
+        f"{study} {value:,}" if isinstance(value, int) else f"{study} {value}"
+        for study, value in values
+    )

@@ -1,0 +1,308 @@
+"""The best few trials of a search run again over fresh seeds: which is best, and how sure that is.
+
+The top of a search is the luckiest of many. So its best trials race on the search's own split, each
+with seeds that the search has not used; `search.results.race` says who gets how many.
+`search.study.repeat_runs` keeps every finished run at once, in a study named after the search with
+`-confirmed` behind it; the attribute `candidate` is the number of the trial that a run repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from models.size import parameter_count
+from search.exceptions import StudyDeletedError, StudyError
+from search.results.race import Race, Standing
+from search.study.repeat_runs import NOT_FINITE, KeptRuns
+from search.study.settings import StudySettings, rebuild
+from search.study.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
+from search.training.train import EpochResult
+from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, Pool
+
+_FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
+_WAIT_SECONDS = 0.5
+_DRIFT = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatEnded:
+    """A run of a candidate is over.
+
+    Args:
+        value: the mean accuracy of its last three epochs; None where it came to nothing.
+        reason: why it came to nothing.
+    """
+
+    trial: int
+    seed: int
+    value: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What the race told.
+
+    Args:
+        standings: the winner first.
+        search_values: what each candidate reached in the search, by its number.
+        lucky: the search's own best trial.
+        n_racing: how many candidates are still in the race, run or not.
+    """
+
+    standings: tuple[Standing, ...]
+    search_values: dict[int, float]
+    lucky: int
+    n_racing: int
+
+    @property
+    def winner(self) -> Standing:
+        return self.standings[0]
+
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether all that are still in the race were run twice or more: once tells nothing."""
+        return self.n_racing == sum(
+            len(standing.values) > 1 for standing in self.standings if not standing.is_out
+        )
+
+    @property
+    def luck(self) -> float | None:
+        """By how much the search's best value was above its trial's mean over fresh seeds.
+
+        A share from 0 to 1, as accuracies are. None where that trial was not run again.
+        """
+        for standing in self.standings:
+            if standing.candidate == self.lucky:
+                return self.search_values[self.lucky] - standing.mean
+        return None
+
+    def to_attribute(self) -> dict[str, object]:
+        """As it is kept with the study."""
+        winner = self.winner
+        return {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "trial": winner.candidate,
+            "mean": winner.mean,
+            "low": winner.low,
+            "high": winner.high,
+            "n_seeds": len(winner.values),
+            "search_value": self.search_values[winner.candidate],
+            "search_best_trial": self.lucky,
+            "luck": self.luck,
+            "candidates": [
+                {
+                    "trial": standing.candidate,
+                    "search_value": self.search_values[standing.candidate],
+                    "values": standing.values,
+                    "is_out": standing.is_out,
+                }
+                for standing in self.standings
+            ],
+        }
+
+
+@dataclass
+class Confirming:
+    """A race of a study's best trials, ready to go on from the runs that are kept.
+
+    Args:
+        top: how many of the study's best trials take part; the winner of an earlier race does so
+            beside them.
+        n_seeds: how often each is run at most; what is kept of earlier races counts all the same.
+        limit_seconds: the most training time, of all workers and of all earlier races of the
+            study together; None for no limit.
+
+    Raises:
+        StudyError: if the study has no complete trial, or the name for its runs is taken.
+    """
+
+    study: Study
+    top: int
+    n_seeds: int
+    limit_seconds: float | None = None
+    race: Race = field(init=False)
+
+    def __post_init__(self) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        candidates = _candidates(self.study, trials, self.top)
+        self._trials = {trial.number: trial for trial in candidates}
+        self._lucky = candidates[0].number
+        self._recipes = {trial.number: rebuild(self.study, trial) for trial in candidates}
+        self._settings = StudySettings.from_study(self.study)
+        self.race = Race(
+            [trial.number for trial in candidates],
+            range(_FIRST_SEED, _FIRST_SEED + self.n_seeds),
+        )
+        self._spent_seconds = 0.0
+        self.n_kept = 0
+        self._kept = KeptRuns(self.study, CONFIRMS)
+        params = {trial.number: trial.params for trial in trials}
+        for run in self._kept.runs():
+            number, seed = run.user_attrs["candidate"], run.user_attrs["training_seed"]
+            # The parameters tell: a study may have been deleted and made again under its name.
+            if params.get(number) != run.params:
+                continue
+            self._spent_seconds += run.user_attrs["seconds"]
+            if number in self._trials:
+                self._enter(number, seed, run.value if run.state == TrialState.COMPLETE else None)
+
+    @property
+    def parameter_counts(self) -> dict[int, int]:
+        """Of each candidate's network, by the number of its trial."""
+        return {number: parameter_count(recipe.spec) for number, recipe in self._recipes.items()}
+
+    def next(self, taken: Iterable[tuple[int, int]] = ()) -> tuple[int, int] | None:
+        """Trial and seed to run next, none of `taken`; None where nothing is left in the limit."""
+        following = self.race.next(set(taken))
+        if following is None or self.limit_seconds is None:
+            return following
+        expected = self._spent_seconds + self._expected_seconds(following[0])
+        return following if expected <= self.limit_seconds else None
+
+    def run(
+        self,
+        pool: Pool,
+        *,
+        device: str,
+        listener: Callable[[RepeatEnded], None],
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """Runs the race to its end; false where `should_stop` ended it before.
+
+        Raises:
+            TrainingError: if workers cannot be started.
+        """
+        running: dict[int, _Running] = {}
+        gone: set[tuple[int, int]] = set()  # failed here: the next race tries them again
+        n_jobs = 0
+        try:
+            while not should_stop():
+                taken = {run.place for run in running.values()} | gone
+                while pool.n_idle and (following := self.next(taken)):
+                    running[n_jobs] = _Running(following)
+                    self._spent_seconds += self._expected_seconds(following[0])
+                    pool.submit(self._job(n_jobs, *following, device=device))
+                    taken.add(following)
+                    n_jobs += 1
+                if not running and self.next(taken) is None:
+                    return True
+                for event in pool.events(_WAIT_SECONDS):
+                    if event.key in running:
+                        self._take(event, running, gone, listener)
+                self._cancel_the_hopeless(pool, running)
+            return False
+        finally:
+            for key in running:
+                pool.cancel(key)
+
+    def _take(
+        self,
+        event: Event,
+        running: dict[int, _Running],
+        gone: set[tuple[int, int]],
+        listener: Callable[[RepeatEnded], None],
+    ) -> None:
+        run = running[event.key]
+        number, seed = run.place
+        if isinstance(event, JobEpoch):
+            run.results.append(event.result)
+            return
+        del running[event.key]
+        self._spent_seconds -= self._expected_seconds(number)
+        match event:
+            case JobDone(seconds=seconds):
+                self._spent_seconds += seconds
+                value = self._keep(number, seed, run.results, seconds)
+                reason = NOT_FINITE if value is None else None
+                listener(RepeatEnded(number, seed, value, reason))
+            case JobFailed(reason=reason):
+                gone.add(run.place)
+                listener(RepeatEnded(number, seed, None, reason))
+            case JobCancelled():
+                self._spent_seconds += sum(result.seconds for result in run.results)
+
+    def _cancel_the_hopeless(self, pool: Pool, running: dict[int, _Running]) -> None:
+        """Stops runs of candidates that are out by now."""
+        for key, run in running.items():
+            if self.race.is_out(run.place[0]):
+                pool.cancel(key)
+
+    def _expected_seconds(self, number: int) -> float:
+        """A run is as long as its trial was, give or take what a machine's speed drifts by."""
+        return _DRIFT * float(self._trials[number].user_attrs.get("seconds", 0.0))
+
+    def _job(self, key: int, number: int, seed: int, *, device: str) -> Job:
+        return Job(
+            key=key,
+            hyperparameters=self._recipes[number],
+            epochs=self._settings.epochs,
+            seed=seed,
+            device=device,
+            metric=self._settings.metric,
+        )
+
+    def _keep(
+        self, number: int, seed: int, results: list[EpochResult], seconds: float
+    ) -> float | None:
+        """Keeps a run that has ended; returns its value, None where its loss was not finite."""
+        trial = self._trials[number]
+        value = self._kept.add(
+            results,
+            seed=seed,
+            seconds=seconds,
+            parameter_count=parameter_count(self._recipes[number].spec),
+            attributes={"candidate": number},
+            params=trial.params,
+            distributions=trial.distributions,
+        )
+        self._enter(number, seed, value)
+        return value
+
+    def _enter(self, number: int, seed: int, value: float | None) -> None:
+        if value is None:
+            self.race.disqualify(number)
+        else:
+            self.race.add(number, seed, value)
+            self.n_kept += 1
+
+    def finish(self) -> Confirmation | None:
+        """What the race told, kept with the study if it tells anything; None without a good run."""
+        standings = tuple(self.race.standings())
+        if not standings or standings[0].is_out:
+            return None
+        values = {number: accuracy_of(trial) or 0.0 for number, trial in self._trials.items()}
+        n_racing = sum(not self.race.is_out(number) for number in self.race.candidates)
+        confirmation = Confirmation(standings, values, self._lucky, n_racing)
+        if confirmation.is_conclusive:
+            try:
+                self.study.set_user_attr(CONFIRMATION, confirmation.to_attribute())
+            except KeyError as error:
+                raise StudyDeletedError(
+                    f"The study must stay while it is confirmed, but {self.study.study_name!r} was "
+                    "deleted."
+                ) from error
+        return confirmation
+
+
+@dataclass(slots=True)
+class _Running:
+    place: tuple[int, int]  # trial and seed
+    results: list[EpochResult] = field(default_factory=list)
+
+
+def _candidates(study: Study, trials: list[FrozenTrial], top: int) -> list[FrozenTrial]:
+    """The best complete trials, best first, and the winner of an earlier race."""
+    complete = by_accuracy(trials)
+    if not complete:
+        raise StudyError(
+            f"A study must have a complete trial to confirm, but {study.study_name!r} has none "
+            "yet; go on with 'search run'."
+        )
+    earlier = study.user_attrs.get(CONFIRMATION, {}).get("trial")
+    return complete[:top] + [trial for trial in complete[top:] if trial.number == earlier]

@@ -1,0 +1,1 @@
+"""What can be trained: recipes, and the ranges that they are drawn from."""

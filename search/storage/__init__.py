@@ -1,0 +1,1 @@
+"""Optuna's database, fast and patient."""

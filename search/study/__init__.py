@@ -1,0 +1,1 @@
+"""What is stored of a search, and whose it is."""

@@ -1,0 +1,86 @@
+"""Trials that ended before their time: failed with a reason, queued again, repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.study.summary import INTERRUPTED
+
+MAX_CRASHES = 2  # workers that one configuration may kill
+
+
+def sweep(study: Study, left: Sequence[FrozenTrial]) -> int:
+    """Puts back in the queue what is RUNNING of the trials that were left; returns how many.
+
+    Only for whose turn it is, as `Sharing` sees to.
+
+    Args:
+        left: trials of searches that died, or are taken for dead.
+    """
+    # What is known of a trial that runs elsewhere may be some seconds old.
+    left = [study._storage.get_trial(trial._trial_id) for trial in left]
+    left = [trial for trial in left if trial.state == TrialState.RUNNING]
+    repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
+    for trial in left:
+        # A search may have died between queueing and telling: then the repeat is there already.
+        give_back(study, trial, queue=trial.number not in repeated)
+    return len(left)
+
+
+def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
+    """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue.
+
+    A trial that somebody else has ended meanwhile stays as it is. One that has killed as many
+    workers as it may, and whose search died before it could say so, is not queued.
+    """
+    if trial.state != TrialState.RUNNING:
+        return
+    n_crashes = trial.user_attrs.get("crashes", 0)
+    if n_crashes >= MAX_CRASHES:
+        fail(study, trial, f"it killed {n_crashes} workers")
+        return
+    if queue:
+        _requeue(study, trial, n_crashes)
+    try:
+        fail(study, trial, INTERRUPTED)
+    except (UpdateFinishedTrialError, ValueError):
+        if study._storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+            raise  # the error is about something else
+        # Its host only slept, and has ended it; the repeat is refused once its turn comes.
+
+
+def fail_crashed(study: Study, trial: FrozenTrial, reason: str) -> bool:
+    """Ends a trial that killed its worker; returns whether its configuration is queued again."""
+    n_crashes = trial.user_attrs.get("crashes", 0) + 1
+    # First of all, so that a death in between does not forget it.
+    study._storage.set_trial_user_attr(trial._trial_id, "crashes", n_crashes)
+    is_requeued = bool(n_crashes < MAX_CRASHES)
+    if is_requeued:
+        _requeue(study, trial, n_crashes)
+    fail(study, trial, reason)
+    return is_requeued
+
+
+def fail(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Ends a running trial as FAIL, with its reason."""
+    study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _requeue(study: Study, trial: FrozenTrial, n_crashes: int) -> None:
+    """Queues the configuration of a trial again.
+
+    Before the trial itself is told: a death in between leaves a trial RUNNING whose repeat is
+    marked with its number, and `sweep` sees that.
+    """
+    attributes: dict[str, Any] = {"repeats": trial.number, "crashes": n_crashes}
+    for key in ("training_seed", "from_study"):
+        if key in trial.user_attrs:
+            attributes[key] = trial.user_attrs[key]
+    parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    study.enqueue_trial(parameters, user_attrs=attributes)

@@ -1,0 +1,132 @@
+"""Further runs of a study's recipes, each kept as it ends in a study of their own beside it.
+
+That study is named after the first and says so in an attribute. It has one trial a run, with the
+attributes `training_seed`, `settings` (of the study then, which may have been deleted and made
+again with others), `parameter_count`, `seconds`, `epochs`, and those of whoever keeps the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.exceptions import StudyDeletedError, StudyError
+from search.study.settings import StudySettings, find_repeats, open_study, study_names
+from search.study.summary import repeats_name
+from search.training.train import EpochResult, epoch_attribute, last_epochs_mean
+
+NOT_FINITE = "the loss is not finite"
+
+
+class KeptRuns:
+    """What is kept beside a study.
+
+    Args:
+        purpose: what the runs are for: `CONFIRMS` or `ABLATES`.
+    """
+
+    def __init__(self, study: Study, purpose: str) -> None:
+        self.name = repeats_name(study.study_name, purpose)
+        self._owner = study.study_name
+        self._storage = study._storage
+        self._purpose = purpose
+        self._settings = StudySettings.from_study(study).digest
+
+    @property
+    def is_name_taken(self) -> bool:
+        """Whether the name of the runs' study belongs to something else."""
+        if self.name not in study_names(self._storage):
+            return False
+        repeats = open_study(self._storage, self.name)
+        owner = repeats.user_attrs.get(self._purpose)
+        is_used = "settings" in repeats.user_attrs or bool(repeats.get_trials(deepcopy=False))
+        return owner != self._owner and (owner is not None or is_used)
+
+    def check_name(self) -> None:
+        """Raises StudyError where something else has the name of the runs' study."""
+        if self.is_name_taken:
+            raise StudyError(
+                f"Further runs of {self._owner!r} must be kept in a study {self.name!r}, but that "
+                "name is taken; rename or delete it."
+            )
+
+    def runs(self) -> list[FrozenTrial]:
+        """Those of this very study, and not of another that had its name.
+
+        Raises:
+            StudyError: if the name is taken.
+        """
+        self.check_name()
+        repeats = find_repeats(self._storage, self._owner, self._purpose)
+        if repeats is None:
+            return []
+        return [
+            run
+            for run in repeats.get_trials(deepcopy=False)
+            if run.user_attrs.get("settings") == self._settings
+        ]
+
+    def add(
+        self,
+        results: Sequence[EpochResult],
+        *,
+        seed: int,
+        seconds: float,
+        parameter_count: int,
+        attributes: dict[str, Any],
+        params: dict[str, Any] | None = None,
+        distributions: dict[str, BaseDistribution] | None = None,
+    ) -> float | None:
+        """Keeps a run that has ended; returns its value, None where its loss was not finite.
+
+        Raises:
+            StudyError: if the name is taken.
+            StudyDeletedError: if the study that they are runs of was deleted.
+        """
+        is_finite = results[-1].is_finite
+        value = last_epochs_mean(results) if is_finite else None
+        attributes = {
+            **attributes,
+            "training_seed": seed,
+            "settings": self._settings,
+            "parameter_count": parameter_count,
+            "seconds": round(seconds, 3),
+            "epochs": [epoch_attribute(result) for result in results],
+        }
+        if not is_finite:
+            attributes["reason"] = NOT_FINITE
+        self._make().add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if is_finite else TrialState.FAIL,
+                value=value,
+                params=params,
+                distributions=distributions,
+                intermediate_values={
+                    result.epoch: result.accuracy for result in results if result.is_finite
+                },
+                user_attrs=attributes,
+            )
+        )
+        return value
+
+    def _make(self) -> Study:
+        """The study that keeps the runs, made where it is missing."""
+        if self._owner not in study_names(self._storage):
+            raise StudyDeletedError(
+                f"The study must stay while its recipes are trained, but {self._owner!r} was "
+                "deleted."
+            )
+        self.check_name()
+        repeats = optuna.create_study(
+            study_name=self.name,
+            storage=self._storage,
+            direction="maximize",
+            load_if_exists=True,
+        )
+        repeats.set_user_attr(self._purpose, self._owner)
+        return repeats

@@ -1,0 +1,215 @@
+"""What a search knows of other searches on its study: none on a file, any number on PostgreSQL.
+
+A SQLite study is searched by one process at a time. On PostgreSQL searches on any number of hosts
+share one. Whoever starts a trial, or puts one back in the queue, waits for its turn, so that the
+total of trials is exact and no configuration is trained twice. Each says again and again which of
+its trials live (Optuna's heartbeats, by the server's clock), and those of a host that fell silent
+are put back in the queue by another. A host that only slept finds its trial ended, and drops it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.exceptions import StudyError
+from search.storage.open import ServerLock, sqlite_path
+from search.storage.retrying import PatientStorage
+from search.study.locks import check_no_owner_alive, is_owner_dead, locked_file
+from search.study.repair import sweep
+
+DEFAULT_LOST_AFTER_SECONDS = 120.0
+_LOOK_SECONDS = 0.5  # while another races
+_BEATS = 4  # within the time after which a host is taken for lost
+
+
+class Sharing(Protocol):
+    """How a search shares its study."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others may search the study at the same time."""
+
+    def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
+        """Lets one search at a time start trials or put them back; false where told to stop."""
+
+    def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
+        """How many trials of others run now, where `own` are the numbers of this search's."""
+
+    def begin(self, trial_id: int) -> None:
+        """Says that a trial has just begun. Must happen in the turn in which it did."""
+
+    def say_alive(self, trial_ids: Collection[int]) -> None:
+        """Says that trials live. May be called as often as one likes."""
+
+    def take_over(self, should_stop: Callable[[], bool]) -> None:
+        """Puts back the trials of lost hosts. May be called as often as one likes."""
+
+    def take_back(self) -> int:
+        """Puts back in the queue what nobody runs any more; returns how many. Only in a turn."""
+
+    def race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
+        """Lets one search race the study's trials; false where another does, and this one is not
+        to wait any longer."""
+
+
+class Alone:
+    """A search that has its study to itself."""
+
+    is_shared = False
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+    def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
+        return 0
+
+    def begin(self, trial_id: int) -> None:
+        pass
+
+    def say_alive(self, trial_ids: Collection[int]) -> None:
+        pass
+
+    def take_over(self, should_stop: Callable[[], bool]) -> None:
+        pass
+
+    def take_back(self) -> int:
+        return sweep(self._study, self._study.get_trials(deepcopy=False))
+
+    def race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+
+class Shared:
+    """One of several searches on a study of a PostgreSQL database.
+
+    Args:
+        lost_after_seconds: how long a host may be silent before its trials are put back. Time in
+            which the server was away does not count.
+    """
+
+    is_shared = True
+
+    def __init__(self, study: Study, url: str, lost_after_seconds: float) -> None:
+        self._study = study
+        self._url = url
+        self._storage = _patient(study)
+        self._lost_after_seconds = lost_after_seconds
+        self._next_beat = self._next_look = time.monotonic()
+
+    def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
+        return self._storage.turn(f"study {self._study._study_id}", should_stop)
+
+    def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
+        running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+        return len(running.difference(own))
+
+    def begin(self, trial_id: int) -> None:
+        self._storage.record_heartbeat(trial_id)
+
+    def say_alive(self, trial_ids: Collection[int]) -> None:
+        now = time.monotonic()
+        if now < self._next_beat:
+            return
+        self._next_beat = now + self._lost_after_seconds / _BEATS
+        for trial_id in trial_ids:
+            self._storage.record_heartbeat(trial_id)
+
+    def take_over(self, should_stop: Callable[[], bool]) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + self._lost_after_seconds / _BEATS
+        # Whoever could not reach the server was not heard; all get the time to be heard again.
+        if now < self._storage.returned_at + self._lost_after_seconds or not self._lost():
+            return
+        with self.turn(should_stop) as is_ours:
+            if is_ours:
+                self.take_back()
+
+    def take_back(self) -> int:
+        # Read again, in the turn: another search may have been quicker.
+        return sweep(self._study, self._lost())
+
+    @contextmanager
+    def race(self, should_wait: Callable[[], bool]) -> Iterator[bool]:
+        lock = ServerLock(self._url, self._study._study_id)
+        try:
+            while not (is_ours := lock.is_ours()) and should_wait():
+                time.sleep(_LOOK_SECONDS)
+            yield is_ours
+        finally:
+            lock.release()
+
+    def _lost(self) -> list[FrozenTrial]:
+        """The trials of hosts that fell silent, and of processes of this host that died."""
+        silent = self._storage.silent_trials(self._study._study_id, self._lost_after_seconds)
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in running if trial._trial_id in silent or is_owner_dead(trial)]
+
+
+def turn_to_open(storage: BaseStorage, name: str) -> AbstractContextManager[object]:
+    """Lets one process at a time make or open a study of that name, where several may come."""
+    if isinstance(storage, PatientStorage) and storage.has_turns:
+        return storage.turn(f"open {name}", lambda: False)
+    return nullcontext()
+
+
+@contextmanager
+def sharing(
+    study: Study, url: str, *, lost_after_seconds: float = DEFAULT_LOST_AFTER_SECONDS
+) -> Iterator[Sharing]:
+    """How a search has the study, for as long as the context lasts.
+
+    Raises:
+        StudyError: if another search is there, and the database lets only one.
+        StorageError: if a SQLite file cannot be locked.
+    """
+    path = sqlite_path(url)
+    if path is not None:
+        with locked_file(path, study):
+            yield Alone(study)
+    elif _patient(study).has_turns:
+        yield Shared(study, url, lost_after_seconds)
+    else:  # a server without locks that we know
+        check_no_owner_alive(study)
+        yield Alone(study)
+
+
+@contextmanager
+def only_race(study: Study, url: str) -> Iterator[None]:
+    """Lets no other race of the study's trials run as long as the context lasts.
+
+    Raises:
+        StudyError: if another race runs, or on a SQLite file a search.
+        StorageError: if the lock cannot be taken at all.
+    """
+    path = sqlite_path(url)
+    if path is not None:
+        with locked_file(path, study):
+            yield
+        return
+    with Shared(study, url, DEFAULT_LOST_AFTER_SECONDS).race(lambda: False) as is_ours:
+        if not is_ours:
+            raise StudyError(
+                f"One race at a time must run on a study, but another races the trials of "
+                f"{study.study_name!r}; wait for it."
+            )
+        yield
+
+
+def _patient(study: Study) -> PatientStorage:
+    """The storage below Optuna's cache."""
+    storage = study._storage
+    backend = getattr(storage, "_backend", storage)
+    assert isinstance(backend, PatientStorage)
+    return backend

@@ -1,0 +1,225 @@
+"""A study as plain values and tables: what is stored, read back. Pure; writes nothing.
+
+Names of the attributes that the search stores with each trial, on top of Optuna's own:
+
+| attribute | meaning |
+| --- | --- |
+| `parameter_count` | trainable parameters of its network |
+| `training_seed` | with the hyperparameters it makes the training run again |
+| `redraws` | candidates over the cap that were drawn before it |
+| `shrunk` | true where none fitted and the last one was scaled down |
+| `epochs` | one entry an epoch: the fields of `search.training.train.EpochResult` |
+| `worker`, `seconds` | which worker trained it, and for how long |
+| `reason` | why it was pruned or failed |
+| `repeats`, `crashes` | the trial it repeats; how many workers died over its configuration |
+| `from_study` | study and number, as NAME/17, of the earlier trial that it is nearest to |
+| `owner` | the process that asked for it: host, process identifier, start time |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+
+def is_trained(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: it trained at least one epoch and ended COMPLETE or PRUNED."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and bool(
+        trial.user_attrs.get("epochs")
+    )
+
+
+def training_seconds(trial: FrozenTrial) -> float:
+    """For how long a trial trained; of one that failed, nothing is known but its epochs."""
+    epochs = trial.user_attrs.get("epochs", [])
+    return float(trial.user_attrs.get("seconds", sum(epoch["seconds"] for epoch in epochs)))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many trials of a study are in which state.
+
+    `n_trained` counts what `is_trained` says, `n_pruned` the pruned ones among them.
+    `n_interrupted` are failed trials that were put back in the queue through no fault of theirs.
+    """
+
+    n_trained: int = 0
+    n_pruned: int = 0
+    n_failed: int = 0
+    n_interrupted: int = 0
+    n_running: int = 0
+    n_waiting: int = 0
+    n_redraws: int = 0
+
+
+INTERRUPTED = "interrupted"
+
+
+def tally(trials: Iterable[FrozenTrial]) -> Tally:
+    """Counts the trials of a study."""
+    trials = list(trials)
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    n_interrupted = sum(trial.user_attrs.get("reason") == INTERRUPTED for trial in failed)
+    trained = [trial for trial in trials if is_trained(trial)]
+    return Tally(
+        n_trained=len(trained),
+        n_pruned=sum(trial.state == TrialState.PRUNED for trial in trained),
+        n_failed=len(failed) - n_interrupted,
+        n_interrupted=n_interrupted,
+        n_running=sum(trial.state == TrialState.RUNNING for trial in trials),
+        n_waiting=sum(trial.state == TrialState.WAITING for trial in trials),
+        n_redraws=sum(trial.user_attrs.get("redraws", 0) for trial in trials),
+    )
+
+
+def accuracy_of(trial: FrozenTrial) -> float | None:
+    """What a complete trial reached, the first of its values; None for any other."""
+    is_complete = trial.state == TrialState.COMPLETE and bool(trial.values)
+    return trial.values[0] if is_complete else None
+
+
+def by_accuracy(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The complete trials, the best first; of equals, the earlier."""
+    complete = [(accuracy_of(trial), trial) for trial in trials]
+    ranked = [(accuracy, trial) for accuracy, trial in complete if accuracy is not None]
+    return [trial for _, trial in sorted(ranked, key=lambda pair: (-pair[0], pair[1].number))]
+
+
+def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The complete trial with the highest accuracy; None where there is none."""
+    return next(iter(by_accuracy(trials)), None)
+
+
+def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The Pareto front, smallest network first: no other is as accurate and no larger."""
+    known = [trial for trial in by_accuracy(trials) if "parameter_count" in trial.user_attrs]
+    smallest_first = sorted(known, key=lambda trial: int(trial.user_attrs["parameter_count"]))
+    best: list[FrozenTrial] = []
+    for trial in smallest_first:  # of equal sizes, the most accurate comes first
+        if not best or (accuracy_of(trial) or 0.0) > (accuracy_of(best[-1]) or 0.0):
+            best.append(trial)
+    return best
+
+
+CONFIRMATION = "confirmation"  # attribute of a study: what its race over fresh seeds told
+# Attributes of the studies that keep a race's runs and an ablation's: whose they are.
+CONFIRMS = "confirms"
+ABLATES = "ablates"
+_SUFFIXES = {CONFIRMS: "-confirmed", ABLATES: "-ablated"}
+
+
+def repeats_name(study_name: str, purpose: str) -> str:
+    """The name of the study that keeps the runs which confirm or ablate another."""
+    return study_name + _SUFFIXES[purpose]
+
+
+def confirmed_number(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> int | None:
+    """The trial that won a study's race; None where there was none, or it is out of date.
+
+    That is so once the search has found a better trial, which was not in the race.
+    """
+    confirmation = attributes.get(CONFIRMATION)
+    best = best_trial(trials)
+    if confirmation is None or best is None:
+        return None
+    raced = {candidate["trial"] for candidate in confirmation["candidates"]}
+    return confirmation["trial"] if best.number in raced else None
+
+
+def chosen_trial(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The trial that a study stands for: the winner of its race, else the highest value."""
+    number = confirmed_number(attributes, trials)
+    for trial in trials:
+        if trial.number == number:
+            return trial
+    return best_trial(trials)
+
+
+# What is stored of an epoch under shorter names.
+_EPOCH_KEYS = {"loss": "validation_loss", "accuracy": "validation_accuracy"}
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSummary:
+    """One trial, as `search best` and `search show` print it; keys as in the events of a search.
+
+    Args:
+        trial: its number.
+        value: a share from 0 to 1, of a complete trial.
+    """
+
+    trial: int
+    state: str
+    value: float | None
+    parameter_count: int | None
+    hyperparameters: dict[str, Any]
+    training_seed: int | None
+    seconds: float | None
+    worker: str | None
+    reason: str | None
+    epochs: list[dict[str, Any]]
+
+
+def summarize_trial(trial: FrozenTrial) -> TrialSummary:
+    attributes = trial.user_attrs
+    return TrialSummary(
+        trial=trial.number,
+        state=trial.state.name,
+        value=accuracy_of(trial),
+        parameter_count=attributes.get("parameter_count"),
+        hyperparameters=trial.params,
+        training_seed=attributes.get("training_seed"),
+        seconds=attributes.get("seconds"),
+        worker=attributes.get("worker"),
+        reason=attributes.get("reason"),
+        epochs=[
+            {_EPOCH_KEYS.get(key, key): value for key, value in epoch.items()}
+            for epoch in attributes.get("epochs", [])
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """One study, as `search studies` prints it.
+
+    The best trial is the confirmed winner, where there is one; `best_value` is what it reached in
+    the search, `confirmed_mean` what it reaches over fresh seeds.
+    """
+
+    name: str
+    dataset: str
+    budget: int
+    epochs: int
+    space: str
+    trials: dict[str, int]
+    best_value: float | None
+    best_trial: int | None
+    best_parameter_count: int | None
+    confirmed_mean: float | None
+    test_looks: int
+
+
+def summarize_study(
+    name: str, attributes: dict[str, Any], trials: Sequence[FrozenTrial]
+) -> StudySummary:
+    """A study from its name, its user attributes and its trials."""
+    settings = attributes["settings"]
+    best = chosen_trial(attributes, trials)
+    is_confirmed = confirmed_number(attributes, trials) is not None
+    return StudySummary(
+        name=name,
+        dataset=settings["dataset"],
+        budget=settings["budget"],
+        epochs=settings["epochs"],
+        space=settings["space_name"],
+        trials=asdict(tally(trials)),
+        best_value=accuracy_of(best) if best else None,
+        best_trial=best.number if best else None,
+        best_parameter_count=best.user_attrs.get("parameter_count") if best else None,
+        confirmed_mean=attributes[CONFIRMATION]["mean"] if is_confirmed else None,
+        test_looks=attributes.get("test_looks", 0),
+    )

@@ -1,0 +1,1 @@
+"""One training run: a network trained epoch by epoch, and its weights."""

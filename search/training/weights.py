@@ -1,0 +1,250 @@
+"""Weights on disk, beside a card that rebuilds the network without the database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.convnet import ConvNet
+from models.size import parameter_count
+from search.data.dataset import DatasetInfo, Normalization, class_names
+from search.data.names import check_dataset_name, find_data_words
+from search.data.tensors import tensors_as_bytes
+from search.exceptions import CardError, InputError
+from search.files import write_text
+from search.folders import CARD_NAME, PRESETS, weights_folder
+from search.space.hyperparameters import Hyperparameters
+from search.training.metrics import Metric, check_metric
+from search.wording import meant
+
+CARD_VERSION = 1
+# What anything that is not a card may raise while it is read as one.
+_NOT_A_CARD = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(IndexError, OverflowError, RecursionError, InputError),
+)
+
+
+def weights_name(seed: int | str) -> str:
+    """The file, beside the card, with the weights of a seed; of all, as a pattern, with `*`."""
+    return f"seed-{seed}.safetensors"
+
+
+def weights_as_bytes(network: nn.Module) -> bytes:
+    """The weights and running statistics of `network`, as a file of weights has them."""
+    return tensors_as_bytes(network.state_dict())
+
+
+def save_card(card: dict[str, Any], folder: Path) -> None:
+    """Writes `card.json` into `folder`; never half a file."""
+    write_text(json.dumps(card, indent=2) + "\n", folder / CARD_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run of a card.
+
+    Args:
+        accuracies: on the test images after each epoch, as shares from 0 to 1; None in cards of
+            before they were kept.
+    """
+
+    seed: int
+    accuracies: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What stands beside weights: whose they are, and all that rebuilds their network.
+
+    Args:
+        created: when the weights were written, in UTC.
+        dataset, fingerprint: the name of the data set that they were trained and tested on, and
+            the SHA-256 of its pixels and labels.
+        classes: what people call them, by label.
+        metric: which accuracy the card has.
+        mean_accuracy, accuracy_std: test accuracy of the last three epochs as a share from 0 to
+            1, mean and sample standard deviation over the runs; the latter is None for one run.
+        epochs: of each run; None in cards of before they were kept.
+        runs: at least one, in the order in which they were asked for.
+    """
+
+    created: datetime
+    study: str
+    trial: int
+    dataset: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    metric: Metric
+    hyperparameters: Hyperparameters
+    normalization: Normalization
+    mean_accuracy: float
+    accuracy_std: float | None
+    epochs: int | None
+    runs: tuple[Run, ...]
+
+    def check_data(self, info: DatasetInfo) -> None:
+        """Sees that a data set is the one that the weights were trained and tested on.
+
+        Raises:
+            CardError: if it has other images or labels.
+        """
+        if self.fingerprint != info.fingerprint:
+            raise CardError(
+                f"The data must be those that the card was written for, but {info.name} in "
+                f"{info.origin} has other images or labels; {find_data_words(info.name)}."
+            )
+
+
+class Classifier(nn.Module):
+    """A trained network with its normalisation built in.
+
+    Takes images (N, C, H, W) as bytes from 0 to 255 or as floats from 0 to 1, with 0 as the
+    background, and returns logits (N, n_classes).
+
+    Raises:
+        ValueError: for images of another shape.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: ConvNet, normalization: Normalization) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        shape = self.network.spec.input_shape
+        if images.dim() != 4 or tuple(images.shape[1:]) != shape:
+            raise ValueError(
+                f"Images must have the shape (N, {', '.join(map(str, shape))}), but got "
+                f"{tuple(images.shape)}."
+            )
+        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
+        logits: Tensor = self.network((scaled - self.mean) / self.std)
+        return logits
+
+
+def load(folder: str | Path, *, seed: int | None = None) -> Classifier:
+    """The network that `search retrain` wrote into `folder`, ready to classify.
+
+    Args:
+        folder: or the name of a shipped network, as in `load("best-1-epoch")`; where there is a
+            folder of that name, it is the folder.
+        seed: which of the training runs; by default the first whose weights are there, not the
+            luckiest.
+
+    Raises:
+        CardError: if card or weights are missing, damaged, or do not belong together.
+    """
+    folder = weights_folder(folder)
+    card = read_card(folder)
+    seeds = [run.seed for run in card.runs]
+    if seed is None:
+        seed = kept_seed(folder, card)
+    elif seed not in seeds:
+        known = ", ".join(map(str, seeds))
+        raise CardError(f"{folder}: seed must be one of {known}, but got {seed}.")
+    network = ConvNet(card.hyperparameters.spec)
+    path = folder / weights_name(seed)
+    try:
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise CardError(f"{path}: the weights are missing; run 'search retrain' again.") from error
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CardError(f"{path}: the weights cannot be read ({error}).") from error
+    return Classifier(network, card.normalization).eval()
+
+
+def kept_seed(folder: Path, card: Card) -> int:
+    """The seed of the first run whose weights are beside the card; where none are, of the first."""
+    seeds = [run.seed for run in card.runs]
+    return next((seed for seed in seeds if (folder / weights_name(seed)).exists()), seeds[0])
+
+
+def read_card(folder: Path) -> Card:
+    """The card that `search retrain` wrote into `folder`.
+
+    Raises:
+        CardError: if it is missing, damaged, changed by hand, or of another version.
+    """
+    path = folder / CARD_NAME
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        version = contents["card_version"]
+        if version == CARD_VERSION:
+            count, card = contents["parameter_count"], _parse(contents)
+    except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise CardError(
+                "Weights must be in a folder that 'search retrain' wrote, or be those of one of "
+                f"the shipped networks {', '.join(PRESETS)}, but there is no {folder}"
+                f"{meant(str(folder), PRESETS)}"
+            ) from error
+        raise CardError(
+            f"A folder of weights must hold a {CARD_NAME}, but {folder} does not; "
+            "'search retrain' writes one."
+        ) from error
+    except _NOT_A_CARD as error:
+        raise CardError(f"{path}: the card cannot be used ({error!r}).") from error
+    if version != CARD_VERSION:
+        raise CardError(
+            f"{path}: this version reads cards of version {CARD_VERSION}, but the card is of "
+            f"version {version!r}; use the version of the package that wrote it."
+        )
+    actual = parameter_count(card.hyperparameters.spec)
+    if count != actual:
+        raise CardError(
+            f"{path}: the card says {count!r} parameters, but its network has {actual:,}; the "
+            "card was changed by hand."
+        )
+    if not card.runs:
+        raise CardError(f"{path}: the card names no training run.")
+    for run in card.runs:
+        if run.accuracies is not None and len(run.accuracies) != card.epochs:
+            raise CardError(
+                f"{path}: the card says {card.epochs} epochs, but seed {run.seed} has "
+                f"{len(run.accuracies)} accuracies; the card was changed by hand."
+            )
+    return card
+
+
+def _parse(contents: dict[str, Any]) -> Card:
+    normalization, accuracy = contents["normalization"], contents["test_accuracy"]
+    dataset = contents["dataset"]
+    classes = dataset.get("classes")
+    if classes is None:  # a card of before other data sets than those built in
+        classes = class_names(check_dataset_name(dataset["name"]))
+    hyperparameters = Hyperparameters.from_dict(contents["hyperparameters"])
+    if len(classes) != hyperparameters.spec.n_classes:
+        raise ValueError(f"{len(classes)} names for {hyperparameters.spec.n_classes} classes")
+    runs = []
+    for run in contents["runs"]:
+        accuracies = run.get("accuracies")
+        shares = None if accuracies is None else tuple(map(float, accuracies))
+        runs.append(Run(int(run["seed"]), shares))
+    return Card(
+        created=datetime.fromisoformat(contents["created"]),
+        study=str(contents["study"]),
+        trial=int(contents["trial"]),
+        dataset=str(dataset["name"]),
+        fingerprint=str(dataset["fingerprint"]),
+        classes=tuple(map(str, classes)),
+        metric=check_metric(contents.get("metric", "accuracy")),
+        hyperparameters=hyperparameters,
+        normalization=Normalization(tuple(normalization["mean"]), tuple(normalization["std"])),
+        mean_accuracy=float(accuracy["mean"]),
+        accuracy_std=None if accuracy["std"] is None else float(accuracy["std"]),
+        epochs=contents.get("epochs"),
+        runs=tuple(runs),
+    )

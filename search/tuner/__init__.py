@@ -1,0 +1,1 @@
+"""One search from request to outcome: ask, hand out, report, prune, tell."""

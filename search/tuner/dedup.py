@@ -1,0 +1,173 @@
+"""What a study has tried: the configurations that are not to be drawn again.
+
+Two sets of values are one configuration where they build the same recipe: they may differ in a
+width that their topology ignores, say.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from models.size import parameter_count
+from search.space.hyperparameters import Hyperparameters
+from search.space.space import Space
+from search.study.summary import INTERRUPTED, is_trained
+
+_MAX_LISTED = 10_000  # combinations; to list more would take longer than it saves
+
+# Each of these acts in every recipe, so that equal recipes have equal values of all of them.
+_ALWAYS_ACTING = (
+    "learning_rate",
+    "optimizer",
+    "momentum",
+    "weight_decay",
+    "batch_size",
+    "rotation_degrees",
+    "translation",
+    "scale",
+    "shear_degrees",
+    "label_smoothing",
+    "ema_epochs",
+)
+
+
+class _Recipes:
+    """Trials by their recipe.
+
+    To build a recipe takes a thousand times as long as to compare two learning rates. So it is
+    built only once another trial agrees with it in all that is easily compared.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._names = [name for name in _ALWAYS_ACTING if name in space.distributions]
+        self._unbuilt: defaultdict[tuple[Any, ...], list[tuple[int, Mapping[str, Any]]]]
+        self._unbuilt = defaultdict(list)
+        self._built: defaultdict[tuple[Any, ...], dict[Hyperparameters, int]] = defaultdict(dict)
+
+    def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(values[name] for name in self._names)
+
+    def add(self, number: int, values: Mapping[str, Any]) -> None:
+        self._unbuilt[self._key(values)].append((number, values))
+
+    def find(self, values: Mapping[str, Any]) -> int | None:
+        """The number of the first trial with this recipe; None where there is none."""
+        key = self._key(values)
+        for number, other in self._unbuilt.pop(key, ()):
+            recipe = self._space.recipe(other)
+            if recipe is not None:
+                self._built[key].setdefault(recipe, number)
+        if key not in self._built:
+            return None
+        recipe = self._space.recipe(values)
+        return None if recipe is None else self._built[key].get(recipe)
+
+
+class Tried:
+    """The configurations of a study that were trained, run, wait in the queue, or failed.
+
+    A trial that was interrupted does not count: it was put back in the queue. Finished trials are
+    read once; an update costs what runs and waits.
+
+    Args:
+        parameter_cap: only configurations with fewer parameters can be untried.
+    """
+
+    def __init__(self, space: Space, parameter_cap: int) -> None:
+        self._space = space
+        self._parameter_cap = parameter_cap
+        self._finished: set[int] = set()
+        self._trained, self._failed = _Recipes(space), _Recipes(space)
+        self._running, self._waiting = _Recipes(space), _Recipes(space)
+        self._open: list[Mapping[str, Any]] = []
+        self._newly_settled: list[Mapping[str, Any]] = []
+        self._is_listable = space.n_combinations() <= _MAX_LISTED
+        self._untried: dict[Hyperparameters, dict[str, Any]] | None = None
+
+    def update(self, trials: Iterable[FrozenTrial], *, besides: int | None = None) -> None:
+        """Takes note of the trials of the study, all but one that is being drawn."""
+        self._running, self._waiting = _Recipes(self._space), _Recipes(self._space)
+        self._open = []
+        for trial in trials:
+            is_finished = trial.state.is_finished()
+            is_left_out = trial.number == besides and not is_finished
+            if trial.number in self._finished or is_left_out:
+                continue
+            if is_finished:
+                self._finished.add(trial.number)
+            recipes, values = self._recipes_for(trial), self._values(trial)
+            if recipes is None or values is None:
+                continue
+            recipes.add(trial.number, values)
+            if not is_finished:
+                self._open.append(values)
+            elif self._is_listable:
+                self._newly_settled.append(values)
+
+    def _recipes_for(self, trial: FrozenTrial) -> _Recipes | None:
+        """Where a trial belongs; None where its configuration may be drawn again."""
+        if is_trained(trial):
+            return self._trained
+        match trial.state:
+            case TrialState.RUNNING:
+                return self._running
+            case TrialState.WAITING:
+                return self._waiting
+            case TrialState.FAIL if trial.user_attrs.get("reason") != INTERRUPTED:
+                return self._failed
+        return None
+
+    def _values(self, trial: FrozenTrial) -> Mapping[str, Any] | None:
+        """What builds the trial's recipe; None where some of it is still to be drawn."""
+        is_waiting = trial.state == TrialState.WAITING
+        values = trial.system_attrs.get("fixed_params", {}) if is_waiting else trial.params
+        if self._space.refuse(values) is not None:
+            return None
+        whole = self._space.with_single(values)
+        return whole if self._space.distributions.keys() <= whole.keys() else None
+
+    def __contains__(self, values: Mapping[str, Any]) -> bool:
+        """Whether the configuration that `values`, all that the space searches, make was tried."""
+        everywhere = (self._trained, self._running, self._waiting, self._failed)
+        return any(recipes.find(values) is not None for recipes in everywhere)
+
+    def trained_by(self, values: Mapping[str, Any]) -> int | None:
+        """The number of the trial that has trained, or is training, what `values` make."""
+        number = self._trained.find(values)
+        return self._running.find(values) if number is None else number
+
+    def has_untried(self) -> bool:
+        """Whether the space has anything left to try; true where it has too much to list."""
+        untried, is_open = self._list(), self._open_recipes()
+        return untried is None or any(recipe not in is_open for recipe in untried)
+
+    def untried(self) -> list[dict[str, Any]] | None:
+        """Values of each configuration that was not tried; None where it is too many to list."""
+        untried, is_open = self._list(), self._open_recipes()
+        if untried is None:
+            return None
+        return [values for recipe, values in untried.items() if recipe not in is_open]
+
+    def _open_recipes(self) -> set[Hyperparameters | None]:
+        return {self._space.recipe(values) for values in self._open} if self._is_listable else set()
+
+    def _list(self) -> dict[Hyperparameters, dict[str, Any]] | None:
+        """What no finished trial has settled, listed when it is first needed."""
+        if not self._is_listable:
+            return None
+        if self._untried is None:
+            self._untried = {}
+            for values in self._space.combinations():
+                recipe = self._space.recipe(values)
+                if recipe is not None and parameter_count(recipe.spec) < self._parameter_cap:
+                    self._untried.setdefault(recipe, values)
+        while self._newly_settled:
+            recipe = self._space.recipe(self._newly_settled.pop())
+            if recipe is not None:
+                self._untried.pop(recipe, None)
+        return self._untried

@@ -1,0 +1,92 @@
+"""Which running trial to stop: by Optuna's pruner, for one objective and for two.
+
+Optuna's `report` and `should_prune` refuse a study of several objectives (optuna issue 3450). But
+what is compared early is one number all the same, the accuracy after an epoch. So with accuracy
+and size as objectives a pruner sees a shadow of the study that has only the accuracies, and of
+that only the trials of networks that are no larger: those that a trial has to beat to be worth its
+size. A small network is never stopped for being weaker than a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search.study.subset import StudyView
+from search.study.summary import accuracy_of, is_trained
+
+
+class Pruning(Protocol):
+    """Told each epoch and each end of a trial; says whether to stop it."""
+
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
+        """Whether a trial with that accuracy after that epoch is to be stopped."""
+
+    def end(self, number: int, accuracy: float | None) -> None:
+        """A trial that trained is over; without its final accuracy, it was stopped."""
+
+    def learn(self, trial: FrozenTrial) -> None:
+        """Takes note of a trial that another search of the study has ended."""
+
+
+class AccuracyPruning:
+    """By the study's own pruner."""
+
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
+        trial.report(accuracy, step=epoch)
+        return trial.should_prune()
+
+    def end(self, number: int, accuracy: float | None) -> None:
+        pass  # the study knows
+
+    def learn(self, trial: FrozenTrial) -> None:
+        pass
+
+
+class AccuracyAmongNoLarger:
+    """By accuracy among the networks that are no larger, with any pruner but Hyperband.
+
+    Args:
+        trials: those that the study has; their epochs are gone through again.
+    """
+
+    def __init__(self, pruner: BasePruner, trials: Iterable[FrozenTrial]) -> None:
+        self._pruner = pruner
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        self._shadow = optuna.create_study(direction="maximize", sampler=sampler)
+        self._shadows: dict[int, Trial] = {}
+        for trial in trials:
+            self.learn(trial)
+
+    def learn(self, trial: FrozenTrial) -> None:
+        if not is_trained(trial):
+            return
+        size = trial.user_attrs["parameter_count"]
+        for epoch in trial.user_attrs["epochs"]:
+            self._report(trial.number, size, epoch["epoch"], epoch["accuracy"])
+        self.end(trial.number, accuracy_of(trial))
+
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
+        return self._report(trial.number, size, epoch, accuracy)
+
+    def _report(self, number: int, size: int, epoch: int, accuracy: float) -> bool:
+        if number not in self._shadows:
+            self._shadows[number] = self._shadow.ask()
+            self._shadows[number].set_user_attr("size", size)
+        shadow = self._shadows[number]
+        shadow.report(accuracy, step=epoch)
+        frozen = self._shadow._storage.get_trial(shadow._trial_id)
+        no_larger = [
+            trial
+            for trial in self._shadow.get_trials(deepcopy=False)
+            if trial.user_attrs.get("size", 0) <= size
+        ]
+        return self._pruner.prune(StudyView(self._shadow, no_larger), frozen)
+
+    def end(self, number: int, accuracy: float | None) -> None:
+        state = TrialState.PRUNED if accuracy is None else TrialState.COMPLETE
+        self._shadow.tell(self._shadows.pop(number), accuracy, state=state)

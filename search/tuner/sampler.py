@@ -1,0 +1,314 @@
+"""Samplers that never propose a network over the cap, nor a configuration that was tried.
+
+Optuna has no hard constraints: its samplers learn to avoid what was infeasible, and each lesson
+costs a trial. A parameter count is arithmetic, so here a candidate that does not fit is drawn
+again before it becomes a trial. So is one that the study has tried: samplers come back to what is
+good, and in a space of choices that is often the very same configuration.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from models.size import parameter_count
+from models.spec import SpecError
+from search.exceptions import InputError
+from search.space.space import Space
+from search.storage.cached import TrialNews
+from search.tuner.dedup import Tried
+from search.tuner.window import Memory
+
+_N_RANDOM_DRAWS = 200  # that find nothing new: a range of floats gives something new in one or two
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How the candidate of one trial came about.
+
+    Args:
+        n_redraws: how many candidates before it were over the cap.
+        is_shrunk: whether none fitted, and the last one was scaled down.
+        is_new: false where no candidate was found that the study has not tried.
+    """
+
+    n_redraws: int = 0
+    is_shrunk: bool = False
+    is_new: bool = True
+
+
+class CappedSampler(BaseSampler):
+    """Draws whole candidates from `sampler` until one is under the cap and was not tried.
+
+    Optuna's samplers draw one hyperparameter after another while there are few trials, and
+    jointly later. A candidate can only be judged whole, so here all of them are drawn at once,
+    as one joint sample, from the first trial on.
+
+    Args:
+        max_redraws: after so many candidates that were over the cap or tried, one over the cap is
+            scaled down to fit, and where that was tried, too, candidates are drawn at random.
+        seed: of those random draws.
+        forgets: whether `sampler` is shown no more than what `Memory` keeps. Not for one that goes
+            on from what it has stored with its trials.
+    """
+
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        space: Space,
+        parameter_cap: int,
+        *,
+        max_redraws: int,
+        seed: int = 0,
+        forgets: bool = False,
+    ) -> None:
+        self._sampler = sampler
+        self._space = space
+        self._parameter_cap = parameter_cap
+        self._max_redraws = max_redraws
+        self._draw = Draw()
+        self._news = TrialNews()
+        self._tried = Tried(space, parameter_cap)
+        self._memory = Memory() if forgets else None
+        self._random = random.Random(seed)
+        self._random_sampler = optuna.samplers.RandomSampler(seed=seed)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({self._sampler})"
+
+    def take_draw(self) -> Draw:
+        """How the newest candidate came about; `Draw()` where nothing was drawn since."""
+        draw, self._draw = self._draw, Draw()
+        return draw
+
+    @property
+    def tried(self) -> Tried:
+        """What the study had tried when the newest candidate was drawn."""
+        return self._tried
+
+    def look(self, study: Study, *, besides: int | None = None) -> Sequence[FrozenTrial]:
+        """Takes note of what is new of the study's trials, all but one that is being drawn.
+
+        Returns those that wait or run.
+        """
+        news = self._news.read(study)
+        self._tried.update([*news.finished, *news.open], besides=besides)
+        if self._memory is not None:
+            self._memory.add(news.finished)
+        return news.open
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {
+            name: distribution
+            for name, distribution in self._space.distributions.items()
+            if not distribution.single()
+        }
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        fixed = trial.system_attrs.get("fixed_params", {})
+        open_trials = self.look(study, besides=trial.number)
+        if self._memory is not None:
+            study = self._memory.view(study, open_trials)
+        for whole, draw in self._candidates(study, trial, search_space, fixed):
+            self._draw = replace(draw, is_new=whole not in self._tried)
+            if self._draw.is_new:
+                break
+        return {name: whole[name] for name in search_space}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        self._sampler.reseed_rng()
+        self._random_sampler.reseed_rng()
+        self._random.seed()
+
+    def _sample(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        joint_space = self._sampler.infer_relative_search_space(study, trial)
+        candidate = self._sampler.sample_relative(study, trial, joint_space)
+        for name, distribution in search_space.items():
+            if name not in candidate:
+                candidate[name] = self._sampler.sample_independent(study, trial, name, distribution)
+        return candidate
+
+    def _candidates(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        fixed: Mapping[str, Any],
+    ) -> Iterator[tuple[dict[str, Any], Draw]]:
+        """Candidates under the cap, those of the sampler first; at least one."""
+        n_over = 0
+        for _ in range(self._max_redraws + 1):
+            whole = self._space.with_single({**self._sample(study, trial, search_space), **fixed})
+            if self._fits(whole):
+                yield whole, Draw(n_over)
+            else:
+                n_over += 1
+        n_redraws = min(n_over, self._max_redraws)
+        if n_over > self._max_redraws:
+            # What a person asked for stays as it is; the coordinator refuses what is too large.
+            shrunk = self._space.shrink(whole, self._parameter_cap, keep=fixed)
+            yield shrunk, Draw(n_redraws, is_shrunk=shrunk != whole)
+        for other, is_shrunk in self._others(study, trial, search_space, fixed):
+            if self._fits(other):
+                yield other, Draw(n_redraws, is_shrunk=is_shrunk)
+
+    def _others(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        fixed: Mapping[str, Any],
+    ) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Random candidates: of a small space all that were not tried, else a number of draws.
+
+        With each, whether it was scaled down to fit.
+        """
+        untried = self._tried.untried()
+        if untried is not None:
+            self._random.shuffle(untried)
+            for values in untried:
+                yield {**values, **fixed}, False
+            return
+        for _ in range(_N_RANDOM_DRAWS):
+            drawn = {
+                name: self._random_sampler.sample_independent(study, trial, name, distribution)
+                for name, distribution in search_space.items()
+            }
+            whole = self._space.with_single({**drawn, **fixed})
+            if self._fits(whole):
+                yield whole, False
+            else:
+                yield self._space.shrink(whole, self._parameter_cap, keep=fixed), True
+
+    def _fits(self, whole: Mapping[str, Any]) -> bool:
+        try:
+            spec = self._space.spec(whole)
+        except SpecError:  # a topology for larger images, say
+            return False
+        return parameter_count(spec) < self._parameter_cap
+
+
+@dataclass(frozen=True, slots=True)
+class _SamplerKind:
+    make: Callable[[int], BaseSampler]
+    max_redraws: int  # by what a draw costs, and whether the next one differs at all
+    knows_several_objectives: bool = True
+    forgets: bool = False  # where a draw costs what the number of trials does
+
+
+def _random(seed: int) -> BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+SAMPLERS: dict[str, _SamplerKind] = {
+    # Multivariate and with constant liar is TPE's default for one objective, not for several.
+    "tpe": _SamplerKind(
+        lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        100,
+        forgets=True,
+    ),
+    "random": _SamplerKind(_random, 200),
+    "qmc": _SamplerKind(
+        lambda seed: optuna.samplers.QMCSampler(
+            seed=seed,
+            scramble=True,
+            independent_sampler=_random(seed),
+            warn_independent_sampling=False,
+        ),
+        100,
+    ),
+    # The Gaussian process looks for the best point of its model: drawn again, it hardly moves.
+    "gp": _SamplerKind(
+        lambda seed: optuna.samplers.GPSampler(seed=seed, independent_sampler=_random(seed)), 2
+    ),
+    "cmaes": _SamplerKind(
+        lambda seed: optuna.samplers.CmaEsSampler(
+            seed=seed, independent_sampler=_random(seed), warn_independent_sampling=False
+        ),
+        20,
+        knows_several_objectives=False,
+    ),
+}
+
+
+def check_sampler(name: str, *, n_objectives: int) -> None:
+    """Raises InputError if there is no sampler of that name, or not for so many objectives."""
+    if name not in SAMPLERS:
+        raise InputError(f"A sampler must be one of {', '.join(SAMPLERS)}, but got {name!r}.")
+    if n_objectives > 1 and not SAMPLERS[name].knows_several_objectives:
+        raise InputError(
+            f"The sampler {name} must have one objective, but got {n_objectives}; take another."
+        )
+
+
+def make_sampler(
+    name: str,
+    space: Space,
+    parameter_cap: int,
+    *,
+    seed: int,
+    n_trials: int,
+    n_runs: int = 0,
+    n_objectives: int = 1,
+) -> CappedSampler:
+    """The sampler of that name, which keeps to the cap.
+
+    Args:
+        n_trials: how many trials the study has so far. A sampler that starts with the same seed
+            draws the same candidates, so the seed moves on with the study.
+        n_runs: how many searches of the study began before, where others may run at the same time.
+
+    Raises:
+        InputError: as `check_sampler` does.
+    """
+    check_sampler(name, n_objectives=n_objectives)
+    kind = SAMPLERS[name]
+    own_seed = int(np.random.SeedSequence([seed, n_trials, n_runs]).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = kind.make(own_seed)
+    return CappedSampler(
+        sampler,
+        space,
+        parameter_cap,
+        max_redraws=kind.max_redraws,
+        seed=own_seed,
+        forgets=kind.forgets and n_objectives == 1,
+    )

@@ -1,0 +1,149 @@
+"""What a search tells other programs of its trials: one interface, and TensorBoard behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.exceptions import InputError
+from search.folders import file_name, make_folder
+from search.study.settings import StudySettings
+from search.training.metrics import Metric
+from search.training.train import EpochResult
+from search.tuner.coordinator import SearchEvent, TrialEnded, TrialEpoch
+from search.wording import install_words
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_FORMS = "tensorboard:FOLDER"
+
+
+class Tracker(Protocol):
+    """Keeps records of trials outside the study. Its errors end the search: nothing is lost."""
+
+    def epoch(self, trial: FrozenTrial, result: EpochResult) -> None:
+        """A trial has trained an epoch."""
+
+    def end(self, trial: FrozenTrial) -> None:
+        """A trial is over: COMPLETE, PRUNED or FAIL, with all that the study knows of it."""
+
+    def close(self) -> None:
+        """No more trials follow. One that has not ended was interrupted, and starts again."""
+
+
+@contextmanager
+def tracking(log: str | None, study: Study) -> Iterator[Callable[[SearchEvent], None]]:
+    """What tells a tracker of a search's events, while the context lasts.
+
+    Args:
+        log: what keeps the records, and where, as `tensorboard:FOLDER`; None keeps none.
+
+    Raises:
+        InputError: if there is no such tracker, it is not installed, or its folder is not writable.
+    """
+    if log is None:
+        yield lambda event: None
+        return
+    tracker = _open_tracker(log, study)
+
+    def tell(event: SearchEvent) -> None:
+        if not isinstance(event, TrialEpoch | TrialEnded):
+            return
+        trial = study.get_trials(deepcopy=False)[event.number]
+        if isinstance(event, TrialEpoch):
+            tracker.epoch(trial, event.result)
+        else:
+            tracker.end(trial)
+
+    try:
+        yield tell
+    finally:
+        tracker.close()
+
+
+def check_log(log: str) -> tuple[str, Path]:
+    """The kind of a tracker, and where it keeps its records.
+
+    Raises:
+        InputError: if there is no such tracker, or it is not installed.
+    """
+    kind, colon, folder = log.partition(":")
+    if kind != "tensorboard" or not colon or not folder:
+        raise InputError(f"A log must be {_FORMS}, but got {log!r}.")
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"--log {kind} needs a package that is not installed ({error}); install it with: "
+            f"{install_words(kind)}."
+        ) from error
+    return kind, Path(folder)
+
+
+def _open_tracker(log: str, study: Study) -> Tracker:
+    _, folder = check_log(log)
+    metric = StudySettings.from_study(study).metric
+    return TensorBoard(make_folder(folder, option="--log") / file_name(study.study_name), metric)
+
+
+class TensorBoard:
+    """One run a trial in `folder`: a curve for each thing that an epoch gives, hyperparameters.
+
+    A trial's value, the mean of its last epochs, is what its hyperparameters are compared by.
+
+    Args:
+        metric: by which validation images judge a network; the training accuracy is a plain one.
+    """
+
+    def __init__(self, folder: Path, metric: Metric) -> None:
+        self._folder = folder
+        self._metric = metric
+        self._writers: dict[int, SummaryWriter] = {}
+
+    def epoch(self, trial: FrozenTrial, result: EpochResult) -> None:
+        writer = self._writer(trial.number)
+        for tag, value in (
+            (f"{self._metric}/validation", result.accuracy),
+            ("accuracy/training", result.training_accuracy),
+            ("loss/validation", result.loss),
+            ("loss/training", result.training_loss),
+            ("learning_rate", result.learning_rate),
+        ):
+            writer.add_scalar(tag, value, result.epoch)
+        writer.flush()
+
+    def end(self, trial: FrozenTrial) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        if trial.number not in self._writers:
+            return  # it never trained
+        writer = self._writers.pop(trial.number)
+        is_complete = trial.state == TrialState.COMPLETE
+        value = trial.values[0] if is_complete and trial.values else math.nan
+        writer.add_scalar("value", value)
+        count = trial.user_attrs.get("parameter_count", 0)
+        searched = {**trial.params, "parameter_count": count, "state": trial.state.name}
+        # Not by `writer.add_hparams`, which would make a second run of each trial.
+        file = cast(Any, writer)._get_file_writer()
+        for summary in cast(Any, hparams)(searched, {"value": value}):
+            file.add_summary(summary)
+        writer.close()
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _writer(self, number: int) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if number not in self._writers:
+            self._writers[number] = SummaryWriter(str(self._folder / f"trial-{number:04}"))
+        return self._writers[number]

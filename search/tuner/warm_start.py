@@ -1,0 +1,100 @@
+"""A study that starts from the best trials of an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.exceptions import StudyError
+from search.space.space import Space
+from search.study.settings import StudySettings
+
+_N_BEST = 5
+_TO_QUEUE = "warm_start"  # attribute of a study: what is to be queued; None once all of it is
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """What a study is to try first.
+
+    Args:
+        study: the name of the earlier study.
+        configurations: values in the space of the new one, by the number of the earlier trial,
+            best first.
+    """
+
+    study: str
+    configurations: dict[int, dict[str, Any]]
+
+    def queue(self, study: Study) -> None:
+        """Puts the configurations in the queue of a study, each marked with where it is from.
+
+        The study keeps all of them first: where a search dies before the last one is queued,
+        `queue_rest` queues what is missing, even if the earlier study is gone by then.
+        """
+        whole = {str(number): values for number, values in self.configurations.items()}
+        study.set_user_attr(_TO_QUEUE, {"study": self.study, "configurations": whole})
+        queue_rest(study)
+
+
+def queue_rest(study: Study) -> WarmStart | None:
+    """Queues what a search that died left to be queued; returns that, or None where nothing was.
+
+    Only for whose turn it is, as `Sharing` sees to.
+    """
+    stored = study.user_attrs.get(_TO_QUEUE)
+    if stored is None:
+        return None
+    queued = {trial.user_attrs.get("from_study") for trial in study.get_trials(deepcopy=False)}
+    rest: dict[int, dict[str, Any]] = {}
+    for number, values in stored["configurations"].items():
+        origin = f"{stored['study']}/{number}"
+        if origin not in queued:
+            study.enqueue_trial(values, user_attrs={"from_study": origin})
+            rest[int(number)] = values
+    study.set_user_attr(_TO_QUEUE, None)
+    return WarmStart(stored["study"], rest) if rest else None
+
+
+def warm_start(earlier: Study, space: Space, parameter_cap: int) -> WarmStart:
+    """The best complete trials of a study that another space can express, five at most.
+
+    The studies may differ in budget, epochs, data set and space; `Space.nearest` says what becomes
+    of values that the new space does not have.
+
+    Raises:
+        StudyError: if the study has no complete trial, or was not made by `search run`.
+    """
+    settings = StudySettings.from_study(earlier)
+    trials = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials:
+        raise StudyError(
+            f"A study to start from must have a complete trial, but {earlier.study_name!r} has "
+            "none yet; go on with that one first, or name another with --from-study."
+        )
+    found: dict[int, dict[str, Any]] = {}
+    known: set[object] = set()
+    for number, values in _nearest_values(trials, settings.search_space(), space, parameter_cap):
+        is_whole = space.distributions.keys() <= values.keys()
+        configuration = space.recipe(values) if is_whole else str(values)
+        if configuration not in known:
+            found[number] = values
+            known.add(configuration)
+        if len(found) == _N_BEST:
+            break
+    return WarmStart(earlier.study_name, found)
+
+
+def _nearest_values(
+    trials: list[FrozenTrial], theirs: Space, space: Space, parameter_cap: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and values of each trial that `space` can express, best first."""
+    for trial in sorted(trials, key=lambda trial: (-trial.values[0], trial.number)):
+        if theirs.distributions.keys() <= trial.params.keys():  # else it was added by hand
+            values = space.nearest(trial.params, theirs, parameter_cap)
+            if values is not None:
+                yield trial.number, values

@@ -1,0 +1,78 @@
+"""How worker processes come into being: forked from a server that has imported PyTorch once.
+
+Importing PyTorch takes a process seconds. So one server process imports it while the search loads
+its data, and each worker is forked from it in milliseconds, sharing its memory. The server has no
+threads and never touches a GPU, which makes forking safe. Where there is no fork (Windows), each
+worker imports for itself. Imports nothing slow.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import tempfile
+from contextlib import suppress
+from multiprocessing.context import ForkServerContext, SpawnContext
+
+from search.exceptions import InputError
+
+_PRELOADED = ["search.workers.local_pool"]
+
+
+def worker_context() -> ForkServerContext | SpawnContext:
+    """The multiprocessing context from which workers are made."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def start_server() -> None:
+    """Starts the server before the first worker is needed, so that it imports meanwhile.
+
+    Raises:
+        InputError: if there is no temporary folder, where processes find each other, or its path
+            is too long.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise InputError(
+            "A temporary folder must be writable and have room, but neither TMPDIR nor /tmp, "
+            "/var/tmp and this folder do; make room, or set TMPDIR to a folder that has it."
+        ) from error
+    if worker_context().get_start_method() == "forkserver":
+        from multiprocessing.forkserver import ensure_running
+
+        atexit.unregister(_end_server)
+        atexit.register(_end_server)
+        # A stop goes to all processes, but without their server nobody hears which worker still
+        # runs. It inherits what is ignored here, and ends with the process that it serves.
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        previous = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in names}
+        try:
+            ensure_running()
+        except OSError as error:
+            if "AF_UNIX path too long" not in str(error):
+                raise
+            raise InputError(
+                "The path of the temporary folder must have fewer than some 70 characters, as "
+                f"processes find each other there, but it is {tempfile.gettempdir()}; set TMPDIR "
+                "to a shorter one."
+            ) from error
+        finally:
+            for name, handler in previous.items():
+                signal.signal(getattr(signal, name), handler)
+
+
+def _end_server() -> None:
+    """Ends the server with this process; by itself it would first import all, for seconds."""
+    from multiprocessing.forkserver import _forkserver
+
+    pid = getattr(_forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

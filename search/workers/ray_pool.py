@@ -1,0 +1,286 @@
+"""A pool of actors on a Ray cluster.
+
+Ray places the actors, shares the data set among those of a machine, and ends them with the process
+that made them; the rules are those of every pool. Alone imports Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.data.dataset import DatasetFiles, DatasetInfo, Examples, sealed_test
+from search.exceptions import InputError
+from search.workers.pool import ProcessPool
+from search.workers.resources import DeviceShare, Resources
+from search.workers.worker_loop import Message, Order, work
+
+# Read when Ray is imported. It would report its use, and under `uv run` start its workers by uv
+# from a copy of the folder that the command is given in.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayError
+
+_REACH_SECONDS = 5.0
+_GET_SECONDS = 10.0  # in which a message that is there must come over
+
+
+@contextmanager
+def connected(address: str | None, *, n_cpus: int) -> Iterator[None]:
+    """A connection to the cluster at `address`; without one, to a Ray of `n_cpus` CPUs made here.
+
+    A Ray that is made here ends with the context. A program that is connected stays so.
+
+    Raises:
+        InputError: if there is no cluster at that address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        try:
+            ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"Ray must start on this machine, but it does not ({error}); mend that, or leave "
+                "out --engine ray."
+            ) from error
+    else:
+        _check_reachable(address)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise _unreachable(address, str(error)) from error
+    _end_rays_own_words()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        if "/" in host or not 0 < int(port) < 65536:
+            raise _unreachable(address, "an address is HOST:PORT, or auto")
+        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+    except (ValueError, OSError) as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str, why: str) -> InputError:
+    return InputError(
+        "A Ray cluster must answer at the address, on a machine that belongs to it, but "
+        f"{address!r} does not ({why}); start one with 'ray start --head', or leave --ray-address "
+        "out for one on this machine alone."
+    )
+
+
+def _end_rays_own_words() -> None:
+    """Keeps Ray from printing, into what is on the screen, that workers died: events tell of it.
+
+    There is no option for that.
+    """
+    worker: Any = ray._private.worker.global_worker
+    worker.threads_stopped.set()
+    worker.gcs_error_subscriber.close()
+
+
+def describe_cluster() -> str:
+    """What the cluster has, as `2 machines, 16 CPUs, 1 GPU`."""
+    total = ray.cluster_resources()
+    counts = [(len(_machines()), "machine"), (total.get("CPU", 0), "CPU")]
+    counts += [(total.get("GPU", 0), "GPU")]
+    return ", ".join(f"{n:g} {what}{'' if n == 1 else 's'}" for n, what in counts)
+
+
+def n_actors(resources: Resources) -> int:
+    """How many actors with these resources the cluster holds.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    n = sum(resources.n_in(machine) for machine in _machines())
+    if n == 0:
+        raise InputError(
+            f"A machine of the cluster must have what a worker takes, but none has {resources}: in "
+            f"all there is {describe_cluster()}; ask for less with --resources."
+        )
+    return n
+
+
+def _machines() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+@dataclass(frozen=True)
+class _StoredDataset:
+    """A data set whose arrays lie in the object store of the machine, which no actor copies."""
+
+    info: DatasetInfo
+    arrays: dict[str, tuple[Any, Any]]
+
+    @classmethod
+    def put(cls, files: DatasetFiles) -> ray.ObjectRef[Any]:
+        parts = {"development": files.development()}
+        if files.test_path is not None:
+            parts["test"] = files.test()
+        return ray.put(
+            cls(files.info, {n: (e.images.numpy(), e.labels.numpy()) for n, e in parts.items()})
+        )
+
+    def development(self) -> Examples:
+        return self._part("development")
+
+    def test(self) -> Examples:
+        if "test" not in self.arrays:
+            raise sealed_test()
+        return self._part("test")
+
+    def _part(self, name: str) -> Examples:
+        with warnings.catch_warnings():  # they cannot be written, and nobody does
+            warnings.simplefilter("ignore", UserWarning)
+            images, labels = map(torch.from_numpy, self.arrays[name])
+        return Examples(images, labels)
+
+
+class _Inbox:
+    """The orders that Ray has brought to an actor."""
+
+    def __init__(self) -> None:
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+
+    def put(self, order: Order) -> None:
+        self._orders.put(order)
+
+    def poll(self) -> bool:
+        return not self._orders.empty()
+
+    def recv(self) -> Order:
+        return self._orders.get()
+
+
+class _Actor:
+    """A worker as Ray runs it: `work` in one thread, and `send` in another."""
+
+    def __init__(self, data: _StoredDataset, index: int, log_folder: Path | None) -> None:
+        if log_folder is not None:  # another machine may not have it yet
+            log_folder.mkdir(parents=True, exist_ok=True)
+        self._inbox = _Inbox()
+        self._work = data, index, log_folder
+
+    def send(self, order: Order) -> None:
+        self._inbox.put(order)
+
+    def work(self) -> Iterator[Message]:
+        yield from work(self._inbox, *self._work)
+
+
+class _ActorProcess:
+    """An actor, and the stream of what it says."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+        self.stream = actor.work.options(num_returns="streaming").remote()
+        self._death = "ended by itself"
+
+    def send(self, order: Order) -> None:
+        self._actor.send.remote(order)
+
+    def messages(self) -> Iterator[Message]:
+        try:
+            while ray.wait([self.stream], timeout=0)[0]:
+                yield ray.get(next(self.stream), timeout=_GET_SECONDS)
+        except (RayError, StopIteration) as error:
+            self._death = _death(error)
+            raise EOFError from error
+
+    def kill(self) -> None:
+        ray.kill(self._actor)
+
+    def death(self) -> str:
+        self.kill()  # what raised an error may still be there
+        return self._death
+
+
+def _death(error: Exception) -> str:
+    """Ray's reason: the last line says what happened, between other words."""
+    if isinstance(error, ActorUnavailableError):  # Ray does not know yet, or cannot
+        return "stopped answering: it, its machine or the network between failed"
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    detail = last.rpartition("Worker exit detail: ")[2].partition(" Some common causes")[0]
+    return f"ended: {detail.rstrip('.')}"
+
+
+class RayPool(ProcessPool[_ActorProcess]):
+    """`n_workers` actors that share one data set, on the cluster that this process is connected to.
+
+    An actor for which the cluster has no room now starts once it has. It is a context manager: when
+    the context ends, so do the actors.
+
+    Args:
+        resources: what each actor takes.
+        log_folder: as that of `WorkerPool`, on the machine of each actor; it is made where it is
+            missing.
+    """
+
+    def __init__(
+        self,
+        n_workers: int,
+        files: DatasetFiles,
+        *,
+        resources: Resources,
+        log_folder: Path | None = None,
+    ) -> None:
+        self._resources = resources
+        self._data = _StoredDataset.put(files)
+        self._log_folder = None if log_folder is None else log_folder.resolve()
+        self._actor_class = ray.remote(_Actor).options(
+            num_cpus=resources.cpu,
+            num_gpus=resources.gpu,
+            max_concurrency=2,
+            max_restarts=0,  # the pool replaces it, because what that means for a job is its rule
+        )
+        super().__init__(n_workers)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+
+    def _start(self, index: int) -> _ActorProcess:
+        return _ActorProcess(self._actor_class.remote(self._data, index, self._log_folder))
+
+    def _wait(self, processes: Sequence[_ActorProcess], timeout: float) -> Sequence[_ActorProcess]:
+        streams = [process.stream for process in processes]
+        ray.wait(streams, num_returns=1, timeout=timeout)
+        heard, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
+        return [process for process in processes if process.stream in heard]
+
+    def _share(self, device: str, index: int) -> DeviceShare:
+        return self._resources.share
+
+    def _is_due(self, index: int) -> bool:
+        """An actor that waits for room, on a cluster that lost a machine, may do so for long."""
+        return not any(worker.is_ready for worker in self._workers)
+
+    def _startup_advice(self) -> str:
+        return (
+            f"The cluster has {describe_cluster()}, and each worker takes {self._resources}. What "
+            "they printed stands in Ray's logs; this package must be installed on each machine."
+        )

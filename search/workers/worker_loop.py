@@ -1,0 +1,197 @@
+"""What a worker does: takes a job, trains, says what happens, and takes the next.
+
+The same loop runs wherever a pool has its workers. What it says is a message of this file or an
+event of `search.workers.jobs`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from search.data.dataset import Examples, SharedDataset
+from search.exceptions import SearchError
+from search.training.train import EpochResult, train
+from search.training.weights import weights_as_bytes
+from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed
+from search.workers.resources import DeviceShare
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """To a worker: a job, and the device on which to do it."""
+
+    job: Job
+    share: DeviceShare
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """To a worker: the job of that key is to end; it may have ended by then."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: it has started.
+
+    Args:
+        pid: its process, on the machine where it is.
+    """
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """From a worker: it has its job; from here on, a death of the one is charged to the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """From a worker, just before its job is done: the trained weights, where they are wanted."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dying:
+    """A worker's last word: why it ends, where it can still say so."""
+
+    reason: str
+
+
+Order = Assignment | Cancel
+Message = Ready | Begun | Weights | Dying | Event
+
+
+class Inbox(Protocol):
+    """Where a worker finds its orders; a `Connection` is one.
+
+    Both raise EOFError or an OSError of a broken connection once the pool is gone.
+    """
+
+    def poll(self) -> bool:
+        """Whether there is one."""
+
+    def recv(self) -> Any:
+        """The next `Order`; waits for it."""
+
+
+def work(
+    inbox: Inbox, data: SharedDataset, index: int, log_folder: Path | None
+) -> Iterator[Message]:
+    """Works for ever; whoever iterates over it hands its messages on, each at once.
+
+    Args:
+        index: the number of the worker, which its events bear.
+        log_folder: where the worker keeps a log, if anywhere: `worker-PID.jsonl`, one line an
+            epoch with the job's key, the epoch and its accuracy.
+
+    Raises:
+        EOFError, OSError: if the pool is gone.
+        SystemExit: if memory runs out, after a `Dying`: what this process holds is freed with it.
+    """
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    yield Ready(os.getpid())
+    while True:
+        order = inbox.recv()
+        if isinstance(order, Assignment):  # a cancellation may come too late
+            yield Begun()
+            yield from _run(inbox, data, index, order, log_folder)
+
+
+def _run(
+    inbox: Inbox,
+    data: SharedDataset,
+    index: int,
+    assignment: Assignment,
+    log_folder: Path | None,
+) -> Iterator[Message]:
+    job, share = assignment.job, assignment.share
+
+    def is_cancelled() -> bool:
+        while inbox.poll():
+            order = inbox.recv()
+            if isinstance(order, Cancel) and order.key == job.key:
+                return True
+        return False
+
+    started = time.perf_counter()
+    try:
+        if share.memory is not None:
+            torch.cuda.set_per_process_memory_fraction(share.memory, share.device)
+        training, evaluation = _examples(data, job)
+        run = train(
+            job.hyperparameters,
+            training,
+            evaluation,
+            data.info.normalization,
+            epochs=job.epochs,
+            seed=job.seed,
+            device=share.device,
+            should_stop=is_cancelled,
+            metric=job.metric,
+        )
+        n_epochs = 0
+        for result in run:
+            n_epochs = result.epoch
+            if log_folder is not None:
+                _log(log_folder, job.key, result)
+            yield JobEpoch(job.key, index, result)
+        if n_epochs < job.epochs and (n_epochs == 0 or result.is_finite):
+            yield JobCancelled(job.key, index)
+            return
+        if job.weights_path is not None:
+            yield Weights(weights_as_bytes(run.network))
+        yield JobDone(job.key, index, time.perf_counter() - started)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:  # whatever a recipe does, the next job gets its chance
+        if not isinstance(error, SearchError | OSError):  # those explain themselves
+            traceback.print_exc()
+        if _is_lack_of_memory(error):
+            yield Dying(f"its worker process ran out of memory ({error})")
+            raise SystemExit(1) from error
+        yield JobFailed(
+            job.key,
+            index,
+            f"{type(error).__name__}: {error}",
+            worker_died=False,
+            is_machines_fault=isinstance(error, OSError),
+        )
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # PyTorch has a class of its own for a GPU alone.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _log(folder: Path, key: int, result: EpochResult) -> None:
+    """Appends one whole line: a single write, so that a kill leaves all of it or nothing."""
+    line = json.dumps({"trial": key, "epoch": result.epoch, "accuracy": result.accuracy})
+    with (folder / f"worker-{os.getpid()}.jsonl").open("ab", buffering=0) as file:
+        file.write(f"{line}\n".encode())
+
+
+def _examples(data: SharedDataset, job: Job) -> tuple[Examples, Examples]:
+    development = data.development()
+    n = data.info.n_training
+    training = development[:n] if job.training == "train" else development[:]
+    evaluation = development[n:] if job.evaluation == "validation" else data.test()
+    return training, evaluation

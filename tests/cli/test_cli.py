@@ -1,0 +1,361 @@
+"""What every command prints and answers, and what it does with bad input."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from search.cli import app
+from search.study.locks import owner_of_this_process
+from tests.conftest import (
+    DIGITS_RUN,
+    Command,
+    Result,
+    alive,
+    read_only,
+    run_here,
+    start_long_run,
+    wait_until,
+)
+from tests.support.made_studies import MadeTrial, make_study
+
+NAME = "digits-3000x3"
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_and_the_exit_codes(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(name, "--help") == 0
+    out = capsys.readouterr().out
+    assert f"Example: search {name}" in out
+    assert "130 interrupted" in out
+
+
+def test_summaries_of_the_commands_are_whole_in_a_terminal_of_80_columns(command: Command) -> None:
+    command.environment["COLUMNS"] = "80"
+    out = command("--help").out.partition("Commands:")[2]
+    assert "  run        Search for the best network under a budget.\n" in out
+    assert "..." not in out
+
+
+def test_help_imports_nothing_slow() -> None:
+    """`scripts/bench_help.py` measures what that saves."""
+    slow = {"torch", "optuna", "rich", "matplotlib", "numpy", "sqlalchemy", "sklearn", "PIL"}
+    code = (
+        "import contextlib, sys\n"
+        "from search.cli import main\n"
+        f"for words in {[[], *([name] for name in COMMANDS)]}:\n"
+        "    with contextlib.suppress(SystemExit): main([*words, '--help'])\n"
+        f"print('imported:', *({slow} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.count("130 interrupted") == len(COMMANDS) + 1
+    assert done.stdout.endswith("\nimported:\n"), done.stdout[-100:]
+
+
+def test_alone_it_shows_the_next_useful_step(
+    command: Command, retrained: tuple[Command, Result], finished_folder: Path
+) -> None:
+    assert "search run --budget 8000 --epochs 15  # search" in command().out
+    assert not list(command.folder.iterdir())
+
+    shutil.copy(finished_folder / "studies.db", command.folder)
+    done = command()
+    assert (done.code, done.err) == (0, "")
+    assert f"Study {NAME}: 4 trained trials; best " in done.out
+    assert f"search confirm --study {NAME}  # race" in done.out
+    again = f"run --dataset digits --budget 3000 --epochs 3 --trials 8 --study {NAME}"
+    assert f"search {again}  # search on" in done.out
+    assert command(*again.split(), "--pruner", "none", "--no-confirm").code == 0
+
+    assert "The test set was seen 2 times." in retrained[0]().out
+
+
+def test_alone_it_goes_on_with_a_search_that_was_stopped(command: Command) -> None:
+    process = start_long_run(command)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait()
+    words = "run --dataset digits --budget 3000 --epochs 400 --trials 4 --study long"
+    assert f"search {words}  # go on" in command().out
+
+
+def test_a_search_that_is_stopped_while_it_loads_leaves_no_process(command: Command) -> None:
+    process = command.start(*DIGITS_RUN)
+
+    def servers() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children()
+        return [child for child in children if "forkserver" in " ".join(child.cmdline())]
+
+    wait_until(lambda: bool(servers()))
+    (server,) = servers()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == "Interrupted. What was finished is kept; the same command goes on.\n"
+    assert not alive([server])  # which imports for seconds yet
+    assert not command.database.exists()
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here("--version") == 0
+    assert capsys.readouterr().out == "search 0.1.0\n"
+
+
+def test_doctor_says_which_step_serves(capsys: pytest.CaptureFixture[str]) -> None:
+    from models.native import network as native
+
+    assert run_here("doctor") == 0
+    out = capsys.readouterr().out
+    kernel = native.kernel()
+    assert (f"native step for {kernel.isa}" if kernel else "PyTorch, because") in out
+    assert "three-step-3" in out
+
+
+def test_doctor_without_the_compiled_part_says_why_and_how_to_get_it(command: Command) -> None:
+    done = command.apart("doctor", BUDGET_SEARCH_NATIVE=str(command.folder / "missing.so"))
+    assert done.code == 0, done.err
+    assert "PyTorch, because the compiled part cannot be loaded" in done.out
+    assert "install a C++ compiler" in done.out
+
+
+def test_studies_lists_and_gives_json(finished: Command) -> None:
+    table = finished("studies").out
+    assert NAME in table
+    (study,) = finished("studies", "--json").json
+    assert study["name"] == NAME
+    assert (study["budget"], study["epochs"], study["dataset"]) == (3000, 3, "digits")
+    assert study["trials"]["n_trained"] == 4
+    assert study["best_parameter_count"] < 3000
+
+
+def test_a_piped_table_is_as_wide_as_it_needs(command: Command) -> None:
+    names = [letter * 100 for letter in "abc"]
+    for name in names:
+        make_study(f"sqlite:///{command.database}", name, [MadeTrial((0.9,) * 3)])
+    lines = command("compare", *names).out.splitlines()
+    assert any(line.split()[-3:] == names for line in lines)
+
+
+def test_best_is_the_trial_with_the_highest_value(finished: Command) -> None:
+    trials = finished.study(NAME).trials
+    expected = max(trials, key=lambda trial: trial.value or 0.0)
+    best = finished("best", "--json").json
+    assert best["trial"] == expected.number
+    assert best["value"] == expected.value
+    assert best["hyperparameters"] == expected.params
+    assert f"Trial {expected.number} of {NAME}: COMPLETE" in finished("best").out
+
+
+def test_show_has_the_layer_table_and_the_epochs(finished: Command) -> None:
+    shown = finished("show", "0", "--json").json
+    assert [row["layer"].split()[0] for row in shown["layers"]][-2:] == ["out+bias", "gap"]
+    assert sum(row["parameters"] for row in shown["layers"]) == shown["parameter_count"]
+    assert shown["layers"][-1]["receptive_field"] == 28
+    assert [epoch["epoch"] for epoch in shown["epochs"]] == [1, 2, 3]
+    assert {"validation_loss", "validation_accuracy"} <= shown["epochs"][0].keys()
+    text = finished("show", "0").out
+    for heading in ("output", "jump", "receptive field", "learning rate", "validation accuracy"):
+        assert heading in text
+
+
+def test_show_says_how_far_a_stopped_trial_came(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    stopped = MadeTrial(
+        [0.5, 0.625], TrialState.PRUNED, attributes={"reason": "weak after epoch 2"}
+    )
+    failed = MadeTrial([], TrialState.FAIL, attributes={"reason": "it crashed"})
+    make_study(url, "made", [stopped, failed])
+    assert run_here("show", "0", "--storage", url) == 0
+    assert ": PRUNED, 62.50 % validation accuracy in epoch 2, " in capsys.readouterr().out
+    assert run_here("show", "1", "--storage", url) == 0
+    assert "validation" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_widths_that_are_scaled_are_shown_as_what_they_are(finished: Command) -> None:
+    best = finished("best", "--json").json
+    drawn = [value for name, value in best["hyperparameters"].items() if name.startswith("width")]
+    shown = f"{' : '.join(map(str, drawn))}, then scaled to fit the budget"
+    assert shown in finished("best").out
+
+
+def test_delete_asks_first_and_deletes(finished: Command) -> None:
+    asked = finished("delete", NAME)
+    assert asked.code == 1  # nobody answers
+    assert f"Delete {NAME} with its 4 trials?" in asked.out
+    assert finished("studies", "--json").json
+    assert finished("delete", NAME, "--yes").code == 0
+    assert finished("studies", "--json").json == []
+
+
+def test_delete_says_that_a_search_is_running(finished: Command) -> None:
+    trial = finished.study(NAME).ask()
+    trial.set_user_attr("owner", owner_of_this_process())
+    assert "with its 5 trials; the search that runs on it ends?" in finished("delete", NAME).out
+
+
+def test_no_line_ends_with_blanks_where_it_is_piped(finished: Command) -> None:
+    for words in (("studies",), ("best",), ("show", "2"), ("doctor",)):
+        lines = finished(*words).out.splitlines()
+        assert lines == [line.rstrip() for line in lines]
+
+
+def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) -> None:
+    (finished.folder / "own.toml").write_text(finished("space", "standard").out)
+    again = finished(*DIGITS_RUN, "--space", "own.toml", "--trials", "4")
+    assert again.code == 0, again.err
+    assert "has its 4 trained trials" in again.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--epochs", "1"), "--budget"),
+        (("run", "--budget", "0", "--epochs", "1"), "from 1 up, but got '0'"),
+        (("run", "--budget", "-5", "--epochs", "1"), "from 1 up, but got '-5'"),
+        (("run", "--budget", "many", "--epochs", "1"), "from 1 up, but got 'many'"),
+        (("run", "--budget", "9", "--epochs", "0"), "from 1 up, but got '0'"),
+        (("run", "--budget", "9", "--epochs", "1", "--trials", "0"), "from 1 up, but got '0'"),
+        (("run", "--budget", "9", "--epochs", "1", "--workers", "-1"), "from 1 up, but got '-1'"),
+        (("run", "--budget", "9", "--epochs", "1", "--patience", "0"), "from 1 up, but got '0'"),
+        (("retrain", "--seeds", "0"), "from 1 up, but got '0'"),
+        (("ablate", "--seeds", "0"), "from 1 up, but got '0'"),
+        (("baseline", "v36", "--seeds", "none"), "from 1 up, but got 'none'"),
+        (("baseline", "v37"), "must be one of three-step-1"),
+        (("baseline", "three-step-1", "--own-momentum"), "Only a baseline with a OneCycle"),
+        (("space", "huge"), "must be one of standard, wide"),
+        ((*DIGITS_RUN, "--timeout", "soon"), "--timeout must be a time above zero"),
+        ((*DIGITS_RUN, "--timeout", "0m"), "--timeout must be a time above zero"),
+        ((*DIGITS_RUN, "--dataset", "cats"), "must be one of auto, folder:PATH, mnist"),
+        ((*DIGITS_RUN, "--sampler", "guess"), "must be one of tpe"),
+        ((*DIGITS_RUN, "--pruner", "axe"), "must be one of halving"),
+        ((*DIGITS_RUN, "--device", "tpu"), "must be auto, cpu or cuda"),
+        ((*DIGITS_RUN, "--space", "missing.toml"), "there is no file 'missing.toml'"),
+        ((*DIGITS_RUN, "--budget", "50"), "take a budget of 76 or more"),
+        ((*DIGITS_RUN, "--storage", "studies"), "A storage must be a URL"),
+        ((*DIGITS_RUN, "--storage", "sqlite:///no/such/folder.db"), "folder of a new database"),
+        (("best",), "There is no database studies.db"),
+        (("ablate",), "There is no database studies.db"),
+        (("studies",), "There is no database studies.db"),
+        (("dashboard",), "There is no database studies.db"),
+        (("run", "--budget", "9000", "--epochs", "1", "--dataset", "mnist"), "--dataset digits"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if arguments[0] == "run":
+        arguments = (*arguments, "--data-dir", str(tmp_path / "data"))
+    from_here = ("best", "studies", "dashboard", "retrain", "ablate")
+    if "--storage" not in arguments and arguments[0] in from_here:
+        command = Command(tmp_path)(*arguments)
+        code, err = command.code, command.err
+    else:
+        if arguments[0] == "run" and "--storage" not in arguments:
+            arguments = (*arguments, "--storage", f"sqlite:///{tmp_path / 'studies.db'}")
+        code = run_here(*arguments)
+        err = capsys.readouterr().err
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("option", "typo"),
+    [
+        ("--dataset", "mnits"),
+        ("--dataset", "folder:nowhere"),
+        ("--space", "wyde"),
+        ("--device", "gpu"),
+    ],
+)
+def test_a_typo_is_answered_before_pytorch_is_imported(
+    option: str, typo: str, command: Command
+) -> None:
+    words = ["-m", "search", *DIGITS_RUN, option, typo]
+    done = command.run_words([sys.executable, "-X", "importtime", *words])
+    assert done.code == 2
+    assert typo.removeprefix("folder:") in done.err.splitlines()[-1]
+    imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert "search.tuner.request" in imported
+    assert "torch" not in imported
+
+
+def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    assert run_here(*DIGITS_RUN, "--device", "cuda", "--storage", url) == 2
+    assert "needs a GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("best", "--study", "nobody"), "which has digits-3000x3, but there is no 'nobody'."),
+        (("show", "99"), "has no trial 99; it has 4 trials"),
+        (("show", "--", "-1"), "from 0 up, but got '-1'"),
+        (("delete", "nobody", "--yes"), "there is no 'nobody'"),
+        (("retrain", "--trial", "99"), "has no trial 99"),
+        (("ablate", "--trial", "99"), "has no trial 99"),
+        (("retrain", "--out", __file__), "The output folder must be writable"),
+        (("best", "--study", "digits-300x3"), "no 'digits-300x3'; did you mean digits-3000x3?"),
+        (("run", "--budget", "8", "--epochs", "1", "--dataset", "mnst"), "did you mean mnist?"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    finished_folder: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, *rest = arguments
+    url = f"sqlite:///{finished_folder / 'studies.db'}"
+    assert run_here(name, "--storage", url, *rest) == 2
+    err = capsys.readouterr().err
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("delete", NAME, "--yes"), ("retrain",), ("ablate",), DIGITS_RUN]
+)
+def test_a_read_only_database_is_refused_by_what_writes(
+    finished: Command, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *rest = arguments
+    url = f"sqlite:///{finished.database}"
+    with read_only(finished.database):
+        assert run_here(name, *rest, "--storage", url) == 2
+        assert "is read-only" in capsys.readouterr().err
+        assert run_here("best", "--storage", url) == 0
+
+
+def test_a_damaged_data_folder_is_refused(command: Command, mnist_dir: Path) -> None:
+    shutil.copytree(mnist_dir / "MNIST", command.folder / "data" / "MNIST")
+    raw = command.folder / "data" / "MNIST" / "raw"
+    truncated = raw / "train-images-idx3-ubyte"
+    truncated.chmod(0o644)
+    truncated.write_bytes(truncated.read_bytes()[:1000])
+    options = ("run", "--budget", "8000", "--epochs", "1", "--data-dir", "data")
+    done = command(*options)
+    assert done.code == 2
+    assert "The files of mnist in data are damaged" in done.err
+    assert not command.database.exists()

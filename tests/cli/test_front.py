@@ -1,0 +1,224 @@
+"""Two objectives: accuracy against size, pruned all the same, and the front they make."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.pruners import MedianPruner, SuccessiveHalvingPruner
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from search.space.space import Space
+from search.study.summary import CONFIRMS, by_accuracy, front, repeats_name
+from search.tuner.pruning import AccuracyAmongNoLarger
+from search.tuner.request import SearchRequest
+from search.tuner.session import begin_search, plan_search
+from tests.conftest import Command, Result, run_here
+
+RUN = (
+    *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--workers", "2"),
+    *("--objective", "accuracy,size", "--trials", "12"),
+)
+STUDY = "digits-3000x3-by-size"
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder in which a search with two objectives ran, and what it printed."""
+    folder = tmp_path_factory.mktemp("by-size")
+    done = Command(folder)(*RUN)
+    assert done.code == 0, done.err
+    return folder, done
+
+
+@pytest.fixture
+def by_size(searched: tuple[Path, Result], command: Command) -> Command:
+    """A copy of that folder, to do with as a test likes."""
+    shutil.copytree(searched[0], command.folder, dirs_exist_ok=True)
+    return command
+
+
+def study_of_two() -> Study:
+    return optuna.create_study(
+        directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+
+
+def test_a_small_network_is_judged_by_those_that_are_no_larger() -> None:
+    study = study_of_two()
+    pruning = AccuracyAmongNoLarger(MedianPruner(n_startup_trials=2, n_warmup_steps=0), [])
+    for size, accuracy in ((5_000, 0.99), (6_000, 0.98), (1_000, 0.90), (1_100, 0.91)):
+        trial = study.ask()
+        assert not pruning.report(trial, size, 1, accuracy) or size > 5_000
+        pruning.end(trial.number, accuracy)
+    small, weak, large = study.ask(), study.ask(), study.ask()
+    assert not pruning.report(small, 1_200, 1, 0.92)  # better than those of its size
+    assert pruning.report(weak, 1_200, 1, 0.80)
+    assert pruning.report(large, 7_000, 1, 0.93)  # better than the small ones, but not than its own
+
+
+def test_halving_keeps_a_third_of_those_that_are_no_larger() -> None:
+    study = study_of_two()
+    halving = SuccessiveHalvingPruner(min_resource=2, reduction_factor=3)
+    pruning = AccuracyAmongNoLarger(halving, [])
+    stopped = []
+    for accuracy in (0.97, 0.96, 0.95, 0.98):
+        trial = study.ask()
+        assert not pruning.report(trial, 2_000, 1, accuracy)
+        stopped.append(pruning.report(trial, 2_000, 2, accuracy))
+    assert stopped == [False, True, True, False]
+    tiny = study.ask()
+    assert not pruning.report(tiny, 500, 2, 0.5)
+
+
+def test_a_search_by_size_prunes_and_shows_its_front(
+    searched: tuple[Path, Result], by_size: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{by_size.database}"
+
+    def best(*options: str) -> str:
+        assert run_here("best", *options, "--storage", url) == 0
+        return capsys.readouterr().out
+
+    study = by_size.study(STUDY)
+    trials = study.get_trials()
+    assert len(trials) == 12
+    assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}
+    for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
+        assert trial.values[1] == trial.user_attrs["parameter_count"] < 3_000
+    shown = json.loads(best("--front", "--json"))
+    # Optuna's own front, but for networks of one size and one accuracy.
+    expected = {(trial.values[1], trial.values[0]) for trial in study.best_trials}
+    assert {(row["parameter_count"], row["value"]) for row in shown} == expected
+    assert "no network is better than these" in best("--front")
+    end = searched[1].out
+    assert "Best:" not in end
+    assert "No network that was found is better than these and no larger:" in end
+    for row in shown:
+        cells = (f"{row['parameter_count']:,}", f"{100 * row['value']:.2f} %", str(row["trial"]))
+        assert re.search(" +".join(map(re.escape, (*cells, row["network"]))), end)
+    assert "Confirming" not in end
+    assert json.loads(best("--json"))["value"] == max(
+        trial.values[0] for trial in trials if trial.values
+    )
+
+    # A search that goes on judges by what the study has.
+    halving = SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    weakest = min(trial.user_attrs["epochs"][0]["accuracy"] for trial in trials)
+    fresh = study.ask()
+    assert AccuracyAmongNoLarger(halving, trials).report(fresh, 2_999, 1, weakest - 0.01)
+    assert not AccuracyAmongNoLarger(halving, []).report(fresh, 2_999, 1, weakest - 0.01)
+
+
+def test_the_most_accurate_of_all_sizes_is_retrained_ablated_and_confirmed(
+    by_size: Command,
+) -> None:
+    first, second = by_accuracy(by_size.study(STUDY).trials)[:2]
+
+    retrained = by_size("retrain", "--seeds", "1", "--out", "weights")
+    assert retrained.code == 0, retrained.err
+    card = json.loads((by_size.folder / "weights" / "card.json").read_text())
+    assert (card["trial"], card["parameter_count"]) == (first.number, first.values[1])
+
+    ablated = by_size("ablate", "--seeds", "1", "--json")
+    assert ablated.code == 0, ablated.err
+    rows = {row["change"]: row for row in ablated.json}
+    assert rows["unchanged"]["parameter_count"] == first.values[1]
+    assert rows["half the width"]["parameter_count"] < first.values[1]
+
+    confirmed = by_size("confirm", "--top", "2", "--seeds", "2", "--json")
+    assert confirmed.code == 0, confirmed.err
+    raced = {row["trial"]: row["search_value"] for row in confirmed.json["candidates"]}
+    assert raced == {trial.number: trial.values[0] for trial in (first, second)}
+    study = by_size.study(STUDY)
+    assert study.user_attrs["confirmation"]["trial"] in raced
+    assert study.user_attrs["test_looks"] == 1
+    assert len(by_size.study(repeats_name(STUDY, CONFIRMS)).trials) >= 3
+
+
+def test_studies_of_one_objective_and_of_two_start_from_each_other(by_size: Command) -> None:
+    old = by_size.study(STUDY)
+    best = by_accuracy(old.trials)[:5]
+    new = ("run", "--dataset", "digits", "--budget", "1500", "--epochs", "1", "--workers", "1")
+    done = by_size(*new, "--from-study", STUDY, "--trials", "2")
+    assert done.code == 0, done.err
+    # How many of the 12 were not stopped early is a matter of the workers' timing.
+    assert len(best) >= 2
+    assert f"starts from {STUDY}: {len(best)} of its best trials queued" in done.out
+    study = by_size.study("digits-1500x1")
+    origins = [trial.user_attrs["from_study"] for trial in study.trials]
+    assert origins == [f"{STUDY}/{trial.number}" for trial in best]
+    for earlier, trial in zip(best, study.trials[:2], strict=False):
+        assert trial.state == TrialState.COMPLETE
+        assert trial.params["learning_rate"] == earlier.params["learning_rate"]
+        assert 1_300 < trial.user_attrs["parameter_count"] < 1_500  # one objective fills the budget
+
+    request = SearchRequest(
+        budget=1500,
+        epochs=1,
+        dataset="digits",
+        objective="accuracy,size",
+        storage=f"sqlite:///{by_size.database}",
+        from_study="digits-1500x1",
+    )
+    with begin_search(plan_search(request)) as search:
+        queued = search.study.trials
+        assert search.study.study_name == "digits-1500x1-by-size"
+    best = by_accuracy(study.trials)
+    assert [trial.user_attrs["from_study"] for trial in queued] == [
+        f"digits-1500x1/{trial.number}" for trial in best
+    ]
+    for earlier, trial in zip(best, queued, strict=True):
+        assert trial.system_attrs["fixed_params"] == {**earlier.params, "budget_share": 1.0}
+
+
+def test_a_front_leaves_out_what_is_larger_and_no_better() -> None:
+    study = optuna.create_study(direction="maximize")
+    for size, accuracy in ((900, 0.97), (800, 0.98), (1_000, 0.98), (1_200, 0.99), (1_200, 0.985)):
+        study.add_trial(optuna.create_trial(value=accuracy, user_attrs={"parameter_count": size}))
+    study.add_trial(optuna.create_trial(state=optuna.trial.TrialState.PRUNED))
+    assert [trial.number for trial in front(study.get_trials())] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("--objective", "size"), "one of accuracy or accuracy,size"),
+        (("--objective", "accuracy,size", "--sampler", "cmaes"), "must have one objective"),
+        (("--objective", "accuracy,size", "--pruner", "hyperband"), "must have one objective"),
+        (("--objective", "accuracy,size", "--patience", "3"), "must have one objective"),
+        (("--objective", "accuracy,size", "--target", "99"), "objective accuracy"),
+    ],
+)
+def test_what_two_objectives_cannot_do_is_refused_before_anything_is_written(
+    tmp_path: Path,
+    options: tuple[str, ...],
+    rule: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3")
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    assert run_here(*run, "--storage", url, *options) == 2
+    assert rule in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_keeps_its_objective(
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{finished_folder / 'studies.db'}"
+    assert run_here(*RUN, "--study", "digits-3000x3", "--storage", url) == 2
+    assert "objective accuracy there and accuracy,size here" in capsys.readouterr().err
+
+
+def test_a_space_whose_networks_fill_the_budget_opens_to_all_sizes() -> None:
+    space = Space.load("standard", parameter_cap=8_000)
+    filled = replace(space, table={**space.table, "budget_share": 1.0})
+    assert "budget_share" not in filled.distributions
+    assert "budget_share" in filled.with_open_size().distributions

@@ -1,0 +1,120 @@
+"""What a person sees while a search runs, rendered as a terminal would."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+
+from search.cli.view import Best, LiveView, Progress, make_view, sparkline
+from search.study.summary import Tally
+from search.training.train import EpochResult
+from search.tuner.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.wording import counted, duration, percent
+
+EVENTS: list[SearchEvent] = [
+    TrialStarted(4, worker=0, parameter_count=7258, n_redraws=3),
+    TrialStarted(5, worker=1, parameter_count=4030, n_redraws=1),
+    TrialEpoch(4, 0, EpochResult(1, 0.9, 0.71, 0.05, 0.8, 0.7342, 1.0)),
+    TrialEpoch(4, 0, EpochResult(2, 0.3, 0.91, 0.05, 0.2, 0.9342, 1.0)),
+    TrialEnded(5, TrialState.FAIL, 4030, reason="its worker died", is_requeued=True),
+    TrialEpoch(4, 0, EpochResult(3, 0.2, 0.95, 0.01, 0.1, 0.9711, 1.0)),
+]
+
+
+def progress() -> Progress:
+    before = Tally(n_trained=3, n_pruned=1, n_redraws=10)
+    return Progress(before=before, best=Best(2, 0.95, 6000), n_trials=10, timeout_seconds=None)
+
+
+def shown(width: int, events: list[SearchEvent]) -> str:
+    """The live view's last picture, in a terminal of that width."""
+    console = Console(
+        force_terminal=True, color_system=None, width=width, height=24, file=io.StringIO()
+    )
+    view = LiveView(
+        progress(), console, epochs=15, title="digits-8000x15", metric="balanced accuracy"
+    )
+    with view as listener:
+        for event in events:
+            listener(event)
+    with console.capture() as capture:
+        console.print(view.render())
+    return " ".join(capture.get().split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_live_view_shows_counts_workers_best_and_the_last_event(width: int) -> None:
+    text = shown(width, EVENTS)
+    for part in (
+        *(["▁▅█"] if width > 70 else []),
+        *("3 of 10 trained", "1 of them pruned", "1 failed", "7 to go", "14 redrawn"),
+        *("estimating the time left", "balanced", "accuracy", "7,258", "3/15", "97.11 %"),
+        *("best so far: 95.00 % with 6,000 parameters (trial 2)", "trial 5"),
+    ):
+        assert part in text
+    assert "4,030 1/15" not in text
+
+
+def test_a_trial_that_another_worker_took_over_goes_on_in_its_row() -> None:
+    """As where the worker that it was given to died before it had begun."""
+    events: list[SearchEvent] = [
+        TrialStarted(4, worker=0, parameter_count=7258, n_redraws=0),
+        TrialStarted(5, worker=0, parameter_count=4030, n_redraws=0),
+        TrialEpoch(4, 1, EpochResult(1, 0.9, 0.71, 0.05, 0.8, 0.7342, 1.0)),
+        TrialEpoch(5, 0, EpochResult(1, 0.9, 0.71, 0.05, 0.8, 0.6123, 1.0)),
+    ]
+    text = shown(80, events)
+    assert "0 5 4,030 1/15 61.23 %" in text
+    assert "1 4 7,258 1/15 73.42 %" in text
+
+
+def test_a_curve_tells_small_errors_apart() -> None:
+    errors = [0.3, 0.1, 0.03, 0.02, 0.01, 0.007, 0.005]
+    assert sparkline([1 - error for error in errors], 0.7, 0.995) == "▁▃▅▆▇▇█"
+    assert sparkline([0.5, 1.0], 0.5, 1.0) == "▁█"
+    assert sparkline([0.9], 0.9, 0.9) == ""
+    assert len(sparkline([0.5 + k / 1000 for k in range(400)], 0.5, 0.9)) == 20
+
+
+def test_a_better_trial_becomes_the_best_and_gives_an_estimate() -> None:
+    done = TrialEnded(4, TrialState.COMPLETE, 7258, value=0.9711, n_epochs=15)
+    text = shown(100, [*EVENTS, done])
+    assert "4 of 10 trained" in text
+    assert "best so far: 97.11 % with 7,258 parameters (trial 4)" in text
+    assert "left" in text
+
+
+def test_lines_take_the_place_of_the_live_view_where_there_is_no_terminal() -> None:
+    file = io.StringIO()
+    with make_view(
+        progress(), Console(file=file, width=80), epochs=15, title="", metric="accuracy"
+    ) as listener:
+        for event in EVENTS:
+            listener(event)
+    assert file.getvalue() == (
+        "[3/10] trial 5, 4,030 parameters: failed: its worker died (queued again)\n"
+    )
+
+
+def test_what_is_printed_meanwhile_is_shown_in_the_picture_and_kept_behind_it() -> None:
+    file = io.StringIO()
+    console = Console(force_terminal=True, color_system=None, width=80, height=24, file=file)
+    view = LiveView(progress(), console, epochs=15, title="", metric="accuracy")
+    with view:
+        console.print("The database server is away.")
+        assert "server is away" not in file.getvalue()
+    with console.capture() as capture:
+        console.print(view.render())
+    assert "server is away" in capture.get()
+    other_screen, left = file.getvalue().split("\x1b[?1049l")
+    assert "\x1b[?1049h" in other_screen
+    assert "The database server is away." in left
+
+
+def test_figures_are_written_as_people_read_them() -> None:
+    assert (percent(0.99424), percent(None)) == ("99.42 %", "–")
+    assert (duration(45), duration(200), duration(7500)) == ("45 s", "3 min 20 s", "2 h 05 min")
+    assert (counted(1, "epoch"), counted(1500, "epoch")) == ("1 epoch", "1,500 epochs")

@@ -1,0 +1,158 @@
+"""optuna-dashboard in a real browser: pages are opened, found by clicking, and read."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from search.report.dashboard_sync import Story
+from search.storage.open import opened_storage
+from search.study.settings import open_study
+from tests.conftest import Command
+from tests.report.test_dashboard import start_dashboard
+from tests.support.made_studies import MadeTrial, make_study
+
+STUDY = "digits-3000x3"
+LARGE = "of-twenty"  # enough trials to tell importance from chance
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    pytest.skip("there is no Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def served(
+    finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Command]]:
+    """The address of a dashboard, and the folder of its database."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
+    command = Command(folder)
+    url = f"sqlite:///{command.database}"
+    rates = [0.02 * 1.05**number for number in range(20)]
+    made = [
+        MadeTrial([0.8, 0.9, 0.9 + 0.001 * number], values={"learning_rate": rate})
+        for number, rate in enumerate(rates)
+    ]
+    make_study(url, LARGE, made)
+    with opened_storage(url, write=True) as storage:
+        Story(storage, open_study(storage, LARGE), folder / "studies.db-artifacts").tell()
+    process, address = start_dashboard(command)
+    yield address, command
+    command.stop()
+    assert process.poll() is not None
+
+
+@pytest.fixture(scope="module")
+def page(chromium: str) -> Iterator[Page]:
+    """A browser's page; at the end, nothing has gone wrong in it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--no-proxy-server"]
+        )
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        yield page
+        browser.close()
+        assert not errors
+
+
+def open_study_page(page: Page, address: str, name: str) -> None:
+    """From the start page, as a person does."""
+    page.goto(address)
+    page.get_by_text(name).first.click()
+    expect(page.locator("[id='user-defined-plot:size'] .main-svg").first).to_be_visible()
+
+
+def test_the_note_the_artifacts_and_a_trial_are_found_by_clicking(
+    page: Page, served: tuple[str, Command]
+) -> None:
+    address, command = served
+    best = command.study(STUDY).best_trial
+    count = best.user_attrs["parameter_count"]
+    open_study_page(page, address, STUDY)
+
+    page.locator("a[href$='/note']").click()
+    expect(page.get_by_role("heading", name=f"Best: trial {best.number}")).to_be_visible()
+    expect(page.get_by_text(f"--study {STUDY}").first).to_be_visible()
+    layers = page.locator("table", has_text="receptive field")
+    expect(layers).to_contain_text(f"{count:,}")
+
+    page.locator("a[href$='/trials']").click()
+    page.get_by_text(f"Trial {best.number}", exact=True).click()
+    expect(page.get_by_role("heading", name=re.compile(f"Trial {best.number} "))).to_be_visible()
+    expect(
+        page.get_by_text(f"parameter_count {best.user_attrs['parameter_count']}")
+    ).to_be_visible()
+    picture = page.locator(f"img[alt='trial-{best.number}.png']")
+    expect(picture).to_be_visible()
+    page.wait_for_function("picture => picture.naturalWidth === 720", arg=picture.element_handle())
+    expect(page.get_by_text(f"trial-{best.number}.safetensors")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+
+
+def test_trials_are_sorted_by_their_parameter_counts(
+    page: Page, served: tuple[str, Command]
+) -> None:
+    address, command = served
+    open_study_page(page, address, STUDY)
+    page.locator("a[href$='/smartSelection']").click()
+    headings = page.locator("th").all_text_contents()
+    column = next(i for i, text in enumerate(headings) if "parameter_count" in text)
+    cells = page.locator(f"tbody tr td:nth-child({column + 1})")
+    expect(cells).to_have_count(4)
+    counts = [t.user_attrs["parameter_count"] for t in command.study(STUDY).trials]
+    assert [int(text) for text in cells.all_text_contents()] == counts
+    label = page.locator("th").nth(column).locator(".MuiTableSortLabel-root")
+    orders = []
+    for _ in range(2):
+        label.click()
+        orders.append([int(text) for text in cells.all_text_contents()])
+    assert sorted(orders) == [sorted(counts), sorted(counts, reverse=True)]
+    heights = [cell.bounding_box() for cell in cells.all()]
+    assert all(box is not None and box["height"] < 120 for box in heights)
+
+
+def test_the_graphs_of_a_study_are_drawn(page: Page, served: tuple[str, Command]) -> None:
+    open_study_page(page, served[0], LARGE)
+    for name, n_traces, title in (
+        ("size", 2, "Accuracy against size"),
+        ("learning", 2, "How the trials learnt"),
+        ("importance", 1, "What sets the best trials apart"),
+    ):
+        graph = page.locator(f"[id='user-defined-plot:{name}']")
+        expect(graph).to_contain_text(title)
+        expect(graph.locator(".trace")).to_have_count(n_traces)
+    expect(page.locator("[id='user-defined-plot:size']")).to_contain_text("cap 3,000")
+
+
+def test_a_report_fits_a_telephone(page: Page, served: tuple[str, Command]) -> None:
+    """Nothing on it has to be scrolled sideways."""
+    _, command = served
+    done = command("report", "--study", STUDY)
+    assert done.code == 0, done.err
+    before = page.viewport_size
+    assert before is not None
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto((command.folder / done.out.splitlines()[0]).as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    widths = page.eval_on_selector_all(
+        ".scroll", "boxes => boxes.map(box => [box.scrollWidth, box.clientWidth])"
+    )
+    assert len(widths) >= 4
+    assert all(content <= box for content, box in widths), widths
+    page.set_viewport_size(before)

@@ -1,0 +1,82 @@
+"""`search dashboard` and the real optuna-dashboard behind it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+
+from tests.conftest import Command, start_long_run, wait_until
+from tests.support.servers import call, trials_at
+
+
+def start_dashboard(command: Command) -> tuple[subprocess.Popen[str], str]:
+    """The dashboard's process and its address."""
+    process = command.start("dashboard", "--port", "0")
+    assert process.stdout is not None
+    return process, process.stdout.readline().split()[2]
+
+
+def test_it_serves_the_trials_and_stops(finished: Command) -> None:
+    process, address = start_dashboard(finished)
+    assert address.startswith("http://127.0.0.1:")
+    trials = trials_at(address)
+    assert [trial["state"] for trial in trials] == ["Complete"] * 4
+    keys = {attribute["key"] for attribute in trials[0]["user_attrs"]}
+    assert {"parameter_count", "training_seed", "seconds"} <= keys
+    assert not {"epochs", "owner"} & keys, "what pages are no place for"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_trial_failed_there_while_it_runs_does_not_disturb_the_search(command: Command) -> None:
+    search = start_long_run(command)
+    dashboard, address = start_dashboard(command)
+    first, *_ = trials_at(address)
+    assert first["state"] == "Running"
+    assert len(first["intermediate_values"]) > 0
+    call(f"{address}api/trials/{first['trial_id']}/tell", {"state": "Fail"})
+    wait_until(lambda: len(trials_at(address)) >= 3)
+    os.killpg(search.pid, signal.SIGINT)
+    out, _ = search.communicate(timeout=30)
+    assert search.returncode == 130, out
+    assert "trial 0" in out
+    assert "by somebody else" in out
+    expected = ["Fail"] * 3 + ["Waiting"] * 2  # once the dashboard has read the database again
+    wait_until(lambda: [trial["state"] for trial in trials_at(address)] == expected)
+    os.killpg(dashboard.pid, signal.SIGINT)
+    assert dashboard.wait(timeout=30) == 0
+
+
+def test_a_port_that_is_taken_is_refused(finished: Command) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = finished("dashboard", "--port", str(taken.getsockname()[1]))
+    assert done.code == 2
+    assert "The port must be free" in done.err
+
+
+def test_an_address_that_others_reach_is_announced_with_what_it_exposes(finished: Command) -> None:
+    for host, shown in (("0.0.0.0", "0.0.0.0"), ("::1", "[::1]")):
+        process = finished.start("dashboard", "--port", "0", "--host", host)
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[2]
+        assert address.startswith(f"http://{shown}:")
+        if host == "0.0.0.0":
+            warning = process.stdout.readline()
+            assert "optuna-dashboard has no log-in" in warning
+            assert "ssh -L" in warning
+            assert "auth_basic" in warning
+            assert len(trials_at(address.replace("0.0.0.0", "127.0.0.1"))) == 4
+        os.killpg(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "no log-in" not in out
+
+
+def test_a_host_that_is_none_of_this_machine_is_refused(finished: Command) -> None:
+    done = finished("dashboard", "--port", "0", "--host", "203.0.113.7")
+    assert done.code == 2
+    assert "--host must be an address of this machine" in done.err

@@ -1,0 +1,129 @@
+"""`search compare`: studies side by side, and what may not be compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from scipy.stats import ttest_ind
+
+from search.results.compare import welch_interval
+from tests.conftest import run_here
+from tests.support.made_studies import MadeTrial, confirmation, make_study
+
+RACES = {"high": (0.95, 0.951, 0.949), "close": (0.94, 0.951, 0.957), "low": (0.90, 0.901, 0.899)}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database of studies on one question, and of some on others."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('compared') / 'studies.db'}"
+    for number, (name, values) in enumerate(RACES.items()):
+        trials = [
+            MadeTrial((0.5, 0.9, 0.96), values={"momentum": 0.9 + number / 100}),
+            MadeTrial((0.5,), TrialState.PRUNED, {"momentum": 0.8}),
+            MadeTrial((), TrialState.FAIL, {"momentum": 0.81}, {"reason": "no memory"}),
+        ]
+        make_study(
+            *(url, name, trials),
+            budget=3000 + 100 * (name == "low"),
+            attributes={"confirmation": confirmation(0, {0: values})},
+        )
+    make_study(url, "open", [MadeTrial((0.5, 0.9, 0.97)), MadeTrial((0.5, 0.9, 0.91))])
+    lowest = {"confirmation": confirmation(0, {0: (0.8, 0.801, 0.799)})}
+    make_study(url, "longer", [MadeTrial((0.9,) * 5)], epochs=5, attributes=lowest)
+    make_study(url, "clothes", [MadeTrial((0.8,) * 3)], dataset="fashion-mnist", attributes=lowest)
+    make_study(url, "even", [MadeTrial((0.9,) * 3)], metric="balanced-accuracy")
+    make_study(url, "empty", [])
+    return url
+
+
+def compared(url: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What the command prints, its lines unbroken."""
+    assert run_here("compare", "--storage", url, *words) == 0
+    return capsys.readouterr().out
+
+
+def test_studies_stand_side_by_side(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(compared(url, capsys, "high", "open", "--json"))
+    high, other = found["entries"]
+    assert (high["name"], high["dataset"], high["budget"], high["epochs"]) == (
+        *("high", "digits", 3000, 3),
+    )
+    assert [high["trials"][key] for key in ("n_trained", "n_pruned", "n_failed")] == [2, 1, 1]
+    assert high["confirmed"]["mean"] == pytest.approx(0.95)
+    assert high["confirmed"]["low"] < 0.95 < high["confirmed"]["high"]
+    assert other["confirmed"] is None
+    assert (other["best_trial"], other["best_value"]) == (0, pytest.approx(0.79))
+    assert (high["seconds"], other["seconds"]) == (8.0, 12.0)
+    assert found["recipes"] == {}
+
+    text = compared(url, capsys, "high", "close")
+    for part in ("95.00 % (of 3)", "cap", "momentum", "0.91"):
+        assert part in text
+    assert "learning rate" not in text  # it is the same in both
+
+    (row,) = re.findall("^metric .*$", compared(url, capsys, "high", "even"), re.M)
+    assert row.split() == ["metric", "accuracy", "balanced", "accuracy"]
+
+
+def test_what_is_not_one_question_is_not_compared(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other, note in (
+        ("longer", "different numbers of epochs are answers to different questions"),
+        ("clothes", "different data cannot be compared: high digits, clothes fashion-mnist"),
+        ("low", "Under a larger cap"),
+        ("open", "open is not confirmed"),
+        ("even", "cannot be compared: high accuracy, even balanced accuracy"),
+        ("empty", "empty has no complete trial yet"),
+    ):
+        text = compared(url, capsys, "high", other)
+        assert note in text
+        assert ("is better than" in text) == (other == "low")
+    assert "cannot be compared" not in compared(url, capsys, "high", "close")
+
+
+def test_confirmed_winners_are_told_apart_or_said_to_be_too_close(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = compared(url, capsys, "low", "high", "close")
+    assert "high is better than low: +5.00 points" in text
+    assert "high and close are too close to tell: +0.07 points" in text
+
+
+def test_the_interval_of_a_difference_is_welchs() -> None:
+    ours, theirs = (0.95, 0.951, 0.949, 0.97), (0.94, 0.951, 0.957)
+    expected = ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    assert welch_interval(ours, theirs) == pytest.approx((expected.low, expected.high))
+    assert welch_interval(ours, theirs[:1]) is None
+    assert welch_interval((0.9, 0.9), (0.8, 0.8)) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("high",), "Two studies or more must be named, each once, but got high"),
+        (("high", "high"), "each once, but got high, high"),
+        (("high", "nobody"), "even, empty, but there is no 'nobody'."),
+    ],
+)
+def test_names_that_cannot_be_compared_are_refused(
+    url: str, names: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here("compare", "--storage", url, *names) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_studies_of_other_images_under_one_name_are_told_apart(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(other, "one", [])
+    study = make_study(other, "two", [])
+    settings = study.user_attrs["settings"]
+    study.set_user_attr("settings", {**settings, "split_fingerprint": "another"})
+    assert "other images or another split" in compared(other, capsys, "one", "two")

@@ -1,0 +1,232 @@
+"""`search retrain`, and what it leaves to take home."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import search
+from search.data.dataset import load_dataset
+from search.exceptions import CardError
+from search.study.settings import rebuild
+from tests.conftest import Command, Result, run_here
+
+NAME = "digits-3000x3"
+
+
+def test_it_prints_each_epoch_then_seeds_mean_and_spread(
+    retrained: tuple[Command, Result],
+) -> None:
+    out = retrained[1].out
+    for seed in (1, 2):
+        for epoch in (1, 2, 3):
+            assert re.search(rf"^ {{3}}{seed} {{6}}{epoch} ( +[\d.]+| %){{7}}$", out, re.M), out
+    assert "best epoch" in out
+    assert "(mean and spread over 2 seeds; 95 % interval " in out
+    assert "The test set was seen 2 times by this study" in out
+    assert "search pictures weights" in out
+    assert "photo.jpg" not in out  # a network of scikit-learn's digits reads none
+
+
+def test_it_trains_on_train_and_validation_and_stores_the_result(
+    retrained: tuple[Command, Result],
+) -> None:
+    command, _ = retrained
+    card = json.loads((command.folder / "weights" / "card.json").read_text())
+    study = command.study(NAME)
+    assert card["dataset"]["n_training"] == 1438
+    assert card["trial"] == study.best_trial.number
+    assert study.user_attrs["test_looks"] == 2
+    stored = study.user_attrs["retrain_000002"]
+    assert stored["runs"] == card["runs"]
+    assert [run["seed"] for run in stored["runs"]] == [1, 2]
+    assert card["epochs"] == 3
+    for run in card["runs"]:
+        assert len(run["accuracies"]) == 3
+        assert run["accuracies"][-1] == run["last_accuracy"]
+        assert run["accuracies"][run["best_epoch"] - 1] == run["best_accuracy"]
+
+
+def test_another_look_at_the_test_set_is_counted(
+    retrained: tuple[Command, Result], tmp_path: Path
+) -> None:
+    shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
+    done = Command(tmp_path)("retrain", "--seeds", "1", "--trial", "0")
+    assert done.code == 0, done.err
+    assert "The test set was seen 3 times by this study" in done.out
+    assert (tmp_path / "runs" / NAME / "trial-0" / "card.json").is_file()
+
+
+def test_weights_take_the_place_of_others_only_with_a_word(
+    retrained: tuple[Command, Result], tmp_path: Path
+) -> None:
+    shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
+    command = Command(tmp_path)
+    before = command.study(NAME).best_trial.number
+    other = next(trial.number for trial in command.study(NAME).trials if trial.number != before)
+    options = ("retrain", "--seeds", "1", "--trial", str(other), "--out")
+    done = command(*options, "weights")
+    assert done.code == 0, done.err
+    assert f"Replaces the weights of trial {before} of {NAME} in weights." in done.out
+    again = command(*options, "weights")
+    assert "Replaces" not in again.out
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "curves.png").write_text("mine")
+    looks = command.study(NAME).user_attrs["test_looks"]
+    refused = command(*options, "own")
+    assert refused.code == 2
+    assert "but own/curves.png is of no run" in refused.err
+    assert (tmp_path / "own" / "curves.png").read_text() == "mine"
+    assert command.study(NAME).user_attrs["test_looks"] == looks
+
+
+def test_load_gives_a_network_with_the_accuracy_that_was_printed(
+    retrained: tuple[Command, Result],
+) -> None:
+    command, _ = retrained
+    folder = command.folder / "weights"
+    run = json.loads((folder / "card.json").read_text())["runs"][1]
+    dataset = load_dataset("digits", command.folder)
+    network = search.load(folder, seed=2)
+    with torch.inference_mode():
+        predicted = network(dataset.test.images).argmax(dim=1)
+        as_floats = network(dataset.test.images.float() / 255).argmax(dim=1)
+    accuracy = (predicted == dataset.test.labels).double().mean().item()
+    assert accuracy == pytest.approx(run["last_accuracy"])
+    assert torch.equal(predicted, as_floats)
+
+
+def test_the_first_seed_is_the_one_that_loads(retrained: tuple[Command, Result]) -> None:
+    folder = retrained[0].folder / "weights"
+    first, second = search.load(folder), search.load(folder, seed=2)
+    again = search.load(folder, seed=1)
+    for ours, same, other in zip(
+        first.parameters(), again.parameters(), second.parameters(), strict=True
+    ):
+        assert torch.equal(ours, same)
+        assert not torch.equal(ours, other)
+
+
+def test_the_first_seed_that_was_kept_loads(weights: Path) -> None:
+    (weights / "seed-1.safetensors").unlink()
+    kept, asked = search.load(weights), search.load(weights, seed=2)
+    for ours, same in zip(kept.parameters(), asked.parameters(), strict=True):
+        assert torch.equal(ours, same)
+
+
+def test_the_card_rebuilds_the_trial_without_the_database(
+    retrained: tuple[Command, Result],
+) -> None:
+    command, _ = retrained
+    study = command.study(NAME)
+    network = search.load(command.folder / "weights")
+    assert network.network.spec == rebuild(study, study.best_trial).spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parameter_count": 17}, "the card says 17 parameters"),
+        ({"card_version": 2}, "reads cards of version 1"),
+        ({"hyperparameters": {}}, "the card cannot be used"),
+        ({"runs": []}, "names no training run"),
+        ({"epochs": 4}, "says 4 epochs, but seed 1 has 3 accuracies"),
+    ],
+)
+def test_a_card_that_was_changed_is_refused(
+    weights: Path, change: dict[str, object], message: str
+) -> None:
+    card = json.loads((weights / "card.json").read_text())
+    (weights / "card.json").write_text(json.dumps({**card, **change}))
+    with pytest.raises(CardError, match=message):
+        search.load(weights)
+
+
+def test_a_card_of_a_later_version_is_refused_whatever_is_in_it(weights: Path) -> None:
+    (weights / "card.json").write_text(json.dumps({"card_version": 2, "networks": []}))
+    with pytest.raises(CardError, match="use the version of the package that wrote it"):
+        search.load(weights)
+
+
+def test_damaged_or_missing_weights_are_refused(weights: Path) -> None:
+    path = weights / "seed-1.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CardError, match="cannot be read"):
+        search.load(weights)
+    path.unlink()
+    with pytest.raises(CardError, match="the weights are missing"):
+        search.load(weights, seed=1)
+    (weights / "seed-2.safetensors").unlink()
+    with pytest.raises(CardError, match="the weights are missing"):
+        search.load(weights)
+    with pytest.raises(CardError, match="seed must be one of 1, 2, but got 9"):
+        search.load(weights, seed=9)
+    (weights / "card.json").unlink()
+    with pytest.raises(CardError, match="must hold a card"):
+        search.load(weights)
+
+
+def test_other_data_than_the_study_was_made_with_are_refused(
+    finished: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = finished.study(NAME)
+    settings = {**study.user_attrs["settings"], "data_fingerprint": "0" * 64}
+    study.set_user_attr("settings", settings)
+    out = str(finished.folder / "weights")
+    url = f"sqlite:///{finished.database}"
+    assert run_here("retrain", "--storage", url, "--out", out) == 2
+    assert "The data must be those of the study" in capsys.readouterr().err
+    assert "test_looks" not in finished.study(NAME).user_attrs
+
+
+def test_baseline_lists_all_with_their_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here("baseline") == 0
+    listed = capsys.readouterr().out
+    for name in ("three-step-1", "under-20k", "v36-bias", "one-epoch", "step-lr"):
+        assert name in listed
+    assert "18,962" in listed
+
+
+def test_a_baseline_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--dataset", "digits", "--epochs", "2", "--seeds", "2", "--workers", "1", "--json")
+    assert run_here("baseline", "v36", *options) == 0
+    printed = capsys.readouterr()
+    measured = json.loads(printed.out)
+    assert measured["parameter_count"] == 6_198
+    assert measured["claimed_percent"]["last_three_mean"] == 99.42
+    assert [run["seed"] for run in measured["runs"]] == [1, 2]
+    for run in measured["runs"]:
+        assert len(run["accuracies"]) == 2
+        assert run["last_three_mean"] == pytest.approx(sum(run["accuracies"]) / 2)
+    assert (measured["dataset"]["name"], measured["epochs"]) == ("digits", 2)
+    assert (measured["claimed_percent"]["dataset"], measured["claimed_percent"]["epochs"]) == (
+        "mnist",
+        15,
+    )
+    assert "chosen here" in printed.err
+
+
+def test_json_of_all_baselines_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here("baseline", "--json") == 2
+    assert "must come with a baseline's name" in capsys.readouterr().err
+
+
+def test_a_baseline_that_holds_out_more_than_there_is_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_here("baseline", "one-epoch", "--dataset", "digits") == 2
+    assert "fewer than the 1,438 that digits has" in capsys.readouterr().err
+
+
+def test_baseline_prints_claimed_beside_measured(command: Command) -> None:
+    done = command("baseline", "v36", "--dataset", "digits", "--epochs", "2", "--seeds", "2")
+    assert done.code == 0, done.err
+    assert "chosen here: SGD, batch size 128" in done.out
+    assert "claimed" in done.out
+    assert "99.42 %" in done.out
+    assert "over 2 seeds" in done.out

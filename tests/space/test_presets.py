@@ -1,0 +1,115 @@
+"""The shipped networks: rebuilt from their cards, counted, tested on MNIST where it is there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from optuna import create_study
+from optuna.samplers import RandomSampler
+
+from models.size import parameter_count
+from search.data.dataset import load_dataset
+from search.folders import PRESETS, preset_folder
+from search.space.presets import all_systems, find_system
+from search.space.space import Space
+from search.training.weights import kept_seed, load, read_card
+from tests.conftest import run_here
+
+# The cap on parameters under which each was searched, and its epochs.
+LIMITS = {
+    "best-8k": (8_000, 15),
+    "best-small": (5_000, 15),
+    "best-20k": (20_000, 19),
+    "best-1-epoch": (25_000, 1),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_shipped_network_is_rebuilt_from_its_card_alone(name: str) -> None:
+    contents = json.loads((preset_folder(name) / "card.json").read_text())
+    network = load(name)
+    n_weights = sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+    cap, epochs = LIMITS[name]
+    assert n_weights == contents["parameter_count"] < cap
+    assert read_card(preset_folder(name)).epochs == contents["epochs"] <= epochs
+    assert len(contents["runs"]) >= 5
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_shipped_network_has_the_accuracy_on_its_card(name: str, mnist_dir: Path) -> None:
+    data = load_dataset("mnist", mnist_dir)
+    card = read_card(preset_folder(name))
+    card.check_data(data.info)
+    seed = kept_seed(preset_folder(name), card)
+    (accuracies,) = (run.accuracies for run in card.runs if run.seed == seed)
+    assert accuracies is not None
+
+    network = load(name)
+    with torch.inference_mode():
+        logits = torch.cat(
+            [network(data.test.images[i : i + 1_000]) for i in range(0, 10_000, 1_000)]
+        )
+    accuracy = (logits.argmax(1) == data.test.labels).double().mean().item()
+
+    # Another processor rounds in another way: two of the 10,000 images may fall to the other side.
+    assert accuracy == pytest.approx(accuracies[-1], abs=2.5e-4)
+
+
+def test_shipped_networks_are_trained_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in PRESETS:
+        card = read_card(preset_folder(name))
+        system = find_system(name)
+        assert system in all_systems()
+        assert (system.hyperparameters, system.epochs) == (card.hyperparameters, card.epochs)
+        assert system.claim.last_three_mean == pytest.approx(100 * card.mean_accuracy)
+
+    options = ("--dataset", "digits", "--epochs", "1", "--workers", "1", "--json")
+    assert run_here("baseline", "best-1-epoch", *options) == 0
+    count = parameter_count(find_system("best-1-epoch").hyperparameters.spec)
+    assert json.loads(capsys.readouterr().out)["parameter_count"] == count
+
+
+def test_a_folder_of_the_same_name_is_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = load("best-1-epoch").state_dict()
+    shutil.copytree(preset_folder("best-1-epoch"), "best-1-epoch")
+    (tmp_path / "best-1-epoch" / "seed-1.safetensors").unlink()
+
+    ours = load("best-1-epoch").state_dict()  # that of seed 2, the first that is left
+
+    assert any(not torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_an_installed_package_has_the_shipped_networks_and_templates(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = (sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path))
+    subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=60)
+    for name in PRESETS:
+        shipped = {path.name for path in (tmp_path / "models" / "presets" / name).iterdir()}
+        assert shipped == {path.name for path in preset_folder(name).iterdir()}
+        assert {"card.json", "seed-1.safetensors"} <= shipped
+    assert (tmp_path / "search" / "templates" / "network.py.jinja").is_file()
+
+
+def test_the_spaces_beside_the_results_can_be_searched() -> None:
+    paths = sorted((Path(__file__).parents[2] / "docs" / "spaces").glob("*.toml"))
+    assert paths
+    for path in paths:
+        space = Space.load(str(path), parameter_cap=8_000)
+        recipe = space.suggest(create_study(sampler=RandomSampler(seed=0)).ask())
+        assert 4_000 < parameter_count(recipe.spec) < 8_000
+
+
+def test_the_list_of_baselines_has_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here("baseline") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in PRESETS)

@@ -1,0 +1,320 @@
+"""What holds on SQLite and on a real PostgreSQL server alike, and a server that goes away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import psutil
+import psycopg
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.pool import PoolProxiedConnection
+
+from search.exceptions import DatabaseError, StorageError
+from search.storage.open import has_studies, opened_storage, shown_url
+from search.storage.retrying import Waiting
+from search.study.settings import run_records
+from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
+from tests.support.servers import PASSWORD, Postgres, shown
+
+NAME = "digits-3000x3"
+SECRETS = (PASSWORD, "hunter2", "hunter2%20")
+
+
+@contextmanager
+def plain_optuna(url: str) -> Iterator[RDBStorage]:
+    storage = RDBStorage(url)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def states(url: str, name: str) -> list[TrialState]:
+    """The states of a study's trials; none without it."""
+    with opened_storage(url) as storage:
+        if name not in optuna.get_all_study_names(storage):
+            return []
+        return [trial.state for trial in optuna.load_study(study_name=name, storage=storage).trials]
+
+
+@contextmanager
+def stopped(server: Postgres) -> Iterator[None]:
+    """A server that is away for as long as the context lasts."""
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+def test_a_database_is_made_opened_again_and_read_by_plain_optuna(database_url: str) -> None:
+    with opened_storage(database_url, create=True) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        trial.report(0.25, step=1)
+        trial.set_user_attr("epochs", [{"epoch": 1}])
+        study.tell(trial, 0.5)
+    with opened_storage(database_url) as storage:
+        (kept,) = optuna.load_study(study_name="s", storage=storage).trials
+    assert (kept.value, kept.intermediate_values) == (0.5, {1: 0.25})
+    assert kept.user_attrs == {"epochs": [{"epoch": 1}]}
+    with plain_optuna(database_url) as storage:
+        assert optuna.load_study(study_name="s", storage=storage).best_value == 0.5
+
+
+def test_nothing_is_made_where_nothing_is_to_be_created(database_url: str) -> None:
+    assert not has_studies(database_url)
+    with pytest.raises(StorageError), opened_storage(database_url):
+        pass
+    assert not has_studies(database_url)
+    with opened_storage(database_url, create=True):
+        pass
+    assert has_studies(database_url)
+
+
+def test_an_older_schema_is_refused_naming_the_command_that_upgrades_it(database_url: str) -> None:
+    with opened_storage(database_url, create=True) as storage, storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+    with (
+        pytest.raises(StorageError, match="optuna storage upgrade --storage"),
+        opened_storage(database_url, create=True),
+    ):
+        pass
+
+
+def test_two_processes_write_to_two_studies_of_one_database(database_url: str) -> None:
+    code = (
+        "import optuna, sys\n"
+        "from search.storage import opened_storage\n"
+        "with opened_storage(sys.argv[1], create=True) as storage:\n"
+        "    study = optuna.load_study(study_name=sys.argv[2], storage=storage)\n"
+        "    for number in range(40):\n"
+        "        trial = study.ask()\n"
+        "        trial.set_user_attr('number', number)\n"
+        "        study.tell(trial, 1.0)\n"
+    )
+    with opened_storage(database_url, create=True) as storage:
+        for name in "ab":
+            optuna.create_study(study_name=name, storage=storage)
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, database_url, name], stderr=subprocess.PIPE, text=True
+        )
+        for name in "ab"
+    ]
+    errors = [writer.communicate(timeout=90)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], errors
+    for name in "ab":
+        assert states(database_url, name) == [TrialState.COMPLETE] * 40
+
+
+def test_a_search_on_postgresql_is_killed_and_goes_on(
+    command: Command, postgres: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = shown(postgres.guarded_url(postgres.new_database()))
+    options = (*DIGITS_RUN, "--storage", url, "--workers", "2", "--no-confirm")
+    process = command.start(*options, "--trials", "400")
+    wait_until(lambda: has_studies(url) and len(states(url, NAME)) >= 4)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    psutil.wait_procs(children, timeout=30)
+    assert not [child for child in children if child.is_running()]
+    before = states(url, NAME)
+    n_before = before.count(TrialState.COMPLETE)
+    assert TrialState.RUNNING in before
+
+    more = command(*options, "--trials", str(n_before + 2))
+    assert more.code == 0, more.err
+    assert "that a search left unfinished are queued again" in more.out
+    after = states(url, NAME)
+    assert after.count(TrialState.COMPLETE) == n_before + 2
+    assert TrialState.RUNNING not in after
+    assert after[: len(before)].count(TrialState.COMPLETE) == n_before
+    assert run_here("best", "--storage", url) == 0
+
+    with opened_storage(url) as storage:
+        study = optuna.load_study(study_name=NAME, storage=storage)
+        kept = str([study.user_attrs, study._storage.get_all_studies(), run_records(study)])
+        kept += str([(trial.user_attrs, trial.system_attrs) for trial in study.trials])
+    shown_texts = (more.out, more.err, capsys.readouterr().out, kept)
+    assert "***" in more.out
+    assert not [secret for text in shown_texts for secret in SECRETS if secret in text]
+
+
+def test_a_search_waits_for_a_postgresql_server_that_restarts_and_loses_nothing(
+    command: Command, postgres: Postgres
+) -> None:
+    url = shown(postgres.guarded_url(postgres.new_database()))
+    process = command.start(
+        *(*DIGITS_RUN, "--epochs", "12", "--trials", "10"),
+        *("--storage", url, "--workers", "2", "--no-confirm"),
+    )
+    lines: list[str] = []
+    assert process.stdout is not None
+    stream = process.stdout
+    reader = threading.Thread(target=lambda: lines.extend(stream))
+    reader.start()
+
+    def wait_for_more(text: str, n: int) -> None:
+        n_before = sum(text in line for line in lines)
+        wait_until(lambda: sum(text in line for line in lines) >= n_before + n)
+
+    n_restarts = 3
+    for _ in range(n_restarts):  # each at another moment of a trial
+        wait_for_more("] trial", 1)
+        with ThreadPoolExecutor() as executor:
+            is_noticed = executor.submit(wait_for_more, "waiting for it", 1)
+            with stopped(postgres):
+                is_noticed.result()
+    assert process.wait(timeout=90) == 0, lines
+    reader.join()
+    output = "".join(lines)
+    assert output.count("The database answers again") >= n_restarts
+    assert not [secret for secret in SECRETS if secret in output]
+    assert "Traceback" not in output
+    with plain_optuna(url) as storage:
+        trials = optuna.load_study(study_name="digits-3000x12", storage=storage).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 10
+    for trial in trials:
+        assert [epoch["epoch"] for epoch in trial.user_attrs["epochs"]] == list(range(1, 13))
+        assert sorted(trial.intermediate_values) == list(range(1, 13))
+    assert len({str(trial.params) for trial in trials}) == 10
+
+
+def test_a_server_that_stays_away_is_waited_for_only_so_long(postgres: Postgres) -> None:
+    url = shown(postgres.guarded_url(postgres.new_database()))
+    notices: list[str] = []
+    with opened_storage(
+        url, create=True, waiting=Waiting(limit_seconds=3, notice=notices.append)
+    ) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        trial = study.ask()
+        with stopped(postgres):
+            started = time.monotonic()
+            with pytest.raises(DatabaseError, match="must answer while it is used") as caught:
+                trial.set_user_attr("epochs", [])
+            waited = time.monotonic() - started
+            assert waited >= 3
+            with pytest.raises(DatabaseError):  # nobody waits twice
+                study.tell(trial, 1.0)
+            assert time.monotonic() - started - waited < 3
+        study.tell(trial, 1.0)  # it is back
+    assert states(shown(postgres.url(url.rsplit("/", 1)[1].split("?")[0])), "s") == [
+        TrialState.COMPLETE
+    ]
+    (notice,) = notices
+    assert "for at most 3 s" in notice
+    assert not [secret for secret in SECRETS if secret in notice + str(caught.value)]
+
+
+@contextmanager
+def answer_lost_once(storage: RDBStorage) -> Iterator[None]:
+    """The connection breaks behind the next commit of a change, whose answer does not come."""
+    dialect = storage.engine.dialect
+    commit = dialect.do_commit
+    wrote = has_lost = False
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        nonlocal wrote
+        wrote = wrote or statement.startswith(("INSERT", "UPDATE"))
+
+    def lose(connection: PoolProxiedConnection) -> None:
+        nonlocal has_lost
+        commit(connection)
+        if wrote and not has_lost:
+            has_lost = True
+            assert connection.dbapi_connection is not None
+            connection.dbapi_connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    event.listen(storage.engine, "before_cursor_execute", note)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dialect, "do_commit", lose)
+        yield
+    event.remove(storage.engine, "before_cursor_execute", note)
+    assert has_lost
+
+
+def test_what_was_committed_without_an_answer_is_not_done_twice(postgres: Postgres) -> None:
+    url = shown(postgres.url(postgres.new_database()))
+    with opened_storage(url, create=True, waiting=Waiting(limit_seconds=30)) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        with answer_lost_once(storage):
+            study.enqueue_trial({"x": 1})
+        assert [trial.state for trial in study.trials] == [TrialState.WAITING]
+        trial = study.ask()
+        with answer_lost_once(storage):
+            study.tell(trial, 0.5)
+        assert [trial.value for trial in study.trials] == [0.5]
+
+
+def test_a_wait_ends_when_it_is_asked_to(postgres: Postgres) -> None:
+    url = shown(postgres.url(postgres.new_database()))
+    stop = threading.Event()
+    waiting = Waiting(limit_seconds=60, notice=lambda _: stop.set(), should_stop=stop.is_set)
+    with opened_storage(url, create=True, waiting=waiting) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        with stopped(postgres):
+            started = time.monotonic()
+            with pytest.raises(DatabaseError):
+                study.ask()
+            assert time.monotonic() - started < 20
+
+
+def test_a_search_that_waits_stops_on_a_signal(command: Command, postgres: Postgres) -> None:
+    url = shown(postgres.url(postgres.new_database()))
+    options = (*DIGITS_RUN, "--epochs", "400", "--workers", "1")
+    process = command.start(*options, "--storage", url)
+    assert process.stdout is not None
+    wait_until(lambda: has_studies(url) and bool(states(url, "digits-3000x400")))
+    with stopped(postgres):
+        assert any("waiting for it" in line for line in process.stdout)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=15) == 1
+    output = process.stdout.read()
+    assert "must answer while it is used" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"password": "hunter2 wrong&%/:@"}, {"sslpassword": "hunter2 x"}], ids=str
+)
+def test_no_error_of_a_server_repeats_a_password(
+    query: dict[str, str], postgres: Postgres, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if query:
+        wrong = postgres.url("postgres", username="guarded").update_query_dict(query)
+    else:
+        wrong = postgres.guarded_url("postgres", password="hunter2 wrong&%/:@")
+    elsewhere = wrong.set(host="hunter2.invalid", port=1)
+    nowhere = wrong.update_query_dict({"host": str(tmp_path)})
+    for url in (shown(wrong), shown(elsewhere), shown(nowhere)):
+        for arguments in (("studies",), ("best",), DIGITS_RUN, ("dashboard", "--port", "0")):
+            assert run_here(*arguments, "--storage", url) == 2
+            out, err = capsys.readouterr()
+            assert "hunter2 " not in out + err
+            assert "hunter2%20" not in out + err
+            assert "cannot be opened" in err
+
+
+def test_a_url_is_shown_without_the_passwords_in_its_query() -> None:
+    url = "postgresql+psycopg://user:a%20b@host/db?password=hunter2&sslpassword=hunter2&sslmode=x"
+    assert shown_url(url) == (
+        "postgresql+psycopg://user:***@host/db?password=***&sslmode=x&sslpassword=***"
+    )

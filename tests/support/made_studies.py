@@ -1,0 +1,122 @@
+"""Studies as `search run` leaves them, made at once: their trials are written, not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from models.size import parameter_count
+from search.results.confirm import Confirmation
+from search.results.race import Race
+from search.space.space import Space
+from search.storage.open import opened_storage
+from search.study.settings import RunRecord, StudySettings, create_or_open_study, record_run
+from search.training.metrics import Metric
+from search.training.train import EpochResult, epoch_attribute, last_epochs_mean
+
+
+@dataclass(frozen=True)
+class MadeTrial:
+    """A trial to be written; each of its epochs took two seconds.
+
+    Args:
+        accuracies: one an epoch.
+        values: hyperparameters, where they are not those with which the space begins.
+        loss: of the last epoch.
+    """
+
+    accuracies: Sequence[float] = ()
+    state: TrialState = TrialState.COMPLETE
+    values: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    loss: float = 0.1
+
+    def frozen(self, space: Space, budget: int, n_objectives: int) -> FrozenTrial:
+        params = {**space.first(budget), **self.values}
+        count = parameter_count(space.hyperparameters(params).spec)
+        results = [
+            EpochResult(epoch, 0.1, accuracy, 0.05, 0.1, accuracy, 2.0)
+            for epoch, accuracy in enumerate(self.accuracies, start=1)
+        ]
+        epochs = [epoch_attribute(result) for result in results]
+        if epochs and self.loss != self.loss:
+            epochs[-1]["loss"] = None
+        attributes: dict[str, Any] = {"parameter_count": count, "training_seed": 7}
+        if epochs:
+            attributes |= {"epochs": epochs, "seconds": 2.0 * len(epochs)}
+        is_complete = self.state == TrialState.COMPLETE
+        values = [last_epochs_mean(results), count][:n_objectives] if is_complete else None
+        return optuna.create_trial(
+            state=self.state,
+            values=values,
+            params=params,
+            distributions=space.distributions,
+            user_attrs={**attributes, **self.attributes},
+        )
+
+
+def make_study(
+    url: str,
+    name: str,
+    trials: Sequence[MadeTrial],
+    *,
+    budget: int = 3000,
+    epochs: int = 3,
+    dataset: str = "digits",
+    objective: str = "accuracy",
+    metric: Metric = "accuracy",
+    space: Space | None = None,
+    attributes: dict[str, Any] | None = None,
+) -> Study:
+    """Writes a study with those trials into the database at `url`, made where it is missing."""
+    space = space or Space.load("standard", parameter_cap=budget)
+    if objective != "accuracy":
+        space = space.with_open_size()
+    settings = StudySettings(
+        budget=budget,
+        epochs=epochs,
+        dataset=dataset,
+        data_fingerprint=f"images of {dataset}",
+        split_fingerprint="a split",
+        input_shape=(1, 28, 28),
+        n_classes=10,
+        space_name=space.name,
+        space=dict(space.table),
+        objective=objective,
+        metric=metric,
+    )
+    n_objectives = len(settings.directions)
+    with opened_storage(url, create=True) as storage:
+        study = create_or_open_study(storage, name, settings)
+        study.add_trials([trial.frozen(space, budget, n_objectives) for trial in trials])
+        record_run(
+            study,
+            RunRecord.now(
+                sampler="random",
+                pruner="none",
+                seed=3,
+                device="cpu",
+                n_workers=2,
+                n_trials=len(trials),
+                patience=None,
+                target=None,
+            ),
+        )
+        for key, value in (attributes or {}).items():
+            study.set_user_attr(key, value)
+    return study
+
+
+def confirmation(lucky: int, values: Mapping[int, Sequence[float]]) -> dict[str, object]:
+    """What a race over those fresh values stores, where the search had `lucky` on top."""
+    race = Race(list(values), range(9))
+    for candidate, found in values.items():
+        for seed, value in enumerate(found):
+            race.add(candidate, seed, value)
+    searched = dict.fromkeys(values, 0.9) | {lucky: 0.95}
+    return Confirmation(tuple(race.standings()), searched, lucky, len(values)).to_attribute()

@@ -1,0 +1,146 @@
+"""Searches whose workers are actors of a Ray cluster: of several nodes, with one that dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from optuna.trial import TrialState
+from ray.cluster_utils import Cluster
+
+from search.data.dataset import dataset_files, load_dataset
+from search.exceptions import TrainingError
+from search.study.summary import is_trained
+from search.workers.ray_pool import RayPool, connected
+from search.workers.resources import Resources
+from tests.conftest import DIGITS_RUN, Command, alive, n_reported, wait_until
+
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}  # bytes
+ON_RAY = (*DIGITS_RUN, "--engine", "ray", "--no-confirm")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of two nodes, with a CPU each."""
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    cluster.add_node(**NODE)
+    yield cluster
+    cluster.shutdown()
+
+
+def actors(*above: psutil.Process) -> list[psutil.Process]:
+    """The actors below these processes."""
+    below = [child for process in above for child in process.children(recursive=True)]
+    return [process for process in alive(below) if process.name() == "ray::_Actor"]
+
+
+def test_a_search_goes_on_with_the_nodes_that_are_left(cluster: Cluster, command: Command) -> None:
+    search = command.start(
+        *(*ON_RAY, "--epochs", "100", "--study", "long", "--trials", "3"),
+        *("--ray-address", cluster.address),
+    )
+    wait_until(lambda: 0 < n_reported(command, "long", first=1) < n_reported(command, "long"))
+    (node,) = cluster.worker_nodes
+    cluster.remove_node(node, allow_graceful=False)
+    out, _ = search.communicate(timeout=120)
+    assert search.returncode == 0, out
+    assert "2 machines, 2 CPUs" in out
+    assert not re.search(r"raylet|core_worker|\.cc:", out)  # Ray's own words
+    trials = command.study("long").trials
+    (failed,) = (trial for trial in trials if trial.state == TrialState.FAIL)
+    (repeated,) = (trial for trial in trials if "repeats" in trial.user_attrs)
+    assert re.search("stopped answering|node", failed.user_attrs["reason"])
+    assert sum(map(is_trained, trials)) == 3
+    assert len(trials) == 4
+    assert repeated.params == failed.params
+    assert not actors(psutil.Process())
+    weights = command.folder / "studies.db-artifacts"
+    assert len(list(weights.glob("*-1"))) == 3
+
+
+def test_an_actor_waits_for_room_while_another_has_some(cluster: Cluster, tmp_path: Path) -> None:
+    dataset = load_dataset("digits", tmp_path)
+    one = Resources(cpu=1)
+    with (
+        connected(cluster.address, n_cpus=1),
+        dataset_files(dataset, with_test=False) as files,
+        RayPool(3, files, resources=one) as pool,
+    ):
+        wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle > 0)
+        pool.startup_seconds = 0.5
+        started = time.monotonic()
+        while time.monotonic() < started + 2:
+            assert not list(pool.events(0.1))
+        assert pool.n_idle < 3
+        with RayPool(1, files, resources=one) as without_room:
+            without_room.startup_seconds = 0.5
+            with pytest.raises(TrainingError, match=r"3 in a row ended while they did.* CPU"):
+                wait_until(lambda: bool(list(without_room.events(0.1))))
+
+
+def test_what_no_machine_of_the_cluster_has_is_refused(cluster: Cluster, command: Command) -> None:
+    done = command.apart(*ON_RAY, "--ray-address", cluster.address, "--resources", "gpu=0.5")
+    assert done.code == 2
+    assert "none has cpu=1,gpu=0.5: in all there is " in done.err
+    assert "0 GPUs" in done.err
+    assert not command.database.exists()
+
+
+def test_ctrl_c_ends_the_search_and_the_ray_that_it_started(command: Command) -> None:
+    search = command.start(
+        *(*ON_RAY, "--epochs", "400", "--study", "long", "--trials", "4", "--workers", "2")
+    )
+    wait_until(lambda: 0 < n_reported(command, "long", first=1) < n_reported(command, "long"))
+    processes = psutil.Process(search.pid).children(recursive=True)
+    assert len(actors(psutil.Process(search.pid))) == 2
+    os.killpg(search.pid, signal.SIGINT)
+    out, _ = search.communicate(timeout=5)
+    assert search.returncode == 130, out
+    assert "The same command goes on" in out
+    wait_until(lambda: not alive(processes), seconds=5)
+    states = [trial.state for trial in command.study("long").trials]
+    assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:10001", ":"])
+def test_an_address_without_a_cluster_is_refused(address: str, command: Command) -> None:
+    done = command(*ON_RAY, "--ray-address", address)
+    assert done.code == 2
+    assert "start one with 'ray start --head'" in done.err
+    assert not command.database.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--engine", "spark"), "An engine must be local or ray, but got 'spark'"),
+        (("--engine", "ray", "--resources", "tpu=1"), "but got 'tpu=1'"),
+        (("--engine", "ray", "--device", "cpu"), "must get their device from their resources"),
+        (("--resources", "cpu=1"), "add --engine ray"),
+        (("--ray-address", "auto"), "add --engine ray"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    words: tuple[str, ...], message: str, command: Command
+) -> None:
+    done = command(*DIGITS_RUN, *words)
+    assert done.code == 2
+    assert message in done.err
+    assert not command.database.exists()
+
+
+def test_without_ray_its_engine_says_how_to_install_it(command: Command) -> None:
+    program = (
+        "import sys; sys.modules['ray'] = None; from search.cli import main; main(sys.argv[1:])"
+    )
+    done = command.run_words([sys.executable, "-c", program, *ON_RAY])
+    assert done.code == 2
+    assert "pip install '.[ray]'" in done.err

@@ -1,0 +1,264 @@
+"""The pools of training processes: here, and on a Ray cluster of one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from multiprocessing.forkserver import _forkserver
+from pathlib import Path
+from typing import cast
+
+import psutil
+import pytest
+
+from models.spec import ModelSpec
+from search.data.dataset import DatasetFiles, DatasetInfo, dataset_files, load_dataset
+from search.exceptions import TrainingError
+from search.space.hyperparameters import Hyperparameters
+from search.training.train import EpochResult
+from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, run_jobs
+from search.workers.local_pool import WorkerPool
+from search.workers.ray_pool import RayPool, connected
+from search.workers.repeats import train_repeats
+from search.workers.resources import Resources
+from tests.conftest import wait_until
+
+RECIPE = Hyperparameters(
+    spec=ModelSpec.parse("c3 4, pool, c3 4, pool, out+bias, gap"), learning_rate=0.05
+)
+
+
+AnyPool = WorkerPool | RayPool
+MakePool = Callable[..., AnyPool]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetFiles]:
+    dataset = load_dataset("digits", tmp_path_factory.mktemp("data"))
+    with dataset_files(dataset, with_test=True) as files:
+        yield files
+
+
+@pytest.fixture(scope="module", params=["local", "ray"])
+def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
+    """Makes a pool; each test with it runs on both kinds."""
+    if request.param == "local":
+        yield WorkerPool
+        return
+    with connected(None, n_cpus=4):
+        yield partial(RayPool, resources=Resources(cpu=1))
+
+
+@pytest.fixture(scope="module")
+def pool(make_pool: MakePool, files: DatasetFiles) -> Iterator[AnyPool]:
+    with make_pool(2, files) as pool:
+        wait_for_idle(pool, 2)
+        yield pool
+
+
+def wait_for_idle(pool: AnyPool, n: int = 1) -> None:
+    """Waits until so many workers are idle, of a pool with nothing else to tell."""
+    for _ in range(1800):  # actors import PyTorch, each for itself
+        if pool.n_idle >= n:
+            return
+        assert not list(pool.events(timeout=0.1))
+    raise AssertionError(f"only {pool.n_idle} workers became idle")
+
+
+def events_until(pool: AnyPool, kind: type[Event], *, key: int) -> list[Event]:
+    """All events up to the first of that kind for that job."""
+    seen: list[Event] = []
+    for _ in range(600):
+        for event in pool.events(timeout=0.1):
+            seen.append(event)
+        if any(isinstance(event, kind) and event.key == key for event in seen):
+            return seen
+    raise AssertionError(f"no {kind.__name__} came, only {seen}")
+
+
+def test_a_job_reports_each_epoch_then_its_end(pool: AnyPool) -> None:
+    pool.submit(Job(1, RECIPE, epochs=3, seed=0))
+    events = events_until(pool, JobDone, key=1)
+    epochs = [event.result.epoch for event in events if isinstance(event, JobEpoch)]
+    assert epochs == [1, 2, 3]
+
+
+def test_the_worker_does_not_change_the_numbers(pool: AnyPool) -> None:
+    jobs = [Job(key, RECIPE, epochs=2, seed=7) for key in range(4)]
+    results: dict[int, list[float]] = {job.key: [] for job in jobs}
+    workers = set()
+    for event in run_jobs(pool, jobs):
+        workers.add(event.worker)
+        if isinstance(event, JobEpoch):
+            results[event.key].append(event.result.loss)
+    assert workers == {0, 1}
+    assert len({tuple(losses) for losses in results.values()}) == 1
+
+
+def test_a_cancelled_job_ends_and_its_worker_goes_on(pool: AnyPool) -> None:
+    pool.submit(Job(2, RECIPE, epochs=100_000, seed=0))
+    events_until(pool, JobEpoch, key=2)
+    pool.cancel(2)
+    events_until(pool, JobCancelled, key=2)
+    pool.submit(Job(3, RECIPE, epochs=1, seed=0))
+    events_until(pool, JobDone, key=3)
+
+
+def test_an_error_in_training_fails_its_job_alone(pool: AnyPool) -> None:
+    pool.submit(Job(4, replace(RECIPE, batch_size=5000), epochs=1, seed=0))
+    (failed,) = (e for e in events_until(pool, JobFailed, key=4) if isinstance(e, JobFailed))
+    assert not failed.worker_died
+    assert "A batch must not be larger" in failed.reason
+
+
+def test_a_killed_worker_fails_its_job_and_is_replaced(pool: AnyPool) -> None:
+    before = set(pool.pids)
+    worker = pool.submit(Job(5, RECIPE, epochs=100_000, seed=0))
+    events_until(pool, JobEpoch, key=5)
+    os.kill(pool.pids[worker], signal.SIGSEGV)
+    (failed,) = (e for e in events_until(pool, JobFailed, key=5) if isinstance(e, JobFailed))
+    assert failed.worker_died
+    assert ("SIGSEGV" if isinstance(pool, WorkerPool) else "unexpectedly exits") in failed.reason
+    wait_for_idle(pool, 2)
+    assert len(set(pool.pids) - before) == 1
+    pool.submit(Job(6, RECIPE, epochs=1, seed=0))
+    events_until(pool, JobDone, key=6)
+
+
+def test_a_cancelled_job_that_hangs_is_killed_as_well(pool: AnyPool) -> None:
+    worker = pool.submit(Job(9, RECIPE, epochs=100_000, seed=0))
+    events_until(pool, JobEpoch, key=9)
+    pool.kill_overdue(60)
+    os.kill(pool.pids[worker], signal.SIGSTOP)
+    pool.cancel(9)
+    assert not [event for event in pool.events(1) if not isinstance(event, JobEpoch)]
+    pool.kill_overdue(0)
+    (failed,) = (e for e in events_until(pool, JobFailed, key=9) if isinstance(e, JobFailed))
+    assert failed.worker_died
+    assert "the time limit of a trial" in failed.reason
+    wait_for_idle(pool, 2)
+
+
+def test_each_worker_keeps_a_log_of_its_epochs(
+    make_pool: MakePool, files: DatasetFiles, tmp_path: Path
+) -> None:
+    (tmp_path / "log").mkdir()
+    with make_pool(2, files, log_folder=tmp_path / "log") as pool:
+        wait_for_idle(pool, 2)
+        jobs = [Job(key, RECIPE, epochs=2, seed=key) for key in range(3)]
+        told = [event for event in run_jobs(pool, jobs) if isinstance(event, JobEpoch)]
+        logs = {f"worker-{pid}.jsonl" for pid in pool.pids}
+    assert {path.name for path in (tmp_path / "log").iterdir()} == logs
+    lines = [json.loads(line) for log in logs for line in (tmp_path / "log" / log).open()]
+    assert sorted(map(str, lines)) == sorted(
+        str({"trial": event.key, "epoch": event.result.epoch, "accuracy": event.result.accuracy})
+        for event in told
+    )
+
+
+class _Deadly:
+    """What kills the process that unpickles it, as a broken installation would."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (3,)
+
+
+def test_workers_that_die_as_they_start_end_the_search_with_an_explanation(
+    make_pool: MakePool, files: DatasetFiles
+) -> None:
+    deadly = replace(files, info=cast(DatasetInfo, _Deadly()))
+    with (
+        make_pool(3, deadly) as pool,
+        pytest.raises(TrainingError, match="Worker processes must start, but 3 in a row"),
+    ):
+        wait_for_idle(pool)
+
+
+def test_workers_start_although_what_starts_them_is_killed(files: DatasetFiles) -> None:
+    """The server that forks them, again and again while it imports PyTorch."""
+    before = _forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if before is not None:  # it has imported all
+        os.kill(before, signal.SIGKILL)
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while len(killed) < 4 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            server = _forkserver._forkserver_pid  # type: ignore[attr-defined]
+            if server not in (None, before, *killed):
+                os.kill(server, signal.SIGKILL)
+                killed.append(server)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with WorkerPool(2, files) as pool:
+        thread.join()
+        wait_for_idle(pool, 2)
+        pool.submit(Job(1, RECIPE, epochs=1, seed=0))
+        events_until(pool, JobDone, key=1)
+    assert len(killed) == 4
+
+
+def test_run_jobs_raises_where_a_job_fails(pool: AnyPool) -> None:
+    with pytest.raises(TrainingError, match="A batch must not be larger"):
+        list(run_jobs(pool, [Job(7, replace(RECIPE, batch_size=5000), epochs=1, seed=0)]))
+
+
+def test_repeats_differ_by_seed_and_write_their_weights(pool: AnyPool, tmp_path: Path) -> None:
+    heard: list[tuple[int, EpochResult]] = []
+    repeats = train_repeats(
+        pool,
+        RECIPE,
+        seeds=[1, 2],
+        epochs=2,
+        training="development",
+        evaluation="test",
+        device="cpu",
+        listener=lambda seed, result: heard.append((seed, result)),
+        folder=tmp_path,
+    )
+    assert [repeat.seed for repeat in repeats] == [1, 2]
+    assert repeats[0].epochs[0].loss != repeats[1].epochs[0].loss
+    assert len(heard) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "seed-1.safetensors",
+        "seed-2.safetensors",
+    ]
+
+
+def test_closing_ends_workers_that_train(make_pool: MakePool, files: DatasetFiles) -> None:
+    pool = make_pool(1, files)
+    wait_for_idle(pool)
+    pool.submit(Job(8, RECIPE, epochs=100_000, seed=0))
+    events_until(pool, JobEpoch, key=8)
+    processes = [psutil.Process(pid) for pid in pool.pids]
+    pool.close()
+    wait_until(lambda: not any(process.is_running() for process in processes), seconds=5)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="this system does not place processes"
+)
+def test_as_many_workers_as_cores_have_a_core_each(files: DatasetFiles) -> None:
+    cores = os.sched_getaffinity(0)
+    with WorkerPool(len(cores), files) as pool:
+        wait_for_idle(pool, len(cores))
+
+        def are_placed() -> bool:
+            own = [psutil.Process(pid).cpu_affinity() for pid in pool.pids]
+            return sorted(own) == [[core] for core in sorted(cores)]
+
+        wait_until(are_placed)
+    with WorkerPool(len(cores) + 1, files) as pool:
+        run = [
+            Job(key=key, hyperparameters=RECIPE, epochs=1, seed=0) for key in range(len(cores) + 1)
+        ]
+        assert any(isinstance(event, JobDone) for event in run_jobs(pool, run))
+        assert all(set(psutil.Process(pid).cpu_affinity()) == cores for pid in pool.pids)
