@@ -47,7 +47,7 @@ from surrogate import Surrogate, points_of
 from models.size import parameter_count
 from search.space.space import Space
 from search.storage.cached import MirroredStorage
-from search.training.train import EpochResult, epoch_attribute
+from search.training.epochs import EpochResult, epoch_attribute
 from search.tuner.coordinator import Coordinator, SearchEvent, TrialEnded
 from search.tuner.request import SearchRequest
 from search.tuner.sampler import SAMPLERS, CappedSampler, make_sampler

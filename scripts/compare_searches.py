@@ -33,7 +33,8 @@ from replay import pyplot
 from models.size import parameter_count
 from search.data.dataset import load_dataset
 from search.report.palette import RIGHT, WRONG
-from search.training.train import last_epochs_mean, train
+from search.training.epochs import last_epochs_mean
+from search.training.train import train
 
 N_PROCESSES = 2
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -20,7 +20,8 @@ import torch
 
 from search.data.dataset import load_dataset
 from search.space.baselines import BASELINES
-from search.training.train import last_epochs_mean, train
+from search.training.epochs import last_epochs_mean
+from search.training.train import train
 
 EPOCHS = 15
 

@@ -9,9 +9,9 @@ import json
 import statistics
 
 from models.size import layer_table, parameter_count
-from search.folders import CARD_NAME, PRESETS, preset_folder
+from search.folders import CARD_NAME
 from search.results.race import mean_interval
-from search.space.presets import find_system
+from search.space.presets import PRESETS, find_system, preset_folder
 
 
 def row(name: str) -> str:

@@ -26,7 +26,7 @@ from models.size import parameter_count
 from search.data.dataset import dataset_files, load_dataset
 from search.space.hyperparameters import Hyperparameters, OneCycle, StepDecay
 from search.space.space import STANDARD, WIDE, Space
-from search.training.train import EpochResult
+from search.training.epochs import EpochResult
 from search.tuner.sampler import make_sampler
 from search.workers.jobs import Job, JobDone, JobEpoch, run_jobs
 from search.workers.local_pool import WorkerPool, default_worker_count

@@ -18,7 +18,8 @@ from search.numbers import check_whole
 from search.results.retrain import make_weights_folder, retrain
 from search.storage.open import DEFAULT_URL, opened_storage
 from search.study.settings import check_same_data, load_study_data, open_trial, select_study
-from search.training.train import EpochResult, find_device
+from search.training.epochs import EpochResult
+from search.training.train import find_device
 from search.tuner.coordinator import Outcome, SearchEvent, TrialEnded
 from search.tuner.request import SearchRequest, check_request
 from search.tuner.session import begin_search, opened_engine, plan_search

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import typer
 
-from search.folders import CARD_NAME, PRESETS
+from search.folders import CARD_NAME
+from search.space.presets import PRESETS
 from search.splits import SPLITS
 
 _SQLITE = "sqlite:///"

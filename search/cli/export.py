@@ -75,8 +75,9 @@ def _export_onnx(
 ) -> None:
     from search.data.dataset import default_data_dir
     from search.files import write_bytes
-    from search.folders import make_folder, weights_folder
+    from search.folders import make_folder
     from search.space.baselines import BASELINES
+    from search.space.presets import weights_folder
     from search.training.weights import kept_seed, load, read_card
 
     folder = weights_folder(what)
@@ -163,8 +164,9 @@ def _export_python(console: Console, what: Path, out: Path, seed: int | None) ->
     from search.data.names import folder_of
     from search.export.python_program import baseline_source, card_source, to_python
     from search.files import write_text
-    from search.folders import make_folder, weights_folder
+    from search.folders import make_folder
     from search.space.baselines import BASELINES
+    from search.space.presets import weights_folder
     from search.training.weights import read_card
 
     if seed is not None:

@@ -37,7 +37,7 @@ def pictures(
     Example: search pictures runs/mnist-8000x15/trial-17
     """
     from search.data.dataset import load_dataset
-    from search.folders import PICTURES, make_folder, weights_folder
+    from search.folders import PICTURES, make_folder
     from search.report.weights_figures import (
         Answers,
         confusion_matrix,
@@ -47,6 +47,7 @@ def pictures(
         probabilities_of,
         save_picture,
     )
+    from search.space.presets import weights_folder
     from search.training.weights import kept_seed, load, read_card
 
     console = make_console()

@@ -61,9 +61,9 @@ def predict(
     """
     import torch
 
-    from search.folders import weights_folder
     from search.results.predict import image_reader
     from search.results.predict import predict as ask
+    from search.space.presets import weights_folder
     from search.training.weights import load, read_card
 
     folder = weights_folder(what)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from search.data.dataset import Dataset
     from search.report.facts import Report
     from search.report.validation import Validated
-    from search.training.train import EpochResult
+    from search.training.epochs import EpochResult
 
 
 def report(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from search.data.dataset import DatasetInfo
     from search.space.baselines import Baseline
     from search.space.hyperparameters import Hyperparameters
-    from search.training.train import EpochResult
+    from search.training.epochs import EpochResult
     from search.workers.repeats import Repeat
 
 

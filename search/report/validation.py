@@ -23,7 +23,7 @@ from search.data.dataset import Dataset, Examples
 from search.exceptions import CardError
 from search.report.facts import Report
 from search.report.weights_figures import confusion_matrix, find_mistakes, probabilities_of
-from search.training.train import EpochResult
+from search.training.epochs import EpochResult
 from search.training.weights import Classifier, weights_name
 from search.workers.jobs import Pool
 from search.workers.repeats import train_repeats

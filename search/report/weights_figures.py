@@ -23,8 +23,8 @@ from search.data.names import short_name
 from search.exceptions import SearchError
 from search.files import write_bytes
 from search.report.palette import FAINT, INK, MUTED, RIGHT, SEED, WRONG
+from search.training.epochs import N_LAST_EPOCHS
 from search.training.metrics import metric_words
-from search.training.train import N_LAST_EPOCHS
 from search.training.weights import Card
 from search.wording import percent
 

@@ -21,7 +21,7 @@ from search.results.race import Race, Standing
 from search.study.repeat_runs import NOT_FINITE, KeptRuns
 from search.study.settings import StudySettings, rebuild
 from search.study.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
-from search.training.train import EpochResult
+from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, Pool
 
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1

@@ -18,7 +18,7 @@ from search.exceptions import InputError
 from search.folders import CARD_NAME, PICTURES, make_folder
 from search.space.hyperparameters import Hyperparameters
 from search.study.settings import DISTRIBUTION, StudySettings, check_same_data, rebuild
-from search.training.train import EpochResult
+from search.training.epochs import EpochResult
 from search.training.weights import CARD_VERSION, save_card, weights_name
 from search.workers.jobs import Pool
 from search.workers.repeats import Repeat, Spread, train_repeats

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import models
 from search.exceptions import InputError
-from search.folders import CARD_NAME, PRESETS, preset_folder
+from search.folders import CARD_NAME
 from search.space.baselines import BASELINES, Baseline, Claim
 from search.space.hyperparameters import Hyperparameters
+
+# Networks that were found by search and are shipped with the package.
+PRESETS = ("best-8k", "best-small", "best-20k", "best-1-epoch")
+
+
+def preset_folder(name: str) -> Path:
+    """Where the card and weights of a shipped network lie."""
+    return Path(models.__file__).parent / "presets" / name
+
+
+def weights_folder(folder: str | Path) -> Path:
+    """Where a card and weights lie: in a folder, else under the name of a shipped network."""
+    is_preset = str(folder) in PRESETS and not Path(folder).is_dir()
+    return preset_folder(str(folder)) if is_preset else Path(folder)
 
 
 def preset(name: str) -> Baseline:

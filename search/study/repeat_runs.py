@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.exceptions import StudyDeletedError, StudyError
 from search.study.settings import StudySettings, find_repeats, open_study, study_names
 from search.study.summary import repeats_name
-from search.training.train import EpochResult, epoch_attribute, last_epochs_mean
+from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
 
 NOT_FINITE = "the loss is not finite"
 

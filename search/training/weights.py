@@ -20,8 +20,9 @@ from search.data.names import check_dataset_name, find_data_words
 from search.data.tensors import tensors_as_bytes
 from search.exceptions import CardError, InputError
 from search.files import write_text
-from search.folders import CARD_NAME, PRESETS, weights_folder
+from search.folders import CARD_NAME
 from search.space.hyperparameters import Hyperparameters
+from search.space.presets import PRESETS, weights_folder
 from search.training.metrics import Metric, check_metric
 from search.wording import meant
 

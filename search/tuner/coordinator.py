@@ -27,7 +27,7 @@ from search.study.repair import fail, fail_crashed, give_back
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing
 from search.study.summary import INTERRUPTED, accuracy_of, is_trained
-from search.training.train import EpochResult, epoch_attribute, last_epochs_mean
+from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
 from search.tuner.patience import Patience
 from search.tuner.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
 from search.tuner.sampler import CappedSampler

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import InputError
 from search.folders import file_name, make_folder
 from search.study.settings import StudySettings
+from search.training.epochs import EpochResult
 from search.training.metrics import Metric
-from search.training.train import EpochResult
 from search.tuner.coordinator import SearchEvent, TrialEnded, TrialEpoch
 from search.wording import install_words
 

@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
+from search.training.epochs import EpochResult
 from search.training.metrics import Metric
-from search.training.train import EpochResult
 
 TrainingPart = Literal["train", "development"]
 EvaluationPart = Literal["validation", "test"]

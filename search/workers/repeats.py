@@ -10,8 +10,8 @@ from typing import Any
 
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
+from search.training.epochs import EpochResult, last_epochs_mean
 from search.training.metrics import Metric
-from search.training.train import EpochResult, last_epochs_mean
 from search.training.weights import weights_name
 from search.workers.jobs import EvaluationPart, Job, JobEpoch, Pool, TrainingPart, run_jobs
 

@@ -20,7 +20,8 @@ import torch
 
 from search.data.dataset import Examples, SharedDataset
 from search.exceptions import SearchError
-from search.training.train import EpochResult, train
+from search.training.epochs import EpochResult
+from search.training.train import train
 from search.training.weights import weights_as_bytes
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed
 from search.workers.resources import DeviceShare

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from search.cli import completion
-from search.folders import PRESETS
 from search.space.baselines import BASELINES
+from search.space.presets import PRESETS
 from search.space.space import Space
 from search.study.settings import OBJECTIVES
 from search.tuner.pruners import PRUNERS

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from search.cli.view import Best, LiveView, Progress, make_view, sparkline
 from search.study.summary import Tally
-from search.training.train import EpochResult
+from search.training.epochs import EpochResult
 from search.tuner.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.wording import counted, duration, percent
 

@@ -24,7 +24,6 @@ from search.data.dataset import Examples, Normalization, load_dataset
 from search.exceptions import ExportError
 from search.export.onnx_file import check_parity, to_onnx
 from search.export.python_program import Source, baseline_source, card_source, to_python
-from search.folders import preset_folder
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import (
     Augmentation,
@@ -34,6 +33,7 @@ from search.space.hyperparameters import (
     OneCycle,
     StepDecay,
 )
+from search.space.presets import preset_folder
 from search.training.augment import draw_warps, warp
 from search.training.weights import Classifier, read_card
 from tests.conftest import Command, run_here

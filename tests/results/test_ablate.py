@@ -33,7 +33,8 @@ from search.space.hyperparameters import (
 from search.space.space import Space
 from search.study.settings import rebuild
 from search.study.summary import ABLATES, repeats_name
-from search.training.train import last_epochs_mean, train
+from search.training.epochs import last_epochs_mean
+from search.training.train import train
 from tests.conftest import Command, Result, run_here
 
 NAME = "digits-3000x3"

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from search.data.dataset import load_dataset
 from search.data.digit_photos import read_digit
 from search.data.names import DatasetName
-from search.folders import preset_folder
+from search.space.presets import preset_folder
 from tests.conftest import run_here
 from tests.support.photographs import photograph
 

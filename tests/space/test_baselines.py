@@ -26,7 +26,8 @@ from search.space.hyperparameters import (
     StepDecay,
 )
 from search.space.presets import find_system
-from search.training.train import EpochResult, train
+from search.training.epochs import EpochResult
+from search.training.train import train
 
 _NORMALIZATION = Normalization((0.1307,), (0.3081,))
 _NAMES = tuple(BASELINES)

@@ -15,8 +15,7 @@ from optuna.samplers import RandomSampler
 
 from models.size import parameter_count
 from search.data.dataset import load_dataset
-from search.folders import PRESETS, preset_folder
-from search.space.presets import all_systems, find_system
+from search.space.presets import PRESETS, all_systems, find_system, preset_folder
 from search.space.space import Space
 from search.training.weights import kept_seed, load, read_card
 from tests.conftest import run_here

@@ -16,8 +16,8 @@ from search.results.race import Race
 from search.space.space import Space
 from search.storage.open import opened_storage
 from search.study.settings import RunRecord, StudySettings, create_or_open_study, record_run
+from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
 from search.training.metrics import Metric
-from search.training.train import EpochResult, epoch_attribute, last_epochs_mean
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from search.training.augment import (
     shrinking_strength,
     warp,
 )
-from search.training.train import EpochResult, Training, find_device, train
+from search.training.epochs import EpochResult
+from search.training.train import Training, find_device, train
 
 _TINY = Hyperparameters(
     ModelSpec.parse("c3 2, pool, gap, out"), 0.05, schedule=Constant(), batch_size=16

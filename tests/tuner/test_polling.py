@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from search.report.dashboard import serve
 from search.storage.open import opened_storage
-from search.training.train import EpochResult
+from search.training.epochs import EpochResult
 from search.tuner.coordinator import Coordinator, Outcome
 from search.tuner.request import SearchRequest
 from search.tuner.session import begin_search, plan_search

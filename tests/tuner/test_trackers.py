@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from search.training.train import EpochResult
+from search.training.epochs import EpochResult
 from search.tuner.coordinator import TrialEpoch
 from search.tuner.trackers import tracking
 from tests.conftest import DIGITS_RUN, Command

@@ -21,7 +21,7 @@ from models.spec import ModelSpec
 from search.data.dataset import DatasetFiles, DatasetInfo, dataset_files, load_dataset
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
-from search.training.train import EpochResult
+from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, run_jobs
 from search.workers.local_pool import WorkerPool
 from search.workers.ray_pool import RayPool, connected
