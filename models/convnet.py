@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.spec import (
+from search_models.spec import (
     Activation,
     Conv,
     DepthwiseConv,

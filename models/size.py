@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.spec import Conv, DepthwiseConv, Layer, ModelSpec, Output, Pool
+from search_models.spec import Conv, DepthwiseConv, Layer, ModelSpec, Output, Pool
 
 
 @dataclass(frozen=True, slots=True)

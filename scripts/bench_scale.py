@@ -44,7 +44,6 @@ from policies import make_policy, replay
 from record_curves import EPOCHS, read_table
 from surrogate import Surrogate, points_of
 
-from models.size import parameter_count
 from search.space.space import Space
 from search.storage.cached import MirroredStorage
 from search.training.epochs import EpochResult, epoch_attribute
@@ -53,6 +52,7 @@ from search.tuner.request import SearchRequest
 from search.tuner.sampler import SAMPLERS, CappedSampler, make_sampler
 from search.tuner.session import begin_search, plan_search
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch
+from search_models.size import parameter_count
 
 BUDGET = 8000
 TRIAL_SECONDS = 30.0  # what a recorded training takes on average, played back at its own speed

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from models.spec import Conv, ModelSpec, Output
+from search_models.spec import Conv, ModelSpec, Output
 
 NETWORKS = {
     "v36": "c3 8, c3 10, pool, c3 12, pool, c3 16, c3 16, out+bias, gap",
@@ -119,8 +119,8 @@ def _batches(batch: int) -> Iterator[Any]:
 def _native_steps(spec: ModelSpec, batch: int, isa: str | None) -> tuple[Callable[[], None], Any]:
     import torch
 
-    from models.convnet import ConvNet
-    from models.native import network as native
+    from search_models.convnet import ConvNet
+    from search_models.native import network as native
 
     kernel = native.kernel(isa)  # type: ignore[arg-type]
     assert kernel is not None, native.unavailable_reason()
@@ -142,7 +142,7 @@ def _pytorch_steps(spec: ModelSpec, batch: int, kind: str) -> Callable[[], None]
     import torch
     from torch.nn import functional as F
 
-    from models.convnet import ConvNet
+    from search_models.convnet import ConvNet
 
     layout = torch.contiguous_format if kind == "plain" else torch.channels_last
     network = ConvNet(spec).to(memory_format=layout)
@@ -194,7 +194,7 @@ def _seeds_steps(spec: ModelSpec, batch: int) -> Callable[[], None]:
     from torch.nn import functional as F
     from torch.utils.data import DataLoader
 
-    from models.convnet import ConvNet
+    from search_models.convnet import ConvNet
 
     loader: Any = DataLoader(_PilDigits(), batch, shuffle=True, drop_last=True)  # type: ignore[arg-type]
     network = ConvNet(spec)
@@ -365,7 +365,7 @@ def _alternate(runners: dict[str, Runner], rounds: int, seconds: float) -> dict[
 
 
 def _available(ways: tuple[Way, ...]) -> tuple[Way, ...]:
-    from models.native import network as native
+    from search_models.native import network as native
 
     isas = native.available_isas()
     return tuple(way for way in ways if way.kind != "native" or way.isa in isas)

@@ -19,8 +19,6 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from models.size import parameter_count, receptive_field
-from models.spec import Dropout, Layer, ModelSpec, Pool
 from search.data.dataset import dataset_files, load_dataset
 from search.results.ablation import make_row
 from search.space.baselines import BASELINES
@@ -29,6 +27,8 @@ from search.space.space import Space
 from search.workers.fork_server import start_server
 from search.workers.local_pool import WorkerPool, default_worker_count
 from search.workers.repeats import train_recipes
+from search_models.size import parameter_count, receptive_field
+from search_models.spec import Dropout, Layer, ModelSpec, Pool
 
 EPOCHS = 15
 CAP = 8_000

@@ -30,11 +30,11 @@ from policies import REFERENCE, make_policy
 from record_curves import CAP, EPOCHS
 from replay import pyplot
 
-from models.size import parameter_count
 from search.data.dataset import load_dataset
 from search.report.palette import RIGHT, WRONG
 from search.training.epochs import last_epochs_mean
 from search.training.train import train
+from search_models.size import parameter_count
 
 N_PROCESSES = 2
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)

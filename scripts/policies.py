@@ -37,9 +37,9 @@ from optuna.trial import Trial, TrialState
 from record_curves import BROAD, CAP, EPOCHS
 from surrogate import N_LAST, Answer, Surrogate
 
-from models.size import parameter_count
 from search.space.space import STANDARD, WIDE, Space
 from search.tuner.sampler import SAMPLERS, CappedSampler
+from search_models.size import parameter_count
 
 Floats = NDArray[np.float64]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import statistics
 
-from models.size import layer_table, parameter_count
 from search.folders import CARD_NAME
 from search.results.race import mean_interval
 from search.space.presets import PRESETS, find_system, preset_folder
+from search_models.size import layer_table, parameter_count
 
 
 def row(name: str) -> str:

@@ -21,8 +21,6 @@ from typing import Any
 
 import optuna
 
-from models.native import network as native
-from models.size import parameter_count
 from search.data.dataset import dataset_files, load_dataset
 from search.space.hyperparameters import Hyperparameters, OneCycle, StepDecay
 from search.space.space import STANDARD, WIDE, Space
@@ -30,6 +28,8 @@ from search.training.epochs import EpochResult
 from search.tuner.sampler import make_sampler
 from search.workers.jobs import Job, JobDone, JobEpoch, run_jobs
 from search.workers.local_pool import WorkerPool, default_worker_count
+from search_models.native import network as native
+from search_models.size import parameter_count
 
 TABLE = Path(__file__).parent.parent / "tests" / "data" / "mnist_curves.csv.gz"
 EPOCHS, CAP = 15, 8_000

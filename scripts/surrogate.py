@@ -41,8 +41,6 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
 
-from models.size import parameter_count
-from models.spec import Conv, Dropout, ModelSpec
 from search.space.hyperparameters import (
     Augmentation,
     Constant,
@@ -52,6 +50,8 @@ from search.space.hyperparameters import (
     Schedule,
     StepDecay,
 )
+from search_models.size import parameter_count
+from search_models.spec import Conv, Dropout, ModelSpec
 
 Floats = NDArray[np.float64]
 KINDS = ("isotropic", "ard", "forest")

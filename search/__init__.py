@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.spec import ModelSpec
     from search.api import open_study, retrain_trial, run_search
     from search.data.dataset import Dataset, from_tensors, load_dataset
     from search.exceptions import SearchError
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from search.training.train import train
     from search.training.weights import load
     from search.tuner.request import SearchRequest
+    from search_models.spec import ModelSpec
 
 __all__ = [
     "Dataset",
@@ -39,7 +39,7 @@ __all__ = [
 _MODULES = {
     "Dataset": "search.data.dataset",
     "Hyperparameters": "search.space.hyperparameters",
-    "ModelSpec": "models.spec",
+    "ModelSpec": "search_models.spec",
     "SearchError": "search.exceptions",
     "SearchRequest": "search.tuner.request",
     "from_tensors": "search.data.dataset",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, assert_type
@@ -17,6 +18,7 @@ from run_notebook import run_notebook
 
 import search
 from search.exceptions import InputError
+from tests.conftest import DIGITS_RUN, Command
 from tests.support.image_folders import make_folder
 from tests.support.made_studies import MadeTrial, make_study
 
@@ -31,7 +33,7 @@ def test_every_name_loads_and_is_listed() -> None:
     assert set(search.__all__) <= set(dir(search))
     with pytest.raises(AttributeError, match="no attribute 'open_studies'"):
         search.open_studies  # noqa: B018
-    for package in ("search", "models"):
+    for package in ("search", "search_models"):
         assert (files(package) / "py.typed").is_file()
 
 
@@ -77,6 +79,19 @@ def test_every_example_of_the_page_works(place: Path) -> None:
     card = json.loads((names["folder"] / "card.json").read_text())
     assert card["dataset"]["name"] == "tensors:channels"
     assert card["dataset"]["classes"] == ["red", "green", "blue"]
+
+
+def test_a_users_own_models_stands_in_nobodys_way(command: Command) -> None:
+    # Both beside a script, whose folder is first on Python's path, and where a search is started.
+    (command.folder / "models.py").write_text("raise SystemExit('this file is not for the search')")
+    (command.folder / "mine.py").write_text(
+        "import search\nprint(search.ModelSpec.parse('c3 4, gap'), search.load('best-8k'))\n"
+    )
+    done = command.run_words([sys.executable, "mine.py"])
+    assert done.code == 0, done.err
+    done = command.apart(*DIGITS_RUN, "--trials", "1", "--workers", "1")
+    assert done.code == 0, done.err
+    assert len(command.study("digits-3000x3").trials) == 1
 
 
 def test_a_target_is_for_the_command(place: Path) -> None:

@@ -26,11 +26,11 @@ ROOMS = (
     ("search.study", "search.workers"),
     ("search.training",),
     ("search.space",),
-    ("search.data", "search.storage", "models"),
+    ("search.data", "search.storage", "search_models"),
     ("search",),  # what lies loose in the folder: all rooms use it
 )
 # What these may not meet, however indirectly.
-WITHOUT_OPTUNA = ("models", "search.data", "search.training", "search.workers")
+WITHOUT_OPTUNA = ("search_models", "search.data", "search.training", "search.workers")
 # These, in what importing them brings along.
 WITHOUT_TORCH = ("search.space", "search.storage", "search.study")
 WITHOUT_TORCH_EITHER = (  # `search` and `--help`, and what reads a study
@@ -41,7 +41,7 @@ WITHOUT_TORCH_EITHER = (  # `search` and `--help`, and what reads a study
     "search.report.facts",
     "search.report.figures",
     "search.report.page",
-    "models.size",
+    "search_models.size",
 )
 
 
@@ -66,7 +66,9 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
 
 
 def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    """The name that a file of the package is imported by."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return f"search_{name}" if path.is_relative_to(ROOT / "models") else name
 
 
 OWN = {module_name(path): path for path in SOURCES}
@@ -109,9 +111,9 @@ def test_a_file_imports_from_its_own_room_and_those_further_down(name: str) -> N
 
 def test_every_folder_is_a_room_with_a_face_that_says_its_job() -> None:
     rooms = {room for beside in ROOMS for room in beside} - {"search.api"}
-    folders = {module_name(path) for path in ROOT.glob("search/**/__init__.py")} | {"models"}
+    folders = {module_name(path) for path in ROOT.glob("search/**/__init__.py")} | {"search_models"}
     assert folders == rooms
-    for name in [*rooms, "models.native"]:
+    for name in [*rooms, "search_models.native"]:
         assert ast.get_docstring(ast.parse(OWN[name].read_text())), name
 
 

@@ -30,8 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.convnet import ConvNet
-from models.spec import (
+from search_models.convnet import ConvNet
+from search_models.spec import (
     Activation,
     Conv,
     DepthwiseConv,
@@ -132,7 +132,7 @@ def _library_path() -> Path | None:
     override = os.environ.get(_LIBRARY_VARIABLE)
     if override:
         return Path(override)
-    found = importlib.util.find_spec("models.native._native")
+    found = importlib.util.find_spec("search_models.native._native")
     return Path(found.origin) if found is not None and found.origin is not None else None
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from models.spec import ModelSpec
     from search.study.summary import TrialSummary
+    from search_models.spec import ModelSpec
 
 
 def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
@@ -220,7 +220,7 @@ def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
 
 
 def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
-    from models.size import layer_table
+    from search_models.size import layer_table
 
     return [] if spec is None else [asdict(row) for row in layer_table(spec)]
 
@@ -267,7 +267,7 @@ def _reached(summary: TrialSummary, metric: str) -> list[str]:
 def _print_layers(console: Console, spec: ModelSpec) -> None:
     from rich.table import Table
 
-    from models.size import layer_table
+    from search_models.size import layer_table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("layer")

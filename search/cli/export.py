@@ -136,9 +136,9 @@ def _images(card: Card, data_dir: Path) -> tuple[Tensor, str]:
 
 def _metadata(card: Card, seed: int) -> dict[str, str]:
     """What an ONNX file says of itself."""
-    from models.size import parameter_count
     from search.data.names import short_name
     from search.training.metrics import metric_words
+    from search_models.size import parameter_count
 
     spec = card.hyperparameters.spec
     shape = ", ".join(map(str, spec.input_shape))

@@ -230,7 +230,7 @@ def _measured(
     """A baseline's runs as values that JSON knows, accuracies as shares from 0 to 1."""
     from dataclasses import asdict
 
-    from models.size import parameter_count
+    from search_models.size import parameter_count
 
     return {
         "name": found.name,
@@ -315,8 +315,8 @@ def _times(n: int) -> str:
 def _list_baselines(console: Console) -> None:
     from rich.table import Table
 
-    from models.size import parameter_count, receptive_field
     from search.space.presets import all_systems
+    from search_models.size import parameter_count, receptive_field
 
     systems = all_systems()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -346,7 +346,7 @@ def _list_baselines(console: Console) -> None:
 
 
 def _print_baseline(console: Console, found: Baseline) -> None:
-    from models.size import parameter_count
+    from search_models.size import parameter_count
 
     recipe = found.hyperparameters
     count = parameter_count(recipe.spec)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from models.spec import Conv, DepthwiseConv, Dropout, GlobalAveragePool, Layer, Output, Pool
 from search.exceptions import ExportError
 from search.training.weights import Classifier
+from search_models.spec import Conv, DepthwiseConv, Dropout, GlobalAveragePool, Layer, Output, Pool
 
 INPUT_NAME, OUTPUT_NAME = "pixels", "logits"
 # The oldest versions that have all that is needed, so that old runtimes read the file: HardSwish

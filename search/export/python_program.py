@@ -8,18 +8,6 @@ from typing import Any
 
 import jinja2
 
-from models.size import LayerRow, layer_table, parameter_count, receptive_field
-from models.spec import (
-    Activation,
-    Conv,
-    DepthwiseConv,
-    Dropout,
-    GlobalAveragePool,
-    Layer,
-    ModelSpec,
-    Output,
-    Pool,
-)
 from search.data.image_folders import IMAGE_ENDINGS
 from search.data.names import TENSORS, folder_of, short_name
 from search.exceptions import InputError
@@ -35,6 +23,18 @@ from search.space.hyperparameters import (
 from search.training.metrics import Metric, metric_words
 from search.training.weights import Card
 from search.wording import percent
+from search_models.size import LayerRow, layer_table, parameter_count, receptive_field
+from search_models.spec import (
+    Activation,
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    GlobalAveragePool,
+    Layer,
+    ModelSpec,
+    Output,
+    Pool,
+)
 
 # torchvision's names of the data sets that it brings.
 _DATASET_CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}

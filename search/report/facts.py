@@ -14,8 +14,6 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from models.size import LayerRow, layer_table
-from models.spec import Dropout
 from search.exceptions import StudyError
 from search.report.importance import Influence, influences
 from search.results.race import Race, Standing, share_interval
@@ -36,6 +34,8 @@ from search.study.summary import (
     training_seconds,
 )
 from search.training.metrics import metric_words
+from search_models.size import LayerRow, layer_table
+from search_models.spec import Dropout
 
 SPACE_FILE = "space.toml"  # beside a report, the space of a study that has one of its own
 # Accuracies at which an axis of errors may have a mark.

@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.convnet import ConvNet
 from search.data.dataset import Dataset, Examples
 from search.exceptions import CardError
 from search.report.facts import Report
@@ -27,6 +26,7 @@ from search.training.epochs import EpochResult
 from search.training.weights import Classifier, weights_name
 from search.workers.jobs import Pool
 from search.workers.repeats import train_repeats
+from search_models.convnet import ConvNet
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from models.size import parameter_count
 from search.data.dataset import DatasetInfo
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.ablation import UNCHANGED, Row, make_row, variants
@@ -26,6 +25,7 @@ from search.study.settings import StudySettings, check_same_data, rebuild
 from search.study.summary import ABLATES, accuracy_of
 from search.workers.jobs import Pool
 from search.workers.repeats import Repeat, train_recipes
+from search_models.size import parameter_count
 
 
 class Ablation:

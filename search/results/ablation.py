@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from models.spec import Conv, DepthwiseConv, Dropout, ModelSpec, Output, SpecError
 from search.results.race import mean_interval
 from search.space.hyperparameters import (
     Augmentation,
@@ -31,6 +30,7 @@ from search.space.hyperparameters import (
     Schedule,
     StepDecay,
 )
+from search_models.spec import Conv, DepthwiseConv, Dropout, ModelSpec, Output, SpecError
 
 UNCHANGED = "unchanged"
 # Two seeds have one difference between them: Student's t would be 12.7, and the interval absurd.

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from models.size import parameter_count
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.race import Race, Standing
 from search.study.repeat_runs import NOT_FINITE, KeptRuns
@@ -23,6 +22,7 @@ from search.study.settings import StudySettings, rebuild
 from search.study.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
 from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, Pool
+from search_models.size import parameter_count
 
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
 _WAIT_SECONDS = 0.5

@@ -12,7 +12,6 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from models.size import parameter_count
 from search.data.dataset import DatasetInfo
 from search.exceptions import InputError
 from search.folders import CARD_NAME, PICTURES, make_folder
@@ -22,6 +21,7 @@ from search.training.epochs import EpochResult
 from search.training.weights import CARD_VERSION, save_card, weights_name
 from search.workers.jobs import Pool
 from search.workers.repeats import Repeat, Spread, train_repeats
+from search_models.size import parameter_count
 
 
 def make_weights_folder(folder: Path) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from models.spec import ModelSpec
 from search.exceptions import InputError
 from search.space.hyperparameters import (
     Augmentation,
@@ -18,6 +17,7 @@ from search.space.hyperparameters import (
     OneCycle,
     StepDecay,
 )
+from search_models.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from models.spec import ModelSpec
+from search_models.spec import ModelSpec
 
 OptimizerName = Literal["sgd", "nesterov", "adam", "adamw"]
 

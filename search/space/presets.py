@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import models
+import search_models
 from search.exceptions import InputError
 from search.folders import CARD_NAME
 from search.space.baselines import BASELINES, Baseline, Claim
@@ -17,7 +17,7 @@ PRESETS = ("best-8k", "best-small", "best-20k", "best-1-epoch")
 
 def preset_folder(name: str) -> Path:
     """Where the card and weights of a shipped network lie."""
-    return Path(models.__file__).parent / "presets" / name
+    return Path(search_models.__file__).parent / "presets" / name
 
 
 def weights_folder(folder: str | Path) -> Path:

@@ -37,8 +37,6 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from models.size import parameter_count
-from models.spec import Activation, ModelSpec, SpecError, Topology
 from search.exceptions import SpaceError
 from search.space.hyperparameters import (
     Augmentation,
@@ -50,6 +48,8 @@ from search.space.hyperparameters import (
     Schedule,
     StepDecay,
 )
+from search_models.size import parameter_count
+from search_models.spec import Activation, ModelSpec, SpecError, Topology
 
 Scalar = str | int | float
 MAX_WIDTHS = 12

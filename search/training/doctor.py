@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from models.native import network as native
 from search.data.dataset import Examples, Normalization
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Hyperparameters
 from search.training.train import train
+from search_models.native import network as native
 
 _N_IMAGES = 1024
 _N_ROUNDS = 3

@@ -9,7 +9,6 @@ import torch
 from torch import Generator, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from models.convnet import ConvNet
 from search.data.dataset import Examples, Normalization
 from search.exceptions import DeviceError, TrainingError
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
@@ -20,6 +19,7 @@ from search.training.engines import NativeEngine, make_engine
 from search.training.epochs import EpochResult
 from search.training.metrics import Metric
 from search.training.optimizers import make_optimizer
+from search_models.convnet import ConvNet
 
 
 def find_device(name: str) -> torch.device:

@@ -13,8 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.convnet import ConvNet
-from models.size import parameter_count
 from search.data.dataset import DatasetInfo, Normalization, class_names
 from search.data.names import check_dataset_name, find_data_words
 from search.data.tensors import tensors_as_bytes
@@ -25,6 +23,8 @@ from search.space.hyperparameters import Hyperparameters
 from search.space.presets import PRESETS, weights_folder
 from search.training.metrics import Metric, check_metric
 from search.wording import meant
+from search_models.convnet import ConvNet
+from search_models.size import parameter_count
 
 CARD_VERSION = 1
 # What anything that is not a card may raise while it is read as one.

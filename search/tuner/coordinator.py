@@ -17,8 +17,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from models.size import parameter_count
-from models.spec import SpecError
 from search.exceptions import TrainingError
 from search.space.space import Space
 from search.storage.cached import TrialNews, together
@@ -32,6 +30,8 @@ from search.tuner.patience import Patience
 from search.tuner.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
 from search.tuner.sampler import CappedSampler
 from search.workers.jobs import Event, Job, JobDone, JobEpoch, JobFailed, Pool
+from search_models.size import parameter_count
+from search_models.spec import SpecError
 
 _WAIT_SECONDS = 0.5
 _MAX_FAILURES_IN_A_ROW = 10

@@ -12,10 +12,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from models.size import parameter_count
 from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
 from search.study.summary import INTERRUPTED, is_trained
+from search_models.size import parameter_count
 
 _MAX_LISTED = 10_000  # combinations; to list more would take longer than it saves
 

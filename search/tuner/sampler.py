@@ -21,13 +21,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from models.size import parameter_count
-from models.spec import SpecError
 from search.exceptions import InputError
 from search.space.space import Space
 from search.storage.cached import TrialNews
 from search.tuner.dedup import Tried
 from search.tuner.window import Memory
+from search_models.size import parameter_count
+from search_models.spec import SpecError
 
 _N_RANDOM_DRAWS = 200  # that find nothing new: a range of floats gives something new in one or two
 

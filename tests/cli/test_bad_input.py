@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.size import parameter_count
 from search.cli import main
 from search.exceptions import CardError, SearchError, SpaceError, StorageError, StudyError
 from search.folders import CARD_NAME, default_folder
@@ -24,6 +23,7 @@ from search.space.space import Space, to_toml
 from search.storage.open import opened_storage, shown_url
 from search.study.settings import check_study_name, open_study
 from search.training.weights import load, read_card
+from search_models.size import parameter_count
 from tests.conftest import DIGITS_RUN, Command, Result
 
 # The same ones each time, so that a change alone can make a test fail; with more, others.

@@ -16,8 +16,6 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
 
-from models.native import network as native
-from models.spec import ModelSpec
 from search.data.dataset import Examples, from_tensors, load_dataset
 from search.data.image_folders import read_square
 from search.exceptions import DataError
@@ -25,6 +23,8 @@ from search.space.hyperparameters import Hyperparameters
 from search.study.settings import StudySettings
 from search.training.metrics import sample_size, score
 from search.training.train import train
+from search_models.native import network as native
+from search_models.spec import ModelSpec
 from tests.conftest import Command, Result
 from tests.export.test_export import as_bytes, program_at
 from tests.support.image_folders import SPACE, make_folder

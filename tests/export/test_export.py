@@ -18,8 +18,6 @@ import pytest
 import torch
 
 import search
-from models.convnet import ConvNet
-from models.spec import ModelSpec
 from search.data.dataset import Examples, Normalization, load_dataset
 from search.exceptions import ExportError
 from search.export.onnx_file import check_parity, to_onnx
@@ -36,6 +34,8 @@ from search.space.hyperparameters import (
 from search.space.presets import preset_folder
 from search.training.augment import draw_warps, warp
 from search.training.weights import Classifier, read_card
+from search_models.convnet import ConvNet
+from search_models.spec import ModelSpec
 from tests.conftest import Command, run_here
 
 DIGITS_MEAN, DIGITS_STD = 0.3, 0.35

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.convnet import ConvNet
-from models.native import network as native
-from models.native.network import Batch, Kernel, NativeNetwork
-from models.spec import (
+from search_models.convnet import ConvNet
+from search_models.native import network as native
+from search_models.native.network import Batch, Kernel, NativeNetwork
+from search_models.spec import (
     Activation,
     Conv,
     DepthwiseConv,
@@ -708,7 +708,7 @@ def test_an_unknown_instruction_set_is_refused() -> None:
 
 
 def test_without_compiled_code_there_is_no_kernel_and_a_reason() -> None:
-    code = "from models.native import *; print(kernel(), unavailable_reason())"
+    code = "from search_models.native.network import *; print(kernel(), unavailable_reason())"
     environment = {**os.environ, "BUDGET_SEARCH_NATIVE": "/nowhere/native.so"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

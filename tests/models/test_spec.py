@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.convnet import ConvNet
-from models.size import layer_table, parameter_count, receptive_field
-from models.spec import (
+from search_models.convnet import ConvNet
+from search_models.size import layer_table, parameter_count, receptive_field
+from search_models.spec import (
     Activation,
     Conv,
     DepthwiseConv,

@@ -19,8 +19,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from sqlalchemy import event
 
-from models.convnet import ConvNet
-from models.spec import ModelSpec
 from search.data.dataset import load_dataset
 from search.report.artifacts import N_BEST, StudyArtifacts, artifact_folder
 from search.report.dashboard_sync import Story
@@ -31,6 +29,8 @@ from search.space.space import Space
 from search.storage.open import opened_storage
 from search.study.settings import open_study, rebuild
 from search.training.weights import Classifier
+from search_models.convnet import ConvNet
+from search_models.spec import ModelSpec
 from tests.conftest import DIGITS_RUN, Command, run_here
 from tests.support.artifact_files import entered, lying
 from tests.support.made_studies import MadeTrial, confirmation, make_study

@@ -17,8 +17,6 @@ from typing import Any
 import optuna
 import pytest
 
-from models.size import parameter_count
-from models.spec import ModelSpec
 from search.data.dataset import load_dataset
 from search.results.ablate import Ablation
 from search.results.ablation import Difference, Row, make_row, variants
@@ -35,6 +33,8 @@ from search.study.settings import rebuild
 from search.study.summary import ABLATES, repeats_name
 from search.training.epochs import last_epochs_mean
 from search.training.train import train
+from search_models.size import parameter_count
+from search_models.spec import ModelSpec
 from tests.conftest import Command, Result, run_here
 
 NAME = "digits-3000x3"

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from models.size import parameter_count, receptive_field
-from models.spec import ModelSpec
 from search.data.dataset import Examples, Normalization
 from search.exceptions import InputError
 from search.space.baselines import BASELINES, Baseline, Claim
@@ -28,6 +26,8 @@ from search.space.hyperparameters import (
 from search.space.presets import find_system
 from search.training.epochs import EpochResult
 from search.training.train import train
+from search_models.size import parameter_count, receptive_field
+from search_models.spec import ModelSpec
 
 _NORMALIZATION = Normalization((0.1307,), (0.3081,))
 _NAMES = tuple(BASELINES)

@@ -13,11 +13,11 @@ import torch
 from optuna import create_study
 from optuna.samplers import RandomSampler
 
-from models.size import parameter_count
 from search.data.dataset import load_dataset
 from search.space.presets import PRESETS, all_systems, find_system, preset_folder
 from search.space.space import Space
 from search.training.weights import kept_seed, load, read_card
+from search_models.size import parameter_count
 from tests.conftest import run_here
 
 # The cap on parameters under which each was searched, and its epochs.

@@ -19,11 +19,11 @@ from optuna.distributions import (
 from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial
 
-from models.size import parameter_count
-from models.spec import Conv, Topology
 from search.exceptions import SpaceError
 from search.space.hyperparameters import Constant, Cosine, OneCycle, StepDecay
 from search.space.space import STANDARD, Space, to_toml
+from search_models.size import parameter_count
+from search_models.spec import Conv, Topology
 
 _NAMES = ("standard", "wide")
 STANDARD_TABLE = tomllib.loads(STANDARD)

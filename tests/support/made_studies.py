@@ -10,7 +10,6 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from models.size import parameter_count
 from search.results.confirm import Confirmation
 from search.results.race import Race
 from search.space.space import Space
@@ -18,6 +17,7 @@ from search.storage.open import opened_storage
 from search.study.settings import RunRecord, StudySettings, create_or_open_study, record_run
 from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
 from search.training.metrics import Metric
+from search_models.size import parameter_count
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.convnet import ConvNet
-from models.native import network as native
 from search.data.dataset import Dataset, load_dataset
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Augmentation, Hyperparameters, OptimizerName
 from search.training.augment import draw_warps
 from search.training.engines import GraphEngine, TorchEngine
 from search.training.train import Training, train
+from search_models.convnet import ConvNet
+from search_models.native import network as native
 
 needs_native = pytest.mark.skipif(
     native.kernel() is None, reason="this package was built without a C++ compiler"

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from models.spec import ModelSpec
 from search.space.hyperparameters import Hyperparameters
 from search.training.optimizers import make_optimizer
+from search_models.spec import ModelSpec
 
 ALL = ("sgd", "nesterov", "adam", "adamw")
 IMPORTS = """
 import sys
 from search import Hyperparameters, train
-from models.spec import ModelSpec
+from search_models.spec import ModelSpec
 from search.data import load_dataset
 digits = load_dataset("digits", sys.argv[1])
 spec = ModelSpec.parse("c3 2, pool, gap, out")

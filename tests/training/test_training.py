@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from models.convnet import ConvNet
-from models.spec import ModelSpec
 from search.data.dataset import Dataset, Examples, Normalization, load_dataset
 from search.exceptions import DeviceError, TrainingError
 from search.space.hyperparameters import (
@@ -35,6 +33,8 @@ from search.training.augment import (
 )
 from search.training.epochs import EpochResult
 from search.training.train import Training, find_device, train
+from search_models.convnet import ConvNet
+from search_models.spec import ModelSpec
 
 _TINY = Hyperparameters(
     ModelSpec.parse("c3 2, pool, gap, out"), 0.05, schedule=Constant(), batch_size=16

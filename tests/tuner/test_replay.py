@@ -14,9 +14,9 @@ from recorded import epoch_correlations, prune_recorded
 from replay import COLOURED, COMPARISONS, Paths, draw_pictures, measure, run_policies, styles
 from surrogate import N_LAST, Cost, Point, Surrogate, points_of
 
-from models.size import parameter_count
 from search.report.palette import STOPPED
 from search.space.hyperparameters import Hyperparameters
+from search_models.size import parameter_count
 
 N_POINTS = 40
 

@@ -22,7 +22,6 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from models.size import parameter_count
 from search.cli.output import stop_signals
 from search.exceptions import DataError
 from search.space.space import Space, to_toml
@@ -31,6 +30,7 @@ from search.study.settings import StudySettings, make_last_used, rebuild, run_re
 from search.tuner.patience import Patience
 from search.tuner.request import SearchRequest
 from search.tuner.session import plan_search
+from search_models.size import parameter_count
 from tests.conftest import (
     DIGITS_RUN,
     ENDLESS,

@@ -13,10 +13,10 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from models.size import parameter_count
 from search.exceptions import InputError
 from search.space.space import Space
 from search.tuner.sampler import SAMPLERS, CappedSampler, Draw, make_sampler
+from search_models.size import parameter_count
 
 _SMALLEST = 702
 

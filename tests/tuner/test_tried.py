@@ -10,10 +10,10 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from models.size import parameter_count
 from search.space.space import Space
 from search.tuner.dedup import Tried
 from search.tuner.sampler import CappedSampler, make_sampler
+from search_models.size import parameter_count
 
 _CAP = 100_000
 _FIXED: dict[str, Any] = {

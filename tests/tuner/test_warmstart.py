@@ -12,13 +12,13 @@ import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from models.size import parameter_count
 from search.space.space import Space
 from search.study.repair import give_back
 from search.study.settings import rebuild
 from search.tuner.request import SearchRequest
 from search.tuner.session import begin_search, plan_search
 from search.tuner.warm_start import WarmStart
+from search_models.size import parameter_count
 from tests.conftest import Command
 
 _STANDARD = Space.load("standard")

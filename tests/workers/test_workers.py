@@ -17,7 +17,6 @@ from typing import cast
 import psutil
 import pytest
 
-from models.spec import ModelSpec
 from search.data.dataset import DatasetFiles, DatasetInfo, dataset_files, load_dataset
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
@@ -27,6 +26,7 @@ from search.workers.local_pool import WorkerPool
 from search.workers.ray_pool import RayPool, connected
 from search.workers.repeats import train_repeats
 from search.workers.resources import Resources
+from search_models.spec import ModelSpec
 from tests.conftest import wait_until
 
 RECIPE = Hyperparameters(
