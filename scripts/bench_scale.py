@@ -47,10 +47,12 @@ from surrogate import Surrogate, points_of
 from search.space.space import Space
 from search.storage.cached import MirroredStorage
 from search.training.epochs import EpochResult, epoch_attribute
-from search.tuner.coordinator import Coordinator, SearchEvent, TrialEnded
+from search.tuner.coordinator import Coordinator
+from search.tuner.events import SearchEvent, TrialEnded
+from search.tuner.plan import plan_search
 from search.tuner.request import SearchRequest
 from search.tuner.sampler import SAMPLERS, CappedSampler, make_sampler
-from search.tuner.session import begin_search, plan_search
+from search.tuner.session import begin_search
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch
 from search_models.size import parameter_count
 

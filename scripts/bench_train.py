@@ -119,8 +119,8 @@ def _batches(batch: int) -> Iterator[Any]:
 def _native_steps(spec: ModelSpec, batch: int, isa: str | None) -> tuple[Callable[[], None], Any]:
     import torch
 
+    from search_models import native
     from search_models.convnet import ConvNet
-    from search_models.native import network as native
 
     kernel = native.kernel(isa)  # type: ignore[arg-type]
     assert kernel is not None, native.unavailable_reason()
@@ -365,7 +365,7 @@ def _alternate(runners: dict[str, Runner], rounds: int, seconds: float) -> dict[
 
 
 def _available(ways: tuple[Way, ...]) -> tuple[Way, ...]:
-    from search_models.native import network as native
+    from search_models import native
 
     isas = native.available_isas()
     return tuple(way for way in ways if way.kind != "native" or way.isa in isas)

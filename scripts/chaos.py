@@ -35,8 +35,8 @@ import psutil
 from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.open import opened_storage
+from search.study.open import open_study
 from search.study.repair import MAX_CRASHES
-from search.study.settings import open_study
 from search.study.summary import INTERRUPTED, is_trained
 
 STUDY = "chaos"

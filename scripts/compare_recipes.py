@@ -19,7 +19,8 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from search.data.dataset import dataset_files, load_dataset
+from search.data.load import load_dataset
+from search.data.mapped import dataset_files
 from search.results.ablation import make_row
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Augmentation, Constant, Hyperparameters

@@ -30,7 +30,7 @@ from policies import REFERENCE, make_policy
 from record_curves import CAP, EPOCHS
 from replay import pyplot
 
-from search.data.dataset import load_dataset
+from search.data.load import load_dataset
 from search.report.palette import RIGHT, WRONG
 from search.training.epochs import last_epochs_mean
 from search.training.train import train

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from search.data.dataset import load_dataset
+from search.data.load import load_dataset
 from search.space.baselines import BASELINES
 from search.training.epochs import last_epochs_mean
 from search.training.train import train

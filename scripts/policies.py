@@ -37,7 +37,8 @@ from optuna.trial import Trial, TrialState
 from record_curves import BROAD, CAP, EPOCHS
 from surrogate import N_LAST, Answer, Surrogate
 
-from search.space.space import STANDARD, WIDE, Space
+from search.space.space import Space
+from search.space.toml import STANDARD, WIDE
 from search.tuner.sampler import SAMPLERS, CappedSampler
 from search_models.size import parameter_count
 

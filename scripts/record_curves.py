@@ -21,14 +21,16 @@ from typing import Any
 
 import optuna
 
-from search.data.dataset import dataset_files, load_dataset
+from search.data.load import load_dataset
+from search.data.mapped import dataset_files
 from search.space.hyperparameters import Hyperparameters, OneCycle, StepDecay
-from search.space.space import STANDARD, WIDE, Space
+from search.space.space import Space
+from search.space.toml import STANDARD, WIDE
 from search.training.epochs import EpochResult
 from search.tuner.sampler import make_sampler
 from search.workers.jobs import Job, JobDone, JobEpoch, run_jobs
 from search.workers.local_pool import WorkerPool, default_worker_count
-from search_models.native import network as native
+from search_models import native
 from search_models.size import parameter_count
 
 TABLE = Path(__file__).parent.parent / "tests" / "data" / "mnist_curves.csv.gz"

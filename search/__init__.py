@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from search.api import open_study, retrain_trial, run_search
-    from search.data.dataset import Dataset, from_tensors, load_dataset
+    from search.data.dataset import Dataset
+    from search.data.load import load_dataset
+    from search.data.own import from_tensors
     from search.exceptions import SearchError
     from search.space.hyperparameters import Hyperparameters
-    from search.study.settings import open_trial, rebuild
+    from search.study.open import open_trial, rebuild
     from search.training.train import train
     from search.training.weights import load
     from search.tuner.request import SearchRequest
@@ -42,12 +44,12 @@ _MODULES = {
     "ModelSpec": "search_models.spec",
     "SearchError": "search.exceptions",
     "SearchRequest": "search.tuner.request",
-    "from_tensors": "search.data.dataset",
+    "from_tensors": "search.data.own",
     "load": "search.training.weights",
-    "load_dataset": "search.data.dataset",
+    "load_dataset": "search.data.load",
     "open_study": "search.api",
-    "open_trial": "search.study.settings",
-    "rebuild": "search.study.settings",
+    "open_trial": "search.study.open",
+    "rebuild": "search.study.open",
     "retrain_trial": "search.api",
     "run_search": "search.api",
     "train": "search.training.train",

@@ -11,18 +11,20 @@ import optuna
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from search.data.dataset import Dataset, dataset_files
+from search.data.dataset import Dataset
+from search.data.mapped import dataset_files
 from search.exceptions import InputError
 from search.folders import default_folder
-from search.numbers import check_whole
 from search.results.retrain import make_weights_folder, retrain
 from search.storage.open import DEFAULT_URL, opened_storage
-from search.study.settings import check_same_data, load_study_data, open_trial, select_study
+from search.study.open import check_same_data, load_study_data, open_trial, select_study
 from search.training.epochs import EpochResult
 from search.training.train import find_device
-from search.tuner.coordinator import Outcome, SearchEvent, TrialEnded
-from search.tuner.request import SearchRequest, check_request
-from search.tuner.session import begin_search, opened_engine, plan_search
+from search.tuner.events import Outcome, SearchEvent, TrialEnded
+from search.tuner.plan import plan_search
+from search.tuner.pools import opened_engine
+from search.tuner.request import SearchRequest, check_request, check_whole
+from search.tuner.session import begin_search
 from search.workers.fork_server import start_server
 from search.workers.local_pool import WorkerPool, default_worker_count
 

@@ -85,7 +85,7 @@ def test_a_users_own_models_stands_in_nobodys_way(command: Command) -> None:
     # Both beside a script, whose folder is first on Python's path, and where a search is started.
     (command.folder / "models.py").write_text("raise SystemExit('this file is not for the search')")
     (command.folder / "mine.py").write_text(
-        "import search\nprint(search.ModelSpec.parse('c3 4, gap'), search.load('best-8k'))\n"
+        "import search\nprint(search.ModelSpec.parse('c3 10, gap'), search.load('best-8k'))\n"
     )
     done = command.run_words([sys.executable, "mine.py"])
     assert done.code == 0, done.err

@@ -18,6 +18,7 @@ from search.cli import (
     browse,
     compare,
     confirm,
+    dashboard,
     doctor,
     export,
     pictures,
@@ -86,7 +87,7 @@ for _command in (
     browse.delete,
     browse.backup,
     browse.space,
-    run.dashboard,
+    dashboard.dashboard,
     doctor.doctor,
 ):
     app.command(epilog=_EPILOG)(_command)

@@ -65,7 +65,7 @@ def ablate(
     import optuna
 
     from search.storage.open import opened_storage
-    from search.study.settings import load_study_data, open_trial, select_study
+    from search.study.open import load_study_data, open_trial, select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
@@ -107,7 +107,7 @@ def _train(
     device: str,
     should_stop: Callable[[], bool],
 ) -> None:
-    from search.data.dataset import dataset_files
+    from search.data.mapped import dataset_files
     from search.workers.local_pool import WorkerPool, default_worker_count
 
     info = dataset.info

@@ -42,7 +42,7 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
     from rich.table import Table
 
     from search.storage.open import opened_storage
-    from search.study.settings import open_study, study_names
+    from search.study.open import open_study, study_names
     from search.study.summary import summarize_study
 
     with opened_storage(storage) as opened:
@@ -97,7 +97,7 @@ def best(
 
 def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
     from search.storage.open import opened_storage
-    from search.study.settings import select_study
+    from search.study.open import select_study
     from search.study.summary import front, summarize_trial
 
     with opened_storage(storage) as opened:
@@ -165,7 +165,7 @@ def _show(
 ) -> None:
 
     from search.storage.open import opened_storage
-    from search.study.settings import open_trial, select_study
+    from search.study.open import open_trial, select_study
     from search.study.summary import CONFIRMATION, summarize_trial
 
     with opened_storage(storage) as opened:
@@ -211,7 +211,7 @@ def _metric(study: Study) -> str:
 def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
     """The network of a trial; None where it ended before it had one."""
     from search.exceptions import StudyError
-    from search.study.settings import rebuild
+    from search.study.open import rebuild
 
     try:
         return rebuild(study, trial).spec
@@ -342,7 +342,7 @@ def delete(
     from search.report.artifacts import artifact_folder, delete_files
     from search.storage.open import opened_storage
     from search.study.locks import is_searched
-    from search.study.settings import find_repeats, open_study
+    from search.study.open import find_repeats, open_study
     from search.study.summary import ABLATES, CONFIRMS
 
     with opened_storage(storage, write=True) as opened:
@@ -397,6 +397,6 @@ def space(
 
     Example: search space wide > my-space.toml
     """
-    from search.space.space import to_toml
+    from search.space.toml import to_toml
 
     typer.echo(to_toml(name), nl=False)

@@ -49,7 +49,7 @@ def compare(
         )
     from search.results.compare import compare as compare_studies
     from search.storage.open import opened_storage
-    from search.study.settings import open_study
+    from search.study.open import open_study
 
     with opened_storage(storage) as opened:
         comparison = compare_studies([open_study(opened, name) for name in names])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import typer
 
+from search.data.names import SPLITS
 from search.folders import CARD_NAME
 from search.space.presets import PRESETS
-from search.splits import SPLITS
 
 _SQLITE = "sqlite:///"
 _STUDIES = """

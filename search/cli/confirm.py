@@ -54,7 +54,7 @@ def confirm(
     import optuna
 
     from search.storage.open import opened_storage
-    from search.study.settings import load_study_data, select_study
+    from search.study.open import load_study_data, select_study
     from search.study.sharing import only_race
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,7 +67,7 @@ def confirm(
         stack.enter_context(only_race(chosen, storage))
         start_server()
 
-        from search.data.dataset import dataset_files
+        from search.data.mapped import dataset_files
         from search.report.artifacts import artifact_folder
         from search.report.dashboard_sync import Story
         from search.results.confirm import Confirming

@@ -18,7 +18,7 @@ def doctor() -> None:
 
         from search.training.doctor import measure_speeds
         from search.workers.local_pool import default_worker_count
-        from search_models.native import network as native
+        from search_models import native
 
         table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
         for heading in ("network", "native, images a second", "PyTorch", "times as fast"):

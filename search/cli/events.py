@@ -11,7 +11,7 @@ import typer
 
 from search.results.confirm import Confirmation, RepeatEnded
 from search.study.summary import chosen_trial
-from search.tuner.coordinator import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.tuner.session import Search
 
 Emit = Callable[[Mapping[str, Any]], None]

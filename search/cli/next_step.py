@@ -48,7 +48,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[Step]]:
 
     from search.exceptions import StudyError
     from search.storage.open import opened_storage
-    from search.study.settings import select_study
+    from search.study.open import select_study
     from search.study.summary import summarize_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -78,7 +78,8 @@ def _standing(summary: StudySummary) -> list[str]:
 
 
 def _steps(study: Study, summary: StudySummary) -> list[Step]:
-    from search.study.settings import StudySettings, run_records, search_words
+    from search.study.history import run_records, search_words
+    from search.study.settings import StudySettings
 
     settings = StudySettings.from_study(study)
     records = run_records(study)

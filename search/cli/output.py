@@ -111,7 +111,7 @@ def storage_words(storage: str) -> list[str]:
 
 def data_words(dataset: str, folder: Path | None) -> list[str]:
     """The option that a next command needs to find a data set's files."""
-    from search.splits import SPLITS
+    from search.data.names import SPLITS
 
     has_files = dataset in SPLITS and dataset != "digits"
     named = os.environ.get("SEARCH_DATA_DIR")

@@ -36,7 +36,7 @@ def pictures(
 
     Example: search pictures runs/mnist-8000x15/trial-17
     """
-    from search.data.dataset import load_dataset
+    from search.data.load import load_dataset
     from search.folders import PICTURES, make_folder
     from search.report.weights_figures import (
         Answers,

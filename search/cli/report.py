@@ -54,7 +54,7 @@ def report(
     from search.folders import PAGE, REPORT_FILES, make_folder, study_folder
     from search.report.facts import SPACE_FILE, read_report
     from search.storage.open import opened_storage
-    from search.study.settings import select_study
+    from search.study.open import select_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console()
@@ -116,7 +116,7 @@ def _validated(
     start_server()
 
     from search.report.validation import validate
-    from search.study.settings import load_study_data
+    from search.study.open import load_study_data
 
     try:
         dataset = load_study_data(study, data_dir)
@@ -131,7 +131,7 @@ def _validated(
 
 
 def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, device: str) -> None:
-    from search.data.dataset import dataset_files
+    from search.data.mapped import dataset_files
     from search.report.validation import train_again
     from search.training.train import find_device
     from search.workers.local_pool import WorkerPool

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.browse import front_table
 from search.cli.completion import (
     complete_datasets_or_auto,
     complete_engines,
@@ -34,29 +32,34 @@ from search.cli.options import (
 )
 from search.cli.output import (
     EXIT_INTERRUPTED,
-    data_words,
-    echo,
     make_console,
-    next_lines,
-    shown_command,
     shown_waiting,
     stop_signals,
-    storage_words,
+)
+from search.cli.run_output import (
+    best_so_far,
+    echo_chosen,
+    next_command,
+    print_next,
+    print_plan,
+    print_result,
+    same_command,
+    why_no_lower,
 )
 from search.exceptions import InputError
-from search.wording import counted, duration, percent
+from search.wording import counted, duration
 from search.workers.fork_server import start_server
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from search.cli.events import Emit
-    from search.data.dataset import DatasetInfo
     from search.results.confirm import Confirming, RepeatEnded
     from search.results.target import Step
-    from search.tuner.coordinator import Outcome, SearchEvent
+    from search.tuner.events import Outcome, SearchEvent
+    from search.tuner.plan import SearchPlan
     from search.tuner.request import SearchRequest, Target
-    from search.tuner.session import Search, SearchPlan
+    from search.tuner.session import Search
 
 
 def run(
@@ -266,7 +269,7 @@ def run(
             start_server()
 
         from search.cli.events import make_emit
-        from search.tuner.session import opened_engine
+        from search.tuner.pools import opened_engine
         from search.tuner.trackers import check_log
 
     # Nothing is written yet, so until the data are there a stop may end it at once.
@@ -300,7 +303,7 @@ def _target(target: float | None, confidence: float | None) -> Target | None:
 
 
 def _plan(console: Console, request: SearchRequest) -> SearchPlan:
-    from search.tuner.session import plan_search
+    from search.tuner.plan import plan_search
 
     with console.status("Loading the data, which may be downloaded"):
         return plan_search(request)
@@ -318,9 +321,11 @@ def _search(
     from search.cli.events import search_begins, search_ends
     from search.results.target import Verdict, smallest
     from search.storage.open import opened_storage
-    from search.study.settings import make_last_used, open_study
-    from search.tuner.coordinator import Outcome
-    from search.tuner.session import begin_search, judge_target, next_request
+    from search.study.history import make_last_used
+    from search.study.open import open_study
+    from search.tuner.events import Outcome
+    from search.tuner.session import begin_search
+    from search.tuner.target_search import judge_target, next_request
 
     steps: list[Step] = []
     is_timed_out = False
@@ -331,20 +336,20 @@ def _search(
             plan = _plan(console, following)
         following = None
         with begin_search(plan, shown_waiting(console, should_stop)) as search:
-            _print_plan(console, search)
+            print_plan(console, search)
             emit(search_begins(search))
             outcome = search.over() or _watch(console, emit, search, should_stop, log=log)
-            _print_result(console, search, outcome)
+            print_result(console, search, outcome)
             emit(search_ends(search, outcome))
             if outcome is Outcome.INTERRUPTED:
                 return False
             confirming = _confirm(console, emit, search, should_stop)
             if console.quiet and not console.stderr:  # JSON has it in its own words
-                _echo_chosen(search)
+                echo_chosen(search)
             if should_stop():
                 return False
             if target is None:
-                _print_next(console, search)
+                print_next(console, search)
             elif confirming is None:
                 is_timed_out = outcome is Outcome.TIMED_OUT or search.is_time_over()
             else:
@@ -369,157 +374,10 @@ def _search(
             console,
             steps,
             target,
-            ended=_why_no_lower(steps, plan, is_timed_out=is_timed_out),
-            next_words=lambda words, study: _next_command(plan, words, study=study),
+            ended=why_no_lower(steps, plan, is_timed_out=is_timed_out),
+            next_words=lambda words, study: next_command(plan, words, study=study),
         )
     return True
-
-
-def _why_no_lower(steps: Sequence[Step], plan: SearchPlan, *, is_timed_out: bool) -> str:
-    """Why a search for a target has come to its end."""
-    from search.results.target import Verdict
-
-    if is_timed_out:
-        return "The time was over before a cap was too low; the same command goes on."
-    if not steps or steps[-1].study != plan.study_name:
-        return f"Under {plan.request.budget:,} parameters no trial could be confirmed."
-    match steps[-1].verdict:
-        case Verdict.REACHED:
-            return f"The space has no network under {steps[-1].next_cap:,} parameters."
-        case Verdict.OPEN:
-            return "Under the last cap it is not certain; more --trials may find a better network."
-        case Verdict.MISSED:
-            return "Under the last cap it is out of reach."
-
-
-def _print_plan(console: Console, search: Search) -> None:
-    from rich.table import Table
-
-    from search.data.names import short_name
-    from search.storage.mounts import network_filesystem
-    from search.storage.open import shown_url, sqlite_path
-
-    plan, before = search.plan, search.before
-    request, info = plan.request, plan.dataset.info
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    known = (
-        f"goes on with {counted(before.n_trained, 'trained trial')}" if before.n_trained else "new"
-    )
-    if search.n_swept:
-        known += f"; {search.n_swept} that a search left unfinished are queued again"
-    note = f"; {plan.dataset_note}" if plan.dataset_note else ""
-    limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
-    hung = request.trial_timeout_seconds
-    limit += f", each at most {hung:.0f} s" if hung else ""
-    limit += f", until {request.patience} bring nothing better" if request.patience else ""
-    for name, value in (
-        ("study", f"{plan.study_name}, {known}"),
-        (
-            "data",
-            f"{short_name(info.name)} ({info.origin}): {info.n_training:,} images train, "
-            f"{info.n_validation:,} validate{_image_words(info)}{note}",
-        ),
-        (
-            "space",
-            f"{plan.space.name}: {len(plan.space.distributions)} hyperparameters searched, "
-            f"networks from {plan.space.smallest_count():,} parameters",
-        ),
-        ("cap", f"fewer than {request.budget:,} parameters, {counted(request.epochs, 'epoch')}"),
-        ("goal", _goal(request)),
-        (
-            "trials",
-            f"{request.n_trials} trained in total{limit}; sampler {request.sampler}, "
-            f"pruner {request.pruner}, seed {request.seed}",
-        ),
-        ("workers", f"{search.n_workers} on {plan.device}{_cluster_words(plan)}"),
-        ("storage", shown_url(request.storage)),
-    ):
-        table.add_row(name, value)
-    console.print(table)
-    path = sqlite_path(request.storage)
-    kind = None if path is None else network_filesystem(path)
-    if kind is not None:
-        console.print(
-            f"The database is on a network file system ({kind}), where SQLite's locks and its log "
-            "cannot be relied on: use it from this machine alone, or rather put it on a local "
-            "disk, or on a server (--storage postgresql+psycopg://user@host/database).",
-            style="yellow",
-        )
-    _print_warm_start(console, search)
-    if not before.n_trained:
-        _print_uneven(console, search)
-    console.print()
-
-
-def _cluster_words(plan: SearchPlan) -> str:
-    """What is to be said of a cluster, where workers run on one."""
-    if plan.resources is None:
-        return ""
-    from search.workers.ray_pool import describe_cluster
-
-    return f", each with {plan.resources} of Ray's {describe_cluster()}"
-
-
-def _image_words(info: DatasetInfo) -> str:
-    """What is to be said of images that are not a known data set's."""
-    from search.splits import SPLITS
-
-    if info.name in SPLITS:
-        return ""
-    channels, height, width = info.input_shape
-    colours = {1: " in grey", 3: " in colour"}.get(channels, f" of {channels} channels")
-    return f", {info.n_test:,} test; {height}×{width} pixels{colours}"
-
-
-def _print_uneven(console: Console, search: Search) -> None:
-    """Says once, where classes are uneven, that there is a metric for that."""
-    from search.training.metrics import is_uneven
-
-    info = search.plan.dataset.info
-    if search.plan.request.metric != "accuracy" or not is_uneven(info.class_counts):
-        return
-    sizes = dict(zip(info.classes, info.class_counts, strict=True))
-    small, large = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-    console.print(
-        f"The classes are uneven: {sizes[large]:,} validation images of {large}, "
-        f"{sizes[small]:,} of {small}. With --metric balanced-accuracy each class counts the same.",
-        style="yellow",
-    )
-
-
-def _goal(request: SearchRequest) -> str:
-    from search.training.metrics import metric_words
-
-    metric = metric_words(request.metric)
-    if 1 < request.epochs <= 3:  # of more, only the last three count
-        metric += f" (the mean of all {request.epochs} epochs, early ones included)"
-    if request.target is not None:
-        return (
-            f"the fewest parameters for {percent(request.target.accuracy)} {metric}, at "
-            f"{100 * request.target.confidence:g} % confidence"
-        )
-    if request.objective == "accuracy":
-        return f"the highest {metric}"
-    return f"the highest {metric} at each size"
-
-
-def _print_warm_start(console: Console, search: Search) -> None:
-    request, queued = search.plan.request, search.queued
-    if queued is not None:
-        n = len(queued.configurations)
-        more = "" if search.plan.warm_start is not None else " more"
-        line = f"starts from {queued.study}: {n}{more} of its best trials queued"
-        if not n:
-            line += ", because none has a topology that fits this space and budget"
-        if request.from_study not in (None, queued.study):
-            line += f"; --from-study {request.from_study} is ignored"
-    elif request.from_study is None or request.target is not None:
-        return  # under a lower cap that goes on, nobody asked for --from-study
-    else:
-        line = f"--from-study {request.from_study} is ignored: the study has trials already"
-    console.print(line)
 
 
 def _watch(
@@ -542,7 +400,7 @@ def _watch(
     )
     progress = Progress(
         before=search.before,
-        best=_best(search),
+        best=best_so_far(search),
         n_trials=request.n_trials,
         timeout_seconds=request.timeout_seconds,
     )
@@ -563,65 +421,6 @@ def _watch(
             emit(trial_event(event))
 
         return search.run(listener, should_stop=should_stop)
-
-
-def _print_result(console: Console, search: Search, outcome: Outcome) -> None:
-    from rich.text import Text
-
-    from search.cli.view import describe_best
-    from search.study.summary import confirmed_number, front, tally
-    from search.training.metrics import metric_words
-    from search.tuner.coordinator import Outcome
-
-    counts = tally(search.study.get_trials(deepcopy=False))
-    match outcome:
-        case Outcome.INTERRUPTED:
-            why = "Interrupted."
-            then = "Everything finished is kept; what ran starts again from its first epoch."
-        case Outcome.TIMED_OUT:
-            why = "The time is over."
-            then = "What ran is back in the queue and starts again from its first epoch."
-        case Outcome.REACHED:
-            why = f"The study has its {counted(counts.n_trained, 'trained trial')}."
-            then = f"For more, give the same command with --trials {2 * counts.n_trained}."
-        case Outcome.NO_BETTER:
-            patience = search.plan.request.patience or 0
-            why = f"No better trial in the last {patience}."
-            then = (
-                "What is within one standard error, on "
-                f"{search.plan.dataset.info.n_validation:,} validation images, is not better. "
-                f"The same command goes on with --patience {2 * patience}."
-            )
-        case Outcome.EXHAUSTED:
-            why = "The space has no untried configuration left."
-            then = "For more, search a larger space, as another study: --space, --study."
-    console.print(Text.assemble((why, "bold"), f" {then}"))
-    if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
-        console.print(f"The same command goes on:\n  {_same_command()}", soft_wrap=True)
-    redrawn = ""
-    if counts.n_redraws:
-        redrawn = f", {counts.n_redraws} candidates over the cap redrawn before they became trials"
-    console.print(
-        f"{counts.n_trained} trained ({counts.n_pruned} of them pruned early), {counts.n_failed} "
-        f"failed{redrawn}."
-    )
-    best = _best(search)
-    if best is None:
-        console.print("No trial is complete yet.")
-        return
-    last = min(3, search.plan.request.epochs)
-    over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
-    metric = metric_words(search.plan.request.metric)
-    if search.plan.request.objective == "accuracy":
-        console.print(f"\nBest: {describe_best(best)}", style="bold green")
-        console.print(f"That is its validation {metric} over {over}.")
-        winner = confirmed_number(search.study.user_attrs, search.study.get_trials(deepcopy=False))
-        if winner not in (None, best.number):
-            console.print(f"Over fresh seeds trial {winner} was the best: it won the race before.")
-        return
-    console.print("\nNo network that was found is better than these and no larger:", style="bold")
-    console.print(front_table(search.study, front(search.study.get_trials(deepcopy=False))))
-    console.print(f"An accuracy is the {metric} on the validation images over {over}.")
 
 
 def _confirm(
@@ -668,103 +467,6 @@ def _race(
         emit(race_ends(confirmation))
     if should_stop():
         console.print(
-            f"Interrupted. The runs above are kept; the same command goes on:\n  {_same_command()}",
+            f"Interrupted. The runs above are kept; the same command goes on:\n  {same_command()}",
             soft_wrap=True,
         )
-
-
-def _print_next(console: Console, search: Search) -> None:
-    from search.study.summary import chosen_trial
-
-    study = search.study
-    chosen = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
-    if chosen is None:
-        return
-    by_size = search.plan.request.objective != "accuracy"
-    steps = (
-        (["show", str(chosen.number)], "its layers and epochs"),
-        (["confirm"], "race the best trials over fresh seeds"),
-        *([(["best", "--front"], "the most accurate network of each size")] if by_size else []),
-        (["retrain"], "train it on all data, test it, keep its weights"),
-        (["report"], "its story on one page"),
-        (["dashboard"], "look at all trials in a browser"),
-    )
-    commands = ((_next_command(search.plan, words), what) for words, what in steps)
-    for line in next_lines(commands, console.width):
-        console.print(line, soft_wrap=True)
-    if "***" in _next_command(search.plan, ["best"]):
-        console.print("*** stands for the password; put the whole URL into SEARCH_STORAGE instead.")
-
-
-def _same_command() -> str:
-    """The command as it was given, but for a password, which belongs on no screen."""
-    from search.exceptions import StorageError
-    from search.storage.open import shown_url
-
-    words = []
-    for word in sys.argv[1:]:
-        value = word.removeprefix("--storage=")
-        option = word[: len(word) - len(value)]
-        try:
-            words.append(option + shown_url(value) if "://" in value else word)
-        except StorageError:  # some other option's text
-            words.append(word)
-    return shown_command(words)
-
-
-def _next_command(plan: SearchPlan, command: list[str], *, study: str | None = None) -> str:
-    """A command on the same study, with the options that it needs to find it."""
-    words = list(command)
-    if command[0] != "dashboard":
-        words += ["--study", study or plan.study_name]
-    words += storage_words(plan.request.storage)
-    if command[0] == "retrain":
-        words += data_words(plan.dataset.info.name, plan.request.data_dir)
-    return shown_command(words)
-
-
-def _echo_chosen(search: Search) -> None:
-    """What `--quiet` leaves: the confirmed winner, or else the best trial."""
-    from search.cli.view import Best, describe_best
-    from search.study.summary import accuracy_of, chosen_trial
-
-    study = search.study
-    trial = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
-    accuracy = None if trial is None else accuracy_of(trial)
-    if trial is not None and accuracy is not None:
-        count = trial.user_attrs.get("parameter_count")
-        echo(f"{study.study_name}: {describe_best(Best(trial.number, accuracy, count))}")
-
-
-def _best(search: Search) -> Any:
-    from search.cli.view import Best
-    from search.study.summary import accuracy_of, best_trial
-
-    trial = best_trial(search.study.get_trials(deepcopy=False))
-    accuracy = None if trial is None else accuracy_of(trial)
-    if trial is None or accuracy is None:
-        return None
-    return Best(trial.number, accuracy, trial.user_attrs.get("parameter_count"))
-
-
-def dashboard(
-    storage: Storage = DEFAULT_STORAGE,
-    artifacts: Artifacts = None,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")
-    ] = 8080,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this opens it to others.")
-    ] = "127.0.0.1",
-) -> None:
-    """Show all studies in a browser, also while a search runs. Stop it with Ctrl-C.
-
-    Example: search dashboard --port 8081
-    """
-    from search.report.dashboard import serve
-
-    def show(text: str) -> None:
-        is_address = text.startswith("http://")
-        echo(f"Dashboard on {text} (Ctrl-C stops)" if is_address else text)
-
-    serve(storage, host=host, port=port, announce=show, artifacts=artifacts)

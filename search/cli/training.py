@@ -74,13 +74,8 @@ def retrain(
     from search.data.names import short_name
     from search.folders import default_folder
     from search.storage.open import opened_storage
-    from search.study.settings import (
-        StudySettings,
-        load_study_data,
-        open_trial,
-        rebuild,
-        select_study,
-    )
+    from search.study.open import load_study_data, open_trial, rebuild, select_study
+    from search.study.settings import StudySettings
     from search.training.metrics import metric_words
 
     console = make_console()
@@ -92,7 +87,7 @@ def retrain(
         folder = out or default_folder(chosen.study_name, frozen.number)
         start_server()
 
-        from search.data.dataset import dataset_files
+        from search.data.mapped import dataset_files
         from search.results.retrain import make_weights_folder
         from search.results.retrain import retrain as retrain_trial
         from search.training.train import find_device
@@ -186,7 +181,9 @@ def baseline(
         found = found.with_own_momentum()
 
     start_server()
-    from search.data.dataset import dataset_files, default_data_dir, load_dataset
+    from search.data.built_in import default_data_dir
+    from search.data.load import load_dataset
+    from search.data.mapped import dataset_files
     from search.data.names import check_dataset_name
     from search.training.train import find_device
     from search.workers.local_pool import WorkerPool, default_worker_count

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.study.summary import Tally
-from search.tuner.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.wording import duration, percent
 
 _BAR_WIDTH = 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -85,3 +86,23 @@ def find_data_words(name: str) -> str:
     if name.startswith(TENSORS):
         return "give the same tensors, with the same names of classes"
     return "name their folder with --data-dir"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Numbers of images; a network is retrained on those that train and validate together."""
+
+    n_training: int
+    n_validation: int
+    n_test: int
+
+
+_OF_TORCHVISION = Split(50_000, 10_000, 10_000)
+
+
+SPLITS = {
+    "mnist": _OF_TORCHVISION,
+    "fashion-mnist": _OF_TORCHVISION,
+    "kmnist": _OF_TORCHVISION,
+    "digits": Split(1_079, 359, 359),
+}

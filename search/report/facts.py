@@ -14,12 +14,14 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.data.names import Split
 from search.exceptions import StudyError
 from search.report.importance import Influence, influences
 from search.results.race import Race, Standing, share_interval
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
-from search.splits import Split
-from search.study.settings import StudySettings, rebuild, run_records, search_words
+from search.study.history import run_records, search_words
+from search.study.open import rebuild
+from search.study.settings import StudySettings
 from search.study.summary import (
     CONFIRMATION,
     INTERRUPTED,

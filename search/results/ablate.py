@@ -20,8 +20,9 @@ from search.data.dataset import DatasetInfo
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.ablation import UNCHANGED, Row, make_row, variants
 from search.space.hyperparameters import Hyperparameters
+from search.study.open import check_same_data, rebuild
 from search.study.repeat_runs import KeptRuns
-from search.study.settings import StudySettings, check_same_data, rebuild
+from search.study.settings import StudySettings
 from search.study.summary import ABLATES, accuracy_of
 from search.workers.jobs import Pool
 from search.workers.repeats import Repeat, train_recipes

@@ -14,7 +14,8 @@ from scipy.special import stdtrit
 
 from search.exceptions import StudyError
 from search.results.race import CONFIDENCE
-from search.study.settings import StudySettings, rebuild
+from search.study.open import rebuild
+from search.study.settings import StudySettings
 from search.study.summary import (
     CONFIRMATION,
     accuracy_of,

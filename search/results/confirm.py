@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.race import Race, Standing
+from search.study.open import rebuild
 from search.study.repeat_runs import NOT_FINITE, KeptRuns
-from search.study.settings import StudySettings, rebuild
+from search.study.settings import StudySettings
 from search.study.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
 from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, Pool

@@ -16,7 +16,9 @@ from search.data.dataset import DatasetInfo
 from search.exceptions import InputError
 from search.folders import CARD_NAME, PICTURES, make_folder
 from search.space.hyperparameters import Hyperparameters
-from search.study.settings import DISTRIBUTION, StudySettings, check_same_data, rebuild
+from search.study.history import DISTRIBUTION
+from search.study.open import check_same_data, rebuild
+from search.study.settings import StudySettings
 from search.training.epochs import EpochResult
 from search.training.weights import CARD_VERSION, save_card, weights_name
 from search.workers.jobs import Pool

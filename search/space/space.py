@@ -21,23 +21,28 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import math
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, Protocol, cast, get_args
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
-    FloatDistribution,
     IntDistribution,
 )
 
 from search.exceptions import SpaceError
+from search.space.distributions import (
+    TrialLike,
+    all_values,
+    is_inside,
+    n_values,
+    nearest,
+    suggest_value,
+)
 from search.space.hyperparameters import (
     Augmentation,
     Constant,
@@ -48,143 +53,16 @@ from search.space.hyperparameters import (
     Schedule,
     StepDecay,
 )
+from search.space.limits import KINDS, MAX_WIDTHS, as_choices, make_distribution
+from search.space.toml import BUILT_IN, read_file, toml_value
+from search.space.widths import scale_to
 from search_models.size import parameter_count
 from search_models.spec import Activation, ModelSpec, SpecError, Topology
 
 Scalar = str | int | float
-MAX_WIDTHS = 12
 _AUGMENTATIONS = tuple(field.name for field in fields(Augmentation))
 _OPEN_SHARE = {"low": 0.1, "high": 1.0, "log": True}
-_LINE_WIDTH = 80  # columns of a space file, beyond which what a line is stands above it
 _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What a hyperparameter may be: its type, its limits (both allowed), and what it is.
-
-    `silent` is its value in a table that does not name it, which one stored by an earlier version
-    may not.
-    """
-
-    type: type[str] | type[int] | type[float]
-    about: str
-    low: float = -math.inf
-    high: float = math.inf
-    names: tuple[str, ...] = ()
-    silent: str | float | None = None
-
-
-_BELOW_ONE = math.nextafter(1.0, 0.0)
-_KINDS: dict[str, _Kind] = {
-    "topology": _Kind(str, "layers, with the searched widths and dropout rates left out"),
-    **{
-        f"width_{i}": _Kind(int, f"channels of open convolution {i}", 1, 4096)
-        for i in range(1, MAX_WIDTHS + 1)
-    },
-    "budget_share": _Kind(
-        float, "the widths are scaled to this share of the budget; 0: as drawn", 0, 1, silent=0.0
-    ),
-    "learning_rate": _Kind(float, "the peak of the schedule", 1e-8, 100),
-    "momentum": _Kind(float, "of SGD; beta1 of Adam and AdamW", 0, _BELOW_ONE),
-    "weight_decay": _Kind(float, "L2 penalty; decoupled for AdamW", 0, 10),
-    "dropout": _Kind(float, "rate wherever the topology has an open drop", 0, 0.9),
-    "rotation_degrees": _Kind(float, "augmentation: rotation by ± this", 0, 180),
-    "translation": _Kind(float, "augmentation: shift by ± this share of the side", 0, 0.5),
-    "scale": _Kind(float, "augmentation: change of size by ± this share", 0, 0.9),
-    "shear_degrees": _Kind(float, "augmentation: shear by ± this", 0, 60),
-    "elastic": _Kind(
-        float,
-        "augmentation: elastic distortion, standard deviation as a share of the side",
-        0,
-        0.25,
-        silent=0.0,
-    ),
-    "optimizer": _Kind(str, "", names=("sgd", "nesterov", "adam", "adamw")),
-    "schedule": _Kind(
-        str, "of the learning rate", names=("one-cycle", "step", "cosine", "constant")
-    ),
-    "warmup_share": _Kind(float, "one-cycle: share of the steps with a rising rate", 0.01, 0.9),
-    "step_share": _Kind(float, "step: share of the epochs between two drops", 0.01, 1),
-    "step_gamma": _Kind(float, "step: factor of each drop", 1e-4, _BELOW_ONE),
-    "batch_size": _Kind(int, "images a step", 1, 65536),
-    "label_smoothing": _Kind(
-        float, "share of each label spread over all classes", 0, _BELOW_ONE, silent=0.0
-    ),
-    "ema_epochs": _Kind(
-        float, "epochs over which the weights are averaged; 0: not at all", 0, 1000, silent=0.0
-    ),
-    "final_augmentation": _Kind(
-        float, "share of the augmentation's ranges that is left at the end", 0, 1, silent=1.0
-    ),
-    "activation": _Kind(
-        str, "of each convolution that names none", names=get_args(Activation), silent="relu"
-    ),
-}
-
-STANDARD = """\
-topology = "c3, c3, drop, pool, c3, drop, pool, c3, c3, out+bias, gap"
-width_1 = { low = 4, high = 20, first = 8 }
-width_2 = { low = 4, high = 28, first = 12 }
-width_3 = { low = 4, high = 32, first = 14 }
-width_4 = { low = 4, high = 32, first = 16 }
-width_5 = { low = 4, high = 32, first = 18 }
-budget_share = 1.0
-learning_rate = { low = 0.02, high = 0.3, log = true, first = 0.1 }
-momentum = { low = 0.8, high = 0.98, first = 0.9 }
-weight_decay = { low = 1e-6, high = 1e-3, log = true, first = 1e-4 }
-dropout = { low = 0.0, high = 0.1, first = 0.02 }
-rotation_degrees = { low = 0.0, high = 15.0, first = 7.0 }
-translation = { low = 0.0, high = 0.1, first = 0.04 }
-scale = { low = 0.0, high = 0.15, first = 0.08 }
-shear_degrees = { low = 0.0, high = 10.0, first = 5.0 }
-optimizer = "nesterov"
-schedule = "one-cycle"
-warmup_share = 0.2
-step_share = 0.4
-step_gamma = 0.1
-batch_size = 128
-"""
-
-WIDE = """\
-topology = [
-    "c3, c3, drop, pool, c3, drop, pool, c3, c3, out+bias, gap",
-    "c3, c3, c3, drop, pool, c3, c3, drop, c3, c3, gap, out",
-    "c3p1, c3, drop, pool, c3p1, c3, drop, pool, c3p1, c3, gap, out",
-    "c3p1, c3p1, drop, pool, c3p1, c3p1, drop, pool, c3p1, c3p1 10, gap",
-    "c3p1, c3, drop, pool, c3, c3, c1, drop, pool, c3, c1, gap, out",
-]
-width_1 = { low = 4, high = 20 }
-width_2 = { low = 4, high = 24 }
-width_3 = { low = 4, high = 32 }
-width_4 = { low = 4, high = 32 }
-width_5 = { low = 4, high = 32 }
-width_6 = { low = 4, high = 32 }
-width_7 = { low = 4, high = 32 }
-budget_share = 1.0
-learning_rate = { low = 0.0005, high = 0.5, log = true }
-momentum = { low = 0.5, high = 0.99 }
-weight_decay = { low = 1e-7, high = 1e-2, log = true }
-dropout = { low = 0.0, high = 0.3 }
-rotation_degrees = { low = 0.0, high = 25.0 }
-translation = { low = 0.0, high = 0.2 }
-scale = { low = 0.0, high = 0.25 }
-shear_degrees = { low = 0.0, high = 20.0 }
-optimizer = ["nesterov", "adamw"]
-schedule = ["one-cycle", "step", "cosine", "constant"]
-warmup_share = { low = 0.05, high = 0.4 }
-step_share = { low = 0.2, high = 0.8 }
-step_gamma = { low = 0.05, high = 0.5, log = true }
-batch_size = [32, 64, 128, 256, 512]
-"""
-
-
-class TrialLike(Protocol):
-    """What `suggest` needs of a trial: Optuna's Trial, FrozenTrial and FixedTrial have it."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = ...) -> int: ...
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -209,17 +87,17 @@ class Space:
 
     def __post_init__(self) -> None:
         distributions = {}
-        silent = {key: kind.silent for key, kind in _KINDS.items() if kind.silent is not None}
+        silent = {key: kind.silent for key, kind in KINDS.items() if kind.silent is not None}
         object.__setattr__(self, "table", {**silent, **self.table})
         for key in self.table:
-            if key not in _KINDS:
+            if key not in KINDS:
                 raise SpaceError(
                     f"{self.name}: unknown hyperparameter {key!r}; it must be one of "
-                    f"{', '.join(_KINDS)}."
+                    f"{', '.join(KINDS)}."
                 )
-        for key in _KINDS:  # in one order, whatever the file's
+        for key in KINDS:  # in one order, whatever the file's
             if key in self.table:
-                distribution = _distribution(self.name, key, self.table[key])
+                distribution = make_distribution(self.name, key, self.table[key])
                 if distribution is not None and self._has_effect(key):
                     distributions[key] = distribution
         object.__setattr__(self, "distributions", distributions)
@@ -240,7 +118,7 @@ class Space:
         Raises:
             SpaceError: if it is neither, or the file cannot be used.
         """
-        table = tomllib.loads(_BUILT_IN[name]) if name in _BUILT_IN else _read_file(name)
+        table = tomllib.loads(BUILT_IN[name]) if name in BUILT_IN else read_file(name)
         return cls(name, table, input_shape, n_classes, parameter_cap)
 
     def suggest(self, trial: TrialLike) -> Hyperparameters:
@@ -250,7 +128,7 @@ class Space:
             SpecError: if the trial's network cannot exist.
         """
         values = {
-            name: _suggest(trial, name, distribution)
+            name: suggest_value(trial, name, distribution)
             for name, distribution in self.distributions.items()
         }
         return self.hyperparameters(values)
@@ -301,7 +179,7 @@ class Space:
         limit = self._limit(value)
         if not limit:
             return widths
-        return _scale_to(limit, topology, widths, self.input_shape, self.n_classes)
+        return scale_to(limit, topology, widths, self.input_shape, self.n_classes)
 
     def recipe(self, values: Mapping[str, Any]) -> Hyperparameters | None:
         """`hyperparameters(values)`, or None where its network cannot exist."""
@@ -334,11 +212,11 @@ class Space:
 
     def n_combinations(self) -> float:
         """How many combinations there are of what is searched; infinite with a float range."""
-        return math.prod(map(_n_values, self.distributions.values()))
+        return math.prod(map(n_values, self.distributions.values()))
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """All combinations of what is searched, of which there must be a finite number."""
-        for values in itertools.product(*map(_all_values, self.distributions.values())):
+        for values in itertools.product(*map(all_values, self.distributions.values())):
             yield dict(zip(self.distributions, values, strict=True))
 
     @property
@@ -412,7 +290,7 @@ class Space:
             return None
         found: dict[str, Any] = {name: self._lowest_width(name) for name in self._searched_widths()}
         for name, distribution in self.distributions.items():
-            value = _nearest(distribution, theirs.get(name))
+            value = nearest(distribution, theirs.get(name))
             if value is not None:
                 found[name] = value
         if "topology" in self.distributions:
@@ -442,7 +320,7 @@ class Space:
     @property
     def is_built_in(self) -> bool:
         """Whether its name alone gives it; a built-in space may change from version to version."""
-        if self.name not in _BUILT_IN:
+        if self.name not in BUILT_IN:
             return False
         built_in = replace(self, table=Space.load(self.name).table)
         return self.table in (built_in.table, built_in.with_open_size().table)
@@ -467,7 +345,7 @@ class Space:
     def smallest_batch(self) -> int:
         """The fewest images that a recipe of the space has in a batch."""
         sizes = self.table["batch_size"]
-        return int(sizes["low"] if isinstance(sizes, dict) else min(_choices(sizes)))
+        return int(sizes["low"] if isinstance(sizes, dict) else min(as_choices(sizes)))
 
     def refuse(self, values: Mapping[str, Any]) -> str | None:
         """Why hand-made `values` cannot be tried in this space, or None where they can."""
@@ -475,13 +353,13 @@ class Space:
             distribution = self.distributions.get(name)
             if distribution is None:
                 return f"{name} is not searched in this space"
-            if not _is_inside(distribution, value):
+            if not is_inside(distribution, value):
                 return f"{name} = {value!r} is outside its range in this space"
         return None
 
     def _has_effect(self, key: str) -> bool:
         """Whether any recipe of the space can depend on a name: to search it would be a waste."""
-        schedules = _choices(self.table.get("schedule"))
+        schedules = as_choices(self.table.get("schedule"))
         match key.rpartition("_"):
             case ("width", _, number):
                 return any(_n_widths(text) >= int(number) for text in self._topologies())
@@ -501,7 +379,7 @@ class Space:
         value = self.table.get(key)
         if isinstance(value, dict):
             return value.get("high") != 0
-        return any(choice != 0 for choice in _choices(value))
+        return any(choice != 0 for choice in as_choices(value))
 
     def _smallest_count_of(self, topology: str) -> int:
         values = self.smallest({"topology": topology, "dropout": 0.0})
@@ -510,7 +388,7 @@ class Space:
         return parameter_count(self.spec(values))
 
     def _topologies(self) -> list[str]:
-        return [text for text in _choices(self.table.get("topology")) if isinstance(text, str)]
+        return [text for text in as_choices(self.table.get("topology")) if isinstance(text, str)]
 
     def _searched_widths(self) -> list[str]:
         return [name for name in self.distributions if name.startswith("width_")]
@@ -539,7 +417,7 @@ class Space:
 
     def _check_budget_share(self) -> None:
         share = self.table["budget_share"]
-        lowest = share["low"] if isinstance(share, dict) else min(_choices(share))
+        lowest = share["low"] if isinstance(share, dict) else min(as_choices(share))
         if lowest == 0 and "budget_share" in self.distributions:
             raise SpaceError(
                 f"{self.name}: budget_share: 0, for widths as they are drawn, must stand alone, "
@@ -547,7 +425,7 @@ class Space:
             )
 
     def _check_topologies(self) -> None:
-        missing = [key for key in _KINDS if not key.startswith("width_") and key not in self.table]
+        missing = [key for key in KINDS if not key.startswith("width_") and key not in self.table]
         if missing:
             raise SpaceError(f"{self.name}: {missing[0]} is missing.")
         for text in self._topologies():
@@ -561,10 +439,6 @@ class Space:
                 self._smallest_count_of(text)
             except SpecError as error:
                 raise SpaceError(f"{self.name}: topology: {error}") from error
-
-
-def _choices(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _n_widths(topology: str) -> int:
@@ -591,40 +465,6 @@ def _has_open_activation(topology: str) -> bool:
 _topology = functools.lru_cache(maxsize=256)(Topology)
 
 
-@functools.lru_cache(maxsize=4096)
-def _scale_to(
-    limit: int,
-    topology: Topology,
-    widths: tuple[int, ...],
-    input_shape: tuple[int, int, int],
-    n_classes: int,
-) -> tuple[int, ...]:
-    """`widths` times the largest factor that gives at most `limit` parameters.
-
-    Each is rounded and at least 1; where even ones are too many, the result is ones.
-    """
-
-    def scaled(factor: float) -> tuple[int, ...]:
-        return tuple(max(1, round(width * factor)) for width in widths)
-
-    def fits(factor: float) -> bool:
-        spec = topology.spec(scaled(factor), 0.0, input_shape=input_shape, n_classes=n_classes)
-        return parameter_count(spec) <= limit
-
-    if not widths:
-        return widths
-    low, high = 0.0, 1.0
-    while fits(high) and max(scaled(high)) < limit:  # a convolution has more weights than channels
-        low, high = high, 2 * high
-    while (high - low) * max(widths, default=1) > 1e-3:
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return scaled(low)
-
-
-_BUILT_IN = {"standard": STANDARD, "wide": WIDE}
-
-
 def _schedule(value: Mapping[str, Any]) -> Schedule:
     match value["schedule"]:
         case "one-cycle":
@@ -637,168 +477,6 @@ def _schedule(value: Mapping[str, Any]) -> Schedule:
             return Constant()
 
 
-def _is_inside(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value that was made by hand has the type and range of its distribution."""
-    match distribution:
-        case IntDistribution(low=low, high=high):
-            return type(value) is int and low <= value <= high
-        case FloatDistribution(low=low, high=high):
-            return type(value) in (int, float) and low <= value <= high
-        case CategoricalDistribution(choices=choices):
-            return any(value == choice and type(value) is type(choice) for choice in choices)
-    return False
-
-
-def _n_values(distribution: BaseDistribution) -> float:
-    match distribution:
-        case IntDistribution(low=low, high=high):
-            return high - low + 1
-        case CategoricalDistribution(choices=choices):
-            return len(choices)
-    return math.inf
-
-
-def _all_values(distribution: BaseDistribution) -> Sequence[Any]:
-    match distribution:
-        case IntDistribution(low=low, high=high):
-            return range(low, high + 1)
-        case CategoricalDistribution(choices=choices):
-            return choices
-    raise TypeError(distribution)
-
-
 def _is_same(topology: str, other: str) -> bool:
     """Whether two notations differ in nothing but blanks."""
     return "".join(topology.split()) == "".join(other.split())
-
-
-def _nearest(distribution: BaseDistribution, value: Any) -> Any:
-    """The value of a distribution that is nearest to another one; None where none is near."""
-    match distribution:
-        case CategoricalDistribution(choices=choices) if isinstance(value, str):
-            return value if value in choices else None
-        case CategoricalDistribution(choices=choices) if isinstance(value, int | float):
-            return min(cast(tuple[float, ...], choices), key=lambda choice: abs(choice - value))
-        case FloatDistribution(low=low, high=high) if isinstance(value, int | float):
-            return min(max(float(value), low), high)
-        case IntDistribution(low=low, high=high) if isinstance(value, int | float):
-            return min(max(round(value), low), high)
-    return None  # the other space has no value, or a range that none of its recipes depends on
-
-
-def _suggest(trial: TrialLike, name: str, distribution: BaseDistribution) -> Any:
-    match distribution:
-        case FloatDistribution(low=low, high=high, log=log):
-            return trial.suggest_float(name, low, high, log=log)
-        case IntDistribution(low=low, high=high, log=log):
-            return trial.suggest_int(name, low, high, log=log)
-        case CategoricalDistribution(choices=choices):
-            return trial.suggest_categorical(name, choices)
-    raise TypeError(distribution)
-
-
-def _read_file(name: str) -> dict[str, Any]:
-    path = Path(name)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SpaceError(
-            f"A space must be one of {', '.join(_BUILT_IN)} or a TOML file, but there is no file "
-            f"{name!r}; 'search space > my-space.toml' writes one to start from."
-        ) from error
-    except OSError as error:
-        raise SpaceError(f"{name}: the file cannot be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:  # no text, no TOML, no path, or too deep
-        raise SpaceError(f"{name}: the file must be TOML, but {error}.") from error
-    base = table.pop("base", "standard")
-    if not isinstance(base, str) or base not in _BUILT_IN:
-        raise SpaceError(f"{name}: base must be one of {', '.join(_BUILT_IN)}, but got {base!r}.")
-    return {**tomllib.loads(_BUILT_IN[base]), **table}
-
-
-def _distribution(space: str, key: str, value: Any) -> BaseDistribution | None:
-    """The distribution of what `value` searches; None where it fixes a value."""
-    kind = _KINDS[key]
-
-    def fail(why: str) -> SpaceError:
-        return SpaceError(f"{space}: {key}: {why}")
-
-    if isinstance(value, dict):
-        return _range(kind, value, fail)
-    if isinstance(value, list):
-        if not value:
-            raise fail("a choice must have at least one value, but got [].")
-        for choice in value:
-            _check_value(kind, choice, fail)
-        if len(set(value)) < len(value):
-            raise fail(f"a choice must name each value once, but got {value!r}.")
-        return CategoricalDistribution(value)
-    _check_value(kind, value, fail)
-    return None
-
-
-def _check_value(kind: _Kind, value: Any, fail: Callable[[str], SpaceError]) -> None:
-    allowed = (int, float) if kind.type is float else kind.type
-    if not isinstance(value, allowed) or isinstance(value, bool):
-        names = {str: "text", int: "a whole number", float: "a number"}
-        raise fail(f"must be {names[kind.type]}, but got {value!r}.")
-    if kind.names and value not in kind.names:
-        raise fail(f"must be one of {', '.join(kind.names)}, but got {value!r}.")
-    if not isinstance(value, str) and not kind.low <= value <= kind.high:
-        raise fail(f"must be in {kind.low:g} to {kind.high:g}, but got {value!r}.")
-
-
-def _range(
-    kind: _Kind, value: dict[str, Any], fail: Callable[[str], SpaceError]
-) -> BaseDistribution:
-    if kind.type is str:
-        raise fail(f"must be a text or a list of texts, but got {value!r}.")
-    if not {"low", "high"} <= set(value) <= {"low", "high", "log", "first"}:
-        raise fail(f"a range has low, high and, where wanted, log and first, but got {value!r}.")
-    low, high, log = value["low"], value["high"], value.get("log", False)
-    for bound in (low, high):
-        _check_value(kind, bound, fail)
-    if not isinstance(log, bool):
-        raise fail(f"log must be true or false, but got {log!r}.")
-    if not low < high:
-        raise fail(f"low < high must hold, but got low = {low!r}, high = {high!r}.")
-    if log and low <= 0:
-        raise fail(f"low > 0 must hold for a log range, but got low = {low!r}.")
-    first = value.get("first", low)
-    _check_value(kind, first, fail)
-    if not low <= first <= high:
-        raise fail(f"low <= first <= high must hold, but got first = {first!r}.")
-    if kind.type is int:
-        return IntDistribution(low, high, log=log)
-    return FloatDistribution(low, high, log=log)
-
-
-def toml_value(value: Any) -> str:
-    """A value as a space file writes it."""
-    if isinstance(value, dict):
-        pairs = (f"{key} = {toml_value(each)}" for key, each in value.items())
-        return f"{{ {', '.join(pairs)} }}"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def to_toml(name: str) -> str:
-    """A built-in space as the text of a space file, with what each line is.
-
-    Raises:
-        SpaceError: if there is none of that name.
-    """
-    if name not in _BUILT_IN:
-        raise SpaceError(f"A built-in space must be one of {', '.join(_BUILT_IN)}, not {name!r}.")
-    head = [
-        f'# The search space "{name}". A value fixes a hyperparameter, a list chooses, a table',
-        "# { low, high, log } is a range. What is left out is taken from the base.",
-        f'base = "{name}"',
-    ]
-    lines = []
-    for line in _BUILT_IN[name].splitlines():
-        about = _KINDS[line.split(" = ")[0]].about if " = " in line and line[0] != " " else ""
-        if about and len(f"{line}  # {about}") > _LINE_WIDTH:
-            lines += [f"# {about}", line]
-        else:
-            lines.append(f"{line}  # {about}" if about else line)
-    return "\n".join(itertools.chain(head, [""], lines)) + "\n"

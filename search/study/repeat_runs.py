@@ -16,7 +16,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.exceptions import StudyDeletedError, StudyError
-from search.study.settings import StudySettings, find_repeats, open_study, study_names
+from search.study.open import find_repeats, open_study, study_names
+from search.study.settings import StudySettings
 from search.study.summary import repeats_name
 from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
 

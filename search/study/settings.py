@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import itertools
 import json
-import os
-import platform
-import socket
-import subprocess
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import optuna
-from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
 
-from search.data.names import TENSORS, find_data_words
-from search.exceptions import StudyDeletedError, StudyError
-from search.space.hyperparameters import Hyperparameters
-from search.space.space import Space, toml_value
-from search.splits import SPLITS, Split
-from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
+from search.data.names import SPLITS, TENSORS, Split
+from search.exceptions import StudyError
+from search.space.space import Space
+from search.space.toml import toml_value
 from search.training.metrics import Metric
-from search.wording import meant
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
-    from search.data.dataset import Dataset, DatasetInfo
+    from search.data.dataset import DatasetInfo
 
-DISTRIBUTION = "budget-search"
-_CHOSEN = "chosen"  # when the study was made the one used last, without a search
 _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "size": StudyDirection.MINIMIZE}
 _N_DIFFERENCES, _LONGEST_VALUE = 4, 60  # of a space that is refused; characters
-_LONGEST_NAME = 200  # characters: a server's column takes 512, and a suffix may follow
 OBJECTIVES = ("accuracy", "accuracy,size")
 
 
@@ -151,202 +133,11 @@ class StudySettings:
         return Space(self.space_name, self.space, self.input_shape, self.n_classes, self.budget)
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """One run of the search on a study: what may change from run to run, and on what it ran."""
-
-    started: str
-    sampler: str
-    pruner: str
-    seed: int
-    device: str
-    n_workers: int
-    n_trials: int
-    patience: int | None
-    target: float | None
-    versions: dict[str, str]
-    git_commit: str | None
-    host: str
-
-    @classmethod
-    def now(
-        cls,
-        *,
-        sampler: str,
-        pruner: str,
-        seed: int,
-        device: str,
-        n_workers: int,
-        n_trials: int,
-        patience: int | None,
-        target: float | None,
-    ) -> RunRecord:
-        packages = ("torch", "optuna", DISTRIBUTION)
-        return cls(
-            started=_now(),
-            sampler=sampler,
-            pruner=pruner,
-            seed=seed,
-            device=device,
-            n_workers=n_workers,
-            n_trials=n_trials,
-            patience=patience,
-            target=target,
-            versions={
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in packages},
-            },
-            git_commit=_git_commit(),
-            host=socket.gethostname(),
-        )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _git_commit() -> str | None:
-    """The commit of this package's source, where it runs from a git checkout."""
-    folder = Path(__file__).parents[1]
-    if not (folder.parent / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def check_study_name(name: str) -> str:
-    """The name of a new study, if it can be one.
-
-    Raises:
-        StudyError: if it cannot.
-    """
-    if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable() or name != name.strip():
-        raise StudyError(
-            f"The name of a study must be 1 to {_LONGEST_NAME} characters that can be printed, "
-            f"without blanks at its ends, but got {name[:_LONGEST_NAME]!r}; name another with "
-            "--study."
-        )
-    return name
-
-
-def study_names(storage: BaseStorage) -> list[str]:
-    """The names of all studies, oldest first."""
-    return list(optuna.get_all_study_names(storage))
-
-
-def open_study(storage: BaseStorage, name: str) -> Study:
-    """The study of that name.
-
-    Raises:
-        StudyError: if there is none.
-    """
-    known = study_names(storage)
-    if name not in known:  # not by asking for it: a database does not take every text
-        kept = {repeats_name(study, purpose) for study in known for purpose in (CONFIRMS, ABLATES)}
-        own = [study for study in known if study not in kept]
-        raise StudyError(
-            f"A study must be in the storage, which has {', '.join(own) or 'none'}, but there is "
-            f"no {name!r}{meant(name, own)}"
-        )
-    return optuna.load_study(study_name=name, storage=storage)
-
-
-def find_repeats(storage: BaseStorage, name: str, purpose: str) -> Study | None:
-    """The study that keeps a study's runs for a purpose; None where there is none of its own."""
-    kept_in = repeats_name(name, purpose)
-    if kept_in not in study_names(storage):
-        return None
-    repeats = open_study(storage, kept_in)
-    return repeats if repeats.user_attrs.get(purpose) == name else None
-
-
-def select_study(storage: BaseStorage, name: str | None) -> Study:
-    """The study of that name; without a name, the one that was used last.
-
-    Raises:
-        StudyError: if there is none.
-    """
-    if name is not None:
-        return open_study(storage, name)
-    names = [
-        study.study_name
-        for study in optuna.get_all_study_summaries(storage)
-        if "settings" in study.user_attrs
-    ]
-    if not names:
-        raise StudyError(
-            "The storage must hold a study of 'search run', but it has none; make one with it."
-        )
-    studies = [open_study(storage, name) for name in names]
-    return max(studies, key=last_used)
-
-
-def last_used(study: Study) -> str:
-    """When the study was last searched or chosen, as text that sorts; empty if it never was."""
-    times = [str(record["started"]) for record in run_records(study)]
-    return max([*times, str(study.user_attrs.get(_CHOSEN, ""))])
-
-
-def make_last_used(study: Study) -> None:
-    """Makes the study the one that commands take where none is named."""
-    study.set_user_attr(_CHOSEN, _now())
-
-
-def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
-    """The trial of that number; without one, the confirmed winner or else the best.
-
-    Raises:
-        StudyError: if there is none.
-    """
-    trials = study.get_trials(deepcopy=False)
-    if number is None:
-        best = chosen_trial(study.user_attrs, trials)
-        if best is None:
-            raise StudyError(
-                f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
-                "go on with 'search run'."
-            )
-        return best
-    for trial in trials:
-        if trial.number == number:
-            return trial
-    raise StudyError(
-        f"A trial must be in the study, but {study.study_name!r} has no trial {number}; it has "
-        f"{len(trials)} trials, counted from 0."
-    )
-
-
-def create_or_open_study(storage: BaseStorage, name: str, settings: StudySettings) -> Study:
-    """The study of that name, made where it is missing.
-
-    Raises:
-        StudyError: if it is there and differs from `settings`, naming the differences.
-    """
-    study = optuna.create_study(
-        study_name=name, storage=storage, directions=settings.directions, load_if_exists=True
-    )
-    if "settings" not in study.user_attrs and study.directions != settings.directions:
-        raise StudyError(
-            f"A study must have the objective {settings.objective}, but {name!r} was made by "
-            "something else and has another; name another study with --study."
-        )
-    if "settings" not in study.user_attrs and not study.get_trials(deepcopy=False):
-        study.set_user_attr("settings", asdict(settings))
-        return study
-    _check_same(name, StudySettings.from_study(study), settings)
-    return study
-
-
 # A built-in space may have changed since an earlier version, and then its name is not enough.
 _SPACE_HINT = " What differs in the space can stand in a file for --space."
 
 
-def _check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
+def check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
     # A space is what it holds, not the file it came from; an earlier version's says less of it.
     before_space, space = dict(stored.search_space().table), dict(wanted.search_space().table)
     in_this_space = replace(stored, space_name=wanted.space_name, space=space)
@@ -397,101 +188,3 @@ def _value_text(value: Any, other: Any) -> str:
         own = [f"{key} {each}" for key, each in value.items() if other.get(key) != each]
         return ", ".join(own) or "nothing"
     return textwrap.shorten(toml_value(value), _LONGEST_VALUE, placeholder=" …")
-
-
-def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
-    """The recipe of a stored trial, by the code that suggested it.
-
-    Raises:
-        StudyError: if the trial ended before it had one.
-    """
-    try:
-        return StudySettings.from_study(study).search_space().suggest(trial)
-    except ValueError as error:
-        raise StudyError(
-            f"A trial must have all hyperparameters of its space, but trial {trial.number} of "
-            f"{study.study_name!r} ended before ({error}); take another with --trial."
-        ) from error
-
-
-def load_study_data(study: Study, data_dir: Path | None = None) -> Dataset:
-    """The data set that a study was made with.
-
-    Raises:
-        DataError: if it is not to be had.
-        StudyError: if it has other images or labels now.
-    """
-    from search.data.dataset import load_dataset
-
-    settings = StudySettings.from_study(study)
-    dataset = load_dataset(settings.dataset, data_dir, image_size=settings.image_size)
-    check_same_data(study, dataset.info)
-    return dataset
-
-
-def check_same_data(study: Study, info: DatasetInfo) -> None:
-    """Raises StudyError where the data set is not the one that the study was made with."""
-    settings = StudySettings.from_study(study)
-    if (settings.data_fingerprint, settings.split_fingerprint) != (
-        info.fingerprint,
-        info.split_fingerprint,
-    ):
-        raise StudyError(
-            f"The data must be those of the study {study.study_name!r}, but {info.name} in "
-            f"{info.origin} has other images or labels; {find_data_words(info.name)}."
-        )
-
-
-def record_run(study: Study, record: RunRecord) -> None:
-    """Adds a run to the study's history, under a key of its own, so that none replaces another."""
-    study.set_user_attr(f"run_{record.started}_{record.host}_{os.getpid()}", asdict(record))
-
-
-def run_records(study: Study) -> list[dict[str, Any]]:
-    """The study's history, oldest run first."""
-    attributes = study.user_attrs
-    return [attributes[key] for key in sorted(attributes) if key.startswith("run_")]
-
-
-def search_words(
-    name: str,
-    settings: StudySettings,
-    *,
-    n_trials: int,
-    space: str | None = None,
-    options: Sequence[str] = (),
-) -> list[str] | None:
-    """The words of the command that searches a study, without the program's name.
-
-    Where its data lie a study does not know. None where they are tensors, which no command has.
-
-    Args:
-        space: the file that holds the study's space, where it is another than at first.
-        options: what may change from run to run.
-    """
-    if settings.is_of_tensors:
-        return None
-    words = ["run", "--dataset", settings.dataset, "--budget", str(settings.budget)]
-    words += ["--epochs", str(settings.epochs), "--trials", str(n_trials)]
-    for option, value, default in (
-        ("--space", space or settings.space_name, "standard"),
-        ("--objective", settings.objective, "accuracy"),
-        ("--metric", settings.metric, "accuracy"),
-        # Only a folder's images have a size that is asked for, and it is a folder's that is 28.
-        ("--image-size", str(settings.image_size), "28"),
-    ):
-        words += [option, value] if value != default else []
-    return [*words, *options, "--study", name]
-
-
-@contextmanager
-def unless_deleted(study: Study) -> Iterator[None]:
-    """Raises StudyDeletedError where something inside fails because the study was deleted."""
-    try:
-        yield
-    except KeyError as error:
-        if study.study_name in study_names(study._storage):
-            raise  # the error is about something else
-        raise StudyDeletedError(
-            f"The study must stay while it is searched, but {study.study_name!r} was deleted."
-        ) from error

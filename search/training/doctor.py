@@ -13,7 +13,7 @@ from search.data.dataset import Examples, Normalization
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Hyperparameters
 from search.training.train import train
-from search_models.native import network as native
+from search_models import native
 
 _N_IMAGES = 1024
 _N_ROUNDS = 3

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from search.data.dataset import Examples, Normalization
 from search.training.augment import Warps, warp
 from search.training.metrics import Metric, score
+from search_models import native
 from search_models.convnet import ConvNet
-from search_models.native import network as native
 
 _EVALUATION_BATCH = 500
 _WARM_UP_RUNS = 3  # what PyTorch's notes on CUDA graphs ask for before a recording

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from search.data.dataset import DatasetInfo, Normalization, class_names
+from search.data.built_in import class_names
+from search.data.dataset import DatasetInfo, Normalization
 from search.data.names import check_dataset_name, find_data_words
 from search.data.tensors import tensors_as_bytes
 from search.exceptions import CardError, InputError

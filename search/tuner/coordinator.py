@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from search.study.locks import owner_of_this_process
 from search.study.repair import fail, fail_crashed, give_back
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing
-from search.study.summary import INTERRUPTED, accuracy_of, is_trained
+from search.study.summary import INTERRUPTED, is_trained
 from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
+from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.tuner.patience import Patience
 from search.tuner.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
 from search.tuner.sampler import CappedSampler
@@ -40,81 +40,6 @@ _BY_SOMEBODY_ELSE = "ended or deleted by somebody else"
 # A trial that takes so much longer than the slowest one is taken for hung.
 _HUNG_FACTOR = 10
 _LEAST_LIMIT_SECONDS = 60.0  # whatever the others took: a machine may be busy for a while
-
-
-class Outcome(Enum):
-    """Why a search ended."""
-
-    REACHED = "the number of trials is reached"
-    TIMED_OUT = "the time is over"
-    INTERRUPTED = "interrupted"
-    NO_BETTER = "no better trial in the last ones"
-    EXHAUSTED = "the space has no untried configuration left"
-
-
-@dataclass(frozen=True, slots=True)
-class TrialStarted:
-    """A worker has been given a trial."""
-
-    number: int
-    worker: int
-    parameter_count: int
-    n_redraws: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrialEpoch:
-    """A trial has finished an epoch."""
-
-    number: int
-    worker: int
-    result: EpochResult
-
-
-@dataclass(frozen=True, slots=True)
-class TrialEnded:
-    """A trial is over.
-
-    Args:
-        state: COMPLETE, PRUNED or FAIL; None where a person ended or deleted it.
-        value: of a complete trial.
-        n_epochs: how many it trained.
-        is_duplicate: whether it was refused because its configuration is trained already.
-        host: that which ran it, where it is another one.
-    """
-
-    number: int
-    state: TrialState | None
-    parameter_count: int | None = None
-    value: float | None = None
-    n_epochs: int = 0
-    reason: str | None = None
-    is_requeued: bool = False
-    is_duplicate: bool = False
-    host: str | None = None
-
-    @classmethod
-    def elsewhere(cls, trial: FrozenTrial) -> TrialEnded:
-        """The end of a trial that another search of the study ran."""
-        attributes = trial.user_attrs
-        return cls(
-            trial.number,
-            trial.state,
-            attributes.get("parameter_count"),
-            value=accuracy_of(trial) if trial.state == TrialState.COMPLETE else None,
-            n_epochs=len(attributes.get("epochs", [])),
-            reason=attributes.get("reason"),
-            host=attributes.get("owner", {}).get("host", "another host"),
-        )
-
-    @property
-    def is_last_word(self) -> bool:
-        """Whether it says of its configuration that it trains, or that it does not."""
-        is_settled = self.state is not None and not self.is_duplicate and not self.is_requeued
-        return is_settled and self.host is None
-
-
-SearchEvent = TrialStarted | TrialEpoch | TrialEnded
 
 
 @dataclass(slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.data.names import (
     FOLDER,
+    SPLITS,
     TENSORS,
     check_dataset_name,
     check_folder,
@@ -15,11 +17,10 @@ from search.data.names import (
     folder_of,
 )
 from search.exceptions import InputError
-from search.numbers import check_seconds, check_whole
 from search.space.space import Space
-from search.splits import SPLITS
 from search.storage.open import DEFAULT_URL
-from search.study.settings import OBJECTIVES, check_study_name
+from search.study.open import check_study_name
+from search.study.settings import OBJECTIVES
 from search.study.sharing import DEFAULT_LOST_AFTER_SECONDS
 from search.training.devices import check_device_name
 from search.training.metrics import check_metric
@@ -227,3 +228,31 @@ def _check_objective(request: SearchRequest) -> None:
 def n_objectives(request: SearchRequest) -> int:
     """How many values a trial of the search has."""
     return len(request.objective.split(","))
+
+
+def check_whole(name: str, value: int, *, low: int = 1) -> None:
+    """Sees to it that a value is a whole number from `low` up.
+
+    Raises:
+        InputError: if it is not.
+    """
+    # A bool is an int to Python, and not what anybody means by a number.
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise InputError(
+            f"{name} must be a whole number (int) from {low} up, but got {value!r}; "
+            f"give one, as {name}={max(low, 3)}."
+        )
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Sees to it that a value is a time in seconds, above zero and finite.
+
+    Raises:
+        InputError: if it is not.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 < value < math.inf):
+        raise InputError(
+            f"{name} must be a number of seconds above 0, but got {value!r}; give one, as "
+            f"{name}=600."
+        )

@@ -7,189 +7,46 @@ with begin_search(plan) as search:                          # opens the study
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from optuna.study import Study
 
-from search.data.dataset import Dataset, dataset_files, default_data_dir, is_available, load_dataset
-from search.data.names import short_name
-from search.exceptions import DataUnavailableError, InputError, SpaceError, StudyError
-from search.folders import make_folder
+from search.data.mapped import dataset_files
 from search.report.artifacts import artifact_folder
 from search.report.dashboard_sync import Story
 from search.results.confirm import Confirming, RepeatEnded
-from search.results.target import TARGET_SEEDS, TARGET_TRIALS, Step, judge
 from search.space.space import Space
-from search.splits import SPLITS
 from search.storage.cached import MirroredStorage
-from search.storage.open import has_studies, opened_storage
+from search.storage.open import opened_storage
 from search.storage.retrying import Waiting
+from search.study.history import RunRecord, record_run, run_records
+from search.study.open import create_or_open_study, unless_deleted
 from search.study.repeat_runs import KeptRuns
-from search.study.settings import (
-    RunRecord,
-    StudySettings,
-    create_or_open_study,
-    last_used,
-    open_study,
-    record_run,
-    run_records,
-    study_names,
-    unless_deleted,
-)
+from search.study.settings import StudySettings
 from search.study.sharing import Sharing, sharing, turn_to_open
-from search.study.summary import CONFIRMS, Tally, best_trial, confirmed_number, is_trained, tally
+from search.study.summary import CONFIRMS, Tally, tally
 from search.training.metrics import check_metric, sample_size
-from search.training.train import find_device
-from search.tuner.coordinator import Coordinator, Outcome, SearchEvent, TrialEnded
+from search.tuner.coordinator import Coordinator
+from search.tuner.events import Outcome, SearchEvent, TrialEnded
+from search.tuner.final_race import CONFIRMED_FROM, Race, confirms, race_at_the_end
 from search.tuner.patience import Patience
+from search.tuner.plan import SearchPlan
+from search.tuner.pools import pool_of_actors
 from search.tuner.pruners import make_pruner
 from search.tuner.request import (
-    SearchRequest,
-    check_engine,
-    check_request,
-    load_space,
     n_objectives,
 )
 from search.tuner.sampler import make_sampler
-from search.tuner.warm_start import WarmStart, queue_rest, warm_start
-from search.wording import install_words
+from search.tuner.warm_start import WarmStart, queue_rest
 from search.workers.jobs import Pool
-from search.workers.local_pool import WorkerPool, default_worker_count
-from search.workers.resources import Resources
+from search.workers.local_pool import WorkerPool
 
-CONFIRMED_FROM = 20  # trained trials
-_CONFIRMED_TRIALS, _CONFIRMED_SEEDS = 3, 3
-_CONFIRMATION_LIMIT = 0.25  # of the seconds that the search's trials trained
 _LONGEST_TURN_SECONDS = 2.0  # to wait for, before a story is told another time instead
 _CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """What a search will do, all of it checked.
-
-    Args:
-        dataset_note: why this data set, and how to get another; empty where it was asked for.
-        warm_start: what a new study tries first; None where nothing was asked for, or it has
-            trials.
-        resources: what each worker takes of a Ray cluster; None where they run on this machine.
-    """
-
-    request: SearchRequest
-    dataset: Dataset
-    dataset_note: str
-    space: Space
-    study_name: str
-    device: str
-    n_workers: int
-    warm_start: WarmStart | None
-    resources: Resources | None = None
-
-
-@contextmanager
-def opened_engine(request: SearchRequest) -> Iterator[None]:
-    """What the workers of a search need for as long as it is planned and runs.
-
-    Raises:
-        InputError: if it is not there, or the request names what does not go together.
-    """
-    resources = check_engine(request)
-    if resources is None:
-        yield
-        return
-    n_cpus = math.ceil((request.n_workers or 0) * resources.cpu)
-    with _ray().connected(request.ray_address, n_cpus=max(n_cpus, default_worker_count())):
-        yield
-
-
-def _ray() -> ModuleType:
-    """`search.workers.ray_pool`, which imports Ray.
-
-    Raises:
-        InputError: if Ray is not installed.
-    """
-    try:
-        from search.workers import ray_pool
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise InputError(
-            f"The engine ray must have Ray installed, but it is not; {install_words('ray')}."
-        ) from error
-    return ray_pool
-
-
-def plan_search(request: SearchRequest) -> SearchPlan:
-    """Checks a request and loads its data.
-
-    Writes nothing besides a downloaded data set and, at last, the folders of the workers' logs and
-    of artifacts, where the request names them.
-
-    Raises:
-        InputError: if anything asked for is wrong.
-    """
-    check_request(request)
-    resources = check_engine(request)
-    if resources is None:
-        device, n_workers = str(find_device(request.device)), default_worker_count()
-    else:
-        device, n_workers = resources.device, _ray().n_actors(resources)
-    dataset, note = _choose_dataset(request)
-    info = dataset.info
-    space = load_space(request, info.input_shape, info.n_classes)
-    _check_batches(space, info.n_training)
-    study_name = _study_name(request, info.name) if request.study is None else request.study
-    warm_start = _plan_warm_start(request, study_name, space)
-    if request.worker_log is not None:
-        make_folder(request.worker_log, option="--worker-log")
-    if request.artifacts is not None:
-        make_folder(request.artifacts, option="--artifacts")
-    return SearchPlan(
-        request=request,
-        dataset=dataset,
-        dataset_note=note,
-        space=space,
-        study_name=study_name,
-        device=device,
-        n_workers=request.n_workers or n_workers,
-        warm_start=warm_start,
-        resources=resources,
-    )
-
-
-def _study_name(request: SearchRequest, dataset: str) -> str:
-    size = "" if request.objective == "accuracy" else "-by-size"
-    return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}"
-
-
-def _check_batches(space: Space, n_training: int) -> None:
-    """Raises SpaceError where all batches of the space are larger than the training set."""
-    smallest = space.smallest_batch()
-    if smallest > n_training:
-        raise SpaceError(
-            f"Batches must not be larger than the training set, but the space {space.name} has "
-            f"batches of {smallest} images, and {n_training:,} train; take more images, or --space "
-            "FILE with a file whose line 'batch_size = 16' sets a smaller one."
-        )
-
-
-@dataclass(frozen=True)
-class Race:
-    """The race at the end of a search.
-
-    Args:
-        confirming: None where there is none to run.
-        is_elsewhere: whether another search of the study runs it.
-    """
-
-    confirming: Confirming | None
-    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -295,7 +152,7 @@ class Search:
 
         with self.sharing.race(should_wait) as is_ours:
             if is_ours:
-                yield Race(_race_at_the_end(self.study, self.plan.request))
+                yield Race(race_at_the_end(self.study, self.plan.request))
             else:
                 yield Race(None, is_elsewhere=True)
 
@@ -332,7 +189,9 @@ class Search:
             made: AbstractContextManager[Pool] = (
                 WorkerPool(n_workers, files, log_folder=log_folder)
                 if resources is None
-                else _ray().RayPool(n_workers, files, resources=resources, log_folder=log_folder)
+                else pool_of_actors().RayPool(
+                    n_workers, files, resources=resources, log_folder=log_folder
+                )
             )
             with made as pool:
                 yield pool
@@ -342,7 +201,7 @@ class Search:
         if self.is_time_over():
             return True
         return (
-            _confirms(self.plan.request)
+            confirms(self.plan.request)
             and self._is_over(share=1 - _CONFIRMATION_SHARE)
             and (self._n_trained() >= CONFIRMED_FROM or self.plan.request.target is not None)
         )
@@ -354,78 +213,6 @@ class Search:
 
     def _n_trained(self) -> int:
         return tally(self.study.get_trials(deepcopy=False)).n_trained
-
-
-def _confirms(request: SearchRequest) -> bool:
-    """Whether a race is to follow: with two objectives there is no one best."""
-    return request.confirm and request.objective == "accuracy"
-
-
-def _race_at_the_end(study: Study, request: SearchRequest) -> Confirming | None:
-    """What `Search.confirming` says."""
-    trials = study.get_trials(deepcopy=False)
-    if not _confirms(request) or best_trial(trials) is None:
-        return None
-    if request.target is not None:
-        return Confirming(study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
-    if tally(trials).n_trained < CONFIRMED_FROM:
-        return None
-    seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
-    limit = _CONFIRMATION_LIMIT * sum(seconds)
-    # One run of each would tell nothing: rather fewer trials, each run twice.
-    n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
-    confirming = Confirming(
-        study,
-        top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
-        n_seeds=_CONFIRMED_SEEDS,
-        limit_seconds=limit,
-    )
-    is_due = confirming.next() is not None or (
-        confirming.n_kept > 0 and confirmed_number(study.user_attrs, trials) is None
-    )
-    return confirming if is_due else None
-
-
-def judge_target(search: Search, confirming: Confirming) -> Step | None:
-    """What a finished race says of the target that was asked for."""
-    request = search.plan.request
-    assert request.target is not None
-    return judge(
-        confirming,
-        cap=request.budget,
-        target=request.target.accuracy,
-        confidence=request.target.confidence,
-    )
-
-
-def next_request(search: Search, step: Step) -> SearchRequest | None:
-    """The search under the next lower cap; None where no network of the space fits under it."""
-    request = search.plan.request
-    if replace(search.plan.space, parameter_cap=step.next_cap).smallest_count() >= step.next_cap:
-        return None
-    timeout = request.timeout_seconds
-    if timeout is not None:
-        timeout = max(1.0, timeout - (time.monotonic() - search.started))
-    return replace(
-        request,
-        budget=step.next_cap,
-        dataset=_same_dataset(search.plan),
-        study=None if request.study is None else _lower_name(request, step.next_cap),
-        from_study=search.plan.study_name,
-        timeout_seconds=timeout,
-    )
-
-
-def _same_dataset(plan: SearchPlan) -> str | Dataset:
-    """What `auto` came to, or what was asked for."""
-    asked = plan.request.dataset
-    return asked if isinstance(asked, Dataset) else plan.dataset.info.name
-
-
-def _lower_name(request: SearchRequest, cap: int) -> str:
-    """A named study's name with a lower budget behind it."""
-    assert request.study is not None
-    return f"{request.study.removesuffix(f'-{request.budget}')}-{cap}"
 
 
 @contextmanager
@@ -525,85 +312,3 @@ def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:
     values = space.first(parameter_cap)
     if values:
         study.enqueue_trial(values)
-
-
-def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> WarmStart | None:
-    """What the study tries first; None where it has trials, so that the same command goes on."""
-    name = request.from_study
-    if name is None:
-        return None
-    if name == study_name:
-        raise StudyError(
-            f"A study must start from another one, but --from-study names {name!r} itself; leave "
-            "it out to go on with that study, or name a new one with --study."
-        )
-    with opened_storage(request.storage) as storage:
-        is_known = study_name in study_names(storage)
-        if is_known and open_study(storage, study_name).get_trials(deepcopy=False):
-            return None
-        return warm_start(open_study(storage, name), space, request.budget)
-
-
-def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
-    """The data set asked for or, for `auto`, the one that is at hand; and why."""
-    data_dir, size = request.data_dir or default_data_dir(), request.image_size
-    if isinstance(request.dataset, Dataset):
-        return request.dataset, ""
-    if request.dataset != "auto":
-        return load_dataset(request.dataset, data_dir, image_size=size), ""
-    known = _known_study(request)
-    if known is not None:
-        study_name, settings = known
-        dataset = load_dataset(
-            settings.dataset, data_dir, image_size=settings.image_size if size is None else size
-        )
-        return dataset, f"that of {study_name}, which goes on"
-    if is_available("mnist", data_dir):
-        return load_dataset("mnist", data_dir, image_size=size), "found; another with --dataset"
-    try:
-        return load_dataset(
-            "mnist", data_dir, image_size=size
-        ), "downloaded; another with --dataset"
-    except DataUnavailableError as error:
-        note = (
-            f"because MNIST is not in {data_dir} and could not be downloaded ({error.reason}); "
-            "for MNIST name a folder that has it with --data-dir"
-        )
-        return load_dataset("digits", data_dir, image_size=size), note
-
-
-def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
-    """Name and settings of the study that this request would go on with, if there is one.
-
-    That is the study it names; or else, of those of its budget and epochs on a built-in data set
-    that still lack trials or their race, or whose search for a target may go on under lower caps,
-    the one that was used last.
-    """
-    if not has_studies(request.storage):
-        return None
-    with opened_storage(request.storage) as storage:
-        candidates = [request.study] if request.study else [_study_name(request, d) for d in SPLITS]
-        studies = [open_study(storage, name) for name in study_names(storage) if name in candidates]
-        found = [study for study in studies if "settings" in study.user_attrs]
-        if request.study is None:  # a folder of images may be called as a built-in data set
-            found = [
-                study
-                for study in found
-                if StudySettings.from_study(study).dataset in SPLITS
-                and _lacks_something(study, request)
-            ]
-        if not found:
-            return None
-        study = max(found, key=last_used)
-        return study.study_name, StudySettings.from_study(study)
-
-
-def _lacks_something(study: Study, request: SearchRequest) -> bool:
-    """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
-    if tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials:
-        return True
-    if request.target is None and _race_at_the_end(study, request) is not None:
-        return True
-    records = run_records(study)
-    target = None if request.target is None else request.target.accuracy
-    return target is not None and bool(records) and records[-1].get("target") == target

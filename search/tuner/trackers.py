@@ -16,7 +16,7 @@ from search.folders import file_name, make_folder
 from search.study.settings import StudySettings
 from search.training.epochs import EpochResult
 from search.training.metrics import Metric
-from search.tuner.coordinator import SearchEvent, TrialEnded, TrialEpoch
+from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch
 from search.wording import install_words
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from search.data.dataset import DatasetFiles
+from search.data.mapped import DatasetFiles
 from search.exceptions import TrainingError
 from search.workers.fork_server import start_server, worker_context
 from search.workers.pool import ProcessPool

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from search.data.dataset import DatasetFiles, DatasetInfo, Examples, sealed_test
+from search.data.dataset import DatasetInfo, Examples
+from search.data.mapped import DatasetFiles, sealed_test
 from search.exceptions import InputError
 from search.workers.pool import ProcessPool
 from search.workers.resources import DeviceShare, Resources

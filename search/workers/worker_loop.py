@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 import torch
 
-from search.data.dataset import Examples, SharedDataset
+from search.data.dataset import Examples
+from search.data.mapped import SharedDataset
 from search.exceptions import SearchError
 from search.training.epochs import EpochResult
 from search.training.train import train

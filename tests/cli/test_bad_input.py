@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from search.cli import main
 from search.exceptions import CardError, SearchError, SpaceError, StorageError, StudyError
 from search.folders import CARD_NAME, default_folder
-from search.space.space import Space, to_toml
+from search.space.space import Space
+from search.space.toml import to_toml
 from search.storage.open import opened_storage, shown_url
-from search.study.settings import check_study_name, open_study
+from search.study.open import check_study_name, open_study
 from search.training.weights import load, read_card
 from search_models.size import parameter_count
 from tests.conftest import DIGITS_RUN, Command, Result

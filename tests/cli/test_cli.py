@@ -112,7 +112,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_doctor_says_which_step_serves(capsys: pytest.CaptureFixture[str]) -> None:
-    from search_models.native import network as native
+    from search_models import native
 
     assert run_here("doctor") == 0
     out = capsys.readouterr().out

@@ -16,9 +16,10 @@ from optuna.trial import TrialState
 
 from search.space.space import Space
 from search.study.summary import CONFIRMS, by_accuracy, front, repeats_name
+from search.tuner.plan import plan_search
 from search.tuner.pruning import AccuracyAmongNoLarger
 from search.tuner.request import SearchRequest
-from search.tuner.session import begin_search, plan_search
+from search.tuner.session import begin_search
 from tests.conftest import Command, Result, run_here
 
 RUN = (

@@ -11,7 +11,7 @@ from rich.console import Console
 from search.cli.view import Best, LiveView, Progress, make_view, sparkline
 from search.study.summary import Tally
 from search.training.epochs import EpochResult
-from search.tuner.coordinator import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.wording import counted, duration, percent
 
 EVENTS: list[SearchEvent] = [

@@ -20,7 +20,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.data.dataset import Dataset, DatasetFiles, is_available, load_dataset, stratified_split
+from search.data.built_in import is_available
+from search.data.dataset import Dataset, stratified_split
+from search.data.load import load_dataset
+from search.data.mapped import DatasetFiles
 from search.data.names import check_dataset_name
 from search.exceptions import DataError
 

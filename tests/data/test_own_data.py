@@ -16,14 +16,16 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
 
-from search.data.dataset import Examples, from_tensors, load_dataset
+from search.data.dataset import Examples
 from search.data.image_folders import read_square
+from search.data.load import load_dataset
+from search.data.own import from_tensors
 from search.exceptions import DataError
 from search.space.hyperparameters import Hyperparameters
 from search.study.settings import StudySettings
 from search.training.metrics import sample_size, score
 from search.training.train import train
-from search_models.native import network as native
+from search_models import native
 from search_models.spec import ModelSpec
 from tests.conftest import Command, Result
 from tests.export.test_export import as_bytes, program_at

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 import search
-from search.data.dataset import Examples, Normalization, load_dataset
+from search.data.dataset import Examples, Normalization
+from search.data.load import load_dataset
 from search.exceptions import ExportError
 from search.export.onnx_file import check_parity, to_onnx
 from search.export.python_program import Source, baseline_source, card_source, to_python

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search_models import native
 from search_models.convnet import ConvNet
-from search_models.native import network as native
-from search_models.native.network import Batch, Kernel, NativeNetwork
+from search_models.native.batch import Batch
+from search_models.native.library import Kernel
+from search_models.native.network import NativeNetwork
 from search_models.spec import (
     Activation,
     Conv,

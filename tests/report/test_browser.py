@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from search.report.dashboard_sync import Story
 from search.storage.open import opened_storage
-from search.study.settings import open_study
+from search.study.open import open_study
 from tests.conftest import Command
 from tests.report.test_dashboard import start_dashboard
 from tests.support.made_studies import MadeTrial, make_study

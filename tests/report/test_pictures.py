@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 import search
-from search.data.dataset import class_names, load_dataset
+from search.data.built_in import class_names
+from search.data.load import load_dataset
 from search.data.names import DatasetName
 from search.report.weights_figures import (
     N_MISTAKES,

@@ -18,15 +18,16 @@ from optuna_dashboard import get_note
 from PIL import Image
 from scipy.stats import binomtest
 
-from search.data.dataset import load_dataset
+from search.data.load import load_dataset
+from search.data.names import SPLITS, Split
 from search.folders import REPORT_FILES
 from search.report.dashboard_sync import Story
 from search.report.facts import effort, wilson_interval
 from search.report.importance import LEAST_TRIALS, influences
 from search.space.space import Space
-from search.splits import SPLITS, Split
 from search.storage.open import opened_storage
-from search.study.settings import RunRecord, open_study, record_run
+from search.study.history import RunRecord, record_run
+from search.study.open import open_study
 from tests.conftest import Command, Result, run_here
 from tests.support.made_studies import MadeTrial, confirmation, make_study
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sqlalchemy import event
 
-from search.data.dataset import load_dataset
+from search.data.load import load_dataset
 from search.report.artifacts import N_BEST, StudyArtifacts, artifact_folder
 from search.report.dashboard_sync import Story
 from search.report.facts import read_report
@@ -27,7 +27,7 @@ from search.report.figures import draw_curve
 from search.report.graphs import influence_graph, learning_graph, size_graph
 from search.space.space import Space
 from search.storage.open import opened_storage
-from search.study.settings import open_study, rebuild
+from search.study.open import open_study, rebuild
 from search.training.weights import Classifier
 from search_models.convnet import ConvNet
 from search_models.spec import ModelSpec

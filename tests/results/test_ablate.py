@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 
-from search.data.dataset import load_dataset
+from search.data.load import load_dataset
 from search.results.ablate import Ablation
 from search.results.ablation import Difference, Row, make_row, variants
 from search.space.hyperparameters import (
@@ -29,7 +29,7 @@ from search.space.hyperparameters import (
     StepDecay,
 )
 from search.space.space import Space
-from search.study.settings import rebuild
+from search.study.open import rebuild
 from search.study.summary import ABLATES, repeats_name
 from search.training.epochs import last_epochs_mean
 from search.training.train import train

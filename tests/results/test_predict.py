@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from search.data.dataset import load_dataset
 from search.data.digit_photos import read_digit
+from search.data.load import load_dataset
 from search.data.names import DatasetName
 from search.space.presets import preset_folder
 from tests.conftest import run_here

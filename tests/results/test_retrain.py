@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import search
-from search.data.dataset import load_dataset
+from search.data.load import load_dataset
 from search.exceptions import CardError
-from search.study.settings import rebuild
+from search.study.open import rebuild
 from tests.conftest import Command, Result, run_here
 
 NAME = "digits-3000x3"

@@ -13,7 +13,7 @@ import torch
 from optuna import create_study
 from optuna.samplers import RandomSampler
 
-from search.data.dataset import load_dataset
+from search.data.load import load_dataset
 from search.space.presets import PRESETS, all_systems, find_system, preset_folder
 from search.space.space import Space
 from search.training.weights import kept_seed, load, read_card

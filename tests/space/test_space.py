@@ -21,7 +21,8 @@ from optuna.trial import FixedTrial
 
 from search.exceptions import SpaceError
 from search.space.hyperparameters import Constant, Cosine, OneCycle, StepDecay
-from search.space.space import STANDARD, Space, to_toml
+from search.space.space import Space
+from search.space.toml import STANDARD, to_toml
 from search_models.size import parameter_count
 from search_models.spec import Conv, Topology
 

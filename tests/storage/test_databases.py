@@ -25,7 +25,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from search.exceptions import DatabaseError, StorageError
 from search.storage.open import has_studies, opened_storage, shown_url
 from search.storage.retrying import Waiting
-from search.study.settings import run_records
+from search.study.history import run_records
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 from tests.support.servers import PASSWORD, Postgres, shown
 

@@ -25,8 +25,9 @@ from search.exceptions import CardError, StorageError
 from search.storage.mounts import network_filesystem
 from search.storage.open import backup, opened_storage
 from search.training.weights import load
+from search.tuner.plan import plan_search
 from search.tuner.request import SearchRequest
-from search.tuner.session import begin_search, plan_search
+from search.tuner.session import begin_search
 from tests.conftest import DIGITS_RUN, Command, Result, n_reported, run_here, wait_until
 from tests.support.servers import Postgres, shown
 

@@ -43,8 +43,9 @@ def main(folder: Path, n_trials: int) -> None:
     # Imported here, because each worker imports this file anew.
     import optuna
 
+    from search.tuner.plan import plan_search
     from search.tuner.request import SearchRequest
-    from search.tuner.session import begin_search, plan_search
+    from search.tuner.session import begin_search
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     start_server()

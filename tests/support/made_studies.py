@@ -14,7 +14,9 @@ from search.results.confirm import Confirmation
 from search.results.race import Race
 from search.space.space import Space
 from search.storage.open import opened_storage
-from search.study.settings import RunRecord, StudySettings, create_or_open_study, record_run
+from search.study.history import RunRecord, record_run
+from search.study.open import create_or_open_study
+from search.study.settings import StudySettings
 from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
 from search.training.metrics import Metric
 from search_models.size import parameter_count

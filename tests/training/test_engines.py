@@ -8,14 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from search.data.dataset import Dataset, load_dataset
+from search.data.dataset import Dataset
+from search.data.load import load_dataset
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Augmentation, Hyperparameters, OptimizerName
 from search.training.augment import draw_warps
 from search.training.engines import GraphEngine, TorchEngine
 from search.training.train import Training, train
+from search_models import native
 from search_models.convnet import ConvNet
-from search_models.native import network as native
 
 needs_native = pytest.mark.skipif(
     native.kernel() is None, reason="this package was built without a C++ compiler"

@@ -16,15 +16,17 @@ import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from search.data.dataset import DatasetFiles, dataset_files
+from search.data.mapped import DatasetFiles, dataset_files
 from search.exceptions import SpaceError, StudyDeletedError, TrainingError
 from search.report.dashboard import serve
 from search.storage.open import opened_storage
-from search.study.settings import open_study
+from search.study.open import open_study
 from search.study.summary import is_trained
-from search.tuner.coordinator import Coordinator, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.coordinator import Coordinator
+from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.plan import SearchPlan, plan_search
 from search.tuner.request import SearchRequest
-from search.tuner.session import SearchPlan, begin_search, plan_search
+from search.tuner.session import begin_search
 from search.workers.local_pool import WorkerPool
 from tests.support.servers import call, trials_at
 

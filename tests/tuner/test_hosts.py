@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.open import opened_storage
 from search.storage.retrying import PatientStorage
-from search.study.settings import open_study, run_records, study_names
+from search.study.history import run_records
+from search.study.open import open_study, study_names
 from tests.conftest import DIGITS_RUN, Command, wait_until
 from tests.support.servers import PASSWORD, Postgres, shown
 

@@ -23,9 +23,11 @@ from optuna.trial import TrialState
 from search.report.dashboard import serve
 from search.storage.open import opened_storage
 from search.training.epochs import EpochResult
-from search.tuner.coordinator import Coordinator, Outcome
+from search.tuner.coordinator import Coordinator
+from search.tuner.events import Outcome
+from search.tuner.plan import plan_search
 from search.tuner.request import SearchRequest
-from search.tuner.session import begin_search, plan_search
+from search.tuner.session import begin_search
 from search.workers.fork_server import worker_context
 from search.workers.jobs import Event, Job, JobDone, JobEpoch
 from tests.conftest import wait_until

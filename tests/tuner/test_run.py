@@ -24,12 +24,15 @@ from optuna.trial import TrialState
 
 from search.cli.output import stop_signals
 from search.exceptions import DataError
-from search.space.space import Space, to_toml
+from search.space.space import Space
+from search.space.toml import to_toml
+from search.study.history import make_last_used, run_records
+from search.study.open import rebuild
 from search.study.repair import give_back, sweep
-from search.study.settings import StudySettings, make_last_used, rebuild, run_records
+from search.study.settings import StudySettings
 from search.tuner.patience import Patience
+from search.tuner.plan import plan_search
 from search.tuner.request import SearchRequest
-from search.tuner.session import plan_search
 from search_models.size import parameter_count
 from tests.conftest import (
     DIGITS_RUN,

@@ -15,8 +15,10 @@ from search.results.confirm import Confirming
 from search.results.race import Race
 from search.results.target import Step, Verdict, judge
 from search.study.summary import CONFIRMS, repeats_name
+from search.tuner.plan import plan_search
 from search.tuner.request import SearchRequest, Target
-from search.tuner.session import begin_search, next_request, plan_search
+from search.tuner.session import begin_search
+from search.tuner.target_search import next_request
 from tests.conftest import Command, run_here
 
 RUN = (

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from search.training.epochs import EpochResult
-from search.tuner.coordinator import TrialEpoch
+from search.tuner.events import TrialEpoch
 from search.tuner.trackers import tracking
 from tests.conftest import DIGITS_RUN, Command
 from tests.support.made_studies import MadeTrial, make_study

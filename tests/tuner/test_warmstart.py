@@ -13,10 +13,11 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.space.space import Space
+from search.study.open import rebuild
 from search.study.repair import give_back
-from search.study.settings import rebuild
+from search.tuner.plan import plan_search
 from search.tuner.request import SearchRequest
-from search.tuner.session import begin_search, plan_search
+from search.tuner.session import begin_search
 from search.tuner.warm_start import WarmStart
 from search_models.size import parameter_count
 from tests.conftest import Command

@@ -16,7 +16,8 @@ import pytest
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
-from search.data.dataset import dataset_files, load_dataset
+from search.data.load import load_dataset
+from search.data.mapped import dataset_files
 from search.exceptions import TrainingError
 from search.study.summary import is_trained
 from search.workers.ray_pool import RayPool, connected

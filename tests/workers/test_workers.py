@@ -17,7 +17,9 @@ from typing import cast
 import psutil
 import pytest
 
-from search.data.dataset import DatasetFiles, DatasetInfo, dataset_files, load_dataset
+from search.data.dataset import DatasetInfo
+from search.data.load import load_dataset
+from search.data.mapped import DatasetFiles, dataset_files
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
 from search.training.epochs import EpochResult

@@ -1,0 +1,91 @@
+"""A data set by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from search.data.built_in import (
+    MNIST_FINGERPRINT,
+    class_names,
+    default_data_dir,
+    read_digits,
+    read_idx_files,
+)
+from search.data.dataset import Dataset, Parts, assemble, sha256, stratified_split
+from search.data.names import (
+    DEFAULT_IMAGE_SIZE,
+    SPLITS,
+    TENSORS,
+    check_dataset_name,
+    check_image_size,
+    folder_of,
+)
+from search.data.own import folder_dataset
+from search.exceptions import DataError
+
+
+def load_dataset(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    image_size: int | None = None,
+    n_held_out: int | None = None,
+) -> Dataset:
+    """The data set of that name, downloaded into `data_dir` where it is not there yet.
+
+    Args:
+        name: `mnist`, `fashion-mnist`, `kmnist`, `digits`, or `folder:PATH` for a folder with a
+            sub-folder of images for each class.
+        data_dir: by default a folder in the user's cache.
+        image_size: the side to which the images of a folder are scaled, 28 by default; they keep
+            their proportions, and what they leave free of the square is black.
+        n_held_out: how many development images of a built-in data set validate; by default
+            10,000, or a fifth of the embedded digits.
+
+    Raises:
+        DataError: if it is neither there nor to be had, its files are broken, or the images of a
+            folder are too few.
+    """
+    folder = folder_of(name)
+    if folder is not None:
+        return folder_dataset(folder, check_image_size(image_size or DEFAULT_IMAGE_SIZE))
+    if name.startswith(TENSORS):
+        raise DataError(
+            f"Data that were given as tensors are known to the program that has them, but {name!r} "
+            "was asked for by name; give the Dataset itself, in Python."
+        )
+    built_in = check_dataset_name(name)
+    data_dir = data_dir or default_data_dir()
+    if name == "digits":
+        origin = "embedded in scikit-learn"
+        images, labels, test_images, test_labels = read_digits()
+    else:
+        origin = str(data_dir)
+        images, labels, test_images, test_labels = read_idx_files(built_in, data_dir)
+    if image_size not in (None, images.shape[-1]):
+        raise DataError(
+            f"An image size must be for a folder of images, but {name} has its own, "
+            f"{images.shape[-1]}; leave it out."
+        )
+    n_held_out = SPLITS[name].n_validation if n_held_out is None else n_held_out
+    if not 0 < n_held_out < len(labels):
+        raise DataError(
+            f"The images held out for validation must be fewer than the {len(labels):,} that "
+            f"{name} has besides its test set, but {n_held_out:,} are asked for; take another "
+            "data set."
+        )
+    fingerprint = sha256(images, labels, test_images, test_labels)
+    if name == "mnist" and fingerprint != MNIST_FINGERPRINT:
+        raise DataError(
+            f"The files of MNIST in {data_dir} are not those of MNIST: the checksum of their "
+            "contents differs. Delete the folder MNIST in it, and they are downloaded again."
+        )
+    order = stratified_split(labels, n_held_out)
+    return assemble(
+        Parts(images, labels, order[:-n_held_out], order[-n_held_out:]),
+        (test_images, test_labels),
+        name=name,
+        origin=origin,
+        classes=tuple(class_names(built_in)),
+        fingerprint=fingerprint,
+    )

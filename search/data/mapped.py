@@ -1,0 +1,118 @@
+"""Data sets in files that worker processes map, and how one is sealed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+from safetensors import safe_open
+
+from search.data.dataset import APPLICATION, Dataset, DatasetInfo, Examples
+from search.data.tensors import write_tensors
+from search.exceptions import DataError
+
+
+class SharedDataset(Protocol):
+    """A data set in memory that processes share; one of a search has no test set."""
+
+    @property
+    def info(self) -> DatasetInfo: ...
+
+    def development(self) -> Examples:
+        """First the images that train, then those that validate."""
+
+    def test(self) -> Examples:
+        """The test set.
+
+        Raises:
+            DataError: if it is sealed.
+        """
+
+
+def sealed_test() -> DataError:
+    """What to raise where a test set is asked for that is sealed."""
+    return DataError("The test set is sealed during a search; only retraining opens it.")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFiles:
+    """A data set in two files, which any number of processes map and none of them copies."""
+
+    info: DatasetInfo
+    development_path: Path
+    test_path: Path | None
+
+    def development(self) -> Examples:
+        """First the images that train, then those that validate."""
+        return _map(self.development_path)
+
+    def test(self) -> Examples:
+        """The test set.
+
+        Raises:
+            DataError: if these files were made without it.
+        """
+        if self.test_path is None:
+            raise sealed_test()
+        return _map(self.test_path)
+
+
+def _map(path: Path) -> Examples:
+    with safe_open(path, framework="pt") as file:  # tensors are views of the mapped file
+        return Examples(file.get_tensor("images"), file.get_tensor("labels"))
+
+
+@contextmanager
+def dataset_files(dataset: Dataset, *, with_test: bool) -> Iterator[DatasetFiles]:
+    """The data set in files that many processes can map.
+
+    Without `with_test` there is no file of the test set: who searches cannot look at it. The files
+    lie in the user's cache, where the next run finds them again; where that cannot be written, in
+    a temporary folder for as long as the context lasts.
+
+    Raises:
+        DataError: if there is no room for them.
+    """
+    cache = platformdirs.user_cache_path(APPLICATION) / "mapped"
+    try:
+        yield _write_files(dataset, cache, with_test=with_test)
+    except _CannotWriteError:
+        with tempfile.TemporaryDirectory(prefix="budget-search-") as folder:
+            try:
+                files = _write_files(dataset, Path(folder), with_test=with_test)
+            except _CannotWriteError as error:
+                n_megabytes = dataset.development.images.nbytes // 1_000_000 + 1
+                raise DataError(
+                    f"The data set needs about {n_megabytes} MB of disk that worker processes "
+                    f"share, but neither {cache} nor {folder} can be written ({error}). Make "
+                    "room, or point XDG_CACHE_HOME or TMPDIR to a folder that has it."
+                ) from error
+            yield files
+
+
+class _CannotWriteError(Exception):
+    """A folder that cannot be written."""
+
+
+def _write_files(dataset: Dataset, folder: Path, *, with_test: bool) -> DatasetFiles:
+    info = dataset.info
+    parts = {"development": dataset.development}
+    if with_test:
+        parts["test"] = dataset.test
+    paths: dict[str, Path] = {}
+    for part, examples in parts.items():
+        # The name holds what decides the contents, so a file that is there is the right one.
+        path = folder / f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}-{part}.safetensors"
+        try:
+            if not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                write_tensors({"images": examples.images, "labels": examples.labels}, path)
+        except OSError as error:
+            raise _CannotWriteError(str(error)) from error
+        paths[part] = path
+    return DatasetFiles(info, paths["development"], paths.get("test"))

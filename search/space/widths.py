@@ -1,0 +1,39 @@
+"""Channel widths scaled until a network fills the cap."""
+
+from __future__ import annotations
+
+import functools
+
+from search_models.size import parameter_count
+from search_models.spec import Topology
+
+
+@functools.lru_cache(maxsize=4096)
+def scale_to(
+    limit: int,
+    topology: Topology,
+    widths: tuple[int, ...],
+    input_shape: tuple[int, int, int],
+    n_classes: int,
+) -> tuple[int, ...]:
+    """`widths` times the largest factor that gives at most `limit` parameters.
+
+    Each is rounded and at least 1; where even ones are too many, the result is ones.
+    """
+
+    def scaled(factor: float) -> tuple[int, ...]:
+        return tuple(max(1, round(width * factor)) for width in widths)
+
+    def fits(factor: float) -> bool:
+        spec = topology.spec(scaled(factor), 0.0, input_shape=input_shape, n_classes=n_classes)
+        return parameter_count(spec) <= limit
+
+    if not widths:
+        return widths
+    low, high = 0.0, 1.0
+    while fits(high) and max(scaled(high)) < limit:  # a convolution has more weights than channels
+        low, high = high, 2 * high
+    while (high - low) * max(widths, default=1) > 1e-3:
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return scaled(low)

@@ -1,0 +1,142 @@
+"""What is remembered of a study's searches: each run, and which study was used last."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.study import Study
+
+from search.study.settings import StudySettings
+
+DISTRIBUTION = "budget-search"
+_CHOSEN = "chosen"  # when the study was made the one used last, without a search
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run of the search on a study: what may change from run to run, and on what it ran."""
+
+    started: str
+    sampler: str
+    pruner: str
+    seed: int
+    device: str
+    n_workers: int
+    n_trials: int
+    patience: int | None
+    target: float | None
+    versions: dict[str, str]
+    git_commit: str | None
+    host: str
+
+    @classmethod
+    def now(
+        cls,
+        *,
+        sampler: str,
+        pruner: str,
+        seed: int,
+        device: str,
+        n_workers: int,
+        n_trials: int,
+        patience: int | None,
+        target: float | None,
+    ) -> RunRecord:
+        packages = ("torch", "optuna", DISTRIBUTION)
+        return cls(
+            started=_now(),
+            sampler=sampler,
+            pruner=pruner,
+            seed=seed,
+            device=device,
+            n_workers=n_workers,
+            n_trials=n_trials,
+            patience=patience,
+            target=target,
+            versions={
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in packages},
+            },
+            git_commit=_git_commit(),
+            host=socket.gethostname(),
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _git_commit() -> str | None:
+    """The commit of this package's source, where it runs from a git checkout."""
+    folder = Path(__file__).parents[1]
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def last_used(study: Study) -> str:
+    """When the study was last searched or chosen, as text that sorts; empty if it never was."""
+    times = [str(record["started"]) for record in run_records(study)]
+    return max([*times, str(study.user_attrs.get(_CHOSEN, ""))])
+
+
+def make_last_used(study: Study) -> None:
+    """Makes the study the one that commands take where none is named."""
+    study.set_user_attr(_CHOSEN, _now())
+
+
+def record_run(study: Study, record: RunRecord) -> None:
+    """Adds a run to the study's history, under a key of its own, so that none replaces another."""
+    study.set_user_attr(f"run_{record.started}_{record.host}_{os.getpid()}", asdict(record))
+
+
+def run_records(study: Study) -> list[dict[str, Any]]:
+    """The study's history, oldest run first."""
+    attributes = study.user_attrs
+    return [attributes[key] for key in sorted(attributes) if key.startswith("run_")]
+
+
+def search_words(
+    name: str,
+    settings: StudySettings,
+    *,
+    n_trials: int,
+    space: str | None = None,
+    options: Sequence[str] = (),
+) -> list[str] | None:
+    """The words of the command that searches a study, without the program's name.
+
+    Where its data lie a study does not know. None where they are tensors, which no command has.
+
+    Args:
+        space: the file that holds the study's space, where it is another than at first.
+        options: what may change from run to run.
+    """
+    if settings.is_of_tensors:
+        return None
+    words = ["run", "--dataset", settings.dataset, "--budget", str(settings.budget)]
+    words += ["--epochs", str(settings.epochs), "--trials", str(n_trials)]
+    for option, value, default in (
+        ("--space", space or settings.space_name, "standard"),
+        ("--objective", settings.objective, "accuracy"),
+        ("--metric", settings.metric, "accuracy"),
+        # Only a folder's images have a size that is asked for, and it is a folder's that is 28.
+        ("--image-size", str(settings.image_size), "28"),
+    ):
+        words += [option, value] if value != default else []
+    return [*words, *options, "--study", name]

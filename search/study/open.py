@@ -1,0 +1,195 @@
+"""Studies of a database: created, opened, chosen, and their trials rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from search.data.names import find_data_words
+from search.exceptions import StudyDeletedError, StudyError
+from search.space.hyperparameters import Hyperparameters
+from search.study.history import last_used
+from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
+from search.wording import meant
+
+if TYPE_CHECKING:  # it imports torch, which reading a study does not need
+    from search.data.dataset import Dataset, DatasetInfo
+from search.study.settings import StudySettings, check_same
+
+_LONGEST_NAME = 200  # characters: a server's column takes 512, and a suffix may follow
+
+
+def check_study_name(name: str) -> str:
+    """The name of a new study, if it can be one.
+
+    Raises:
+        StudyError: if it cannot.
+    """
+    if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable() or name != name.strip():
+        raise StudyError(
+            f"The name of a study must be 1 to {_LONGEST_NAME} characters that can be printed, "
+            f"without blanks at its ends, but got {name[:_LONGEST_NAME]!r}; name another with "
+            "--study."
+        )
+    return name
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """The names of all studies, oldest first."""
+    return list(optuna.get_all_study_names(storage))
+
+
+def open_study(storage: BaseStorage, name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+        StudyError: if there is none.
+    """
+    known = study_names(storage)
+    if name not in known:  # not by asking for it: a database does not take every text
+        kept = {repeats_name(study, purpose) for study in known for purpose in (CONFIRMS, ABLATES)}
+        own = [study for study in known if study not in kept]
+        raise StudyError(
+            f"A study must be in the storage, which has {', '.join(own) or 'none'}, but there is "
+            f"no {name!r}{meant(name, own)}"
+        )
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def find_repeats(storage: BaseStorage, name: str, purpose: str) -> Study | None:
+    """The study that keeps a study's runs for a purpose; None where there is none of its own."""
+    kept_in = repeats_name(name, purpose)
+    if kept_in not in study_names(storage):
+        return None
+    repeats = open_study(storage, kept_in)
+    return repeats if repeats.user_attrs.get(purpose) == name else None
+
+
+def select_study(storage: BaseStorage, name: str | None) -> Study:
+    """The study of that name; without a name, the one that was used last.
+
+    Raises:
+        StudyError: if there is none.
+    """
+    if name is not None:
+        return open_study(storage, name)
+    names = [
+        study.study_name
+        for study in optuna.get_all_study_summaries(storage)
+        if "settings" in study.user_attrs
+    ]
+    if not names:
+        raise StudyError(
+            "The storage must hold a study of 'search run', but it has none; make one with it."
+        )
+    studies = [open_study(storage, name) for name in names]
+    return max(studies, key=last_used)
+
+
+def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
+    """The trial of that number; without one, the confirmed winner or else the best.
+
+    Raises:
+        StudyError: if there is none.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if number is None:
+        best = chosen_trial(study.user_attrs, trials)
+        if best is None:
+            raise StudyError(
+                f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
+                "go on with 'search run'."
+            )
+        return best
+    for trial in trials:
+        if trial.number == number:
+            return trial
+    raise StudyError(
+        f"A trial must be in the study, but {study.study_name!r} has no trial {number}; it has "
+        f"{len(trials)} trials, counted from 0."
+    )
+
+
+def create_or_open_study(storage: BaseStorage, name: str, settings: StudySettings) -> Study:
+    """The study of that name, made where it is missing.
+
+    Raises:
+        StudyError: if it is there and differs from `settings`, naming the differences.
+    """
+    study = optuna.create_study(
+        study_name=name, storage=storage, directions=settings.directions, load_if_exists=True
+    )
+    if "settings" not in study.user_attrs and study.directions != settings.directions:
+        raise StudyError(
+            f"A study must have the objective {settings.objective}, but {name!r} was made by "
+            "something else and has another; name another study with --study."
+        )
+    if "settings" not in study.user_attrs and not study.get_trials(deepcopy=False):
+        study.set_user_attr("settings", asdict(settings))
+        return study
+    check_same(name, StudySettings.from_study(study), settings)
+    return study
+
+
+def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
+    """The recipe of a stored trial, by the code that suggested it.
+
+    Raises:
+        StudyError: if the trial ended before it had one.
+    """
+    try:
+        return StudySettings.from_study(study).search_space().suggest(trial)
+    except ValueError as error:
+        raise StudyError(
+            f"A trial must have all hyperparameters of its space, but trial {trial.number} of "
+            f"{study.study_name!r} ended before ({error}); take another with --trial."
+        ) from error
+
+
+def load_study_data(study: Study, data_dir: Path | None = None) -> Dataset:
+    """The data set that a study was made with.
+
+    Raises:
+        DataError: if it is not to be had.
+        StudyError: if it has other images or labels now.
+    """
+    from search.data.load import load_dataset
+
+    settings = StudySettings.from_study(study)
+    dataset = load_dataset(settings.dataset, data_dir, image_size=settings.image_size)
+    check_same_data(study, dataset.info)
+    return dataset
+
+
+def check_same_data(study: Study, info: DatasetInfo) -> None:
+    """Raises StudyError where the data set is not the one that the study was made with."""
+    settings = StudySettings.from_study(study)
+    if (settings.data_fingerprint, settings.split_fingerprint) != (
+        info.fingerprint,
+        info.split_fingerprint,
+    ):
+        raise StudyError(
+            f"The data must be those of the study {study.study_name!r}, but {info.name} in "
+            f"{info.origin} has other images or labels; {find_data_words(info.name)}."
+        )
+
+
+@contextmanager
+def unless_deleted(study: Study) -> Iterator[None]:
+    """Raises StudyDeletedError where something inside fails because the study was deleted."""
+    try:
+        yield
+    except KeyError as error:
+        if study.study_name in study_names(study._storage):
+            raise  # the error is about something else
+        raise StudyDeletedError(
+            f"The study must stay while it is searched, but {study.study_name!r} was deleted."
+        ) from error

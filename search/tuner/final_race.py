@@ -1,0 +1,61 @@
+"""The race over fresh seeds at the end of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optuna.study import Study
+
+from search.results.confirm import Confirming
+from search.results.target import TARGET_SEEDS, TARGET_TRIALS
+from search.study.summary import best_trial, confirmed_number, is_trained, tally
+from search.tuner.request import (
+    SearchRequest,
+)
+
+CONFIRMED_FROM = 20  # trained trials
+_CONFIRMED_TRIALS, _CONFIRMED_SEEDS = 3, 3
+_CONFIRMATION_LIMIT = 0.25  # of the seconds that the search's trials trained
+
+
+@dataclass(frozen=True)
+class Race:
+    """The race at the end of a search.
+
+    Args:
+        confirming: None where there is none to run.
+        is_elsewhere: whether another search of the study runs it.
+    """
+
+    confirming: Confirming | None
+    is_elsewhere: bool = False
+
+
+def confirms(request: SearchRequest) -> bool:
+    """Whether a race is to follow: with two objectives there is no one best."""
+    return request.confirm and request.objective == "accuracy"
+
+
+def race_at_the_end(study: Study, request: SearchRequest) -> Confirming | None:
+    """What `Search.confirming` says."""
+    trials = study.get_trials(deepcopy=False)
+    if not confirms(request) or best_trial(trials) is None:
+        return None
+    if request.target is not None:
+        return Confirming(study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
+    if tally(trials).n_trained < CONFIRMED_FROM:
+        return None
+    seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
+    limit = _CONFIRMATION_LIMIT * sum(seconds)
+    # One run of each would tell nothing: rather fewer trials, each run twice.
+    n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
+    confirming = Confirming(
+        study,
+        top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
+        n_seeds=_CONFIRMED_SEEDS,
+        limit_seconds=limit,
+    )
+    is_due = confirming.next() is not None or (
+        confirming.n_kept > 0 and confirmed_number(study.user_attrs, trials) is None
+    )
+    return confirming if is_due else None

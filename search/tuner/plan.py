@@ -1,0 +1,190 @@
+"""What a search will do, all of it checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optuna.study import Study
+
+from search.data.built_in import default_data_dir, is_available
+from search.data.dataset import Dataset
+from search.data.load import load_dataset
+from search.data.names import SPLITS, short_name
+from search.exceptions import DataUnavailableError, SpaceError, StudyError
+from search.folders import make_folder
+from search.space.space import Space
+from search.storage.open import has_studies, opened_storage
+from search.study.history import last_used, run_records
+from search.study.open import open_study, study_names
+from search.study.settings import StudySettings
+from search.study.summary import tally
+from search.training.train import find_device
+from search.tuner.final_race import race_at_the_end
+from search.tuner.pools import pool_of_actors
+from search.tuner.request import (
+    SearchRequest,
+    check_engine,
+    check_request,
+    load_space,
+)
+from search.tuner.warm_start import WarmStart, warm_start
+from search.workers.local_pool import default_worker_count
+from search.workers.resources import Resources
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search will do, all of it checked.
+
+    Args:
+        dataset_note: why this data set, and how to get another; empty where it was asked for.
+        warm_start: what a new study tries first; None where nothing was asked for, or it has
+            trials.
+        resources: what each worker takes of a Ray cluster; None where they run on this machine.
+    """
+
+    request: SearchRequest
+    dataset: Dataset
+    dataset_note: str
+    space: Space
+    study_name: str
+    device: str
+    n_workers: int
+    warm_start: WarmStart | None
+    resources: Resources | None = None
+
+
+def plan_search(request: SearchRequest) -> SearchPlan:
+    """Checks a request and loads its data.
+
+    Writes nothing besides a downloaded data set and, at last, the folders of the workers' logs and
+    of artifacts, where the request names them.
+
+    Raises:
+        InputError: if anything asked for is wrong.
+    """
+    check_request(request)
+    resources = check_engine(request)
+    if resources is None:
+        device, n_workers = str(find_device(request.device)), default_worker_count()
+    else:
+        device, n_workers = resources.device, pool_of_actors().n_actors(resources)
+    dataset, note = _choose_dataset(request)
+    info = dataset.info
+    space = load_space(request, info.input_shape, info.n_classes)
+    _check_batches(space, info.n_training)
+    study_name = _study_name(request, info.name) if request.study is None else request.study
+    warm_start = _plan_warm_start(request, study_name, space)
+    if request.worker_log is not None:
+        make_folder(request.worker_log, option="--worker-log")
+    if request.artifacts is not None:
+        make_folder(request.artifacts, option="--artifacts")
+    return SearchPlan(
+        request=request,
+        dataset=dataset,
+        dataset_note=note,
+        space=space,
+        study_name=study_name,
+        device=device,
+        n_workers=request.n_workers or n_workers,
+        warm_start=warm_start,
+        resources=resources,
+    )
+
+
+def _study_name(request: SearchRequest, dataset: str) -> str:
+    size = "" if request.objective == "accuracy" else "-by-size"
+    return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}"
+
+
+def _check_batches(space: Space, n_training: int) -> None:
+    """Raises SpaceError where all batches of the space are larger than the training set."""
+    smallest = space.smallest_batch()
+    if smallest > n_training:
+        raise SpaceError(
+            f"Batches must not be larger than the training set, but the space {space.name} has "
+            f"batches of {smallest} images, and {n_training:,} train; take more images, or --space "
+            "FILE with a file whose line 'batch_size = 16' sets a smaller one."
+        )
+
+
+def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> WarmStart | None:
+    """What the study tries first; None where it has trials, so that the same command goes on."""
+    name = request.from_study
+    if name is None:
+        return None
+    if name == study_name:
+        raise StudyError(
+            f"A study must start from another one, but --from-study names {name!r} itself; leave "
+            "it out to go on with that study, or name a new one with --study."
+        )
+    with opened_storage(request.storage) as storage:
+        is_known = study_name in study_names(storage)
+        if is_known and open_study(storage, study_name).get_trials(deepcopy=False):
+            return None
+        return warm_start(open_study(storage, name), space, request.budget)
+
+
+def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
+    """The data set asked for or, for `auto`, the one that is at hand; and why."""
+    data_dir, size = request.data_dir or default_data_dir(), request.image_size
+    if isinstance(request.dataset, Dataset):
+        return request.dataset, ""
+    if request.dataset != "auto":
+        return load_dataset(request.dataset, data_dir, image_size=size), ""
+    known = _known_study(request)
+    if known is not None:
+        study_name, settings = known
+        dataset = load_dataset(
+            settings.dataset, data_dir, image_size=settings.image_size if size is None else size
+        )
+        return dataset, f"that of {study_name}, which goes on"
+    if is_available("mnist", data_dir):
+        return load_dataset("mnist", data_dir, image_size=size), "found; another with --dataset"
+    try:
+        return load_dataset(
+            "mnist", data_dir, image_size=size
+        ), "downloaded; another with --dataset"
+    except DataUnavailableError as error:
+        note = (
+            f"because MNIST is not in {data_dir} and could not be downloaded ({error.reason}); "
+            "for MNIST name a folder that has it with --data-dir"
+        )
+        return load_dataset("digits", data_dir, image_size=size), note
+
+
+def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
+    """Name and settings of the study that this request would go on with, if there is one.
+
+    That is the study it names; or else, of those of its budget and epochs on a built-in data set
+    that still lack trials or their race, or whose search for a target may go on under lower caps,
+    the one that was used last.
+    """
+    if not has_studies(request.storage):
+        return None
+    with opened_storage(request.storage) as storage:
+        candidates = [request.study] if request.study else [_study_name(request, d) for d in SPLITS]
+        studies = [open_study(storage, name) for name in study_names(storage) if name in candidates]
+        found = [study for study in studies if "settings" in study.user_attrs]
+        if request.study is None:  # a folder of images may be called as a built-in data set
+            found = [
+                study
+                for study in found
+                if StudySettings.from_study(study).dataset in SPLITS
+                and _lacks_something(study, request)
+            ]
+        if not found:
+            return None
+        study = max(found, key=last_used)
+        return study.study_name, StudySettings.from_study(study)
+
+
+def _lacks_something(study: Study, request: SearchRequest) -> bool:
+    """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
+    if tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials:
+        return True
+    if request.target is None and race_at_the_end(study, request) is not None:
+        return True
+    records = run_records(study)
+    target = None if request.target is None else request.target.accuracy
+    return target is not None and bool(records) and records[-1].get("target") == target
