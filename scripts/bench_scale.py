@@ -45,7 +45,7 @@ from record_curves import EPOCHS, read_table
 from surrogate import Surrogate, points_of
 
 from search.space.space import Space
-from search.storage.cached import MirroredStorage
+from search.storage.cached import CachedStorage
 from search.training.epochs import EpochResult, epoch_attribute
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import SearchEvent, TrialEnded
@@ -383,7 +383,7 @@ def measure(url: str, n_trials: int, n_workers: int, n_measured: int) -> Row:
         sampler.seconds = []
         search.study.sampler = sampler
         mirror = search.study._storage
-        assert isinstance(mirror, MirroredStorage)
+        assert isinstance(mirror, CachedStorage)
         storage: Any = TimedDatabase(mirror._database)
         mirror._database = mirror._backend = storage
         marks: list[tuple[float, float]] = []

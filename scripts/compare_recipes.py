@@ -26,7 +26,7 @@ from search.space.baselines import BASELINES
 from search.space.hyperparameters import Augmentation, Constant, Hyperparameters
 from search.space.space import Space
 from search.workers.fork_server import start_server
-from search.workers.local_pool import WorkerPool, default_worker_count
+from search.workers.local_pool import LocalWorkerPool, default_worker_count
 from search.workers.repeats import train_recipes
 from search_models.size import parameter_count, receptive_field
 from search_models.spec import Dropout, Layer, ModelSpec, Pool
@@ -130,7 +130,7 @@ def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[
     n_workers = min(default_worker_count(), max(len(runs), 1))
     with (
         dataset_files(dataset, with_test=False) as files,
-        WorkerPool(n_workers, files) as pool,
+        LocalWorkerPool(n_workers, files) as pool,
         path.open("a") as file,
     ):
         for place, repeat in train_recipes(

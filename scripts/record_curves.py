@@ -29,7 +29,7 @@ from search.space.toml import STANDARD, WIDE
 from search.training.epochs import EpochResult
 from search.tuner.sampler import make_sampler
 from search.workers.jobs import Job, JobDone, JobEpoch, run_jobs
-from search.workers.local_pool import WorkerPool, default_worker_count
+from search.workers.local_pool import LocalWorkerPool, default_worker_count
 from search_models import native
 from search_models.size import parameter_count
 
@@ -160,7 +160,7 @@ def main() -> None:
     dataset = load_dataset("mnist", options.data_dir)
     with (
         dataset_files(dataset, with_test=False) as files,
-        WorkerPool(options.workers, files) as pool,
+        LocalWorkerPool(options.workers, files) as pool,
     ):
         for event in run_jobs(pool, jobs):
             if isinstance(event, JobEpoch):

@@ -26,7 +26,7 @@ from search.tuner.pools import opened_engine
 from search.tuner.request import SearchRequest, check_request, check_whole
 from search.tuner.session import begin_search
 from search.workers.fork_server import start_server
-from search.workers.local_pool import WorkerPool, default_worker_count
+from search.workers.local_pool import LocalWorkerPool, default_worker_count
 
 
 def run_search(request: SearchRequest, *, show: bool = True) -> Study:
@@ -151,7 +151,7 @@ def retrain_trial(
     check_same_data(study, dataset.info)
     target = make_weights_folder(folder or default_folder(study.study_name, trial.number))
     workers = min(n_workers or default_worker_count(), seeds)
-    with dataset_files(dataset, with_test=True) as files, WorkerPool(workers, files) as pool:
+    with dataset_files(dataset, with_test=True) as files, LocalWorkerPool(workers, files) as pool:
         retrain(
             study,
             trial,

@@ -79,7 +79,7 @@ ELSEWHERE = {
         (RUN, '"--target"'),
     ),
     "search run --budget 5000 --epochs 15 --from-study mnist-8000x15": (
-        "tests/tuner/test_warmstart.py",
+        "tests/tuner/test_warm_start.py",
         (RUN, '"--from-study"'),
     ),
     "search run --budget 8000 --epochs 15 --json --quiet": (

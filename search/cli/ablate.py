@@ -108,7 +108,7 @@ def _train(
     should_stop: Callable[[], bool],
 ) -> None:
     from search.data.mapped import dataset_files
-    from search.workers.local_pool import WorkerPool, default_worker_count
+    from search.workers.local_pool import LocalWorkerPool, default_worker_count
 
     info = dataset.info
     console.print(
@@ -127,7 +127,7 @@ def _train(
     n_workers = min(workers or default_worker_count(), ablation.n_runs - ablation.n_kept)
     with (
         dataset_files(dataset, with_test=False) as files,
-        WorkerPool(n_workers, files) as pool,
+        LocalWorkerPool(n_workers, files) as pool,
         _progress(console, ablation) as listener,
     ):
         ablation.run(pool, info, device=device, listener=listener, should_stop=should_stop)

@@ -69,12 +69,12 @@ def confirm(
 
         from search.data.mapped import dataset_files
         from search.report.artifacts import artifact_folder
-        from search.report.dashboard_sync import Story
-        from search.results.confirm import Confirming
+        from search.report.dashboard_sync import DashboardSync
+        from search.results.confirm import ConfirmationRun
         from search.training.train import find_device
-        from search.workers.local_pool import WorkerPool, default_worker_count
+        from search.workers.local_pool import LocalWorkerPool, default_worker_count
 
-        confirming = Confirming(chosen, top=top, n_seeds=seeds)
+        confirming = ConfirmationRun(chosen, top=top, n_seeds=seeds)
         device = str(find_device(device))
         dataset = load_study_data(chosen, data_dir)
         n_racing = len(confirming.race.candidates)
@@ -84,12 +84,15 @@ def confirm(
             f"closed. {counted(confirming.n_kept, 'run')} kept from before.\n"
         )
         n_workers = min(workers or default_worker_count(), n_racing * seeds)
-        with dataset_files(dataset, with_test=False) as files, WorkerPool(n_workers, files) as pool:
+        with (
+            dataset_files(dataset, with_test=False) as files,
+            LocalWorkerPool(n_workers, files) as pool,
+        ):
             is_done = confirming.run(
                 pool, device=device, listener=repeat_printer(console), should_stop=should_stop
             )
         confirmation = confirming.finish()
-        Story(opened, chosen, artifact_folder(storage, artifacts)).tell()
+        DashboardSync(opened, chosen, artifact_folder(storage, artifacts)).update()
         print_confirmation(console, chosen, confirmation)
         if as_json and confirmation is not None:
             typer.echo(json.dumps(confirmation.to_attribute(), indent=2))
@@ -129,9 +132,9 @@ def print_confirmation(console: Console, study: Study, confirmation: Confirmatio
             f"{_trials(close)} ran too close to it to be told apart; search confirm --seeds N may."
         )
     if confirmation.luck is not None:
-        best = percent(confirmation.search_values[confirmation.lucky])
+        best = percent(confirmation.search_values[confirmation.search_best])
         console.print(
-            f"The search's best, trial {confirmation.lucky}, had {best}: "
+            f"The search's best, trial {confirmation.search_best}, had {best}: "
             f"{describe_luck(confirmation.luck)}"
         )
 
@@ -174,7 +177,7 @@ def _table(study: Study, confirmation: Confirmation) -> object:
         trial.number: trial.user_attrs.get("parameter_count")
         for trial in study.get_trials(deepcopy=False)
     }
-    for place, standing in enumerate(confirmation.standings):
+    for index, standing in enumerate(confirmation.standings):
         is_known = standing.low is not None and standing.high is not None
         table.add_row(
             str(standing.candidate),
@@ -182,7 +185,7 @@ def _table(study: Study, confirmation: Confirmation) -> object:
             percent(confirmation.search_values[standing.candidate]),
             f"{percent(standing.mean)} (of {len(standing.values)})",
             f"{percent(standing.low)} – {percent(standing.high)}" if is_known else "–",
-            "out" if standing.is_out else "close" if place else "first",
+            "out" if standing.is_out else "close" if index else "first",
         )
     return table
 

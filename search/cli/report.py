@@ -134,7 +134,7 @@ def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, dev
     from search.data.mapped import dataset_files
     from search.report.validation import train_again
     from search.training.train import find_device
-    from search.workers.local_pool import WorkerPool
+    from search.workers.local_pool import LocalWorkerPool
 
     assert facts.chosen is not None
     epochs = facts.settings.epochs
@@ -147,7 +147,7 @@ def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, dev
         f"Training trial {facts.chosen.number} of {facts.study} once more, as the search did; the "
         "test set stays closed."
     )
-    with dataset_files(dataset, with_test=False) as files, WorkerPool(1, files) as pool:
+    with dataset_files(dataset, with_test=False) as files, LocalWorkerPool(1, files) as pool:
         train_again(pool, facts, weights, device=device, listener=show)
 
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.cli.events import Emit
-    from search.results.confirm import Confirming, RepeatEnded
+    from search.results.confirm import ConfirmationRun, RepeatEnded
     from search.results.target import Step
     from search.tuner.events import Outcome, SearchEvent
     from search.tuner.plan import SearchPlan
@@ -425,7 +425,7 @@ def _watch(
 
 def _confirm(
     console: Console, emit: Emit, search: Search, should_stop: Callable[[], bool]
-) -> Confirming | None:
+) -> ConfirmationRun | None:
     """Races the best trials; None where there is no race to run, or another host runs it."""
     with search.race(should_stop) as race:
         if race.confirming is not None:
@@ -442,7 +442,7 @@ def _race(
     console: Console,
     emit: Emit,
     search: Search,
-    confirming: Confirming,
+    confirming: ConfirmationRun,
     should_stop: Callable[[], bool],
 ) -> None:
     from search.cli.events import race_ends, run_of_race

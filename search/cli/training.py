@@ -91,7 +91,7 @@ def retrain(
         from search.results.retrain import make_weights_folder
         from search.results.retrain import retrain as retrain_trial
         from search.training.train import find_device
-        from search.workers.local_pool import WorkerPool, default_worker_count
+        from search.workers.local_pool import LocalWorkerPool, default_worker_count
 
         device = str(find_device(device))
         dataset = load_study_data(chosen, data_dir)
@@ -105,7 +105,10 @@ def retrain(
             f"{counted(seeds, 'seed')}\n"
         )
         n_workers = min(workers or default_worker_count(), seeds)
-        with dataset_files(dataset, with_test=True) as files, WorkerPool(n_workers, files) as pool:
+        with (
+            dataset_files(dataset, with_test=True) as files,
+            LocalWorkerPool(n_workers, files) as pool,
+        ):
             repeats = retrain_trial(
                 chosen,
                 frozen,
@@ -186,7 +189,7 @@ def baseline(
     from search.data.mapped import dataset_files
     from search.data.names import check_dataset_name
     from search.training.train import find_device
-    from search.workers.local_pool import WorkerPool, default_worker_count
+    from search.workers.local_pool import LocalWorkerPool, default_worker_count
     from search.workers.repeats import train_repeats
 
     device = str(find_device(device))
@@ -204,7 +207,7 @@ def baseline(
         console.print(f"Not comparable: the claims are for mnist and {found.epochs} epochs.")
     console.print()
     n_workers = min(workers or default_worker_count(), seeds)
-    with dataset_files(data, with_test=True) as files, WorkerPool(n_workers, files) as pool:
+    with dataset_files(data, with_test=True) as files, LocalWorkerPool(n_workers, files) as pool:
         repeats = train_repeats(
             pool,
             found.hyperparameters,

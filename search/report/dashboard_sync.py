@@ -21,7 +21,7 @@ from search.report.facts import Report, read_report
 from search.report.graphs import influence_graph, learning_graph, size_graph
 from search.report.importance import influences
 from search.report.note import write_note
-from search.storage.retrying import PatientStorage, WriteConflictError
+from search.storage.retrying import RetryingStorage, WriteConflictError
 from search.study.summary import is_trained
 
 _REST = 100  # times as long as it took passes before it is told again
@@ -43,13 +43,13 @@ class _Graph:
         return self.text
 
 
-class Story:
+class DashboardSync:
     """The story of one study.
 
     Args:
         storage: that of the study.
         folder: of artifacts; None keeps none.
-        turn: lets one search of the study at a time tell it; false where that took too long.
+        lock: lets one search of the study at a time update it; false where that took too long.
 
     Raises:
         ArtifactError: if the folder cannot be made.
@@ -57,16 +57,16 @@ class Story:
 
     def __init__(
         self,
-        storage: PatientStorage,
+        storage: RetryingStorage,
         study: Study,
         folder: Path | None,
         *,
-        turn: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+        lock: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
     ) -> None:
         self._storage = storage
         self._study = study
         self._artifacts = None if folder is None else StudyArtifacts(study, folder)
-        self._turn = turn
+        self._turn = lock
         self._due = 0.0  # by the monotonic clock
         self._n_judged = 0  # trials, when importance was told last
 
@@ -88,9 +88,9 @@ class Story:
             self._artifacts.sweep_old()
             if is_alone:
                 self._artifacts.sweep()
-        self.tell()
+        self.update()
 
-    def tell_if_due(self) -> None:
+    def update_if_due(self) -> None:
         """Tells it, unless that would take more than a hundredth of the time.
 
         Raises:
@@ -99,11 +99,11 @@ class Story:
         started = time.monotonic()
         if started < self._due:
             return
-        self.tell()
+        self.update()
         now = time.monotonic()
         self._due = now + max(_LEAST_REST_SECONDS, _REST * (now - started))
 
-    def tell(self, *, has_time: bool = False) -> None:
+    def update(self, *, has_time: bool = False) -> None:
         """Tells it. All that it writes to the database is written at once.
 
         Args:
@@ -116,7 +116,7 @@ class Story:
         n_trained = sum(map(is_trained, trials))
         importance = None
         is_judged = self._is_to_judge(n_trained, has_time=has_time)
-        if is_judged:  # before the turn: nobody is to wait for it
+        if is_judged:  # before the lock: nobody is to wait for it
             importance = influence_graph(influences(trials))
         with self._turn() as is_ours:
             if not is_ours:

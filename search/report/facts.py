@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.data.names import Split
 from search.exceptions import StudyError
 from search.report.importance import Influence, influences
-from search.results.race import Race, Standing, share_interval
+from search.results.race import SeedRace, Standing, share_interval
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.study.history import run_records, search_words
 from search.study.open import rebuild
@@ -53,7 +53,7 @@ class RaceResult:
     Args:
         standings: the winner first, each with its 95 % interval.
         search_values: what each candidate reached in the search, by its number.
-        lucky: the search's own best trial.
+        search_best: the search's own best trial.
         luck: by how much its value was above its mean over fresh seeds; None where that is not
             known.
         is_current: whether the search has found no better trial since.
@@ -61,7 +61,7 @@ class RaceResult:
 
     standings: tuple[Standing, ...]
     search_values: dict[int, float]
-    lucky: int
+    search_best: int
     luck: float | None
     is_current: bool
 
@@ -361,7 +361,7 @@ def _race(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RaceR
         return None
     candidates = {row["trial"]: row for row in stored["candidates"]}
     n_seeds = max(len(row["values"]) for row in candidates.values())
-    race = Race(list(candidates), range(n_seeds))
+    race = SeedRace(list(candidates), range(n_seeds))
     for number, row in candidates.items():
         for place, value in enumerate(row["values"]):
             race.add(number, place, value)
@@ -370,7 +370,7 @@ def _race(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RaceR
     return RaceResult(
         standings=tuple(sorted(race.standings(), key=lambda row: row.candidate != stored["trial"])),
         search_values={number: row["search_value"] for number, row in candidates.items()},
-        lucky=stored["search_best_trial"],
+        search_best=stored["search_best_trial"],
         luck=stored["luck"],
         is_current=confirmed_number(dict(attributes), trials) is not None,
     )

@@ -24,7 +24,7 @@ from search.report.facts import Report
 from search.report.weights_figures import confusion_matrix, find_mistakes, probabilities_of
 from search.training.epochs import EpochResult
 from search.training.weights import Classifier, weights_name
-from search.workers.jobs import Pool
+from search.workers.jobs import WorkerPool
 from search.workers.repeats import train_repeats
 from search_models.convnet import ConvNet
 
@@ -56,7 +56,7 @@ class Validated:
 
 
 def train_again(
-    pool: Pool,
+    pool: WorkerPool,
     report: Report,
     path: Path,
     *,

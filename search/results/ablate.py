@@ -21,10 +21,10 @@ from search.exceptions import StudyDeletedError, StudyError
 from search.results.ablation import UNCHANGED, Row, make_row, variants
 from search.space.hyperparameters import Hyperparameters
 from search.study.open import check_same_data, rebuild
-from search.study.repeat_runs import KeptRuns
+from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import ABLATES, accuracy_of
-from search.workers.jobs import Pool
+from search.workers.jobs import WorkerPool
 from search.workers.repeats import Repeat, train_recipes
 from search_models.size import parameter_count
 
@@ -64,7 +64,7 @@ class Ablation:
         ]
         # What each run came to, by change and seed; None where its loss was not finite.
         self._finished: dict[tuple[str, int], float | None] = {}
-        self._kept = KeptRuns(study, ABLATES)
+        self._kept = RepeatStore(study, ABLATES)
         self.keeps_runs = not self._kept.is_name_taken
         if self.keeps_runs:
             self._take_kept()
@@ -103,7 +103,7 @@ class Ablation:
 
     def run(
         self,
-        pool: Pool,
+        pool: WorkerPool,
         info: DatasetInfo,
         *,
         device: str,
@@ -131,7 +131,7 @@ class Ablation:
             if (name, seed) not in self._finished
         ]
         try:
-            for place, repeat in train_recipes(
+            for index, repeat in train_recipes(
                 pool,
                 [(changed, seed) for _, changed, seed in missing],
                 epochs=self.epochs,
@@ -139,7 +139,7 @@ class Ablation:
                 metric=self.metric,
                 should_stop=should_stop,
             ):
-                name, changed, _ = missing[place]
+                name, changed, _ = missing[index]
                 is_finished = len(repeat.epochs) == self.epochs or not repeat.is_finite
                 if is_finished:
                     self._finish(name, changed, repeat)
@@ -169,12 +169,12 @@ class Ablation:
         count = parameter_count(changed.spec)
         if (name, changed) not in self._trained:
             return Row(name, count, [None] * len(self._seeds), verdict="over budget")
-        places = [(name, seed) for seed in self._seeds]
+        indices = [(name, seed) for seed in self._seeds]
         return make_row(
             name,
             count,
-            [self._finished.get(place) for place in places],
-            is_diverged=any(self._finished.get(place, 0.0) is None for place in places),
+            [self._finished.get(index) for index in indices],
+            is_diverged=any(self._finished.get(index, 0.0) is None for index in indices),
             reference=reference,
         )
 

@@ -16,13 +16,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyDeletedError, StudyError
-from search.results.race import Race, Standing
+from search.results.race import SeedRace, Standing
 from search.study.open import rebuild
-from search.study.repeat_runs import NOT_FINITE, KeptRuns
+from search.study.repeat_runs import NOT_FINITE, RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
 from search.training.epochs import EpochResult
-from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, Pool
+from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, WorkerPool
 from search_models.size import parameter_count
 
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
@@ -52,13 +52,13 @@ class Confirmation:
     Args:
         standings: the winner first.
         search_values: what each candidate reached in the search, by its number.
-        lucky: the search's own best trial.
+        search_best: the search's own best trial.
         n_racing: how many candidates are still in the race, run or not.
     """
 
     standings: tuple[Standing, ...]
     search_values: dict[int, float]
-    lucky: int
+    search_best: int
     n_racing: int
 
     @property
@@ -79,8 +79,8 @@ class Confirmation:
         A share from 0 to 1, as accuracies are. None where that trial was not run again.
         """
         for standing in self.standings:
-            if standing.candidate == self.lucky:
-                return self.search_values[self.lucky] - standing.mean
+            if standing.candidate == self.search_best:
+                return self.search_values[self.search_best] - standing.mean
         return None
 
     def to_attribute(self) -> dict[str, object]:
@@ -94,7 +94,7 @@ class Confirmation:
             "high": winner.high,
             "n_seeds": len(winner.values),
             "search_value": self.search_values[winner.candidate],
-            "search_best_trial": self.lucky,
+            "search_best_trial": self.search_best,
             "luck": self.luck,
             "candidates": [
                 {
@@ -109,7 +109,7 @@ class Confirmation:
 
 
 @dataclass
-class Confirming:
+class ConfirmationRun:
     """A race of a study's best trials, ready to go on from the runs that are kept.
 
     Args:
@@ -127,22 +127,22 @@ class Confirming:
     top: int
     n_seeds: int
     limit_seconds: float | None = None
-    race: Race = field(init=False)
+    race: SeedRace = field(init=False)
 
     def __post_init__(self) -> None:
         trials = self.study.get_trials(deepcopy=False)
         candidates = _candidates(self.study, trials, self.top)
         self._trials = {trial.number: trial for trial in candidates}
-        self._lucky = candidates[0].number
+        self._search_best = candidates[0].number
         self._recipes = {trial.number: rebuild(self.study, trial) for trial in candidates}
         self._settings = StudySettings.from_study(self.study)
-        self.race = Race(
+        self.race = SeedRace(
             [trial.number for trial in candidates],
             range(_FIRST_SEED, _FIRST_SEED + self.n_seeds),
         )
         self._spent_seconds = 0.0
         self.n_kept = 0
-        self._kept = KeptRuns(self.study, CONFIRMS)
+        self._kept = RepeatStore(self.study, CONFIRMS)
         params = {trial.number: trial.params for trial in trials}
         for run in self._kept.runs():
             number, seed = run.user_attrs["candidate"], run.user_attrs["training_seed"]
@@ -168,7 +168,7 @@ class Confirming:
 
     def run(
         self,
-        pool: Pool,
+        pool: WorkerPool,
         *,
         device: str,
         listener: Callable[[RepeatEnded], None],
@@ -184,7 +184,7 @@ class Confirming:
         n_jobs = 0
         try:
             while not should_stop():
-                taken = {run.place for run in running.values()} | gone
+                taken = {run.run_key for run in running.values()} | gone
                 while pool.n_idle and (following := self.next(taken)):
                     running[n_jobs] = _Running(following)
                     self._spent_seconds += self._expected_seconds(following[0])
@@ -210,7 +210,7 @@ class Confirming:
         listener: Callable[[RepeatEnded], None],
     ) -> None:
         run = running[event.key]
-        number, seed = run.place
+        number, seed = run.run_key
         if isinstance(event, JobEpoch):
             run.results.append(event.result)
             return
@@ -223,15 +223,15 @@ class Confirming:
                 reason = NOT_FINITE if value is None else None
                 listener(RepeatEnded(number, seed, value, reason))
             case JobFailed(reason=reason):
-                gone.add(run.place)
+                gone.add(run.run_key)
                 listener(RepeatEnded(number, seed, None, reason))
             case JobCancelled():
                 self._spent_seconds += sum(result.seconds for result in run.results)
 
-    def _cancel_the_hopeless(self, pool: Pool, running: dict[int, _Running]) -> None:
+    def _cancel_the_hopeless(self, pool: WorkerPool, running: dict[int, _Running]) -> None:
         """Stops runs of candidates that are out by now."""
         for key, run in running.items():
-            if self.race.is_out(run.place[0]):
+            if self.race.is_out(run.run_key[0]):
                 pool.cancel(key)
 
     def _expected_seconds(self, number: int) -> float:
@@ -279,7 +279,7 @@ class Confirming:
             return None
         values = {number: accuracy_of(trial) or 0.0 for number, trial in self._trials.items()}
         n_racing = sum(not self.race.is_out(number) for number in self.race.candidates)
-        confirmation = Confirmation(standings, values, self._lucky, n_racing)
+        confirmation = Confirmation(standings, values, self._search_best, n_racing)
         if confirmation.is_conclusive:
             try:
                 self.study.set_user_attr(CONFIRMATION, confirmation.to_attribute())
@@ -293,7 +293,7 @@ class Confirming:
 
 @dataclass(slots=True)
 class _Running:
-    place: tuple[int, int]  # trial and seed
+    run_key: tuple[int, int]  # trial and seed
     results: list[EpochResult] = field(default_factory=list)
 
 

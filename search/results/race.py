@@ -62,7 +62,7 @@ class Standing:
 
 
 @dataclass
-class Race:
+class SeedRace:
     """Values of each candidate by seed; a value is a share from 0 to 1.
 
     Args:

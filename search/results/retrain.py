@@ -21,7 +21,7 @@ from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
 from search.training.epochs import EpochResult
 from search.training.weights import CARD_VERSION, save_card, weights_name
-from search.workers.jobs import Pool
+from search.workers.jobs import WorkerPool
 from search.workers.repeats import Repeat, Spread, train_repeats
 from search_models.size import parameter_count
 
@@ -46,7 +46,7 @@ def make_weights_folder(folder: Path) -> Path:
 def retrain(
     study: Study,
     trial: FrozenTrial,
-    pool: Pool,
+    pool: WorkerPool,
     info: DatasetInfo,
     *,
     seeds: Sequence[int],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from search.results.confirm import Confirming
+from search.results.confirm import ConfirmationRun
 
 TARGET_TRIALS, TARGET_SEEDS = 3, 5
 _NEXT_SHARE = 0.85  # of the network's parameters
@@ -51,7 +51,9 @@ class Step:
         return int(_NEXT_SHARE * self.parameter_count)
 
 
-def judge(confirming: Confirming, *, cap: int, target: float, confidence: float) -> Step | None:
+def judge(
+    confirming: ConfirmationRun, *, cap: int, target: float, confidence: float
+) -> Step | None:
     """What a finished race says of a target; None where no run came to an end.
 
     Several candidates try for the target at once, so each must pass at a share of the error

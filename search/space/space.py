@@ -347,7 +347,7 @@ class Space:
         sizes = self.table["batch_size"]
         return int(sizes["low"] if isinstance(sizes, dict) else min(as_choices(sizes)))
 
-    def refuse(self, values: Mapping[str, Any]) -> str | None:
+    def invalid_reason(self, values: Mapping[str, Any]) -> str | None:
         """Why hand-made `values` cannot be tried in this space, or None where they can."""
         for name, value in values.items():
             distribution = self.distributions.get(name)

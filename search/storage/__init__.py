@@ -1,1 +1,1 @@
-"""Optuna's database, fast and patient."""
+"""Optuna's database: opened, read and written fast, and waited for where its server is away."""

@@ -2,7 +2,7 @@
 
 Optuna's own cache reads every trial that runs, whole, whenever somebody asks for the trials: with
 100 workers that was nearly all that a search cost beside its training (`docs/scaling.md`).
-A search asks often, and most of what runs it has written itself. So here a look at the database
+A search asks often, and most of what runs it has written itself. So here a refresh
 brings the states of the trials that are not finished, and whole only those trials whose state has
 changed. What a search writes about one trial at one time goes there in one transaction.
 """
@@ -22,12 +22,12 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage.retrying import PatientStorage
+from search.storage.retrying import RetryingStorage
 from search.storage.rows import TrialWrites
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 # What runs elsewhere is read again so often, for the pruner: it compares trials on their way.
-_LOOK_SECONDS = 2.0
+_REFRESH_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -36,31 +36,31 @@ class _Known:
 
     Args:
         trials: by number.
-        places: of each trial in that list, by its identifier.
+        indices: of each trial in that list, by its identifier.
         finished: in the order in which they were seen to be.
         open: identifiers of those that wait or run.
-        looked: when a trial that runs elsewhere was read last, by its identifier.
-        last_id: the highest identifier that a look has brought. A trial made here may have a higher
+        refreshed_at: when a trial that runs elsewhere was read last, by its identifier.
+        last_id: the highest identifier that a refresh has brought. A trial made here may have a higher
             one, and between them be some that were made elsewhere.
     """
 
     trials: list[FrozenTrial] = field(default_factory=list)
-    places: dict[int, int] = field(default_factory=dict)
+    indices: dict[int, int] = field(default_factory=dict)
     finished: list[FrozenTrial] = field(default_factory=list)
     open: set[int] = field(default_factory=set)
-    looked: dict[int, float] = field(default_factory=dict)
+    refreshed_at: dict[int, float] = field(default_factory=dict)
     last_id: int = -1
 
     def find(self, trial_id: int) -> FrozenTrial | None:
-        place = self.places.get(trial_id)
-        return None if place is None else self.trials[place]
+        index = self.indices.get(trial_id)
+        return None if index is None else self.trials[index]
 
     def put(self, trial: FrozenTrial) -> None:
-        place = self.places.get(trial._trial_id)
-        if place is not None:
-            self.trials[place] = trial
+        index = self.indices.get(trial._trial_id)
+        if index is not None:
+            self.trials[index] = trial
         elif not self.trials or self.trials[-1].number < trial.number:
-            self.places[trial._trial_id] = len(self.trials)
+            self.indices[trial._trial_id] = len(self.trials)
             self.trials.append(trial)
         else:
             self._order([*self.trials, trial])
@@ -68,30 +68,32 @@ class _Known:
             self.open.add(trial._trial_id)
             return
         self.open.discard(trial._trial_id)
-        self.looked.pop(trial._trial_id, None)
+        self.refreshed_at.pop(trial._trial_id, None)
         self.finished.append(trial)
 
     def drop(self, trial_ids: set[int]) -> None:
         """Forgets open trials, which somebody has deleted."""
         self.open -= trial_ids
-        self.looked = {key: at for key, at in self.looked.items() if key not in trial_ids}
+        self.refreshed_at = {
+            key: at for key, at in self.refreshed_at.items() if key not in trial_ids
+        }
         self._order([trial for trial in self.trials if trial._trial_id not in trial_ids])
 
     def _order(self, trials: list[FrozenTrial]) -> None:
         self.trials = sorted(trials, key=lambda trial: trial.number)
-        self.places = {trial._trial_id: place for place, trial in enumerate(self.trials)}
+        self.indices = {trial._trial_id: index for index, trial in enumerate(self.trials)}
         # SQLite gives the identifier of a deleted trial, where it was the highest, to the next one.
-        self.last_id = min(self.last_id, max(self.places, default=-1))
+        self.last_id = min(self.last_id, max(self.indices, default=-1))
 
 
-class MirroredStorage(_CachedStorage):
+class CachedStorage(_CachedStorage):
     """Optuna's storage of a database, with what this process knows of it in memory.
 
-    Trials that others finish, delete or make are seen at the next look; of those that run
+    Trials that others finish, delete or make are seen at the next refresh; of those that run
     elsewhere, what is written of them while they run is seen within two seconds.
     """
 
-    def __init__(self, backend: PatientStorage) -> None:
+    def __init__(self, backend: RetryingStorage) -> None:
         super().__init__(backend)
         self._database = backend
         self._known: dict[int, _Known] = {}
@@ -108,7 +110,7 @@ class MirroredStorage(_CachedStorage):
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         with self._lock:
-            known = self._look(study_id)
+            known = self._refresh(study_id)
             if states is None:
                 trials = known.trials.copy()
             else:
@@ -120,7 +122,7 @@ class MirroredStorage(_CachedStorage):
     def finished_and_open(self, study_id: int) -> tuple[Sequence[FrozenTrial], list[FrozenTrial]]:
         """The finished trials, in the order in which they were seen to be, and all others."""
         with self._lock:
-            known = self._look(study_id)
+            known = self._refresh(study_id)
             return known.finished, self._open(known)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -135,7 +137,7 @@ class MirroredStorage(_CachedStorage):
                 return dict(self._find_own(trial_id).system_attrs)
         return super().get_trial_system_attrs(trial_id)
 
-    def _look(self, study_id: int) -> _Known:
+    def _refresh(self, study_id: int) -> _Known:
         """Brings what is known of a study up to date."""
         known = self._known.setdefault(study_id, _Known())
         states = self._database.open_trial_states(study_id, known.open, known.last_id)
@@ -151,7 +153,7 @@ class MirroredStorage(_CachedStorage):
         ]
         if due:
             self._put(study_id, self._database.read_trials(study_id, due))
-            known.looked.update(dict.fromkeys(known.open.intersection(due), now))
+            known.refreshed_at.update(dict.fromkeys(known.open.intersection(due), now))
         known.last_id = max([known.last_id, *states])
         return known
 
@@ -163,7 +165,7 @@ class MirroredStorage(_CachedStorage):
         if state != TrialState.RUNNING or trial_id in self._own:
             return False
         # Its hyperparameters come all at once, and decide what else may be trained.
-        return not trial.params or now - known.looked.get(trial_id, 0.0) > _LOOK_SECONDS
+        return not trial.params or now - known.refreshed_at.get(trial_id, 0.0) > _REFRESH_SECONDS
 
     def _put(self, study_id: int, trials: Sequence[FrozenTrial]) -> None:
         """Takes note of trials as they are now; whoever calls it holds the lock."""
@@ -185,8 +187,8 @@ class MirroredStorage(_CachedStorage):
 
     @staticmethod
     def _open(known: _Known) -> list[FrozenTrial]:
-        places = sorted(known.places[trial_id] for trial_id in known.open)
-        return [known.trials[place] for place in places]
+        indices = sorted(known.indices[trial_id] for trial_id in known.open)
+        return [known.trials[index] for index in indices]
 
     def _find_own(self, trial_id: int) -> FrozenTrial:
         study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
@@ -198,7 +200,7 @@ class MirroredStorage(_CachedStorage):
     # --- Writing ---
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def batch_writes(self) -> Iterator[None]:
         """Writes what is set of trials inside at the end, or before a trial's state changes.
 
         In one transaction for each trial. An error inside leaves none of it written. What is raised
@@ -284,7 +286,7 @@ class MirroredStorage(_CachedStorage):
                 self._note(trial_id, writes)
 
     def _note(self, trial_id: int, writes: TrialWrites) -> None:
-        """Puts a copy in the place of a trial, which others may be looking at."""
+        """Puts a copy in the place of a trial, which others may be reading."""
         trial = _copied(self._find_own(trial_id))
         for name, (distribution, value) in writes.params.items():
             trial.distributions[name] = distribution
@@ -299,17 +301,17 @@ class MirroredStorage(_CachedStorage):
         return trial_id in self._trial_id_to_study_id_and_number
 
     def _disown(self, trial_id: int) -> None:
-        """What is known of a trial is no longer the truth: it is read at the next look."""
+        """What is known of a trial is no longer the truth: it is read at the next refresh."""
         self._own.discard(trial_id)
         if self._is_known(trial_id):
             study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
-            self._known[study_id].looked.pop(trial_id, None)
+            self._known[study_id].refreshed_at.pop(trial_id, None)
 
 
-def together(study: Study) -> AbstractContextManager[None]:
+def batch_writes(study: Study) -> AbstractContextManager[None]:
     """Writes what is set of each trial inside in one transaction, where the storage can."""
     storage = study._storage
-    return storage.together() if isinstance(storage, MirroredStorage) else nullcontext()
+    return storage.batch_writes() if isinstance(storage, CachedStorage) else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +319,7 @@ class News:
     """What is new of a study's trials.
 
     Args:
-        finished: trials that were not told of before.
+        finished: trials that were not published before.
         open: all that wait or run, by number.
     """
 
@@ -326,22 +328,22 @@ class News:
 
 
 class TrialNews:
-    """Tells of each finished trial of a study once, so that a look costs what is new."""
+    """Publishes each finished trial of a study once, so that a refresh costs what is new."""
 
     def __init__(self) -> None:
-        self._n_told = 0
-        self._told: set[int] = set()  # where the storage does not keep them in order
+        self._n_published = 0
+        self._published: set[int] = set()  # where the storage does not keep them in order
 
     def read(self, study: Study) -> News:
         """What is new since the last call, for the same study."""
         storage, study_id = study._storage, study._study_id
-        if isinstance(storage, MirroredStorage):
+        if isinstance(storage, CachedStorage):
             finished, open_trials = storage.finished_and_open(study_id)
-            new, self._n_told = finished[self._n_told :], len(finished)
+            new, self._n_published = finished[self._n_published :], len(finished)
             return News(new, open_trials)
         trials = storage.get_all_trials(study_id, deepcopy=False)
-        new = [t for t in trials if t.state.is_finished() and t.number not in self._told]
-        self._told.update(trial.number for trial in new)
+        new = [t for t in trials if t.state.is_finished() and t.number not in self._published]
+        self._published.update(trial.number for trial in new)
         return News(new, [trial for trial in trials if not trial.state.is_finished()])
 
 

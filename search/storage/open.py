@@ -33,7 +33,7 @@ from sqlalchemy.exc import (
 
 from search.exceptions import DatabaseError, StorageError
 from search.files import whole_file
-from search.storage.retrying import PatientStorage, Waiting, reason_of, without_secrets
+from search.storage.retrying import RetryingStorage, Waiting, reason_of, without_secrets
 from search.wording import install_words
 
 DEFAULT_URL = "sqlite:///studies.db"
@@ -115,7 +115,7 @@ def database_label(url: str) -> str:
 @contextmanager
 def opened_storage(
     url: str, *, create: bool = False, write: bool = False, waiting: Waiting | None = None
-) -> Iterator[PatientStorage]:
+) -> Iterator[RetryingStorage]:
     """The storage at `url`, closed when the context ends.
 
     Args:
@@ -134,7 +134,7 @@ def opened_storage(
     storage = _open(parsed, waiting or Waiting(), create=create)
     if is_sqlite and write:
         event.listen(storage.engine, "connect", _set_pragmas)
-    elif storage.has_turns:
+    elif storage.has_locks:
         event.listen(storage.engine, "connect", _use_utc)
     storage.engine.dispose()  # what is connected already has not heard of it
     try:
@@ -211,12 +211,12 @@ def _cannot_copy(path: Path, error: Exception) -> StorageError:
     )
 
 
-def _open(parsed: URL, waiting: Waiting, *, create: bool) -> PatientStorage:
+def _open(parsed: URL, waiting: Waiting, *, create: bool) -> RetryingStorage:
     """The storage, once whoever else makes its tables at the same time is done."""
     for is_last in [False] * _N_LOOKS + [True]:
         try:
             _check_schema(parsed, create=create, may_be_half_made=is_last)
-            return PatientStorage(
+            return RetryingStorage(
                 parsed,
                 waiting,
                 connect_args=_connect_args(parsed),

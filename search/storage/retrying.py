@@ -50,9 +50,9 @@ from search.storage.rows import (
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
 _MARK = "budget-search:made"
-_TURN_CLASS = 0x5EA4C5  # of all locks in a server's database, those of turns
-_LONGEST_TURN_SECONDS = 60  # of doing nothing: whoever fell asleep in its turn loses it
-_LOOK_MILLISECONDS = 500  # while it waits for its turn, whether to stop
+_LOCK_CLASS = 0x5EA4C5  # of all locks in a server's database, those of studies
+_LONGEST_LOCK_SECONDS = 60  # of doing nothing: whoever fell asleep with it loses it
+_RETRY_MILLISECONDS = 500  # while it waits for a lock, whether to stop
 _LOCK_NOT_AVAILABLE = "55P03"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NAP_SECONDS = 0.2  # between two looks whether to stop
 _SECRET_KEYS = ("password", "passwd", "passfile", "sslpassword", "sslkey")  # of a URL's query
@@ -89,7 +89,7 @@ class Waiting:
     should_stop: Callable[[], bool] = lambda: False
 
 
-class PatientStorage(RDBStorage):
+class RetryingStorage(RDBStorage):
     """Optuna's storage of a database, with errors of ours.
 
     Every call raises DatabaseError where the database fails for good: a server that stays away, a
@@ -131,7 +131,7 @@ class PatientStorage(RDBStorage):
                 return RDBStorage.get_trial(self, trial_id).state == state
             return is_set
 
-        return bool(self._patiently(call))
+        return bool(self._with_retry(call))
 
     @contextmanager
     def study_attributes_together(self) -> Iterator[None]:
@@ -152,7 +152,7 @@ class PatientStorage(RDBStorage):
         finally:
             self._gathered = None
         for study_id, attributes in gathered.items():
-            self._patiently(partial(self._write_system_attributes, study_id, attributes))
+            self._with_retry(partial(self._write_system_attributes, study_id, attributes))
 
     def _write_system_attributes(self, study_id: int, attributes: dict[str, Any]) -> None:
         try:
@@ -178,11 +178,11 @@ class PatientStorage(RDBStorage):
             self._gathered.setdefault(study_id, {})[key] = value
             return
         method = RDBStorage.set_study_system_attr
-        self._patiently(lambda: method(self, study_id, key, value))
+        self._with_retry(lambda: method(self, study_id, key, value))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         method = RDBStorage.get_study_system_attrs
-        stored: dict[str, Any] = self._patiently(lambda: method(self, study_id))
+        stored: dict[str, Any] = self._with_retry(lambda: method(self, study_id))
         return stored | (self._gathered or {}).get(study_id, {})
 
     def _create_new_trial(
@@ -195,7 +195,7 @@ class PatientStorage(RDBStorage):
             mark = {_MARK: uuid.uuid4().hex}
             template_trial.system_attrs = {**template_trial.system_attrs, **mark}
         method = RDBStorage._create_new_trial
-        return cast(FrozenTrial, self._patiently(lambda: method(self, study_id, template_trial)))
+        return cast(FrozenTrial, self._with_retry(lambda: method(self, study_id, template_trial)))
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
@@ -211,24 +211,24 @@ class PatientStorage(RDBStorage):
         return super()._get_prepared_new_trial(study_id, template_trial, session)
 
     @property
-    def has_turns(self) -> bool:
-        """Whether it is PostgreSQL, whose locks `turn` is made of."""
+    def has_locks(self) -> bool:
+        """Whether it is PostgreSQL, whose locks `lock` is made of."""
         return self._parsed.get_backend_name() == "postgresql"
 
     @contextmanager
-    def turn(self, name: str, should_stop: Callable[[], bool]) -> Iterator[bool]:
-        """Lets one at a time in, of all that use this database and wait for a turn of that name.
+    def lock(self, name: str, should_stop: Callable[[], bool]) -> Iterator[bool]:
+        """Lets one at a time in, of all that use this database and wait for a lock of that name.
 
         Of PostgreSQL alone. Yields false where it was told to stop while it waited, about which
-        it asks twice a second. The server ends a turn in which it hears nothing for a minute; what
-        is done in the turn is done by other connections, and so is not undone then.
+        it asks twice a second. The server takes back a lock whose holder says nothing for a minute; what
+        is done under the lock is done by other connections, and so is not undone then.
         """
-        connection = self._patiently(lambda: self._take_turn(name, should_stop))
+        connection = self._with_retry(lambda: self._take_turn(name, should_stop))
         try:
             yield connection is not None
         finally:
             if connection is not None:
-                with suppress(SQLAlchemyError):  # a server that went away has ended the turn
+                with suppress(SQLAlchemyError):  # a server that went away has ended the lock
                     connection.rollback()
                 with suppress(SQLAlchemyError):
                     connection.close()
@@ -237,10 +237,10 @@ class PatientStorage(RDBStorage):
         number = zlib.crc32(name.encode()) - 2**31  # PostgreSQL's integers have a sign
         connection = self.engine.connect()
         try:
-            idle = f"SET LOCAL idle_in_transaction_session_timeout = '{_LONGEST_TURN_SECONDS}s'"
+            idle = f"SET LOCAL idle_in_transaction_session_timeout = '{_LONGEST_LOCK_SECONDS}s'"
             connection.execute(text(idle))
-            connection.execute(text(f"SET LOCAL lock_timeout = {_LOOK_MILLISECONDS}"))
-            lock = text(f"SELECT pg_advisory_xact_lock({_TURN_CLASS}, {number})")
+            connection.execute(text(f"SET LOCAL lock_timeout = {_RETRY_MILLISECONDS}"))
+            lock = text(f"SELECT pg_advisory_xact_lock({_LOCK_CLASS}, {number})")
             while True:
                 try:
                     with connection.begin_nested():
@@ -333,7 +333,7 @@ class PatientStorage(RDBStorage):
                 write_trial(connection, trial_id, writes)
 
         if can_write(self.engine.name):
-            self._patiently(call)
+            self._with_retry(call)
         else:
             self._write_one_by_one(trial_id, writes)
 
@@ -348,15 +348,15 @@ class PatientStorage(RDBStorage):
             self.set_trial_intermediate_value(trial_id, step, number)
 
     def _read(self, read: Callable[[Connection], _T]) -> _T:
-        """What is read over a connection, waited for as `_patiently` does."""
+        """What is read over a connection, waited for as `_with_retry` does."""
 
         def call() -> _T:
             with self.engine.connect() as connection:
                 return read(connection)
 
-        return cast(_T, self._patiently(call))
+        return cast(_T, self._with_retry(call))
 
-    def _patiently(self, call: Callable[[], Any]) -> Any:
+    def _with_retry(self, call: Callable[[], Any]) -> Any:
         """The result of a call, made again for as long as the server is away."""
         deadline = wait = None
         while True:
@@ -449,14 +449,14 @@ def _make_patient(name: str) -> Any:
     method = getattr(RDBStorage, name)
 
     @wraps(method)
-    def call(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:
-        return self._patiently(lambda: method(self, *args, **kwargs))
+    def call(self: RetryingStorage, *args: Any, **kwargs: Any) -> Any:
+        return self._with_retry(lambda: method(self, *args, **kwargs))
 
     return call
 
 
 for _name in _CALLS:
-    setattr(PatientStorage, _name, _make_patient(_name))
+    setattr(RetryingStorage, _name, _make_patient(_name))
 
 
 def without_secrets(url: URL) -> str:

@@ -17,7 +17,7 @@ MAX_CRASHES = 2  # workers that one configuration may kill
 def sweep(study: Study, left: Sequence[FrozenTrial]) -> int:
     """Puts back in the queue what is RUNNING of the trials that were left; returns how many.
 
-    Only for whose turn it is, as `Sharing` sees to.
+    Only for who holds the lock of the study, as `Sharing` sees to.
 
     Args:
         left: trials of searches that died, or are taken for dead.
@@ -28,11 +28,11 @@ def sweep(study: Study, left: Sequence[FrozenTrial]) -> int:
     repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
     for trial in left:
         # A search may have died between queueing and telling: then the repeat is there already.
-        give_back(study, trial, queue=trial.number not in repeated)
+        requeue(study, trial, queue=trial.number not in repeated)
     return len(left)
 
 
-def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
+def requeue(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
     """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue.
 
     A trial that somebody else has ended meanwhile stays as it is. One that has killed as many
@@ -51,7 +51,7 @@ def give_back(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
     except (UpdateFinishedTrialError, ValueError):
         if study._storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
             raise  # the error is about something else
-        # Its host only slept, and has ended it; the repeat is refused once its turn comes.
+        # Its host only slept, and has ended it; the repeat is refused once it is started.
 
 
 def fail_crashed(study: Study, trial: FrozenTrial, reason: str) -> bool:

@@ -24,7 +24,7 @@ from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mea
 NOT_FINITE = "the loss is not finite"
 
 
-class KeptRuns:
+class RepeatStore:
     """What is kept beside a study.
 
     Args:

@@ -1,7 +1,7 @@
 """What a search knows of other searches on its study: none on a file, any number on PostgreSQL.
 
 A SQLite study is searched by one process at a time. On PostgreSQL searches on any number of hosts
-share one. Whoever starts a trial, or puts one back in the queue, waits for its turn, so that the
+share one. Whoever starts a trial, or puts one back in the queue, waits for a lock, so that the
 total of trials is exact and no configuration is trained twice. Each says again and again which of
 its trials live (Optuna's heartbeats, by the server's clock), and those of a host that fell silent
 are put back in the queue by another. A host that only slept finds its trial ended, and drops it.
@@ -20,13 +20,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyError
 from search.storage.open import ServerLock, sqlite_path
-from search.storage.retrying import PatientStorage
+from search.storage.retrying import RetryingStorage
 from search.study.locks import check_no_owner_alive, is_owner_dead, locked_file
 from search.study.repair import sweep
 
 DEFAULT_LOST_AFTER_SECONDS = 120.0
-_LOOK_SECONDS = 0.5  # while another races
-_BEATS = 4  # within the time after which a host is taken for lost
+_RETRY_SECONDS = 0.5  # while another races
+_HEARTBEATS = 4  # within the time after which a host is taken for lost
 
 
 class Sharing(Protocol):
@@ -36,23 +36,23 @@ class Sharing(Protocol):
     def is_shared(self) -> bool:
         """Whether others may search the study at the same time."""
 
-    def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
+    def lock(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
         """Lets one search at a time start trials or put them back; false where told to stop."""
 
     def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
         """How many trials of others run now, where `own` are the numbers of this search's."""
 
     def begin(self, trial_id: int) -> None:
-        """Says that a trial has just begun. Must happen in the turn in which it did."""
+        """Says that a trial has just begun. Must happen under the lock under which it did."""
 
-    def say_alive(self, trial_ids: Collection[int]) -> None:
+    def heartbeat(self, trial_ids: Collection[int]) -> None:
         """Says that trials live. May be called as often as one likes."""
 
-    def take_over(self, should_stop: Callable[[], bool]) -> None:
+    def reclaim_lost(self, should_stop: Callable[[], bool]) -> None:
         """Puts back the trials of lost hosts. May be called as often as one likes."""
 
-    def take_back(self) -> int:
-        """Puts back in the queue what nobody runs any more; returns how many. Only in a turn."""
+    def requeue_orphans(self) -> int:
+        """Puts back in the queue what nobody runs any more; returns how many. Only under the lock."""
 
     def race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
         """Lets one search race the study's trials; false where another does, and this one is not
@@ -67,7 +67,7 @@ class Alone:
     def __init__(self, study: Study) -> None:
         self._study = study
 
-    def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
+    def lock(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
         return nullcontext(True)
 
     def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
@@ -76,13 +76,13 @@ class Alone:
     def begin(self, trial_id: int) -> None:
         pass
 
-    def say_alive(self, trial_ids: Collection[int]) -> None:
+    def heartbeat(self, trial_ids: Collection[int]) -> None:
         pass
 
-    def take_over(self, should_stop: Callable[[], bool]) -> None:
+    def reclaim_lost(self, should_stop: Callable[[], bool]) -> None:
         pass
 
-    def take_back(self) -> int:
+    def requeue_orphans(self) -> int:
         return sweep(self._study, self._study.get_trials(deepcopy=False))
 
     def race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
@@ -102,12 +102,12 @@ class Shared:
     def __init__(self, study: Study, url: str, lost_after_seconds: float) -> None:
         self._study = study
         self._url = url
-        self._storage = _patient(study)
+        self._storage = _retrying(study)
         self._lost_after_seconds = lost_after_seconds
-        self._next_beat = self._next_look = time.monotonic()
+        self._next_heartbeat = self._next_reclaim = time.monotonic()
 
-    def turn(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
-        return self._storage.turn(f"study {self._study._study_id}", should_stop)
+    def lock(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
+        return self._storage.lock(f"study {self._study._study_id}", should_stop)
 
     def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
         running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
@@ -116,28 +116,28 @@ class Shared:
     def begin(self, trial_id: int) -> None:
         self._storage.record_heartbeat(trial_id)
 
-    def say_alive(self, trial_ids: Collection[int]) -> None:
+    def heartbeat(self, trial_ids: Collection[int]) -> None:
         now = time.monotonic()
-        if now < self._next_beat:
+        if now < self._next_heartbeat:
             return
-        self._next_beat = now + self._lost_after_seconds / _BEATS
+        self._next_heartbeat = now + self._lost_after_seconds / _HEARTBEATS
         for trial_id in trial_ids:
             self._storage.record_heartbeat(trial_id)
 
-    def take_over(self, should_stop: Callable[[], bool]) -> None:
+    def reclaim_lost(self, should_stop: Callable[[], bool]) -> None:
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_reclaim:
             return
-        self._next_look = now + self._lost_after_seconds / _BEATS
+        self._next_reclaim = now + self._lost_after_seconds / _HEARTBEATS
         # Whoever could not reach the server was not heard; all get the time to be heard again.
         if now < self._storage.returned_at + self._lost_after_seconds or not self._lost():
             return
-        with self.turn(should_stop) as is_ours:
+        with self.lock(should_stop) as is_ours:
             if is_ours:
-                self.take_back()
+                self.requeue_orphans()
 
-    def take_back(self) -> int:
-        # Read again, in the turn: another search may have been quicker.
+    def requeue_orphans(self) -> int:
+        # Read again, under the lock: another search may have been quicker.
         return sweep(self._study, self._lost())
 
     @contextmanager
@@ -145,7 +145,7 @@ class Shared:
         lock = ServerLock(self._url, self._study._study_id)
         try:
             while not (is_ours := lock.is_ours()) and should_wait():
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_RETRY_SECONDS)
             yield is_ours
         finally:
             lock.release()
@@ -157,10 +157,10 @@ class Shared:
         return [trial for trial in running if trial._trial_id in silent or is_owner_dead(trial)]
 
 
-def turn_to_open(storage: BaseStorage, name: str) -> AbstractContextManager[object]:
+def lock_to_open(storage: BaseStorage, name: str) -> AbstractContextManager[object]:
     """Lets one process at a time make or open a study of that name, where several may come."""
-    if isinstance(storage, PatientStorage) and storage.has_turns:
-        return storage.turn(f"open {name}", lambda: False)
+    if isinstance(storage, RetryingStorage) and storage.has_locks:
+        return storage.lock(f"open {name}", lambda: False)
     return nullcontext()
 
 
@@ -178,7 +178,7 @@ def sharing(
     if path is not None:
         with locked_file(path, study):
             yield Alone(study)
-    elif _patient(study).has_turns:
+    elif _retrying(study).has_locks:
         yield Shared(study, url, lost_after_seconds)
     else:  # a server without locks that we know
         check_no_owner_alive(study)
@@ -207,9 +207,9 @@ def only_race(study: Study, url: str) -> Iterator[None]:
         yield
 
 
-def _patient(study: Study) -> PatientStorage:
+def _retrying(study: Study) -> RetryingStorage:
     """The storage below Optuna's cache."""
     storage = study._storage
     backend = getattr(storage, "_backend", storage)
-    assert isinstance(backend, PatientStorage)
+    assert isinstance(backend, RetryingStorage)
     return backend

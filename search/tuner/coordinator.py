@@ -18,9 +18,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.exceptions import TrainingError
 from search.space.space import Space
-from search.storage.cached import TrialNews, together
+from search.storage.cached import TrialNews, batch_writes
 from search.study.locks import owner_of_this_process
-from search.study.repair import fail, fail_crashed, give_back
+from search.study.repair import fail, fail_crashed, requeue
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing
 from search.study.summary import INTERRUPTED, is_trained
@@ -29,13 +29,13 @@ from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, Tr
 from search.tuner.patience import Patience
 from search.tuner.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
 from search.tuner.sampler import CappedSampler
-from search.workers.jobs import Event, Job, JobDone, JobEpoch, JobFailed, Pool
+from search.workers.jobs import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
 from search_models.size import parameter_count
 from search_models.spec import SpecError
 
 _WAIT_SECONDS = 0.5
 _MAX_FAILURES_IN_A_ROW = 10
-_LONGEST_LEAVE_SECONDS = 2.0  # for a turn at the end of a search, which must end within five
+_LONGEST_LEAVE_SECONDS = 2.0  # for the lock at the end of a search, which must end within five
 _BY_SOMEBODY_ELSE = "ended or deleted by somebody else"
 # A trial that takes so much longer than the slowest one is taken for hung.
 _HUNG_FACTOR = 10
@@ -97,7 +97,7 @@ class Coordinator:
     def __init__(
         self,
         study: Study,
-        pool: Pool,
+        pool: WorkerPool,
         *,
         n_trials: int,
         seed: int,
@@ -132,9 +132,9 @@ class Coordinator:
         self._news = TrialNews()
         self._n_trained = 0
         self._open: Sequence[FrozenTrial] = ()
-        self._untold: list[FrozenTrial] = []  # what others have ended, where they may
+        self._unpublished: list[FrozenTrial] = []  # what others have ended, where they may
         self._running: dict[int, _Running] = {}
-        self._told = set(known)
+        self._published = set(known)
         self._n_failures_in_a_row = 0
         self._found_nothing_new = False
         self._pruning: Pruning = AccuracyPruning()
@@ -155,7 +155,7 @@ class Coordinator:
                 if self._is_time_over():
                     return Outcome.TIMED_OUT
                 n_missing = self._n_missing()
-                self._tell_elsewhere()
+                self._publish_elsewhere()
                 is_busy = bool(self._running) or self._n_elsewhere() > 0
                 if n_missing <= 0 and not is_busy:
                     return Outcome.REACHED
@@ -169,12 +169,12 @@ class Coordinator:
                         return Outcome.EXHAUSTED
                 for event in self._pool.events(_WAIT_SECONDS):
                     self._handle(event)
-                self._beat()
+                self._heartbeat()
                 limit = self._limit_seconds()
                 if limit is not None:
                     self._pool.kill_overdue(limit)
         finally:
-            self._give_back_running()
+            self._requeue_running()
 
     def _limit_seconds(self) -> float | None:
         """After how long a trial is taken for hung; None while there is none to go by."""
@@ -186,17 +186,17 @@ class Coordinator:
             return None
         return max(_LEAST_LIMIT_SECONDS, _HUNG_FACTOR * slowest * self._settings.epochs)
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         """Takes note of what is new in the study, to which people and other searches write, too."""
         news = self._news.read(self._study)
         self._n_trained += sum(map(is_trained, news.finished))
         self._open = news.open
         if self._sharing.is_shared:
-            self._untold += news.finished
+            self._unpublished += news.finished
 
     def _n_missing(self) -> int:
         """How many more trials are to be started, if all that run now end well."""
-        self._look()
+        self._refresh()
         return self._n_trials - self._n_trained - len(self._running) - self._n_elsewhere()
 
     def _n_elsewhere(self) -> int:
@@ -206,53 +206,53 @@ class Coordinator:
     def _start_trials(self) -> None:
         """Starts what is missing, as far as there are workers."""
         while self._pool.n_idle and not self._should_stop():
-            with self._sharing.turn(self._waits_no_more) as is_ours:
+            with self._sharing.lock(self._waits_no_more) as is_ours:
                 if not is_ours or self._n_missing() <= 0 or not self._has_next():
                     return
                 trial_id = self._reserve()
             trial = Trial(self._study, trial_id)
             self._draw(trial)  # others need not wait for that
-            with self._sharing.turn(self._waits_no_more) as is_ours:
+            with self._sharing.lock(self._waits_no_more) as is_ours:
                 if not is_ours:
-                    give_back(self._study, self._frozen(trial))
+                    requeue(self._study, self._frozen(trial))
                     return
                 published = self._start(trial)
             if published is not None:
                 self._publish(published)
 
     def _waits_no_more(self) -> bool:
-        """Whether to stop waiting for a turn; what runs goes on to be alive meanwhile."""
-        self._say_alive()
+        """Whether to stop waiting for a lock; what runs goes on to be alive meanwhile."""
+        self._keep_alive()
         return self._should_stop() or self._is_time_over()
 
-    def _say_alive(self) -> None:
-        self._sharing.say_alive([running.trial._trial_id for running in self._running.values()])
+    def _keep_alive(self) -> None:
+        self._sharing.heartbeat([running.trial._trial_id for running in self._running.values()])
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """Says that what runs lives, and takes over from who says so no more."""
-        self._say_alive()
-        self._sharing.take_over(self._waits_no_more)
+        self._keep_alive()
+        self._sharing.reclaim_lost(self._waits_no_more)
 
     def _has_next(self) -> bool:
         """Whether a trial waited at the last look, or the space has a configuration to try."""
         if any(trial.state == TrialState.WAITING for trial in self._open):
             return True
-        self._sampler.look(self._study)
-        return not self._found_nothing_new and self._sampler.tried.has_untried()
+        self._sampler.refresh(self._study)
+        return not self._found_nothing_new and self._sampler.seen.has_untried()
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
-    def _tell_elsewhere(self) -> None:
+    def _publish_elsewhere(self) -> None:
         """Tells the listener of trials that ended in other searches of the study."""
-        untold, self._untold = self._untold, []
-        for trial in untold:
+        unpublished, self._unpublished = self._unpublished, []
+        for trial in unpublished:
             if trial.number in self._running:  # somebody ended it, and its worker will hear of it
-                self._untold.append(trial)
+                self._unpublished.append(trial)
                 continue
-            if trial.number in self._told:
+            if trial.number in self._published:
                 continue
-            self._told.add(trial.number)
+            self._published.add(trial.number)
             if trial.user_attrs.get("reason") == INTERRUPTED:
                 continue  # its repeat will be told of
             ended = TrialEnded.elsewhere(trial)
@@ -276,12 +276,12 @@ class Coordinator:
     def _draw(self, trial: Trial) -> None:
         """Draws a whole candidate, which Optuna does when it is first asked for a part of it."""
         with self._unless_gone(trial):
-            if self._refuse(self._frozen(trial)) is None:
+            if self._invalid_reason(self._frozen(trial)) is None:
                 _ = trial.relative_params
 
-    def _refuse(self, trial: FrozenTrial) -> str | None:
+    def _invalid_reason(self, trial: FrozenTrial) -> str | None:
         """Why what a person queued cannot be tried in this space, or None where it can."""
-        return self._space.refuse(trial.system_attrs.get("fixed_params", {}))
+        return self._space.invalid_reason(trial.system_attrs.get("fixed_params", {}))
 
     def _start(self, trial: Trial) -> SearchEvent | None:
         """Hands a trial out; returns what became of it."""
@@ -291,10 +291,10 @@ class Coordinator:
 
     def _prepare(self, trial: Trial) -> SearchEvent:
         frozen = self._frozen(trial)
-        refused = self._refuse(frozen)
+        refused = self._invalid_reason(frozen)
         if refused is not None:
             return self._end_failed(trial, refused)
-        with together(self._study):
+        with batch_writes(self._study):
             try:
                 hyperparameters = self._space.suggest(trial)
                 count = parameter_count(hyperparameters.spec)
@@ -313,8 +313,8 @@ class Coordinator:
         if not draw.is_new and "fixed_params" not in frozen.system_attrs:
             self._found_nothing_new = True
             return self._refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)
-        self._sampler.look(self._study, besides=trial.number)
-        earlier = self._sampler.tried.trained_by(trial.params)
+        self._sampler.refresh(self._study, besides=trial.number)
+        earlier = self._sampler.seen.trained_by(trial.params)
         if earlier is not None:
             trained = "trains" if earlier in self._running else "trained"
             reason = f"trial {earlier} {trained} this configuration already"
@@ -372,7 +372,7 @@ class Coordinator:
             failed = event.state == TrialState.FAIL
             self._n_failures_in_a_row = self._n_failures_in_a_row + 1 if failed else 0
         if isinstance(event, TrialEnded):
-            self._told.add(event.number)
+            self._published.add(event.number)
         self._listener(event)
         if self._n_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             assert isinstance(event, TrialEnded)
@@ -387,7 +387,7 @@ class Coordinator:
     ) -> list[SearchEvent]:
         trial = running.trial
         running.results.append(result)
-        with together(self._study):
+        with batch_writes(self._study):
             trial.set_user_attr("epochs", [epoch_attribute(result) for result in running.results])
             is_weak = self._pruning.report(
                 trial, running.parameter_count, result.epoch, result.accuracy
@@ -404,7 +404,7 @@ class Coordinator:
     def _store_pruned(self, running: _Running, worker: int, reason: str) -> SearchEvent:
         trial = running.trial
         self._pool.cancel(trial.number)
-        with together(self._study):
+        with batch_writes(self._study):
             self._store_origin(trial, worker, sum(result.seconds for result in running.results))
             trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.PRUNED)
@@ -415,7 +415,7 @@ class Coordinator:
     def _store_done(self, running: _Running, worker: int, seconds: float) -> SearchEvent:
         trial = running.trial
         value = last_epochs_mean(running.results)
-        with together(self._study):
+        with batch_writes(self._study):
             self._store_origin(trial, worker, seconds)
         sizes = [running.parameter_count] * (len(self._study.directions) - 1)
         self._study.tell(trial, [value, *sizes])
@@ -475,14 +475,14 @@ class Coordinator:
         except KeyError:
             return False
 
-    def _give_back_running(self) -> None:
-        """In a turn, if one comes soon: a search that takes this one for lost does the same."""
+    def _requeue_running(self) -> None:
+        """Under the lock, if it comes soon: a search that takes this one for lost does the same."""
         if not self._running:
             return
         end = time.monotonic() + _LONGEST_LEAVE_SECONDS
-        with self._sharing.turn(lambda: time.monotonic() > end):
+        with self._sharing.lock(lambda: time.monotonic() > end):
             for running in list(self._running.values()):
                 self._pool.cancel(running.trial.number)
                 with self._unless_gone(running.trial):
-                    give_back(self._study, self._frozen(running.trial))
+                    requeue(self._study, self._frozen(running.trial))
         self._running.clear()

@@ -68,7 +68,7 @@ class _Recipes:
         return None if recipe is None else self._built[key].get(recipe)
 
 
-class Tried:
+class SeenConfigurations:
     """The configurations of a study that were trained, run, wait in the queue, or failed.
 
     A trial that was interrupted does not count: it was put back in the queue. Finished trials are
@@ -126,10 +126,10 @@ class Tried:
         """What builds the trial's recipe; None where some of it is still to be drawn."""
         is_waiting = trial.state == TrialState.WAITING
         values = trial.system_attrs.get("fixed_params", {}) if is_waiting else trial.params
-        if self._space.refuse(values) is not None:
+        if self._space.invalid_reason(values) is not None:
             return None
-        whole = self._space.with_single(values)
-        return whole if self._space.distributions.keys() <= whole.keys() else None
+        full_params = self._space.with_single(values)
+        return full_params if self._space.distributions.keys() <= full_params.keys() else None
 
     def __contains__(self, values: Mapping[str, Any]) -> bool:
         """Whether the configuration that `values`, all that the space searches, make was tried."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optuna.study import Study
 
-from search.results.confirm import Confirming
+from search.results.confirm import ConfirmationRun
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
 from search.study.summary import best_trial, confirmed_number, is_trained, tally
 from search.tuner.request import (
@@ -19,7 +19,7 @@ _CONFIRMATION_LIMIT = 0.25  # of the seconds that the search's trials trained
 
 
 @dataclass(frozen=True)
-class Race:
+class FinalRace:
     """The race at the end of a search.
 
     Args:
@@ -27,7 +27,7 @@ class Race:
         is_elsewhere: whether another search of the study runs it.
     """
 
-    confirming: Confirming | None
+    confirming: ConfirmationRun | None
     is_elsewhere: bool = False
 
 
@@ -36,20 +36,20 @@ def confirms(request: SearchRequest) -> bool:
     return request.confirm and request.objective == "accuracy"
 
 
-def race_at_the_end(study: Study, request: SearchRequest) -> Confirming | None:
+def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | None:
     """What `Search.confirming` says."""
     trials = study.get_trials(deepcopy=False)
     if not confirms(request) or best_trial(trials) is None:
         return None
     if request.target is not None:
-        return Confirming(study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
+        return ConfirmationRun(study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
     if tally(trials).n_trained < CONFIRMED_FROM:
         return None
     seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
     limit = _CONFIRMATION_LIMIT * sum(seconds)
     # One run of each would tell nothing: rather fewer trials, each run twice.
     n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
-    confirming = Confirming(
+    confirming = ConfirmationRun(
         study,
         top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
         n_seeds=_CONFIRMED_SEEDS,

@@ -24,8 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import InputError
 from search.space.space import Space
 from search.storage.cached import TrialNews
-from search.tuner.dedup import Tried
-from search.tuner.window import Memory
+from search.tuner.dedup import SeenConfigurations
+from search.tuner.window import HistoryWindow
 from search_models.size import parameter_count
 from search_models.spec import SpecError
 
@@ -58,7 +58,7 @@ class CappedSampler(BaseSampler):
         max_redraws: after so many candidates that were over the cap or tried, one over the cap is
             scaled down to fit, and where that was tried, too, candidates are drawn at random.
         seed: of those random draws.
-        forgets: whether `sampler` is shown no more than what `Memory` keeps. Not for one that goes
+        forgets: whether `sampler` is shown no more than what `HistoryWindow` keeps. Not for one that goes
             on from what it has stored with its trials.
     """
 
@@ -78,8 +78,8 @@ class CappedSampler(BaseSampler):
         self._max_redraws = max_redraws
         self._draw = Draw()
         self._news = TrialNews()
-        self._tried = Tried(space, parameter_cap)
-        self._memory = Memory() if forgets else None
+        self._seen = SeenConfigurations(space, parameter_cap)
+        self._window = HistoryWindow() if forgets else None
         self._random = random.Random(seed)
         self._random_sampler = optuna.samplers.RandomSampler(seed=seed)
 
@@ -92,19 +92,19 @@ class CappedSampler(BaseSampler):
         return draw
 
     @property
-    def tried(self) -> Tried:
+    def seen(self) -> SeenConfigurations:
         """What the study had tried when the newest candidate was drawn."""
-        return self._tried
+        return self._seen
 
-    def look(self, study: Study, *, besides: int | None = None) -> Sequence[FrozenTrial]:
+    def refresh(self, study: Study, *, besides: int | None = None) -> Sequence[FrozenTrial]:
         """Takes note of what is new of the study's trials, all but one that is being drawn.
 
         Returns those that wait or run.
         """
         news = self._news.read(study)
-        self._tried.update([*news.finished, *news.open], besides=besides)
-        if self._memory is not None:
-            self._memory.add(news.finished)
+        self._seen.update([*news.finished, *news.open], besides=besides)
+        if self._window is not None:
+            self._window.add(news.finished)
         return news.open
 
     def infer_relative_search_space(
@@ -120,14 +120,14 @@ class CappedSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         fixed = trial.system_attrs.get("fixed_params", {})
-        open_trials = self.look(study, besides=trial.number)
-        if self._memory is not None:
-            study = self._memory.view(study, open_trials)
-        for whole, draw in self._candidates(study, trial, search_space, fixed):
-            self._draw = replace(draw, is_new=whole not in self._tried)
+        open_trials = self.refresh(study, besides=trial.number)
+        if self._window is not None:
+            study = self._window.view(study, open_trials)
+        for full_params, draw in self._candidates(study, trial, search_space, fixed):
+            self._draw = replace(draw, is_new=full_params not in self._seen)
             if self._draw.is_new:
                 break
-        return {name: whole[name] for name in search_space}
+        return {name: full_params[name] for name in search_space}
 
     def sample_independent(
         self,
@@ -175,16 +175,18 @@ class CappedSampler(BaseSampler):
         """Candidates under the cap, those of the sampler first; at least one."""
         n_over = 0
         for _ in range(self._max_redraws + 1):
-            whole = self._space.with_single({**self._sample(study, trial, search_space), **fixed})
-            if self._fits(whole):
-                yield whole, Draw(n_over)
+            full_params = self._space.with_single(
+                {**self._sample(study, trial, search_space), **fixed}
+            )
+            if self._fits(full_params):
+                yield full_params, Draw(n_over)
             else:
                 n_over += 1
         n_redraws = min(n_over, self._max_redraws)
         if n_over > self._max_redraws:
             # What a person asked for stays as it is; the coordinator refuses what is too large.
-            shrunk = self._space.shrink(whole, self._parameter_cap, keep=fixed)
-            yield shrunk, Draw(n_redraws, is_shrunk=shrunk != whole)
+            shrunk = self._space.shrink(full_params, self._parameter_cap, keep=fixed)
+            yield shrunk, Draw(n_redraws, is_shrunk=shrunk != full_params)
         for other, is_shrunk in self._others(study, trial, search_space, fixed):
             if self._fits(other):
                 yield other, Draw(n_redraws, is_shrunk=is_shrunk)
@@ -200,7 +202,7 @@ class CappedSampler(BaseSampler):
 
         With each, whether it was scaled down to fit.
         """
-        untried = self._tried.untried()
+        untried = self._seen.untried()
         if untried is not None:
             self._random.shuffle(untried)
             for values in untried:
@@ -211,15 +213,15 @@ class CappedSampler(BaseSampler):
                 name: self._random_sampler.sample_independent(study, trial, name, distribution)
                 for name, distribution in search_space.items()
             }
-            whole = self._space.with_single({**drawn, **fixed})
-            if self._fits(whole):
-                yield whole, False
+            full_params = self._space.with_single({**drawn, **fixed})
+            if self._fits(full_params):
+                yield full_params, False
             else:
-                yield self._space.shrink(whole, self._parameter_cap, keep=fixed), True
+                yield self._space.shrink(full_params, self._parameter_cap, keep=fixed), True
 
-    def _fits(self, whole: Mapping[str, Any]) -> bool:
+    def _fits(self, full_params: Mapping[str, Any]) -> bool:
         try:
-            spec = self._space.spec(whole)
+            spec = self._space.spec(full_params)
         except SpecError:  # a topology for larger images, say
             return False
         return parameter_count(spec) < self._parameter_cap

@@ -17,22 +17,22 @@ from optuna.study import Study
 
 from search.data.mapped import dataset_files
 from search.report.artifacts import artifact_folder
-from search.report.dashboard_sync import Story
-from search.results.confirm import Confirming, RepeatEnded
+from search.report.dashboard_sync import DashboardSync
+from search.results.confirm import ConfirmationRun, RepeatEnded
 from search.space.space import Space
-from search.storage.cached import MirroredStorage
+from search.storage.cached import CachedStorage
 from search.storage.open import opened_storage
 from search.storage.retrying import Waiting
 from search.study.history import RunRecord, record_run, run_records
 from search.study.open import create_or_open_study, unless_deleted
-from search.study.repeat_runs import KeptRuns
+from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
-from search.study.sharing import Sharing, sharing, turn_to_open
+from search.study.sharing import Sharing, lock_to_open, sharing
 from search.study.summary import CONFIRMS, Tally, tally
 from search.training.metrics import check_metric, sample_size
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
-from search.tuner.final_race import CONFIRMED_FROM, Race, confirms, race_at_the_end
+from search.tuner.final_race import CONFIRMED_FROM, FinalRace, confirms, race_at_the_end
 from search.tuner.patience import Patience
 from search.tuner.plan import SearchPlan
 from search.tuner.pools import pool_of_actors
@@ -42,10 +42,10 @@ from search.tuner.request import (
 )
 from search.tuner.sampler import make_sampler
 from search.tuner.warm_start import WarmStart, queue_rest
-from search.workers.jobs import Pool
-from search.workers.local_pool import WorkerPool
+from search.workers.jobs import WorkerPool
+from search.workers.local_pool import LocalWorkerPool
 
-_LONGEST_TURN_SECONDS = 2.0  # to wait for, before a story is told another time instead
+_LONGEST_LOCK_SECONDS = 2.0  # to wait for, before a story is told another time instead
 _CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
 
 
@@ -73,7 +73,7 @@ class Search:
     started: float
     sharing: Sharing
     ended_before: frozenset[int]
-    story: Story
+    dashboard_sync: DashboardSync
     queued: WarmStart | None = None
 
     @property
@@ -108,7 +108,7 @@ class Search:
         def tell(event: SearchEvent) -> None:
             listener(event)
             if isinstance(event, TrialEnded):
-                self.story.tell_if_due()
+                self.dashboard_sync.update_if_due()
 
         with self._pool(self.n_workers, log_folder=self.plan.request.worker_log) as pool:
             outcome = Coordinator(
@@ -124,14 +124,14 @@ class Search:
                 trial_timeout_seconds=self.plan.request.trial_timeout_seconds,
                 sharing=self.sharing,
                 known=self.ended_before,
-                weights_path=self.story.weights_path,
+                weights_path=self.dashboard_sync.weights_path,
             ).run()
         if outcome is not Outcome.INTERRUPTED:  # who interrupts it waits for its end
-            self.story.tell(has_time=True)
+            self.dashboard_sync.update(has_time=True)
         return outcome
 
     @contextmanager
-    def race(self, should_stop: Callable[[], bool]) -> Iterator[Race]:
+    def race(self, should_stop: Callable[[], bool]) -> Iterator[FinalRace]:
         """The race at the end of the search, of which one runs at a time.
 
         A study of 20 trained trials or more races its best three over three seeds, for at most a
@@ -152,13 +152,13 @@ class Search:
 
         with self.sharing.race(should_wait) as is_ours:
             if is_ours:
-                yield Race(race_at_the_end(self.study, self.plan.request))
+                yield FinalRace(race_at_the_end(self.study, self.plan.request))
             else:
-                yield Race(None, is_elsewhere=True)
+                yield FinalRace(None, is_elsewhere=True)
 
     def confirm(
         self,
-        confirming: Confirming,
+        confirming: ConfirmationRun,
         listener: Callable[[RepeatEnded], None],
         *,
         should_stop: Callable[[], bool],
@@ -183,11 +183,11 @@ class Search:
         return self._is_over(share=1.0)
 
     @contextmanager
-    def _pool(self, n_workers: int, *, log_folder: Path | None = None) -> Iterator[Pool]:
+    def _pool(self, n_workers: int, *, log_folder: Path | None = None) -> Iterator[WorkerPool]:
         with dataset_files(self.plan.dataset, with_test=False) as files:
             resources = self.plan.resources
-            made: AbstractContextManager[Pool] = (
-                WorkerPool(n_workers, files, log_folder=log_folder)
+            made: AbstractContextManager[WorkerPool] = (
+                LocalWorkerPool(n_workers, files, log_folder=log_folder)
                 if resources is None
                 else pool_of_actors().RayPool(
                     n_workers, files, resources=resources, log_folder=log_folder
@@ -238,26 +238,26 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         metric=check_metric(request.metric),
     )
     with opened_storage(request.storage, create=True, waiting=waiting) as storage:
-        with turn_to_open(storage, plan.study_name):
-            study = create_or_open_study(MirroredStorage(storage), plan.study_name, settings)
+        with lock_to_open(storage, plan.study_name):
+            study = create_or_open_study(CachedStorage(storage), plan.study_name, settings)
         lost_after = request.lost_after_seconds
         with (
             sharing(study, request.storage, lost_after_seconds=lost_after) as shared,
             unless_deleted(study),
         ):
             if request.confirm:
-                KeptRuns(study, CONFIRMS).check_name()
-            story = Story(
+                RepeatStore(study, CONFIRMS).check_name()
+            dashboard_sync = DashboardSync(
                 storage,
                 study,
                 artifact_folder(request.storage, request.artifacts),
-                turn=lambda: shared.turn(_after(_LONGEST_TURN_SECONDS)),
+                lock=lambda: shared.lock(_after(_LONGEST_LOCK_SECONDS)),
             )
-            with shared.turn(lambda: False):
-                search = _begin(plan, study, shared, story, started)
-            story.begin(is_alone=not shared.is_shared)
+            with shared.lock(lambda: False):
+                search = _begin(plan, study, shared, dashboard_sync, started)
+            dashboard_sync.begin(is_alone=not shared.is_shared)
             yield search
-            story.tell()
+            dashboard_sync.update()
 
 
 def _after(seconds: float) -> Callable[[], bool]:
@@ -266,10 +266,12 @@ def _after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-def _begin(plan: SearchPlan, study: Study, shared: Sharing, story: Story, started: float) -> Search:
+def _begin(
+    plan: SearchPlan, study: Study, shared: Sharing, dashboard_sync: DashboardSync, started: float
+) -> Search:
     """Puts right what a dead search left, and queues what is to be tried first."""
     request = plan.request
-    n_swept = shared.take_back()
+    n_swept = shared.requeue_orphans()
     trials = study.get_trials(deepcopy=False)
     before = tally(trials)
     n_workers = min(plan.n_workers, max(1, request.n_trials - before.n_trained))
@@ -304,7 +306,9 @@ def _begin(plan: SearchPlan, study: Study, shared: Sharing, story: Story, starte
     if not trials and queued is None:
         _queue_first(study, plan.space, request.budget)
     ended = frozenset(trial.number for trial in trials if trial.state.is_finished())
-    return Search(plan, study, before, n_swept, n_workers, started, shared, ended, story, queued)
+    return Search(
+        plan, study, before, n_swept, n_workers, started, shared, ended, dashboard_sync, queued
+    )
 
 
 def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:

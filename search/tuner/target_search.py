@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from search.data.dataset import Dataset
-from search.results.confirm import Confirming
+from search.results.confirm import ConfirmationRun
 from search.results.target import Step, judge
 from search.tuner.plan import SearchPlan
 from search.tuner.request import (
@@ -15,7 +15,7 @@ from search.tuner.request import (
 from search.tuner.session import Search
 
 
-def judge_target(search: Search, confirming: Confirming) -> Step | None:
+def judge_target(search: Search, confirming: ConfirmationRun) -> Step | None:
     """What a finished race says of the target that was asked for."""
     request = search.plan.request
     assert request.target is not None

@@ -44,7 +44,7 @@ class WarmStart:
 def queue_rest(study: Study) -> WarmStart | None:
     """Queues what a search that died left to be queued; returns that, or None where nothing was.
 
-    Only for whose turn it is, as `Sharing` sees to.
+    Only for who holds the lock of the study, as `Sharing` sees to.
     """
     stored = study.user_attrs.get(_TO_QUEUE)
     if stored is None:

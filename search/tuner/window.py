@@ -20,7 +20,7 @@ from search.study.subset import StudyView
 N_BEST, N_LATEST = 50, 450
 
 
-class Memory:
+class HistoryWindow:
     """The best and the latest finished trials of a study that maximises one value, 500 at most."""
 
     def __init__(self) -> None:

@@ -86,7 +86,7 @@ class JobFailed:
 Event = JobEpoch | JobDone | JobCancelled | JobFailed
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """Workers that train: each takes one job at a time."""
 
     @property
@@ -115,7 +115,7 @@ class Pool(Protocol):
 
 
 def run_jobs(
-    pool: Pool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
+    pool: WorkerPool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Event]:
     """Trains all jobs, as many at a time as there are workers; yields what happens.
 

@@ -78,7 +78,7 @@ def _own_cores(n_workers: int) -> dict[int, int]:
     return dict(enumerate(cores)) if len(cores) == n_workers else {}
 
 
-class WorkerPool(ProcessPool[_LocalProcess]):
+class LocalWorkerPool(ProcessPool[_LocalProcess]):
     """`n_workers` training processes that share one data set.
 
     Use it as a context manager: when the context ends, so do the processes. Those that train on

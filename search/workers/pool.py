@@ -87,7 +87,7 @@ class _Worker(Generic[ProcessT]):
 
 
 class ProcessPool(ABC, Generic[ProcessT]):
-    """A `Pool` whose processes are yet to be said. As a context manager it ends them with it.
+    """A `WorkerPool` whose processes are yet to be said. As a context manager it ends them with it.
 
     Attributes:
         startup_seconds: of being awake, in which a worker must be ready, once its time runs.
@@ -136,7 +136,7 @@ class ProcessPool(ABC, Generic[ProcessT]):
 
     @property
     def n_idle(self) -> int:
-        """As `Pool` says."""
+        """As `WorkerPool` says."""
         return sum(worker.is_idle for worker in self._workers)
 
     @property
@@ -145,7 +145,7 @@ class ProcessPool(ABC, Generic[ProcessT]):
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def submit(self, job: Job) -> int:
-        """As `Pool` says.
+        """As `WorkerPool` says.
 
         Raises:
             RuntimeError: if no worker is idle.
@@ -160,7 +160,7 @@ class ProcessPool(ABC, Generic[ProcessT]):
         raise RuntimeError("submit() needs an idle worker, but all are busy or still start")
 
     def cancel(self, key: int) -> None:
-        """As `Pool` says."""
+        """As `WorkerPool` says."""
         for worker in self._workers:
             if worker.job is not None and worker.job.key == key:
                 worker.process.send(Cancel(key))
@@ -170,7 +170,7 @@ class ProcessPool(ABC, Generic[ProcessT]):
                 self._pending.append(JobCancelled(key, worker=0))
 
     def kill_overdue(self, limit_seconds: float) -> None:
-        """As `Pool` says.
+        """As `WorkerPool` says.
 
         What does not count is time in which this process was stopped or the machine slept: the
         workers slept, too.
@@ -184,7 +184,7 @@ class ProcessPool(ABC, Generic[ProcessT]):
                 worker.process.kill()
 
     def events(self, timeout: float) -> Iterator[Event]:
-        """As `Pool` says.
+        """As `WorkerPool` says.
 
         Raises:
             TrainingError: if one worker after another dies in the same place before it is ready.

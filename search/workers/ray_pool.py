@@ -237,7 +237,7 @@ class RayPool(ProcessPool[_ActorProcess]):
 
     Args:
         resources: what each actor takes.
-        log_folder: as that of `WorkerPool`, on the machine of each actor; it is made where it is
+        log_folder: as that of `LocalWorkerPool`, on the machine of each actor; it is made where it is
             missing.
     """
 

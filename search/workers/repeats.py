@@ -13,7 +13,7 @@ from search.space.hyperparameters import Hyperparameters
 from search.training.epochs import EpochResult, last_epochs_mean
 from search.training.metrics import Metric
 from search.training.weights import weights_name
-from search.workers.jobs import EvaluationPart, Job, JobEpoch, Pool, TrainingPart, run_jobs
+from search.workers.jobs import EvaluationPart, Job, JobEpoch, TrainingPart, WorkerPool, run_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Spread:
 
 
 def train_repeats(
-    pool: Pool,
+    pool: WorkerPool,
     hyperparameters: Hyperparameters,
     *,
     seeds: Sequence[int],
@@ -121,7 +121,7 @@ def train_repeats(
 
 
 def train_recipes(
-    pool: Pool,
+    pool: WorkerPool,
     runs: Sequence[tuple[Hyperparameters, int]],
     *,
     epochs: int,
@@ -142,20 +142,20 @@ def train_recipes(
     """
     jobs = [
         Job(
-            key=place,
+            key=index,
             hyperparameters=recipe,
             epochs=epochs,
             seed=seed,
             device=device,
             metric=metric,
         )
-        for place, (recipe, seed) in enumerate(runs)
+        for index, (recipe, seed) in enumerate(runs)
     ]
     yield from _train(pool, jobs, should_stop=should_stop)
 
 
 def _train(
-    pool: Pool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
+    pool: WorkerPool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, Repeat]]:
     """Yields a job's key, which is its place in `jobs`, and its run, after each of its epochs."""
     repeats = [Repeat(job.seed) for job in jobs]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from search.report.dashboard_sync import Story
+from search.report.dashboard_sync import DashboardSync
 from search.storage.open import opened_storage
 from search.study.open import open_study
 from tests.conftest import Command
@@ -46,7 +46,7 @@ def served(
     ]
     make_study(url, LARGE, made)
     with opened_storage(url, write=True) as storage:
-        Story(storage, open_study(storage, LARGE), folder / "studies.db-artifacts").tell()
+        DashboardSync(storage, open_study(storage, LARGE), folder / "studies.db-artifacts").update()
     process, address = start_dashboard(command)
     yield address, command
     command.stop()

@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from search.data.load import load_dataset
 from search.data.names import SPLITS, Split
 from search.folders import REPORT_FILES
-from search.report.dashboard_sync import Story
+from search.report.dashboard_sync import DashboardSync
 from search.report.facts import effort, wilson_interval
 from search.report.importance import LEAST_TRIALS, influences
 from search.space.space import Space
@@ -282,7 +282,7 @@ def test_the_command_in_a_report_has_what_the_last_run_was_told(tmp_path: Path) 
     assert options in report(url, tmp_path / "out").text
     with opened_storage(url, write=True) as storage:
         study = open_study(storage, "own")
-        Story(storage, study, None).tell()
+        DashboardSync(storage, study, None).update()
         note = get_note(study)
     assert f"--trials 2 {options}" in note
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search.results.confirm import Confirming
-from search.results.race import Race, mean_interval, share_interval
+from search.results.confirm import ConfirmationRun
+from search.results.race import SeedRace, mean_interval, share_interval
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
@@ -24,10 +24,10 @@ SEEDS = (11, 12, 13, 14, 15)
 STUDY = "digits-3000x3"
 
 
-def raced(means: dict[int, float], *, std: float, seed: int) -> Race:
+def raced(means: dict[int, float], *, std: float, seed: int) -> SeedRace:
     """A race of candidates with those true means, run to its end one run after another."""
     noise = random.Random(seed)
-    race = Race(list(means), SEEDS)
+    race = SeedRace(list(means), SEEDS)
     while (following := race.next()) is not None:
         candidate, run_seed = following
         race.add(candidate, run_seed, noise.gauss(means[candidate], std))
@@ -35,7 +35,7 @@ def raced(means: dict[int, float], *, std: float, seed: int) -> Race:
 
 
 def test_every_candidate_is_run_once_before_any_is_run_twice() -> None:
-    race = Race([5, 2, 9], SEEDS)
+    race = SeedRace([5, 2, 9], SEEDS)
     order = []
     while (following := race.next()) is not None:
         order.append(following)
@@ -44,7 +44,7 @@ def test_every_candidate_is_run_once_before_any_is_run_twice() -> None:
 
 
 def test_what_runs_already_is_not_given_out_again() -> None:
-    race = Race([5, 2], SEEDS[:1])
+    race = SeedRace([5, 2], SEEDS[:1])
     first = race.next()
     assert first == (5, 11)
     assert race.next({first}) == (2, 11)
@@ -90,7 +90,7 @@ def test_intervals_hold_the_true_mean_as_often_as_they_say() -> None:
     n_held, n = 0, 600
     for seed in range(n):
         noise = random.Random(seed)
-        race = Race([0, 1, 2], SEEDS)
+        race = SeedRace([0, 1, 2], SEEDS)
         for candidate in race.candidates:
             for run_seed in SEEDS:
                 race.add(candidate, run_seed, noise.gauss(0.99, 0.0005))
@@ -102,7 +102,7 @@ def test_intervals_hold_the_true_mean_as_often_as_they_say() -> None:
 
 
 def test_one_run_of_each_tells_nothing_about_chance() -> None:
-    race = Race([0, 1], SEEDS[:1])
+    race = SeedRace([0, 1], SEEDS[:1])
     race.add(0, 11, 0.99)
     race.add(1, 11, 0.50)
     assert [(row.candidate, row.low, row.is_out) for row in race.standings()] == [
@@ -112,7 +112,7 @@ def test_one_run_of_each_tells_nothing_about_chance() -> None:
 
 
 def test_a_candidate_whose_run_came_to_nothing_cannot_win() -> None:
-    race = Race([0, 1], SEEDS)
+    race = SeedRace([0, 1], SEEDS)
     race.add(0, 11, 0.99)
     race.add(1, 11, 0.98)
     race.disqualify(0)
@@ -229,9 +229,9 @@ def test_runs_of_a_study_that_was_deleted_do_not_count(finished: Command) -> Non
     settings = finished.study(STUDY).user_attrs["settings"]
     finished.study(STUDY).set_user_attr("settings", {**settings, "epochs": 2})
     opened = optuna.load_study(study_name=STUDY, storage=url)
-    assert Confirming(opened, top=1, n_seeds=1).n_kept == 0
+    assert ConfirmationRun(opened, top=1, n_seeds=1).n_kept == 0
     opened.set_user_attr("settings", settings)
-    assert Confirming(opened, top=1, n_seeds=1).n_kept == 1
+    assert ConfirmationRun(opened, top=1, n_seeds=1).n_kept == 1
 
 
 def test_a_study_of_somebody_else_is_not_written_to(

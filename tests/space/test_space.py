@@ -413,7 +413,7 @@ def test_shrinking_fits_and_stays_in_range(name: str, seed: int, cap: int) -> No
     shrunk = space.shrink(_random_values(space, seed), cap)
 
     assert parameter_count(space.spec(shrunk)) < cap
-    assert space.refuse(shrunk) is None
+    assert space.invalid_reason(shrunk) is None
 
 
 @given(seed=st.integers(0, 10_000), cap=st.integers(703, 12_000))
@@ -526,7 +526,7 @@ def test_a_cap_one_above_the_smallest_count_is_enough() -> None:
 def test_hand_made_values_are_refused_with_the_reason(
     values: dict[str, Any], reason: str | None
 ) -> None:
-    refused = Space.load("standard").refuse(values)
+    refused = Space.load("standard").invalid_reason(values)
 
     if reason is None:
         assert refused is None
@@ -537,7 +537,7 @@ def test_hand_made_values_are_refused_with_the_reason(
 
 @pytest.mark.parametrize("value", [{"optimizer": "sgd"}, {"batch_size": 100}, {"topology": 5}])
 def test_hand_made_choices_that_are_not_in_the_list_are_refused(value: dict[str, Any]) -> None:
-    assert "outside its range" in (Space.load("wide").refuse(value) or "")
+    assert "outside its range" in (Space.load("wide").invalid_reason(value) or "")
 
 
 def _filled(cap: int, **changes: Any) -> Space:

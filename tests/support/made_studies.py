@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.results.confirm import Confirmation
-from search.results.race import Race
+from search.results.race import SeedRace
 from search.space.space import Space
 from search.storage.open import opened_storage
 from search.study.history import RunRecord, record_run
@@ -114,11 +114,11 @@ def make_study(
     return study
 
 
-def confirmation(lucky: int, values: Mapping[int, Sequence[float]]) -> dict[str, object]:
-    """What a race over those fresh values stores, where the search had `lucky` on top."""
-    race = Race(list(values), range(9))
+def confirmation(search_best: int, values: Mapping[int, Sequence[float]]) -> dict[str, object]:
+    """What a race over those fresh values stores, where the search had `search_best` on top."""
+    race = SeedRace(list(values), range(9))
     for candidate, found in values.items():
         for seed, value in enumerate(found):
             race.add(candidate, seed, value)
-    searched = dict.fromkeys(values, 0.9) | {lucky: 0.95}
-    return Confirmation(tuple(race.standings()), searched, lucky, len(values)).to_attribute()
+    searched = dict.fromkeys(values, 0.9) | {search_best: 0.95}
+    return Confirmation(tuple(race.standings()), searched, search_best, len(values)).to_attribute()

@@ -27,7 +27,7 @@ from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarte
 from search.tuner.plan import SearchPlan, plan_search
 from search.tuner.request import SearchRequest
 from search.tuner.session import begin_search
-from search.workers.local_pool import WorkerPool
+from search.workers.local_pool import LocalWorkerPool
 from tests.support.servers import call, trials_at
 
 NAME = "faulty"
@@ -199,7 +199,7 @@ def test_a_fault_of_the_machine_is_not_blamed_on_the_trial(here: Here, tmp_path:
     assert trials[2].params == trials[1].params
 
 
-class NotingPool(WorkerPool):
+class NotingPool(LocalWorkerPool):
     """Takes down the limits that it is told."""
 
     def __init__(self, n_workers: int, files: DatasetFiles) -> None:

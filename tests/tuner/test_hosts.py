@@ -17,7 +17,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.open import opened_storage
-from search.storage.retrying import PatientStorage
+from search.storage.retrying import RetryingStorage
 from search.study.history import run_records
 from search.study.open import open_study, study_names
 from tests.conftest import DIGITS_RUN, Command, wait_until
@@ -201,21 +201,21 @@ def test_a_password_comes_from_the_environment_or_from_a_pgpass_file(
 
 
 @pytest.fixture
-def storage(url: str) -> Iterator[PatientStorage]:
+def storage(url: str) -> Iterator[RetryingStorage]:
     with opened_storage(url, create=True) as storage:
-        assert isinstance(storage, PatientStorage)
+        assert isinstance(storage, RetryingStorage)
         yield storage
 
 
 def test_turns_are_taken_one_at_a_time_and_waiting_for_one_can_be_stopped(
-    storage: PatientStorage,
+    storage: RetryingStorage,
 ) -> None:
     inside: list[int] = []
     most: list[int] = []
 
     def work(number: int) -> None:
         for _ in range(5):
-            with storage.turn("s", lambda: False) as is_ours:
+            with storage.lock("s", lambda: False) as is_ours:
                 assert is_ours
                 inside.append(number)
                 most.append(len(inside))
@@ -228,15 +228,15 @@ def test_turns_are_taken_one_at_a_time_and_waiting_for_one_can_be_stopped(
     for thread in threads:
         thread.join()
     assert most == [1] * 20
-    with storage.turn("s", lambda: False):
-        with storage.turn("other", lambda: False) as is_ours:
+    with storage.lock("s", lambda: False):
+        with storage.lock("other", lambda: False) as is_ours:
             assert is_ours
-        with storage.turn("s", lambda: True) as is_ours:
+        with storage.lock("s", lambda: True) as is_ours:
             assert not is_ours
 
 
 def test_a_trial_is_silent_by_the_clock_of_the_server_whatever_zone_it_has(
-    storage: PatientStorage, postgres: Postgres, url: str
+    storage: RetryingStorage, postgres: Postgres, url: str
 ) -> None:
     study = optuna.create_study(study_name="s", storage=storage)
     unheard, heard = study.ask(), study.ask()
@@ -246,7 +246,7 @@ def test_a_trial_is_silent_by_the_clock_of_the_server_whatever_zone_it_has(
     database = url.rsplit("/", 1)[1].split("?")[0]
     postgres.query(database, f"ALTER DATABASE {database} SET TIME ZONE 'Pacific/Kiritimati'")
     with opened_storage(url) as again:
-        assert isinstance(again, PatientStorage)
+        assert isinstance(again, RetryingStorage)
         assert again.silent_trials(number, 60) == {unheard._trial_id}
         again.record_heartbeat(unheard._trial_id)
         assert again.silent_trials(number, 60) == set()

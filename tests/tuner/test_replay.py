@@ -206,8 +206,8 @@ def test_a_policy_is_drawn_alike_in_all_pictures_and_like_no_other_in_one() -> N
         assert len(looks) == 1, name
     for title, style in drawn.items():
         coloured = [
-            tuple(look.items())
-            for name, look in style.items()
+            tuple(refresh.items())
+            for name, refresh in style.items()
             if name in COLOURED.get(title, tuple(style))
         ]
         assert len(set(coloured)) == len(coloured) > 2, title

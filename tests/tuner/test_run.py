@@ -28,7 +28,7 @@ from search.space.space import Space
 from search.space.toml import to_toml
 from search.study.history import make_last_used, run_records
 from search.study.open import rebuild
-from search.study.repair import give_back, sweep
+from search.study.repair import requeue, sweep
 from search.study.settings import StudySettings
 from search.tuner.patience import Patience
 from search.tuner.plan import plan_search
@@ -436,7 +436,7 @@ def test_a_trial_that_a_person_failed_is_not_queued_again_on_interruption(
     study = optuna.create_study(storage=storage, direction="maximize")
     study.ask()
     study.tell(0, state=TrialState.FAIL)
-    give_back(study, study.trials[0])
+    requeue(study, study.trials[0])
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
 
 

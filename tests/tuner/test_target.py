@@ -11,8 +11,8 @@ from typing import cast
 import optuna
 import pytest
 
-from search.results.confirm import Confirming
-from search.results.race import Race
+from search.results.confirm import ConfirmationRun
+from search.results.race import SeedRace
 from search.results.target import Step, Verdict, judge
 from search.study.summary import CONFIRMS, repeats_name
 from search.tuner.plan import plan_search
@@ -28,7 +28,7 @@ RUN = (
 
 
 def test_bounds_are_one_sided_and_widen_with_the_confidence() -> None:
-    race = Race([0], range(5))
+    race = SeedRace([0], range(5))
     for seed, value in enumerate((0.990, 0.992, 0.991, 0.993, 0.989)):
         race.add(0, seed, value)
     bounds = race.bounds(0, 0.95)
@@ -43,7 +43,7 @@ def test_bounds_are_one_sided_and_widen_with_the_confidence() -> None:
 class _Raced:
     """A race that is over, as `judge` asks for it."""
 
-    def __init__(self, race: Race) -> None:
+    def __init__(self, race: SeedRace) -> None:
         self.race = race
         self.study = optuna.create_study()
         self.parameter_counts = {candidate: 100 + candidate for candidate in race.candidates}
@@ -53,24 +53,24 @@ def test_networks_at_the_target_pass_no_more_often_than_the_confidence_says() ->
     n, n_reached = 600, 0
     for seed in range(n):
         noise = random.Random(seed)
-        race = Race([0, 1, 2], range(5))
+        race = SeedRace([0, 1, 2], range(5))
         while (following := race.next()) is not None:
             race.add(*following, noise.gauss(0.99, 0.0005))
-        raced = cast(Confirming, _Raced(race))
+        raced = cast(ConfirmationRun, _Raced(race))
         step = judge(raced, cap=1000, target=0.99, confidence=0.9)
         n_reached += step is not None and step.verdict is Verdict.REACHED
     assert n_reached / n < 0.1 + 3 * (0.1 * 0.9 / n) ** 0.5
 
 
 def test_the_smallest_of_those_that_reach_a_target_is_chosen() -> None:
-    race = Race([3, 2, 1], range(3))
+    race = SeedRace([3, 2, 1], range(3))
     for candidate, mean in ((3, 0.995), (2, 0.994), (1, 0.980)):
         for seed in range(3):
             race.add(candidate, seed, mean + seed * 1e-5)
-    step = judge(cast(Confirming, _Raced(race)), cap=1000, target=0.99, confidence=0.95)
+    step = judge(cast(ConfirmationRun, _Raced(race)), cap=1000, target=0.99, confidence=0.95)
     assert step is not None
     assert (step.trial, step.verdict, step.next_cap) == (2, Verdict.REACHED, int(0.85 * 102))
-    missed = judge(cast(Confirming, _Raced(race)), cap=1000, target=0.999, confidence=0.95)
+    missed = judge(cast(ConfirmationRun, _Raced(race)), cap=1000, target=0.999, confidence=0.95)
     assert missed is not None
     assert missed.verdict is Verdict.MISSED
 

@@ -24,7 +24,7 @@ from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
 from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, run_jobs
-from search.workers.local_pool import WorkerPool
+from search.workers.local_pool import LocalWorkerPool
 from search.workers.ray_pool import RayPool, connected
 from search.workers.repeats import train_repeats
 from search.workers.resources import Resources
@@ -36,7 +36,7 @@ RECIPE = Hyperparameters(
 )
 
 
-AnyPool = WorkerPool | RayPool
+AnyPool = LocalWorkerPool | RayPool
 MakePool = Callable[..., AnyPool]
 
 
@@ -51,7 +51,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetFiles]:
 def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
     """Makes a pool; each test with it runs on both kinds."""
     if request.param == "local":
-        yield WorkerPool
+        yield LocalWorkerPool
         return
     with connected(None, n_cpus=4):
         yield partial(RayPool, resources=Resources(cpu=1))
@@ -126,7 +126,9 @@ def test_a_killed_worker_fails_its_job_and_is_replaced(pool: AnyPool) -> None:
     os.kill(pool.pids[worker], signal.SIGSEGV)
     (failed,) = (e for e in events_until(pool, JobFailed, key=5) if isinstance(e, JobFailed))
     assert failed.worker_died
-    assert ("SIGSEGV" if isinstance(pool, WorkerPool) else "unexpectedly exits") in failed.reason
+    assert (
+        "SIGSEGV" if isinstance(pool, LocalWorkerPool) else "unexpectedly exits"
+    ) in failed.reason
     wait_for_idle(pool, 2)
     assert len(set(pool.pids) - before) == 1
     pool.submit(Job(6, RECIPE, epochs=1, seed=0))
@@ -200,7 +202,7 @@ def test_workers_start_although_what_starts_them_is_killed(files: DatasetFiles) 
 
     thread = threading.Thread(target=kill)
     thread.start()
-    with WorkerPool(2, files) as pool:
+    with LocalWorkerPool(2, files) as pool:
         thread.join()
         wait_for_idle(pool, 2)
         pool.submit(Job(1, RECIPE, epochs=1, seed=0))
@@ -250,7 +252,7 @@ def test_closing_ends_workers_that_train(make_pool: MakePool, files: DatasetFile
 )
 def test_as_many_workers_as_cores_have_a_core_each(files: DatasetFiles) -> None:
     cores = os.sched_getaffinity(0)
-    with WorkerPool(len(cores), files) as pool:
+    with LocalWorkerPool(len(cores), files) as pool:
         wait_for_idle(pool, len(cores))
 
         def are_placed() -> bool:
@@ -258,7 +260,7 @@ def test_as_many_workers_as_cores_have_a_core_each(files: DatasetFiles) -> None:
             return sorted(own) == [[core] for core in sorted(cores)]
 
         wait_until(are_placed)
-    with WorkerPool(len(cores) + 1, files) as pool:
+    with LocalWorkerPool(len(cores) + 1, files) as pool:
         run = [
             Job(key=key, hyperparameters=RECIPE, epochs=1, seed=0) for key in range(len(cores) + 1)
         ]

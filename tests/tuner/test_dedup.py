@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.space.space import Space
-from search.tuner.dedup import Tried
+from search.tuner.dedup import SeenConfigurations
 from search.tuner.sampler import CappedSampler, make_sampler
 from search_models.size import parameter_count
 
@@ -56,10 +56,10 @@ def _train(study: Study, space: Space, values: dict[str, Any] | None = None) -> 
     return trial
 
 
-def _tried(study: Study) -> Tried:
+def _seen(study: Study) -> SeenConfigurations:
     assert isinstance(study.sampler, CappedSampler)
-    study.sampler.tried.update(study.trials)
-    return study.sampler.tried
+    study.sampler.seen.update(study.trials)
+    return study.sampler.seen
 
 
 def _is_new(study: Study) -> bool:
@@ -89,12 +89,12 @@ def test_a_small_space_is_tried_to_its_end_without_a_repetition(name: str) -> No
     study = _study(space, name)
 
     for _ in range(6):
-        assert _tried(study).has_untried()
+        assert _seen(study).has_untried()
         _train(study, space)
         assert _is_new(study)
 
     assert len({space.suggest(trial) for trial in study.trials}) == 6
-    assert not _tried(study).has_untried()
+    assert not _seen(study).has_untried()
 
 
 def test_what_is_drawn_when_nothing_is_left_is_marked() -> None:
@@ -116,11 +116,11 @@ def test_only_configurations_under_the_cap_are_waited_for() -> None:
     study = _study(space, cap=sizes[1] + 1)
 
     for _ in range(4):
-        assert _tried(study).has_untried()
+        assert _seen(study).has_untried()
         _train(study, space)
 
     assert {trial.params["width_1"] for trial in study.trials} == {4, 5}
-    assert not _tried(study).has_untried()
+    assert not _seen(study).has_untried()
 
 
 def test_a_sampler_that_insists_is_asked_up_to_its_limit_and_then_overruled() -> None:
@@ -198,12 +198,12 @@ def test_values_are_one_configuration_where_they_build_one_recipe(
     study = _study(space)
     _train(study, space, first)
 
-    tried = _tried(study)
+    seen = _seen(study)
 
-    assert first in tried
-    assert tried.trained_by(first) == 0
-    assert (second in tried) == is_same
-    assert tried.trained_by(second) == (0 if is_same else None)
+    assert first in seen
+    assert seen.trained_by(first) == 0
+    assert (second in seen) == is_same
+    assert seen.trained_by(second) == (0 if is_same else None)
 
 
 def test_widths_that_are_scaled_to_the_same_are_one_configuration() -> None:
@@ -217,7 +217,7 @@ def test_widths_that_are_scaled_to_the_same_are_one_configuration() -> None:
     study = _study(space, cap=3_000)
     _train(study, space, small)
 
-    assert _tried(study).trained_by(large) == 0
+    assert _seen(study).trained_by(large) == 0
 
 
 @pytest.mark.parametrize("state", ["running", "waiting", "failed", "interrupted", "untrained"])
@@ -234,13 +234,13 @@ def test_what_counts_as_tried(state: str) -> None:
     if state == "untrained":  # as a trial over the cap ends
         study.tell(trial, state=TrialState.PRUNED)
 
-    tried = _tried(study)
+    seen = _seen(study)
 
-    assert (values in tried) == (state in ("running", "waiting", "failed"))
-    assert tried.trained_by(values) == (0 if state == "running" else None)
-    untried = tried.untried()
+    assert (values in seen) == (state in ("running", "waiting", "failed"))
+    assert seen.trained_by(values) == (0 if state == "running" else None)
+    untried = seen.untried()
     assert untried is not None
-    assert (values in untried) == (values not in tried)
+    assert (values in untried) == (values not in seen)
 
 
 def test_what_ran_and_was_interrupted_can_be_drawn_again() -> None:
@@ -248,12 +248,12 @@ def test_what_ran_and_was_interrupted_can_be_drawn_again() -> None:
     study = _study(space)
     study.enqueue_trial({"batch_size": 32, "width_1": 5})
     trial = _ask(study, space)
-    assert trial.params in _tried(study)
+    assert trial.params in _seen(study)
 
     trial.set_user_attr("reason", "interrupted")
     study.tell(trial, state=TrialState.FAIL)
 
-    assert trial.params not in _tried(study)
+    assert trial.params not in _seen(study)
 
 
 def test_running_trials_are_not_drawn_a_second_time() -> None:
@@ -263,7 +263,7 @@ def test_running_trials_are_not_drawn_a_second_time() -> None:
     trials = [_ask(study, space) for _ in range(6)]
 
     assert len({tuple(trial.params.items()) for trial in trials}) == 6
-    assert not _tried(study).has_untried()
+    assert not _seen(study).has_untried()
 
 
 def test_trials_of_every_bracket_of_hyperband_count() -> None:
@@ -310,7 +310,7 @@ def test_hand_made_values_that_nothing_can_be_made_of_are_not_compared() -> None
     study.enqueue_trial({"batch_size": [64], "momentun": 1})
     study.enqueue_trial({"batch_size": 7})
 
-    untried = _tried(study).untried()
+    untried = _seen(study).untried()
 
     assert untried is not None
     assert len(untried) == 5
@@ -320,19 +320,19 @@ def test_hand_made_values_that_nothing_can_be_made_of_are_not_compared() -> None
 def test_a_space_with_too_much_to_list_is_not_listed() -> None:
     widths = {f"width_{i}": {"low": 4, "high": 13} for i in range(1, 6)}
     for space in (_space(**widths), Space.load("standard")):
-        tried = Tried(space, _CAP)
-        assert tried.untried() is None
-        assert tried.has_untried()
+        seen = SeenConfigurations(space, _CAP)
+        assert seen.untried() is None
+        assert seen.has_untried()
 
 
 def test_a_space_of_one_recipe_has_one_trial() -> None:
     space = _space()
     study = _study(space)
-    assert _tried(study).has_untried()
+    assert _seen(study).has_untried()
 
     _train(study, space)
 
-    assert not _tried(study).has_untried()
+    assert not _seen(study).has_untried()
 
 
 def test_reading_many_trials_builds_no_recipe() -> None:
@@ -352,5 +352,5 @@ def test_reading_many_trials_builds_no_recipe() -> None:
         _train(study, space)
 
     assert Counting.n_built == 0
-    assert study.trials[7].params in _tried(study)
+    assert study.trials[7].params in _seen(study)
     assert Counting.n_built == 2

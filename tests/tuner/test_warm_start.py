@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from search.space.space import Space
 from search.study.open import rebuild
-from search.study.repair import give_back
+from search.study.repair import requeue
 from search.tuner.plan import plan_search
 from search.tuner.request import SearchRequest
 from search.tuner.session import begin_search
@@ -39,7 +39,7 @@ def _drawn(space: Space, seed: int = 0) -> dict[str, Any]:
 def _nearest(values: dict[str, Any], old: Space, new: Space, cap: int = _LARGE) -> dict[str, Any]:
     found = new.nearest(values, old, cap)
     assert found is not None
-    assert new.refuse(found) is None
+    assert new.invalid_reason(found) is None
     return found
 
 
@@ -173,7 +173,7 @@ def test_an_interrupted_trial_keeps_where_it_came_from() -> None:
     study.enqueue_trial({"momentum": 0.9}, user_attrs={"from_study": "old/3"})
     study.ask().suggest_float("momentum", 0, 1)
 
-    give_back(study, study.trials[0])
+    requeue(study, study.trials[0])
 
     assert study.trials[1].user_attrs["from_study"] == "old/3"
 

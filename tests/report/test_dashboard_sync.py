@@ -21,7 +21,7 @@ from sqlalchemy import event
 
 from search.data.load import load_dataset
 from search.report.artifacts import N_BEST, StudyArtifacts, artifact_folder
-from search.report.dashboard_sync import Story
+from search.report.dashboard_sync import DashboardSync
 from search.report.facts import read_report
 from search.report.figures import draw_curve
 from search.report.graphs import influence_graph, learning_graph, size_graph
@@ -44,11 +44,11 @@ def tell(database: Path, name: str, *, weights: bool = True, folder: Path | None
     folder = folder or database.with_name(f"{database.name}-artifacts")
     with opened_storage(f"sqlite:///{database}", write=True) as storage:
         study = open_study(storage, name)
-        story = Story(storage, study, folder)
-        if weights and story.weights_path is not None:
+        dashboard_sync = DashboardSync(storage, study, folder)
+        if weights and dashboard_sync.weights_path is not None:
             for trial in study.trials:
-                story.weights_path(trial._trial_id).write_bytes(b"weights")
-        story.tell()
+                dashboard_sync.weights_path(trial._trial_id).write_bytes(b"weights")
+        dashboard_sync.update()
 
 
 def test_the_note_tells_what_is_searched_how_far_it_is_and_what_to_do_next(
@@ -115,19 +115,19 @@ def test_at_the_end_of_a_search_importance_is_told_of_all_trials(tmp_path: Path)
     last = make_study(f"sqlite:///{tmp_path / 'other.db'}", "made", made).trials[-1]
     with opened_storage(url, write=True) as storage:
         opened = open_study(storage, "made")
-        story = Story(storage, opened, None)
+        dashboard_sync = DashboardSync(storage, opened, None)
 
         def importance() -> dict[str, Any]:
             attributes = study._storage.get_study_system_attrs(study._study_id)
             return {key: attributes[key] for key in attributes if "importance" in key}
 
-        story.tell()
+        dashboard_sync.update()
         before = importance()
         assert before
         opened.add_trial(last)
-        story.tell()
+        dashboard_sync.update()
         assert importance() == before
-        story.tell(has_time=True)
+        dashboard_sync.update(has_time=True)
         assert importance() != before
 
 
@@ -226,7 +226,7 @@ def test_a_crash_at_any_step_leaves_no_entry_without_its_file(tmp_path: Path) ->
             assert set(entered(database)) < lying(database), "and with some of them"
         assert len(entered(database)) == 2 * N_BEST
         (folder / "ff-1-0").write_bytes(b"of a study that is gone")
-        Story(storage, study, folder).begin(is_alone=True)  # as the next search does
+        DashboardSync(storage, study, folder).begin(is_alone=True)  # as the next search does
     assert lying(database) == set(entered(database))
     assert len(lying(database)) == 2 * N_BEST
 
@@ -292,10 +292,12 @@ def test_databases_that_share_a_folder_leave_each_others_files_alone(
     for url in urls:
         make_study(url, "made", rising(1))  # identifiers of study and trial are 1 in both
         with opened_storage(url, write=True) as storage:
-            story = Story(storage, open_study(storage, "made"), artifact_folder(url, folder))
-            assert story.weights_path is not None
-            story.weights_path(1).write_bytes(url.encode())
-            story.begin(is_alone=True)
+            dashboard_sync = DashboardSync(
+                storage, open_study(storage, "made"), artifact_folder(url, folder)
+            )
+            assert dashboard_sync.weights_path is not None
+            dashboard_sync.weights_path(1).write_bytes(url.encode())
+            dashboard_sync.begin(is_alone=True)
     options = ("--artifacts", str(folder), "--storage")
     assert run_here("delete", "made", "--yes", *options, urls[1]) == 0
     assert run_here("backup", str(tmp_path / "copy.db"), *options, urls[0]) == 0
@@ -412,7 +414,7 @@ def test_a_story_is_written_whole_or_not_at_all(database_url: str, tmp_path: Pat
             assert get_note(study) != ""
             raise CrashError
         assert get_note(study) == ""
-        Story(storage, study, None).tell()
+        DashboardSync(storage, study, None).update()
         note = get_note(study)
         assert "## Best: trial 2" in note
         keys = study._storage.get_study_system_attrs(study._study_id)
@@ -432,9 +434,9 @@ def test_what_another_writes_in_between_stays_and_the_story_is_told_again(tmp_pa
     n_conflicts = 0
 
     with opened_storage(url, write=True) as storage:
-        story = Story(storage, open_study(storage, "made"), folder)
-        assert story.weights_path is not None
-        outdated = story.weights_path(person.trials[0]._trial_id)
+        dashboard_sync = DashboardSync(storage, open_study(storage, "made"), folder)
+        assert dashboard_sync.weights_path is not None
+        outdated = dashboard_sync.weights_path(person.trials[0]._trial_id)
         outdated.write_bytes(b"weights")
 
         @event.listens_for(storage.engine, "before_cursor_execute")
@@ -445,7 +447,7 @@ def test_what_another_writes_in_between_stays_and_the_story_is_told_again(tmp_pa
                 save_note(person, "Mine.")  # has the same key: SQLite lets one insert it
                 assert outdated.exists()
 
-        story.tell()
+        dashboard_sync.update()
     assert n_conflicts == 1
     note = get_note(person)
     assert note.startswith("Searches the best network")
@@ -499,6 +501,6 @@ def test_a_server_keeps_artifacts_where_it_is_told_to(
     assert set(own.iterdir()) == {died, writing}
     with opened_storage(database_url, write=True) as storage:
         again = make_study(database_url, "made", rising(1))
-        Story(storage, open_study(storage, again.study_name), own).begin(is_alone=False)
+        DashboardSync(storage, open_study(storage, again.study_name), own).begin(is_alone=False)
     assert not died.exists()
     assert writing.exists()

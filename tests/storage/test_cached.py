@@ -13,9 +13,9 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from search.storage.cached import MirroredStorage, TrialNews, together
+from search.storage.cached import CachedStorage, TrialNews, batch_writes
 from search.storage.open import opened_storage
-from search.storage.retrying import PatientStorage
+from search.storage.retrying import RetryingStorage
 
 RATE = FloatDistribution(1e-4, 1e-1, log=True)
 
@@ -25,7 +25,7 @@ def study(database_url: str) -> Iterator[Study]:
     """A study by way of a mirror."""
     with opened_storage(database_url, create=True) as storage:
         yield optuna.create_study(
-            study_name="s", storage=MirroredStorage(storage), direction="maximize"
+            study_name="s", storage=CachedStorage(storage), direction="maximize"
         )
 
 
@@ -33,12 +33,12 @@ def study(database_url: str) -> Iterator[Study]:
 def other(study: Study, database_url: str) -> Iterator[Study]:
     """The same study by way of another process's mirror."""
     with opened_storage(database_url, write=True) as storage:
-        yield optuna.load_study(study_name="s", storage=MirroredStorage(storage))
+        yield optuna.load_study(study_name="s", storage=CachedStorage(storage))
 
 
 def database(study: Study) -> RDBStorage:
     backend = study._storage._backend  # type: ignore[attr-defined]
-    assert isinstance(backend, PatientStorage)
+    assert isinstance(backend, RetryingStorage)
     return backend
 
 
@@ -115,7 +115,7 @@ def test_a_deleted_trial_is_forgotten(study: Study) -> None:
     assert [trial.number for trial in study.trials] == [second.number]
     with pytest.raises(KeyError):
         first.set_user_attr("key", 1)
-    with pytest.raises(KeyError), together(study):
+    with pytest.raises(KeyError), batch_writes(study):
         first.set_user_attr("key", 1)
     assert is_true(study)
 
@@ -144,7 +144,7 @@ def test_a_deleted_study_is_missed(study: Study) -> None:
 
 def test_writes_of_one_time_come_together_or_not_at_all(study: Study, other: Study) -> None:
     trial = study.ask()
-    with together(study):
+    with batch_writes(study):
         trial.suggest_float("rate", 1e-4, 1e-1, log=True)
         trial.set_user_attr("parameter_count", 7)
         assert other.trials[0].params == {}
@@ -153,7 +153,7 @@ def test_writes_of_one_time_come_together_or_not_at_all(study: Study, other: Stu
     assert other.trials[0].user_attrs == {"parameter_count": 7}
 
     def set_and_fail() -> None:
-        with together(study):
+        with batch_writes(study):
             trial.set_user_attr("parameter_count", 8)
             raise ZeroDivisionError
 
@@ -162,14 +162,14 @@ def test_writes_of_one_time_come_together_or_not_at_all(study: Study, other: Stu
     assert study.trials[0].user_attrs == {"parameter_count": 7}
 
     other.tell(trial.number, state=TrialState.FAIL)
-    with pytest.raises(UpdateFinishedTrialError), together(study):
+    with pytest.raises(UpdateFinishedTrialError), batch_writes(study):
         trial.set_user_attr("parameter_count", 9)
     assert is_true(study)
 
 
 def test_an_end_inside_comes_after_what_was_set_before_it(study: Study) -> None:
     trial = study.ask()
-    with together(study):
+    with batch_writes(study):
         trial.set_user_attr("reason", "weak")
         study.tell(trial, state=TrialState.PRUNED)
     assert study.trials[0].user_attrs == {"reason": "weak"}

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.space.space import Space
 from search.storage.cached import TrialNews
 from search.tuner.sampler import make_sampler
-from search.tuner.window import N_BEST, N_LATEST, Memory
+from search.tuner.window import N_BEST, N_LATEST, HistoryWindow
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0)}
 
@@ -30,10 +30,10 @@ def made(value: float | None, x: float = 0.5, steps: int = 1) -> FrozenTrial:
 
 
 def remembered(study: Study) -> list[FrozenTrial]:
-    memory = Memory()
+    window = HistoryWindow()
     news = TrialNews().read(study)
-    memory.add(news.finished)
-    return memory.view(study, news.open).get_trials(deepcopy=False)
+    window.add(news.finished)
+    return window.view(study, news.open).get_trials(deepcopy=False)
 
 
 def test_a_short_study_is_remembered_whole() -> None:
@@ -90,8 +90,8 @@ def test_a_draw_of_tpe_is_shown_what_is_remembered() -> None:
     )
     trial = study.ask()
     space.suggest(trial)
-    assert sampler._memory is not None
-    shown = sampler._memory.view(study, []).get_trials(deepcopy=False)
+    assert sampler._window is not None
+    shown = sampler._window.view(study, []).get_trials(deepcopy=False)
     assert N_LATEST <= len(shown) <= N_BEST + N_LATEST
 
 
@@ -102,4 +102,4 @@ def test_hyperband_keeps_its_brackets_apart() -> None:
     study.add_trials([made(0.1)] * 10)
     bracket = optuna.pruners._filter_study(study, study.trials[0])
     assert bracket is not study
-    assert Memory().view(bracket, []) is bracket
+    assert HistoryWindow().view(bracket, []) is bracket

@@ -12,14 +12,14 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.storage.open import opened_storage
-from search.storage.retrying import PatientStorage
+from search.storage.retrying import RetryingStorage
 from search.storage.rows import read_trials
 
 RATE, WIDTH = FloatDistribution(1e-4, 1e-1, log=True), IntDistribution(4, 32, step=2)
 NAME = CategoricalDistribution((None, "sgd", 0.5, True))
 
 
-def filled(storage: PatientStorage) -> Study:
+def filled(storage: RetryingStorage) -> Study:
     """A study with a trial of each state and kind of value, beside another study's trials."""
     other = optuna.create_study(study_name="other", storage=storage)
     study = optuna.create_study(
@@ -45,7 +45,7 @@ def filled(storage: PatientStorage) -> Study:
 
 
 def optunas(
-    storage: PatientStorage, study: Study, states: tuple[TrialState, ...] | None = None
+    storage: RetryingStorage, study: Study, states: tuple[TrialState, ...] | None = None
 ) -> list[FrozenTrial]:
     return RDBStorage._get_trials(storage, study._study_id, states, set(), -1)
 
