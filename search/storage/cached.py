@@ -40,8 +40,8 @@ class _Known:
         finished: in the order in which they were seen to be.
         open: identifiers of those that wait or run.
         refreshed_at: when a trial that runs elsewhere was read last, by its identifier.
-        last_id: the highest identifier that a refresh has brought. A trial made here may have a higher
-            one, and between them be some that were made elsewhere.
+        last_id: the highest identifier that a refresh has brought. A trial made here may have a
+            higher one, and between them be some that were made elsewhere.
     """
 
     trials: list[FrozenTrial] = field(default_factory=list)

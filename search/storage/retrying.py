@@ -220,8 +220,8 @@ class RetryingStorage(RDBStorage):
         """Lets one at a time in, of all that use this database and wait for a lock of that name.
 
         Of PostgreSQL alone. Yields false where it was told to stop while it waited, about which
-        it asks twice a second. The server takes back a lock whose holder says nothing for a minute; what
-        is done under the lock is done by other connections, and so is not undone then.
+        it asks twice a second. The server takes back a lock whose holder says nothing for a minute;
+        what is done under the lock is done by other connections, and so is not undone then.
         """
         connection = self._with_retry(lambda: self._take_turn(name, should_stop))
         try:

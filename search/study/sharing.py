@@ -52,7 +52,7 @@ class Sharing(Protocol):
         """Puts back the trials of lost hosts. May be called as often as one likes."""
 
     def requeue_orphans(self) -> int:
-        """Puts back in the queue what nobody runs any more; returns how many. Only under the lock."""
+        """Puts back in the queue what nobody runs any more, under the lock; returns how many."""
 
     def race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
         """Lets one search race the study's trials; false where another does, and this one is not

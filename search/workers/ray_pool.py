@@ -237,8 +237,8 @@ class RayPool(ProcessPool[_ActorProcess]):
 
     Args:
         resources: what each actor takes.
-        log_folder: as that of `LocalWorkerPool`, on the machine of each actor; it is made where it is
-            missing.
+        log_folder: as that of `LocalWorkerPool`, on the machine of each actor; it is made
+            where it is missing.
     """
 
     def __init__(

@@ -145,7 +145,8 @@ def test_an_unknown_data_set_is_refused() -> None:
 _SHARE = """
 import json
 from pathlib import Path
-from search.data import dataset_files, load_dataset
+from search.data.load import load_dataset
+from search.data.mapped import dataset_files
 
 dataset = load_dataset("digits", Path("."))
 with dataset_files(dataset, with_test=True) as files:

@@ -93,10 +93,10 @@ def test_an_installed_package_has_the_shipped_networks_and_templates(tmp_path: P
     command = (sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path))
     subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=60)
     for name in PRESETS:
-        shipped = {path.name for path in (tmp_path / "models" / "presets" / name).iterdir()}
+        shipped = {path.name for path in (tmp_path / "search_models" / "presets" / name).iterdir()}
         assert shipped == {path.name for path in preset_folder(name).iterdir()}
         assert {"card.json", "seed-1.safetensors"} <= shipped
-    assert (tmp_path / "search" / "templates" / "network.py.jinja").is_file()
+    assert (tmp_path / "search" / "export" / "network.py.jinja").is_file()
 
 
 def test_the_spaces_beside_the_results_can_be_searched() -> None:

@@ -100,7 +100,7 @@ def test_an_older_schema_is_refused_naming_the_command_that_upgrades_it(database
 def test_two_processes_write_to_two_studies_of_one_database(database_url: str) -> None:
     code = (
         "import optuna, sys\n"
-        "from search.storage import opened_storage\n"
+        "from search.storage.open import opened_storage\n"
         "with opened_storage(sys.argv[1], create=True) as storage:\n"
         "    study = optuna.load_study(study_name=sys.argv[2], storage=storage)\n"
         "    for number in range(40):\n"

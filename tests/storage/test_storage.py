@@ -263,7 +263,7 @@ def test_a_broken_database_has_no_answer_whether_it_has_studies(tmp_path: Path) 
 _READER = """
 import sys, time
 import optuna
-from search.storage import opened_storage
+from search.storage.open import opened_storage
 n_reads = 0
 print("ready", flush=True)
 deadline = time.monotonic() + 60

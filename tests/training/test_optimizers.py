@@ -20,7 +20,7 @@ IMPORTS = """
 import sys
 from search import Hyperparameters, train
 from search_models.spec import ModelSpec
-from search.data import load_dataset
+from search.data.load import load_dataset
 digits = load_dataset("digits", sys.argv[1])
 spec = ModelSpec.parse("c3 2, pool, gap, out")
 for optimizer in sys.argv[2:]:

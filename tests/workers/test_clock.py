@@ -19,7 +19,7 @@ from tests.conftest import DIGITS_RUN, Command, n_reported, wait_until
 def test_a_clock_leaves_out_what_its_process_slept() -> None:
     code = """
 import sys, time
-from search.clock import AwakeClock
+from search.workers.awake_clock import AwakeClock
 clock = AwakeClock(longest_gap=0.2)
 while True:
     print(clock.seconds(), time.monotonic(), flush=True)
@@ -111,7 +111,7 @@ def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> Non
         pytest.skip("only root, on Linux, can show a process another /proc/stat")
     code = r"""
 import pathlib, re, subprocess, sys
-from search.locks import owner_of_this_process
+from search.study.locks import owner_of_this_process
 before = owner_of_this_process()
 stat = pathlib.Path("/proc/stat").read_text()
 other = pathlib.Path(sys.argv[1])
