@@ -58,8 +58,8 @@ class CappedSampler(BaseSampler):
         max_redraws: after so many candidates that were over the cap or tried, one over the cap is
             scaled down to fit, and where that was tried, too, candidates are drawn at random.
         seed: of those random draws.
-        forgets: whether `sampler` is shown no more than what `HistoryWindow` keeps. Not for one that
-            goes on from what it has stored with its trials.
+        forgets: whether `sampler` is shown no more than what `HistoryWindow` keeps. Not for one
+            that goes on from what it has stored with its trials.
     """
 
     def __init__(
