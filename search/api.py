@@ -12,21 +12,19 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.data.dataset import Dataset
-from search.data.mapped import dataset_files
 from search.exceptions import InputError
 from search.folders import default_folder
 from search.results.retrain import make_weights_folder, retrain
 from search.storage.open import DEFAULT_URL, opened_storage
 from search.study.open import check_same_data, load_study_data, open_trial, select_study
 from search.training.epochs import EpochResult
-from search.training.train import find_device
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
 from search.tuner.plan import plan_search
 from search.tuner.pools import opened_engine
 from search.tuner.request import SearchRequest, check_request, check_whole
 from search.tuner.session import begin_search
 from search.workers.fork_server import start_server
-from search.workers.local_pool import LocalWorkerPool, default_worker_count
+from search.workers.setup import prepare_workers
 
 
 def run_search(request: SearchRequest, *, show: bool = True) -> Study:
@@ -143,22 +141,20 @@ def retrain_trial(
     check_whole("seeds", seeds)
     if n_workers is not None:
         check_whole("n_workers", n_workers)
-    start_server()
     trial = open_trial(study, number)
-    found = find_device(device)
+    workers = prepare_workers(n_workers, device)
     if dataset is None:
         dataset = load_study_data(study, data_dir)
     check_same_data(study, dataset.info)
     target = make_weights_folder(folder or default_folder(study.study_name, trial.number))
-    workers = min(n_workers or default_worker_count(), seeds)
-    with dataset_files(dataset, with_test=True) as files, LocalWorkerPool(workers, files) as pool:
+    with workers.pool(dataset, with_test=True, n_jobs=seeds) as pool:
         retrain(
             study,
             trial,
             pool,
             dataset.info,
             seeds=range(1, seeds + 1),
-            device=str(found),
+            device=workers.device,
             folder=target,
             listener=_ignore_epoch,
         )

@@ -22,7 +22,7 @@ from search.cli.options import (
 )
 from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
 from search.wording import counted, percent
-from search.workers.fork_server import start_server
+from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from search.results.ablate import Ablation
     from search.results.ablation import Row
     from search.workers.repeats import Repeat
+    from search.workers.setup import WorkerSetup
 
 
 def ablate(
@@ -75,19 +76,17 @@ def ablate(
     ):
         chosen = select_study(opened, study)
         frozen = open_trial(chosen, trial)
-        start_server()
+        prepared = prepare_workers(workers, device)
 
         from search.results.ablate import Ablation
-        from search.training.train import find_device
 
-        device = str(find_device(device))
         # None of the search's own seeds, which are of 32 bits: those chose the trial.
         ablation = Ablation(chosen, frozen, seeds=range(1, seeds + 1))
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {ablation.recipe.spec}")
         try:
             if ablation.n_finished < ablation.n_runs:
                 dataset = load_study_data(chosen, data_dir)
-                _train(console, ablation, dataset, workers, device, should_stop)
+                _train(console, ablation, dataset, prepared, should_stop)
             else:
                 console.print("All of its runs are kept from before.\n")
                 ablation.store()
@@ -103,13 +102,9 @@ def _train(
     console: Console,
     ablation: Ablation,
     dataset: Dataset,
-    workers: int | None,
-    device: str,
+    workers: WorkerSetup,
     should_stop: Callable[[], bool],
 ) -> None:
-    from search.data.mapped import dataset_files
-    from search.workers.local_pool import LocalWorkerPool, default_worker_count
-
     info = dataset.info
     console.print(
         f"The recipe and {counted(ablation.n_changes, 'change')} of it, in "
@@ -124,13 +119,12 @@ def _train(
             "over."
         )
     console.print()
-    n_workers = min(workers or default_worker_count(), ablation.n_runs - ablation.n_kept)
+    n_jobs = ablation.n_runs - ablation.n_kept
     with (
-        dataset_files(dataset, with_test=False) as files,
-        LocalWorkerPool(n_workers, files) as pool,
+        workers.pool(dataset, with_test=False, n_jobs=n_jobs) as pool,
         _progress(console, ablation) as listener,
     ):
-        ablation.run(pool, info, device=device, listener=listener, should_stop=should_stop)
+        ablation.run(pool, info, device=workers.device, listener=listener, should_stop=should_stop)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from search.cli.options import (
 )
 from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
 from search.wording import counted, percent, thousands
-from search.workers.fork_server import start_server
+from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,17 +65,13 @@ def confirm(
         opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
         chosen = select_study(opened, study)
         stack.enter_context(only_race(chosen, storage))
-        start_server()
+        prepared = prepare_workers(workers, device)
 
-        from search.data.mapped import dataset_files
         from search.report.artifacts import artifact_folder
         from search.report.dashboard_sync import DashboardSync
         from search.results.confirm import ConfirmationRun
-        from search.training.train import find_device
-        from search.workers.local_pool import LocalWorkerPool, default_worker_count
 
         confirming = ConfirmationRun(chosen, top=top, n_seeds=seeds)
-        device = str(find_device(device))
         dataset = load_study_data(chosen, data_dir)
         n_racing = len(confirming.race.candidates)
         console.print(
@@ -83,13 +79,12 @@ def confirm(
             f"{counted(seeds, 'fresh seed')} each, on the search's own split; the test set stays "
             f"closed. {counted(confirming.n_kept, 'run')} kept from before.\n"
         )
-        n_workers = min(workers or default_worker_count(), n_racing * seeds)
-        with (
-            dataset_files(dataset, with_test=False) as files,
-            LocalWorkerPool(n_workers, files) as pool,
-        ):
+        with prepared.pool(dataset, with_test=False, n_jobs=n_racing * seeds) as pool:
             is_done = confirming.run(
-                pool, device=device, listener=repeat_printer(console), should_stop=should_stop
+                pool,
+                device=prepared.device,
+                listener=repeat_printer(console),
+                should_stop=should_stop,
             )
         confirmation = confirming.finish()
         DashboardSync(opened, chosen, artifact_folder(storage, artifacts)).update()

@@ -11,7 +11,7 @@ from search.cli.options import DEFAULT_STORAGE, DataDir, Device, Storage, StudyN
 from search.cli.output import make_console, shown_command, storage_words
 from search.exceptions import InputError, StudyError
 from search.wording import percent
-from search.workers.fork_server import start_server
+from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from search.report.facts import Report
     from search.report.validation import Validated
     from search.training.epochs import EpochResult
+    from search.workers.setup import WorkerSetup
 
 
 def report(
@@ -113,7 +114,7 @@ def _validated(
     weights = folder / facts.weights_name
     if not train and not weights.exists():
         return None
-    start_server()
+    workers = None if weights.exists() else prepare_workers(1, device)
 
     from search.report.validation import validate
     from search.study.open import load_study_data
@@ -125,20 +126,18 @@ def _validated(
             raise
         console.print(f"Where it errs is left out: {error}", style="yellow")
         return None
-    if not weights.exists():
-        _train(console, facts, dataset, weights, device)
+    if workers is not None:
+        _train(console, facts, dataset, weights, workers)
     return validate(dataset, facts, weights)
 
 
-def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, device: str) -> None:
-    from search.data.mapped import dataset_files
+def _train(
+    console: Console, facts: Report, dataset: Dataset, weights: Path, workers: WorkerSetup
+) -> None:
     from search.report.validation import train_again
-    from search.training.train import find_device
-    from search.workers.local_pool import LocalWorkerPool
 
     assert facts.chosen is not None
     epochs = facts.settings.epochs
-    device = str(find_device(device))
 
     def show(seed: int, result: EpochResult) -> None:
         console.print(f"epoch {result.epoch} of {epochs}: {percent(result.accuracy)}")
@@ -147,8 +146,8 @@ def _train(console: Console, facts: Report, dataset: Dataset, weights: Path, dev
         f"Training trial {facts.chosen.number} of {facts.study} once more, as the search did; the "
         "test set stays closed."
     )
-    with dataset_files(dataset, with_test=False) as files, LocalWorkerPool(1, files) as pool:
-        train_again(pool, facts, weights, device=device, listener=show)
+    with workers.pool(dataset, with_test=False, n_jobs=1) as pool:
+        train_again(pool, facts, weights, device=workers.device, listener=show)
 
 
 def _draw_errors(facts: Report, validated: Validated, folder: Path) -> None:

@@ -34,7 +34,7 @@ from search.cli.output import (
 )
 from search.exceptions import InputError
 from search.wording import counted, duration, percent
-from search.workers.fork_server import start_server
+from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,15 +85,11 @@ def retrain(
         settings = StudySettings.from_study(chosen)
         hyperparameters = rebuild(chosen, frozen)
         folder = out or default_folder(chosen.study_name, frozen.number)
-        start_server()
+        prepared = prepare_workers(workers, device)
 
-        from search.data.mapped import dataset_files
         from search.results.retrain import make_weights_folder
         from search.results.retrain import retrain as retrain_trial
-        from search.training.train import find_device
-        from search.workers.local_pool import LocalWorkerPool, default_worker_count
 
-        device = str(find_device(device))
         dataset = load_study_data(chosen, data_dir)
         make_weights_folder(folder)
         _print_replaced(console, folder, chosen.study_name, frozen.number)
@@ -104,18 +100,14 @@ def retrain(
             f"{dataset.info.n_test:,}; {counted(settings.epochs, 'epoch')}, "
             f"{counted(seeds, 'seed')}\n"
         )
-        n_workers = min(workers or default_worker_count(), seeds)
-        with (
-            dataset_files(dataset, with_test=True) as files,
-            LocalWorkerPool(n_workers, files) as pool,
-        ):
+        with prepared.pool(dataset, with_test=True, n_jobs=seeds) as pool:
             repeats = retrain_trial(
                 chosen,
                 frozen,
                 pool,
                 dataset.info,
                 seeds=range(1, seeds + 1),
-                device=device,
+                device=prepared.device,
                 folder=folder,
                 listener=_epoch_printer(console),
             )
@@ -183,16 +175,13 @@ def baseline(
     if own_momentum:
         found = found.with_own_momentum()
 
-    start_server()
+    prepared = prepare_workers(workers, device)
+
     from search.data.built_in import default_data_dir
     from search.data.load import load_dataset
-    from search.data.mapped import dataset_files
     from search.data.names import check_dataset_name
-    from search.training.train import find_device
-    from search.workers.local_pool import LocalWorkerPool, default_worker_count
     from search.workers.repeats import train_repeats
 
-    device = str(find_device(device))
     data = load_dataset(
         check_dataset_name(dataset),
         data_dir or default_data_dir(),
@@ -206,8 +195,7 @@ def baseline(
     if (data.info.name, n_epochs) != ("mnist", found.epochs):
         console.print(f"Not comparable: the claims are for mnist and {found.epochs} epochs.")
     console.print()
-    n_workers = min(workers or default_worker_count(), seeds)
-    with dataset_files(data, with_test=True) as files, LocalWorkerPool(n_workers, files) as pool:
+    with prepared.pool(data, with_test=True, n_jobs=seeds) as pool:
         repeats = train_repeats(
             pool,
             found.hyperparameters,
@@ -215,7 +203,7 @@ def baseline(
             epochs=n_epochs,
             training="train" if found.n_held_out else "development",
             evaluation="test",
-            device=device,
+            device=prepared.device,
             listener=_epoch_printer(console),
         )
     _print_repeats(console, repeats, "test")

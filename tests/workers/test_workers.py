@@ -17,17 +17,27 @@ from typing import cast
 import psutil
 import pytest
 
-from search.data.dataset import DatasetInfo
+from search.data.dataset import Dataset, DatasetInfo
 from search.data.load import load_dataset
 from search.data.mapped import DatasetFiles, dataset_files
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
 from search.training.epochs import EpochResult
-from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, run_jobs
+from search.workers.jobs import (
+    Event,
+    Job,
+    JobCancelled,
+    JobDone,
+    JobEpoch,
+    JobFailed,
+    WorkerPool,
+    run_jobs,
+)
 from search.workers.local_pool import LocalWorkerPool
 from search.workers.ray_pool import RayPool, connected
 from search.workers.repeats import train_repeats
 from search.workers.resources import Resources
+from search.workers.setup import WorkerSetup
 from search_models.spec import ModelSpec
 from tests.conftest import wait_until
 
@@ -41,8 +51,12 @@ MakePool = Callable[..., AnyPool]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatasetFiles]:
-    dataset = load_dataset("digits", tmp_path_factory.mktemp("data"))
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load_dataset("digits", tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def files(dataset: Dataset) -> Iterator[DatasetFiles]:
     with dataset_files(dataset, with_test=True) as files:
         yield files
 
@@ -64,7 +78,7 @@ def pool(make_pool: MakePool, files: DatasetFiles) -> Iterator[AnyPool]:
         yield pool
 
 
-def wait_for_idle(pool: AnyPool, n: int = 1) -> None:
+def wait_for_idle(pool: WorkerPool, n: int = 1) -> None:
     """Waits until so many workers are idle, of a pool with nothing else to tell."""
     for _ in range(1800):  # actors import PyTorch, each for itself
         if pool.n_idle >= n:
@@ -73,7 +87,7 @@ def wait_for_idle(pool: AnyPool, n: int = 1) -> None:
     raise AssertionError(f"only {pool.n_idle} workers became idle")
 
 
-def events_until(pool: AnyPool, kind: type[Event], *, key: int) -> list[Event]:
+def events_until(pool: WorkerPool, kind: type[Event], *, key: int) -> list[Event]:
     """All events up to the first of that kind for that job."""
     seen: list[Event] = []
     for _ in range(600):
@@ -101,6 +115,19 @@ def test_the_worker_does_not_change_the_numbers(pool: AnyPool) -> None:
             results[event.key].append(event.result.loss)
     assert workers == {0, 1}
     assert len({tuple(losses) for losses in results.values()}) == 1
+
+
+def test_a_setup_makes_no_more_workers_than_jobs_and_seals_the_test_set(
+    make_pool: MakePool, dataset: Dataset
+) -> None:
+    resources = None if make_pool is LocalWorkerPool else Resources(cpu=1)
+    with WorkerSetup(4, "cpu", resources).pool(dataset, with_test=False, n_jobs=1) as pool:
+        wait_for_idle(pool)
+        pool.submit(Job(1, RECIPE, epochs=1, seed=0, evaluation="test"))
+        assert pool.n_idle == 0
+        (failed,) = (e for e in events_until(pool, JobFailed, key=1) if isinstance(e, JobFailed))
+        assert "test set" in failed.reason
+        assert pool.n_idle == 1
 
 
 def test_a_cancelled_job_ends_and_its_worker_goes_on(pool: AnyPool) -> None:

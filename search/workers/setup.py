@@ -1,0 +1,94 @@
+"""Which workers train, and a pool of them once their data are there.
+
+Workers come into being in two steps: a server that imports PyTorch is started first, so that it
+imports while the data are loaded, and the pool is made from it afterwards. Imports nothing slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from search.workers.fork_server import start_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from search.data.dataset import Dataset
+    from search.workers.jobs import WorkerPool
+    from search.workers.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """Which workers train, wherever they run.
+
+    Args:
+        n_workers: how many at most.
+        device: what each job is to be trained on, as a `Job` takes it.
+        resources: what each worker takes of the Ray cluster that this process is connected to;
+            None where they are processes on this machine.
+    """
+
+    n_workers: int
+    device: str
+    resources: Resources | None = None
+
+    @contextmanager
+    def pool(
+        self,
+        dataset: Dataset,
+        *,
+        with_test: bool,
+        n_jobs: int | None = None,
+        log_folder: Path | None = None,
+    ) -> Iterator[WorkerPool]:
+        """A pool of these workers, which end with the context.
+
+        Args:
+            with_test: whether they get the test set; a search and all that chooses have none.
+            n_jobs: how many there will be, where that is known: no more workers are made.
+            log_folder: as that of `LocalWorkerPool`.
+
+        Raises:
+            DataError: if there is no room for the files that workers share.
+            TrainingError: if workers cannot be started.
+        """
+        from search.data.mapped import dataset_files
+
+        n_workers = self.n_workers if n_jobs is None else min(self.n_workers, n_jobs)
+        with dataset_files(dataset, with_test=with_test) as files:
+            if self.resources is None:
+                from search.workers.local_pool import LocalWorkerPool
+
+                with LocalWorkerPool(n_workers, files, log_folder=log_folder) as local:
+                    yield local
+            else:
+                from search.workers.ray_pool import RayPool
+
+                with RayPool(
+                    n_workers, files, resources=self.resources, log_folder=log_folder
+                ) as actors:
+                    yield actors
+
+
+def prepare_workers(n_workers: int | None, device: str) -> WorkerSetup:
+    """Starts the server that workers on this machine are forked from; says what they train on.
+
+    Call it before the data are loaded: PyTorch is imported meanwhile, there and here.
+
+    Args:
+        n_workers: by default one for each core that this process may use.
+        device: as a user names it.
+
+    Raises:
+        InputError: if there is no such device, or no temporary folder for the server.
+    """
+    start_server()
+
+    from search.training.train import find_device
+    from search.workers.local_pool import default_worker_count
+
+    return WorkerSetup(n_workers or default_worker_count(), str(find_device(device)))
