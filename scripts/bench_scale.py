@@ -49,8 +49,9 @@ from search.storage.cached import CachedStorage
 from search.training.epochs import EpochResult, epoch_attribute
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import SearchEvent, TrialEnded
+from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
-from search.tuner.request import SearchRequest
+from search.tuner.request import check_request
 from search.tuner.sampler import SAMPLERS, CappedSampler, make_sampler
 from search.tuner.session import begin_search
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch
@@ -369,7 +370,7 @@ def measure(url: str, n_trials: int, n_workers: int, n_measured: int) -> Row:
     # More than are measured, so that at the end all workers have a trial as well.
     request = _request(url, 10 * (n_trials + n_workers + n_measured))
     started = time.perf_counter()
-    with begin_search(plan_search(request)) as search:
+    with begin_search(plan_search(check_request(request))) as search:
         start = time.perf_counter() - started
         playback = Playback(n_workers, curves)
         kind = SAMPLERS["tpe"]
@@ -441,7 +442,7 @@ def _coordinate(
 
 def make(url: str, n_trials: int) -> None:
     """A study with so many finished trials."""
-    with begin_search(plan_search(_request(url, max(1, n_trials)))) as search:
+    with begin_search(plan_search(check_request(_request(url, max(1, n_trials))))) as search:
         fill(search.study, search.plan.space, n_trials, read_curves())
 
 
@@ -532,7 +533,7 @@ def print_share(kind: str, n_trials: int, n_workers: int, seconds: float) -> Non
     """What workers wait for the coordinator, in real time, of the time that they train."""
     with database(kind) as url:
         make(url, n_trials)
-        with begin_search(plan_search(_request(url, 10**6))) as search:
+        with begin_search(plan_search(check_request(_request(url, 10**6)))) as search:
             playback = Playback(n_workers, read_curves(), speed_up=1.0)
             began: list[tuple[float, float, float]] = []
 
@@ -611,7 +612,7 @@ def _time_hosts(n_hosts: int, url: str, n_trials: int, n_workers: int, speed_up:
 
 def run_host(url: str, n_trials: int, n_workers: int, speed_up: float) -> None:
     """One host: it says when it is ready, and waits to be told to begin."""
-    with begin_search(plan_search(_request(url, n_trials))) as search:
+    with begin_search(plan_search(check_request(_request(url, n_trials)))) as search:
         playback = Playback(n_workers, read_curves(), speed_up=speed_up)
         print("ready", flush=True)
         sys.stdin.readline()

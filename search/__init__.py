@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from search.study.open import open_trial, rebuild
     from search.training.train import train
     from search.training.weights import load
-    from search.tuner.request import SearchRequest
+    from search.tuner.options import SearchRequest
     from search_models.spec import ModelSpec
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import optuna
@@ -12,17 +12,17 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.data.dataset import Dataset
-from search.exceptions import InputError
-from search.folders import default_folder
+from search.folders import DATABASE_URL, default_folder
 from search.results.retrain import make_weights_folder, retrain
-from search.storage.open import DEFAULT_URL, opened_storage
+from search.storage.open import opened_storage
 from search.study.open import check_same_data, load_study_data, open_trial, select_study
 from search.training.epochs import EpochResult
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
-from search.tuner.plan import plan_search
-from search.tuner.pools import opened_engine
-from search.tuner.request import SearchRequest, check_request, check_whole
-from search.tuner.session import begin_search
+from search.tuner.options import SearchRequest
+from search.tuner.request import check_request, check_whole
+from search.tuner.run import run_search as run_checked
+from search.tuner.session import Search
+from search.tuner.watcher import Listener, SearchWatcher
 from search.workers.fork_server import start_server
 from search.workers.setup import prepare_workers
 
@@ -34,43 +34,23 @@ def run_search(request: SearchRequest, *, show: bool = True) -> Study:
     below `if __name__ == "__main__":`, as for all that starts processes.
 
     Args:
-        request: what `search run` takes as options; without a target, which takes several studies.
+        request: what `search run` takes as options.
         show: whether to print a line for each trial.
 
     Returns:
-        The study, an ordinary one of Optuna.
+        The study, an ordinary one of Optuna; for a target, which takes a study for each cap, that
+        of the smallest network that reached it or, where none did, of the last cap.
 
     Raises:
         InputError: if anything asked for is wrong; nothing was written then.
         TrainingError: if workers cannot be started, or trial after trial fails.
     """
-    if request.target is not None:
-        raise InputError(
-            "A search in Python must have one cap, but a target takes several; leave the target "
-            "out, or use 'search run --target'."
-        )
-    check_request(request)
-    if request.engine == "local":
+    checked = check_request(request)
+    if checked.resources is None:
         start_server()
-    with (
-        opened_engine(request),
-        _quiet_optuna(),
-        begin_search(plan_search(request)) as search,
-    ):
-        plan = search.plan
-        if show:
-            print(f"{plan.study_name}: {search.before.n_trained} trials trained before")
-        outcome = search.over() or search.run(
-            _print_event if show else lambda event: None, should_stop=lambda: False
-        )
-        if outcome is not Outcome.INTERRUPTED:
-            with search.race(lambda: False) as race:
-                if race.confirming is not None:
-                    search.confirm(race.confirming, lambda event: None, should_stop=lambda: False)
-                    race.confirming.finish()
-    if show:
-        print(f"{plan.study_name}: {outcome.value}")
-    return open_study(plan.study_name, storage=request.storage)
+    with _quiet_optuna():
+        result = run_checked(checked, _PrintingWatcher() if show else SearchWatcher())
+    return open_study(result.study, storage=request.storage)
 
 
 @contextmanager
@@ -84,6 +64,19 @@ def _quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
+class _PrintingWatcher(SearchWatcher):
+    """Prints a line for each trial, and for what a search begins and ends with."""
+
+    def begins(self, search: Search) -> None:
+        print(f"{search.plan.study_name}: {search.before.n_trained} trials trained before")
+
+    def listening(self, search: Search) -> AbstractContextManager[Listener]:
+        return nullcontext(_print_event)
+
+    def judged(self, search: Search, outcome: Outcome, *, is_stopped: bool) -> None:
+        print(f"{search.plan.study_name}: {outcome.value}")
+
+
 def _print_event(event: SearchEvent) -> None:
     if not isinstance(event, TrialEnded):
         return
@@ -93,7 +86,7 @@ def _print_event(event: SearchEvent) -> None:
         print(f"trial {event.number}: {event.reason}")
 
 
-def open_study(name: str | None = None, *, storage: str = DEFAULT_URL) -> Study:
+def open_study(name: str | None = None, *, storage: str = DATABASE_URL) -> Study:
     """A study of a database, as Optuna has it; without a name, the one that was used last.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Folders: where results go, that they can be written there, and where shipped networks lie."""
+"""Where results go unless a user says otherwise, and that they can be written there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from search.exceptions import InputError
 
+DATABASE_URL = "sqlite:///studies.db"  # of trials, unless a user says otherwise
 CARD_NAME = "card.json"  # beside weights, what rebuilds their network
 # What `search pictures` draws, beside the weights.
 PICTURES = ("curves.png", "confusion.png", "mistakes.png")

@@ -94,13 +94,15 @@ def test_a_users_own_models_stands_in_nobodys_way(command: Command) -> None:
     assert len(command.study("digits-3000x3").trials) == 1
 
 
-def test_a_target_is_for_the_command(place: Path) -> None:
-    from search.tuner.request import Target
+def test_a_target_is_searched_as_by_the_command(place: Path) -> None:
+    from search.tuner.options import Target
 
-    request = search.SearchRequest(budget=3000, epochs=1, dataset="digits", target=Target(0.9))
-    with pytest.raises(search.SearchError, match="use 'search run --target'"):
-        search.run_search(request)
-    assert not (place / "studies.db").exists()
+    request = search.SearchRequest(
+        budget=3000, epochs=1, n_trials=2, dataset="digits", target=Target(0.999), n_workers=2
+    )
+    study = search.run_search(request)
+    assert study.study_name == "digits-3000x1"  # none reached it: the last cap's
+    assert "confirmation" in study.user_attrs
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from search.cli import (
     run,
     training,
 )
+from search.cli.grouped_help import GroupedCommand
 from search.cli.next_step import print_next_step
 from search.cli.output import print_error
 from search.exceptions import SearchError
@@ -90,7 +91,7 @@ for _command in (
     dashboard.dashboard,
     doctor.doctor,
 ):
-    app.command(epilog=_EPILOG)(_command)
+    app.command(epilog=_EPILOG, cls=GroupedCommand)(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:

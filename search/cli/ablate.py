@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.options import (
-    DEFAULT_STORAGE,
     AsJson,
     DataDir,
     Device,
@@ -21,6 +20,7 @@ from search.cli.options import (
     not_negative,
 )
 from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
+from search.folders import DATABASE_URL
 from search.wording import counted, percent
 from search.workers.setup import prepare_workers
 
@@ -46,7 +46,7 @@ def ablate(
         ),
     ] = None,
     seeds: Seeds = 5,
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",

@@ -12,7 +12,6 @@ import typer
 from search.cli.completion import complete_spaces, complete_studies
 from search.cli.confirm import describe_mean
 from search.cli.options import (
-    DEFAULT_STORAGE,
     Artifacts,
     AsJson,
     Storage,
@@ -20,6 +19,7 @@ from search.cli.options import (
     not_negative,
 )
 from search.cli.output import echo, make_console
+from search.folders import DATABASE_URL
 from search.wording import duration, percent, thousands
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from search_models.spec import ModelSpec
 
 
-def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
+def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
     """List the studies.
 
     Example: search studies --json
@@ -82,7 +82,7 @@ def best(
     front: Annotated[
         bool, typer.Option("--front", help="List the most accurate trial of each size instead.")
     ] = False,
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     as_json: AsJson = False,
 ) -> None:
     """Show the best trial: value, size and hyperparameters. If a winner was confirmed, it is that.
@@ -150,7 +150,7 @@ def show(
         int, typer.Argument(parser=not_negative, metavar="N", help="Number of the trial.")
     ],
     study: StudyName = None,
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     as_json: AsJson = False,
 ) -> None:
     """Show one trial: its layers and its epochs.
@@ -327,7 +327,7 @@ def delete(
     study: Annotated[
         str, typer.Argument(help="Name of the study.", autocompletion=complete_studies)
     ],
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     artifacts: Artifacts = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -364,7 +364,7 @@ def delete(
 
 def backup(
     file: Annotated[Path, typer.Argument(help="The copy, a new file.")],
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     artifacts: Artifacts = None,
 ) -> None:
     """Copy a SQLite database, also while a search writes to it.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.completion import complete_studies
-from search.cli.options import DEFAULT_STORAGE, AsJson, Storage
+from search.cli.options import AsJson, Storage
 from search.cli.output import make_console
 from search.exceptions import InputError
+from search.folders import DATABASE_URL
 from search.wording import duration, percent, thousands
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def compare(
             autocompletion=complete_studies,
         ),
     ],
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     as_json: AsJson = False,
 ) -> None:
     """Put studies side by side. What each asked, what it found, how their best recipes differ.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.options import (
-    DEFAULT_STORAGE,
     Artifacts,
     AsJson,
     DataDir,
@@ -20,6 +19,7 @@ from search.cli.options import (
     count_option,
 )
 from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
+from search.folders import DATABASE_URL
 from search.wording import counted, percent, thousands
 from search.workers.setup import prepare_workers
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from search.results.confirm import Confirmation, RepeatEnded
     from search.results.target import Step
-    from search.tuner.request import Target
+    from search.tuner.options import Target
 
     NextWords = Callable[[list[str], str], str]
 
@@ -40,7 +40,7 @@ def confirm(
     study: StudyName = None,
     top: Annotated[int, count_option("How many of the best trials race.")] = 5,
     seeds: Annotated[int, count_option("How many fresh seeds a trial gets at most.")] = 5,
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     artifacts: Artifacts = None,
     data_dir: DataDir = None,
     workers: Workers = None,

@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 
 from search.cli.options import (
-    DEFAULT_STORAGE,
     Artifacts,
     Storage,
 )
 from search.cli.output import (
     echo,
 )
+from search.folders import DATABASE_URL
 
 
 def dashboard(
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     artifacts: Artifacts = None,
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE
 from search.cli.output import echo, next_lines, shown_command
 from search.cli.wrapping import width_of
+from search.folders import DATABASE_URL
 from search.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def print_next_step() -> None:
     """
     from search.storage.open import has_studies
 
-    storage = os.environ.get("SEARCH_STORAGE", DEFAULT_STORAGE)
+    storage = os.environ.get("SEARCH_STORAGE", DATABASE_URL)
     lines, steps = _of_last_study(storage) if has_studies(storage) else ([], [])
     if not steps:
         lines = ["Nothing has been searched in this folder yet."]

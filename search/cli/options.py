@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,7 @@ import typer
 from search.cli.completion import complete_devices, complete_studies
 from search.cli.wrapping import wrapped
 from search.exceptions import InputError
-
-# search.storage.DEFAULT_URL, which `--help` is too quick to import.
-DEFAULT_STORAGE = "sqlite:///studies.db"
+from search.tuner.options import GROUPS
 
 
 class _BadParameter(typer.BadParameter):
@@ -41,9 +40,12 @@ def positive(text: str | int) -> int:
     return _whole_number(text, low=1)
 
 
+COUNT: dict[str, Any] = {"parser": positive, "metavar": "N"}  # a whole number from 1 up
+
+
 def count_option(help: str) -> Any:
     """An option that takes a whole number from 1 up."""
-    return typer.Option(parser=positive, metavar="N", help=help)
+    return typer.Option(help=help, **COUNT)
 
 
 def not_negative(text: str | int) -> int:
@@ -62,35 +64,45 @@ def decimal(text: str | float) -> float:
     return value
 
 
-Storage = Annotated[
-    str, typer.Option(envvar="SEARCH_STORAGE", help="URL of the database that keeps the trials.")
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(envvar="SEARCH_DATA_DIR", help="Folder of the data sets.  [default: user cache]"),
-]
-Artifacts = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="SEARCH_ARTIFACTS",
-        help="Folder of the best trials' curves and weights.  [default: beside a SQLite database]",
-    ),
-]
+_FIELDS = {field.name: (field, group) for group in GROUPS for field in fields(group)}
+
+
+def field_option(name: str, *flags: str, form: str = "", **more: Any) -> Any:
+    """The option that gives a field of `SearchRequest`: with its text, in its group.
+
+    Args:
+        flags: as it is typed, where that is not the field's name.
+        form: how a value is written, behind the text.
+        more: what Typer takes besides.
+    """
+    field, group = _FIELDS[name]
+    text, words = field.metadata["text"], field.metadata["default_words"]
+    if form:
+        text = f"{text.removesuffix('.')}, {form}."
+    if words:
+        text += f"  [default: {words}]"
+    assert group.__doc__ is not None
+    panel = group.__doc__.removesuffix(".")
+    return typer.Option(*flags, help=text, rich_help_panel=panel, **more)
+
+
+SHARED: dict[str, Any] = {  # options of other commands, too
+    "storage": field_option("storage", envvar="SEARCH_STORAGE"),
+    "data_dir": field_option("data_dir", envvar="SEARCH_DATA_DIR"),
+    "artifacts": field_option("artifacts", envvar="SEARCH_ARTIFACTS"),
+    "device": field_option("device", autocompletion=complete_devices),
+    "n_workers": field_option("n_workers", "--workers", **COUNT),
+}
+Storage = Annotated[str, SHARED["storage"]]
+DataDir = Annotated[Path | None, SHARED["data_dir"]]
+Artifacts = Annotated[Path | None, SHARED["artifacts"]]
+Device = Annotated[str, SHARED["device"]]
+Workers = Annotated[int | None, SHARED["n_workers"]]
 StudyName = Annotated[
     str | None,
     typer.Option(
         help="Name of the study.  [default: the one used last]", autocompletion=complete_studies
     ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        help="auto, cpu or cuda; auto takes a GPU if there is one.", autocompletion=complete_devices
-    ),
-]
-Workers = Annotated[
-    int | None,
-    count_option("Training processes, one thread each.  [default: one per core]"),
 ]
 Seeds = Annotated[
     int,
@@ -101,17 +113,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
-def parse_duration(text: str, *, option: str) -> float:
-    """Seconds in a text such as `90s`, `30m`, `2h` or `1h30m`.
+def duration(option: str) -> dict[str, Any]:
+    """What Typer is told of an option that takes a time such as `90s`, `30m`, `2h` or `1h30m`."""
 
-    Raises:
-        InputError: if it is none, or zero.
-    """
-    match = _DURATION.fullmatch(text)
-    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    total = 3600 * hours + 60 * minutes + seconds
-    if total == 0:
-        raise InputError(
-            f"{option} must be a time above zero, as 90s, 30m, 2h or 1h30m, but got {text!r}."
+    def seconds(text: str | float) -> float:
+        if not isinstance(text, str):
+            return text  # its default
+        match = _DURATION.fullmatch(text)
+        hours, minutes, seconds = (
+            (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
         )
-    return float(total)
+        total = 3600 * hours + 60 * minutes + seconds
+        if total == 0:
+            raise InputError(
+                f"{option} must be a time above zero, as 90s, 30m, 2h or 1h30m, but got {text!r}."
+            )
+        return float(total)
+
+    return {"parser": seconds, "metavar": "TIME"}

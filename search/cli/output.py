@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE
 from search.cli.wrapping import width_of, wrapped
+from search.folders import DATABASE_URL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +104,7 @@ def storage_words(storage: str) -> list[str]:
     """The option that a next command needs to find its storage; without a password."""
     from search.storage.open import shown_url
 
-    if storage in (DEFAULT_STORAGE, os.environ.get("SEARCH_STORAGE")):
+    if storage in (DATABASE_URL, os.environ.get("SEARCH_STORAGE")):
         return []
     return ["--storage", shown_url(storage)]
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, DataDir, Device, Storage, StudyName
+from search.cli.options import DataDir, Device, Storage, StudyName
 from search.cli.output import make_console, shown_command, storage_words
 from search.exceptions import InputError, StudyError
+from search.folders import DATABASE_URL
 from search.wording import percent
 from search.workers.setup import prepare_workers
 
@@ -36,7 +37,7 @@ def report(
             help="Train the best trial once more on the search's split, to show where it errs.",
         ),
     ] = False,
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     data_dir: DataDir = None,
     device: Device = "auto",
 ) -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from search.data.dataset import DatasetInfo
     from search.results.target import Step
     from search.tuner.events import Outcome
+    from search.tuner.options import SearchRequest
     from search.tuner.plan import SearchPlan
-    from search.tuner.request import SearchRequest
     from search.tuner.session import Search
 
 
@@ -85,7 +85,7 @@ def print_plan(console: Console, search: Search) -> None:
             f"{request.n_trials} trained in total{limit}; sampler {request.sampler}, "
             f"pruner {request.pruner}, seed {request.seed}",
         ),
-        ("workers", f"{search.n_workers} on {plan.device}{_cluster_words(plan)}"),
+        ("workers", f"{search.n_workers} on {plan.workers.device}{_cluster_words(plan)}"),
         ("storage", shown_url(request.storage)),
     ):
         table.add_row(name, value)
@@ -107,11 +107,11 @@ def print_plan(console: Console, search: Search) -> None:
 
 def _cluster_words(plan: SearchPlan) -> str:
     """What is to be said of a cluster, where workers run on one."""
-    if plan.resources is None:
+    if plan.checked.resources is None:
         return ""
     from search.workers.ray_pool import describe_cluster
 
-    return f", each with {plan.resources} of Ray's {describe_cluster()}"
+    return f", each with {plan.checked.resources} of Ray's {describe_cluster()}"
 
 
 def _image_words(info: DatasetInfo) -> str:

@@ -13,7 +13,6 @@ import typer
 
 from search.cli.completion import complete_datasets, complete_systems
 from search.cli.options import (
-    DEFAULT_STORAGE,
     AsJson,
     DataDir,
     Device,
@@ -33,6 +32,7 @@ from search.cli.output import (
     storage_words,
 )
 from search.exceptions import InputError
+from search.folders import DATABASE_URL
 from search.wording import counted, duration, percent
 from search.workers.setup import prepare_workers
 
@@ -60,7 +60,7 @@ def retrain(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the weights.  [default: runs/STUDY/trial-N]")
     ] = None,
-    storage: Storage = DEFAULT_STORAGE,
+    storage: Storage = DATABASE_URL,
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",

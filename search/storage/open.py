@@ -36,7 +36,6 @@ from search.files import whole_file
 from search.storage.retrying import RetryingStorage, Waiting, reason_of, without_secrets
 from search.wording import install_words
 
-DEFAULT_URL = "sqlite:///studies.db"
 _BUSY_TIMEOUT_SECONDS = 60
 _CHECKPOINT_MILLISECONDS = 500
 _CONNECT_TIMEOUT_SECONDS = 10

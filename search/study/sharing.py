@@ -9,6 +9,7 @@ are put back in the queue by another. A host that only slept finds its trial end
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,7 +25,6 @@ from search.storage.retrying import RetryingStorage
 from search.study.locks import check_no_owner_alive, is_owner_dead, locked_file
 from search.study.repair import sweep
 
-DEFAULT_LOST_AFTER_SECONDS = 120.0
 _RETRY_SECONDS = 0.5  # while another races
 _HEARTBEATS = 4  # within the time after which a host is taken for lost
 
@@ -165,9 +165,7 @@ def lock_to_open(storage: BaseStorage, name: str) -> AbstractContextManager[obje
 
 
 @contextmanager
-def sharing(
-    study: Study, url: str, *, lost_after_seconds: float = DEFAULT_LOST_AFTER_SECONDS
-) -> Iterator[Sharing]:
+def sharing(study: Study, url: str, *, lost_after_seconds: float) -> Iterator[Sharing]:
     """How a search has the study, for as long as the context lasts.
 
     Raises:
@@ -198,7 +196,8 @@ def only_race(study: Study, url: str) -> Iterator[None]:
         with locked_file(path, study):
             yield
         return
-    with Shared(study, url, DEFAULT_LOST_AFTER_SECONDS).race(lambda: False) as is_ours:
+    lock = Shared(study, url, math.inf)  # it takes over nothing
+    with lock.race(lambda: False) as is_ours:
         if not is_ours:
             raise StudyError(
                 f"One race at a time must run on a study, but another races the trials of "

@@ -9,9 +9,7 @@ from optuna.study import Study
 from search.results.confirm import ConfirmationRun
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
 from search.study.summary import best_trial, confirmed_number, is_trained, tally
-from search.tuner.request import (
-    SearchRequest,
-)
+from search.tuner.options import SearchRequest
 
 CONFIRMED_FROM = 20  # trained trials
 _CONFIRMED_TRIALS, _CONFIRMED_SEEDS = 3, 3
@@ -23,11 +21,11 @@ class FinalRace:
     """The race at the end of a search.
 
     Args:
-        confirming: None where there is none to run.
+        run: None where there is none to run.
         is_elsewhere: whether another search of the study runs it.
     """
 
-    confirming: ConfirmationRun | None
+    run: ConfirmationRun | None
     is_elsewhere: bool = False
 
 
@@ -37,7 +35,7 @@ def confirms(request: SearchRequest) -> bool:
 
 
 def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | None:
-    """What `Search.confirming` says."""
+    """The race that a study still lacks, as `Search.race` says; None where it lacks none."""
     trials = study.get_trials(deepcopy=False)
     if not confirms(request) or best_trial(trials) is None:
         return None
@@ -49,13 +47,13 @@ def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | N
     limit = _CONFIRMATION_LIMIT * sum(seconds)
     # One run of each would tell nothing: rather fewer trials, each run twice.
     n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
-    confirming = ConfirmationRun(
+    run = ConfirmationRun(
         study,
         top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
         n_seeds=_CONFIRMED_SEEDS,
         limit_seconds=limit,
     )
-    is_due = confirming.next() is not None or (
-        confirming.n_kept > 0 and confirmed_number(study.user_attrs, trials) is None
+    is_due = run.next() is not None or (
+        run.n_kept > 0 and confirmed_number(study.user_attrs, trials) is None
     )
-    return confirming if is_due else None
+    return run if is_due else None

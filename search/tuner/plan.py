@@ -20,16 +20,12 @@ from search.study.settings import StudySettings
 from search.study.summary import tally
 from search.training.train import find_device
 from search.tuner.final_race import race_at_the_end
+from search.tuner.options import SearchRequest
 from search.tuner.pools import pool_of_actors
-from search.tuner.request import (
-    SearchRequest,
-    check_engine,
-    check_request,
-    load_space,
-)
+from search.tuner.request import CheckedRequest, load_space
 from search.tuner.warm_start import WarmStart, warm_start
 from search.workers.local_pool import default_worker_count
-from search.workers.resources import Resources
+from search.workers.setup import WorkerSetup
 
 
 @dataclass(frozen=True)
@@ -40,22 +36,24 @@ class SearchPlan:
         dataset_note: why this data set, and how to get another; empty where it was asked for.
         warm_start: what a new study tries first; None where nothing was asked for, or it has
             trials.
-        resources: what each worker takes of a Ray cluster; None where they run on this machine.
     """
 
-    request: SearchRequest
+    checked: CheckedRequest
     dataset: Dataset
     dataset_note: str
     space: Space
     study_name: str
-    device: str
-    n_workers: int
+    workers: WorkerSetup
     warm_start: WarmStart | None
-    resources: Resources | None = None
+
+    @property
+    def request(self) -> SearchRequest:
+        """What the user asked for."""
+        return self.checked.asked
 
 
-def plan_search(request: SearchRequest) -> SearchPlan:
-    """Checks a request and loads its data.
+def plan_search(checked: CheckedRequest) -> SearchPlan:
+    """Loads the data of a request, and checks it against them.
 
     Writes nothing besides a downloaded data set and, at last, the folders of the workers' logs and
     of artifacts, where the request names them.
@@ -63,12 +61,8 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     Raises:
         InputError: if anything asked for is wrong.
     """
-    check_request(request)
-    resources = check_engine(request)
-    if resources is None:
-        device, n_workers = str(find_device(request.device)), default_worker_count()
-    else:
-        device, n_workers = resources.device, pool_of_actors().n_actors(resources)
+    request = checked.asked
+    workers = _choose_workers(checked)
     dataset, note = _choose_dataset(request)
     info = dataset.info
     space = load_space(request, info.input_shape, info.n_classes)
@@ -80,16 +74,28 @@ def plan_search(request: SearchRequest) -> SearchPlan:
     if request.artifacts is not None:
         make_folder(request.artifacts, option="--artifacts")
     return SearchPlan(
-        request=request,
+        checked=checked,
         dataset=dataset,
         dataset_note=note,
         space=space,
         study_name=study_name,
-        device=device,
-        n_workers=request.n_workers or n_workers,
+        workers=workers,
         warm_start=warm_start,
-        resources=resources,
     )
+
+
+def _choose_workers(checked: CheckedRequest) -> WorkerSetup:
+    """Who trains: on this machine, or on the Ray cluster that `opened_engine` has connected to.
+
+    Raises:
+        InputError: if there is no such device.
+    """
+    request, resources = checked.asked, checked.resources
+    if resources is None:
+        device = str(find_device(request.device))
+        return WorkerSetup(request.n_workers or default_worker_count(), device)
+    n_workers = request.n_workers or pool_of_actors().n_actors(resources)
+    return WorkerSetup(n_workers, resources.device, resources)
 
 
 def _study_name(request: SearchRequest, dataset: str) -> str:

@@ -8,29 +8,25 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from search.exceptions import InputError
-from search.tuner.request import (
-    SearchRequest,
-    check_engine,
-)
+from search.tuner.request import CheckedRequest
 from search.wording import install_words
 from search.workers.local_pool import default_worker_count
 
 
 @contextmanager
-def opened_engine(request: SearchRequest) -> Iterator[None]:
+def opened_engine(checked: CheckedRequest) -> Iterator[None]:
     """What the workers of a search need for as long as it is planned and runs.
 
     Raises:
-        InputError: if it is not there, or the request names what does not go together.
+        InputError: if it is not there.
     """
-    resources = check_engine(request)
+    request, resources = checked.asked, checked.resources
     if resources is None:
         yield
         return
     n_cpus = math.ceil((request.n_workers or 0) * resources.cpu)
-    with pool_of_actors().connected(
-        request.ray_address, n_cpus=max(n_cpus, default_worker_count())
-    ):
+    ray_pool = pool_of_actors()
+    with ray_pool.connected(request.ray_address, n_cpus=max(n_cpus, default_worker_count())):
         yield
 
 

@@ -1,7 +1,8 @@
-"""A search from request to result: plan it, open its study, run it.
+"""A search whose study is open: its trials trained, its best ones raced.
 
-plan = plan_search(SearchRequest(budget=8000, epochs=15))   # checks all, writes nothing
-with begin_search(plan) as search:                          # opens the study
+checked = check_request(SearchRequest(budget=8000, epochs=15))
+plan = plan_search(checked)           # writes nothing
+with begin_search(plan) as search:    # opens the study
     outcome = search.run(print, should_stop=lambda: False)
 """
 
@@ -9,13 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from optuna.study import Study
 
-from search.data.mapped import dataset_files
 from search.report.artifacts import artifact_folder
 from search.report.dashboard_sync import DashboardSync
 from search.results.confirm import ConfirmationRun, RepeatEnded
@@ -29,23 +28,19 @@ from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing, lock_to_open, sharing
 from search.study.summary import CONFIRMS, Tally, tally
-from search.training.metrics import check_metric, sample_size
+from search.training.metrics import sample_size
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
 from search.tuner.final_race import CONFIRMED_FROM, FinalRace, confirms, race_at_the_end
 from search.tuner.patience import Patience
 from search.tuner.plan import SearchPlan
-from search.tuner.pools import pool_of_actors
 from search.tuner.pruners import make_pruner
-from search.tuner.request import (
-    n_objectives,
-)
 from search.tuner.sampler import make_sampler
 from search.tuner.warm_start import WarmStart, queue_rest
-from search.workers.jobs import WorkerPool
-from search.workers.local_pool import LocalWorkerPool
 
-_LONGEST_LOCK_SECONDS = 2.0  # to wait for, before a story is told another time instead
+_LONGEST_LOCK_SECONDS = (
+    2.0  # to wait for, before the dashboard is brought up to date another time instead
+)
 _CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
 
 
@@ -60,7 +55,7 @@ class Search:
         started: when, by the monotonic clock.
         sharing: how it shares the study with searches on other hosts.
         ended_before: numbers of the trials that had ended by then.
-        story: what optuna-dashboard shows of it besides the trials.
+        dashboard_sync: what optuna-dashboard shows of it besides the trials.
         queued: what was put in the queue from an earlier study; None where that was not to be
             done.
     """
@@ -79,9 +74,10 @@ class Search:
     @property
     def patience(self) -> Patience | None:
         n_trials = self.plan.request.patience
-        metric = check_metric(self.plan.request.metric)
-        n_validation = sample_size(metric, self.plan.dataset.info.class_counts)
-        return None if n_trials is None else Patience(n_trials, n_validation)
+        if n_trials is None:
+            return None
+        class_counts = self.plan.dataset.info.class_counts
+        return Patience(n_trials, sample_size(self.plan.checked.metric, class_counts))
 
     def over(self) -> Outcome | None:
         """Why there is nothing to run, or None where there is something."""
@@ -110,13 +106,18 @@ class Search:
             if isinstance(event, TrialEnded):
                 self.dashboard_sync.update_if_due()
 
-        with self._pool(self.n_workers, log_folder=self.plan.request.worker_log) as pool:
+        with self.plan.workers.pool(
+            self.plan.dataset,
+            with_test=False,
+            n_jobs=self.n_workers,
+            log_folder=self.plan.request.worker_log,
+        ) as pool:
             outcome = Coordinator(
                 self.study,
                 pool,
                 n_trials=self.plan.request.n_trials,
                 seed=self.plan.request.seed,
-                device=self.plan.device,
+                device=self.plan.workers.device,
                 listener=tell,
                 should_stop=should_stop,
                 patience=self.patience,
@@ -158,7 +159,7 @@ class Search:
 
     def confirm(
         self,
-        confirming: ConfirmationRun,
+        race: ConfirmationRun,
         listener: Callable[[RepeatEnded], None],
         *,
         should_stop: Callable[[], bool],
@@ -168,12 +169,12 @@ class Search:
         Raises:
             TrainingError: if workers cannot be started.
         """
-        if confirming.next() is None:
+        if race.next() is None:
             return
-        with self._pool(self.plan.n_workers) as pool:
-            confirming.run(
+        with self.plan.workers.pool(self.plan.dataset, with_test=False) as pool:
+            race.run(
                 pool,
-                device=self.plan.device,
+                device=self.plan.workers.device,
                 listener=listener,
                 should_stop=lambda: should_stop() or self.is_time_over(),
             )
@@ -181,20 +182,6 @@ class Search:
     def is_time_over(self) -> bool:
         """Whether all of the time that was asked for is over."""
         return self._is_over(share=1.0)
-
-    @contextmanager
-    def _pool(self, n_workers: int, *, log_folder: Path | None = None) -> Iterator[WorkerPool]:
-        with dataset_files(self.plan.dataset, with_test=False) as files:
-            resources = self.plan.resources
-            made: AbstractContextManager[WorkerPool] = (
-                LocalWorkerPool(n_workers, files, log_folder=log_folder)
-                if resources is None
-                else pool_of_actors().RayPool(
-                    n_workers, files, resources=resources, log_folder=log_folder
-                )
-            )
-            with made as pool:
-                yield pool
 
     def _is_search_over(self) -> bool:
         """Whether the time is over but for what `confirm` needs."""
@@ -235,7 +222,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         info=plan.dataset.info,
         space=plan.space,
         objective=request.objective,
-        metric=check_metric(request.metric),
+        metric=plan.checked.metric,
     )
     with opened_storage(request.storage, create=True, waiting=waiting) as storage:
         with lock_to_open(storage, plan.study_name):
@@ -274,7 +261,7 @@ def _begin(
     n_swept = shared.requeue_orphans()
     trials = study.get_trials(deepcopy=False)
     before = tally(trials)
-    n_workers = min(plan.n_workers, max(1, request.n_trials - before.n_trained))
+    n_workers = min(plan.workers.n_workers, max(1, request.n_trials - before.n_trained))
     study.sampler = make_sampler(
         request.sampler,
         plan.space,
@@ -282,7 +269,7 @@ def _begin(
         seed=request.seed,
         n_trials=len(trials),
         n_runs=len(run_records(study)) if shared.is_shared else 0,
-        n_objectives=n_objectives(request),
+        n_objectives=plan.checked.n_objectives,
     )
     study.pruner = make_pruner(request.pruner, epochs=request.epochs)
     record_run(
@@ -291,7 +278,7 @@ def _begin(
             sampler=request.sampler,
             pruner=request.pruner,
             seed=request.seed,
-            device=plan.device,
+            device=plan.workers.device,
             n_workers=n_workers,
             n_trials=request.n_trials,
             patience=request.patience,
@@ -305,9 +292,17 @@ def _begin(
         queued.queue(study)
     if not trials and queued is None:
         _queue_first(study, plan.space, request.budget)
-    ended = frozenset(trial.number for trial in trials if trial.state.is_finished())
     return Search(
-        plan, study, before, n_swept, n_workers, started, shared, ended, dashboard_sync, queued
+        plan=plan,
+        study=study,
+        before=before,
+        n_swept=n_swept,
+        n_workers=n_workers,
+        started=started,
+        sharing=shared,
+        ended_before=frozenset(trial.number for trial in trials if trial.state.is_finished()),
+        dashboard_sync=dashboard_sync,
+        queued=queued,
     )
 
 

@@ -1,4 +1,4 @@
-"""The search for the smallest network that reaches a target."""
+"""From cap to cap in the search for the smallest network that reaches a target."""
 
 from __future__ import annotations
 
@@ -7,27 +7,59 @@ from dataclasses import replace
 
 from search.data.dataset import Dataset
 from search.results.confirm import ConfirmationRun
-from search.results.target import Step, judge
+from search.results.target import Step, Verdict, judge
+from search.tuner.events import Outcome
+from search.tuner.options import SearchRequest
 from search.tuner.plan import SearchPlan
-from search.tuner.request import (
-    SearchRequest,
-)
 from search.tuner.session import Search
 
 
-def judge_target(search: Search, confirming: ConfirmationRun) -> Step | None:
+class TargetSearch:
+    """What the caps have shown so far.
+
+    Attributes:
+        steps: what the race under each cap said.
+        is_timed_out: whether the time ended the search before a cap was too low.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.is_timed_out = False
+
+    def next_request(
+        self, search: Search, outcome: Outcome, race: ConfirmationRun | None
+    ) -> SearchRequest | None:
+        """Judges what a cap has shown; returns the search under the next lower one.
+
+        None where the last race did not reach the target, the time is over, or no network of the
+        space fits under a lower cap.
+        """
+        if race is None:
+            self.is_timed_out = outcome is Outcome.TIMED_OUT or search.is_time_over()
+            return None
+        step = judge_target(search, race)
+        if step is not None:
+            self.steps.append(step)
+        reached = step if step is not None and step.verdict is Verdict.REACHED else None
+        # A search leaves time to its race, so its own outcome does not tell.
+        is_cut = reached is not None or race.next() is not None
+        self.is_timed_out = search.is_time_over() and is_cut
+        return None if reached is None or self.is_timed_out else lower_request(search, reached)
+
+
+def judge_target(search: Search, race: ConfirmationRun) -> Step | None:
     """What a finished race says of the target that was asked for."""
     request = search.plan.request
     assert request.target is not None
     return judge(
-        confirming,
+        race,
         cap=request.budget,
         target=request.target.accuracy,
         confidence=request.target.confidence,
     )
 
 
-def next_request(search: Search, step: Step) -> SearchRequest | None:
+def lower_request(search: Search, step: Step) -> SearchRequest | None:
     """The search under the next lower cap; None where no network of the space fits under it."""
     request = search.plan.request
     if replace(search.plan.space, parameter_cap=step.next_cap).smallest_count() >= step.next_cap:

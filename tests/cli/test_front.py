@@ -16,9 +16,10 @@ from optuna.trial import TrialState
 
 from search.space.space import Space
 from search.study.summary import CONFIRMS, by_accuracy, front, repeats_name
+from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
 from search.tuner.pruning import AccuracyAmongNoLarger
-from search.tuner.request import SearchRequest
+from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from tests.conftest import Command, Result, run_here
 
@@ -168,7 +169,7 @@ def test_studies_of_one_objective_and_of_two_start_from_each_other(by_size: Comm
         storage=f"sqlite:///{by_size.database}",
         from_study="digits-1500x1",
     )
-    with begin_search(plan_search(request)) as search:
+    with begin_search(plan_search(check_request(request))) as search:
         queued = search.study.trials
         assert search.study.study_name == "digits-1500x1-by-size"
     best = by_accuracy(study.trials)

@@ -25,8 +25,9 @@ from search.exceptions import CardError, StorageError
 from search.storage.mounts import network_filesystem
 from search.storage.open import backup, opened_storage
 from search.training.weights import load
+from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
-from search.tuner.request import SearchRequest
+from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from tests.conftest import DIGITS_RUN, Command, Result, n_reported, run_here, wait_until
 from tests.support.servers import Postgres, shown
@@ -379,7 +380,7 @@ def test_data_that_change_or_disappear_under_a_study_are_refused(
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     data_dir = tmp_path / "data"
     request = SearchRequest(3000, 1, dataset="kmnist", data_dir=data_dir, storage=url)
-    with begin_search(plan_search(request)):
+    with begin_search(plan_search(check_request(request))):
         pass
     options = (
         *("run", "--budget", "3000", "--epochs", "1", "--dataset", "kmnist"),

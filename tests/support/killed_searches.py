@@ -43,8 +43,9 @@ def main(folder: Path, n_trials: int) -> None:
     # Imported here, because each worker imports this file anew.
     import optuna
 
+    from search.tuner.options import SearchRequest
     from search.tuner.plan import plan_search
-    from search.tuner.request import SearchRequest
+    from search.tuner.request import check_request
     from search.tuner.session import begin_search
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -60,7 +61,7 @@ def main(folder: Path, n_trials: int) -> None:
         confirm=False,
         worker_log=folder / "log",
     )
-    plan = plan_search(request)
+    plan = plan_search(check_request(request))
     with begin_search(plan) as search:  # brings what is imported late
         pass
     print("ready", flush=True)

@@ -24,8 +24,9 @@ from search.study.open import open_study
 from search.study.summary import is_trained
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.options import SearchRequest
 from search.tuner.plan import SearchPlan, plan_search
-from search.tuner.request import SearchRequest
+from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.workers.local_pool import LocalWorkerPool
 from tests.support.servers import call, trials_at
@@ -69,7 +70,7 @@ class Here:
     def plan(self, **options: Any) -> SearchPlan:
         wanted = {"budget": 3000, "epochs": 3, "n_trials": 2, "pruner": "none", "n_workers": 1}
         wanted |= {"dataset": "digits", "study": NAME, "storage": self.url, "confirm": False}
-        return plan_search(SearchRequest(**{**wanted, **options}))
+        return plan_search(check_request(SearchRequest(**{**wanted, **options})))
 
     def trials(self) -> list[FrozenTrial]:
         with opened_storage(self.url) as storage:

@@ -25,8 +25,9 @@ from search.storage.open import opened_storage
 from search.training.epochs import EpochResult
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome
+from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
-from search.tuner.request import SearchRequest
+from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.workers.fork_server import worker_context
 from search.workers.jobs import Event, Job, JobDone, JobEpoch
@@ -117,7 +118,7 @@ def test_nobody_meets_a_locked_database(tmp_path: Path) -> None:
                 errors.append(repr(error))
             time.sleep(_POLL_SECONDS)
 
-    with begin_search(plan_search(request)) as search:
+    with begin_search(plan_search(check_request(request))) as search:
         for _ in range(N_DASHBOARDS):
             ours, theirs = context.Pipe()
             processes.append(context.Process(target=serve_in_a_process, args=(url, theirs)))

@@ -30,9 +30,10 @@ from search.study.history import make_last_used, run_records
 from search.study.open import rebuild
 from search.study.repair import requeue, sweep
 from search.study.settings import StudySettings
+from search.tuner.options import SearchRequest
 from search.tuner.patience import Patience
 from search.tuner.plan import plan_search
-from search.tuner.request import SearchRequest
+from search.tuner.request import check_request
 from search_models.size import parameter_count
 from tests.conftest import (
     DIGITS_RUN,
@@ -526,11 +527,11 @@ def test_auto_stays_with_the_data_of_a_study_whose_race_is_not_over(tmp_path: Pa
     request = SearchRequest(
         budget=3000, epochs=3, n_trials=20, storage=url, data_dir=tmp_path / "data"
     )
-    plan = plan_search(request)
+    plan = plan_search(check_request(request))
     assert plan.dataset.info.name == "digits"
     assert plan.dataset_note == "that of digits-3000x3, which goes on"
     with pytest.raises(DataError, match="mnist"):  # nothing is left to do for the digits
-        plan_search(replace(request, confirm=False))
+        plan_search(check_request(replace(request, confirm=False)))
 
 
 def test_auto_goes_on_with_the_study_that_was_used_last(tmp_path: Path) -> None:
@@ -541,10 +542,12 @@ def test_auto_goes_on_with_the_study_that_was_used_last(tmp_path: Path) -> None:
     )
     request = SearchRequest(budget=3000, epochs=3, n_trials=20, storage=url, data_dir=tmp_path)
     make_last_used(digits)
-    assert plan_search(request).dataset_note == "that of digits-3000x3, which goes on"
+    assert (
+        plan_search(check_request(request)).dataset_note == "that of digits-3000x3, which goes on"
+    )
     make_last_used(mnist)
     with pytest.raises(DataError, match="The data set mnist must be in the data folder"):
-        plan_search(request)
+        plan_search(check_request(request))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from search.results.confirm import ConfirmationRun
 from search.results.race import SeedRace
 from search.results.target import Step, Verdict, judge
 from search.study.summary import CONFIRMS, repeats_name
+from search.tuner.options import SearchRequest, Target
 from search.tuner.plan import plan_search
-from search.tuner.request import SearchRequest, Target
+from search.tuner.request import check_request
 from search.tuner.session import begin_search
-from search.tuner.target_search import next_request
+from search.tuner.target_search import lower_request
 from tests.conftest import Command, run_here
 
 RUN = (
@@ -144,12 +145,12 @@ def test_time_that_ends_in_the_race_ends_the_search_for_a_target_on_the_same_dat
         target=Target(0.12),
         timeout_seconds=60,
     )
-    plan = plan_search(request)
+    plan = plan_search(check_request(request))
     with begin_search(plan) as search:
         # A network that was found; each run of its race takes minutes.
         search.study.add_trial(trial)
         step = Step(plan.study_name, 3000, 0, 2000, 0.5, 0.4, Verdict.REACHED)
-        lower = next_request(search, step)
+        lower = lower_request(search, step)
     assert lower is not None
     assert (lower.budget, lower.dataset, lower.from_study) == (1700, "digits", plan.study_name)
     assert lower.timeout_seconds is not None

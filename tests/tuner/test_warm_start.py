@@ -15,8 +15,9 @@ from optuna.trial import TrialState
 from search.space.space import Space
 from search.study.open import rebuild
 from search.study.repair import requeue
+from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
-from search.tuner.request import SearchRequest
+from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.tuner.warm_start import WarmStart
 from search_models.size import parameter_count
@@ -233,7 +234,7 @@ def test_a_start_that_was_killed_half_way_is_made_whole_by_the_next(finished: Co
         storage=f"sqlite:///{finished.database}",
         from_study="digits-3000x3",
     )
-    plan = plan_search(request)
+    plan = plan_search(check_request(request))
     assert plan.warm_start is not None
     deadly = _KilledAfterTwo(plan.warm_start.study, plan.warm_start.configurations)
     child = os.fork()
@@ -256,7 +257,7 @@ def test_a_start_that_was_killed_half_way_is_made_whole_by_the_next(finished: Co
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
     origins = [trial.user_attrs["from_study"] for trial in trials]
     assert origins == [f"digits-3000x3/{trial.number}" for trial in best]
-    with begin_search(plan_search(request)) as search:
+    with begin_search(plan_search(check_request(request))) as search:
         assert search.queued is None
         assert len(search.study.trials) == 4
 

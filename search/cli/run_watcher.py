@@ -1,0 +1,151 @@
+"""What `search run` shows while it searches: lines, a live display, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+
+from search.cli.confirm import print_confirmation, print_steps, repeat_printer
+from search.cli.events import (
+    make_emit,
+    race_ends,
+    run_of_race,
+    search_begins,
+    search_ends,
+    trial_event,
+)
+from search.cli.output import shown_waiting, stop_signals
+from search.cli.run_options import Display
+from search.cli.run_output import (
+    best_so_far,
+    echo_chosen,
+    next_command,
+    print_next,
+    print_plan,
+    print_result,
+    same_command,
+    why_no_lower,
+)
+from search.cli.view import Progress, make_view
+from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded
+from search.results.target import Step
+from search.storage.retrying import Waiting
+from search.training.metrics import metric_words
+from search.tuner.events import Outcome, SearchEvent
+from search.tuner.plan import SearchPlan
+from search.tuner.session import Search
+from search.tuner.trackers import tracking
+from search.tuner.watcher import Listener, SearchWatcher, ShouldStop
+from search.wording import counted, duration
+
+
+class TerminalWatcher(SearchWatcher):
+    """Shows a search to who gave the command."""
+
+    def __init__(self, console: Console, display: Display) -> None:
+        self._console = console
+        self._display = display
+        self._emit = make_emit(as_json=display.as_json)
+        self._show_repeat = repeat_printer(console)
+        self._has_begun = False
+
+    def loading(self) -> AbstractContextManager[object]:
+        if self._has_begun:
+            self._console.print()  # before the plan of a lower cap
+        return self._console.status("Loading the data, which may be downloaded")
+
+    def until_stopped(self) -> AbstractContextManager[ShouldStop]:
+        return stop_signals()
+
+    def waiting(self, should_stop: ShouldStop) -> Waiting:
+        return shown_waiting(self._console, should_stop)
+
+    def begins(self, search: Search) -> None:
+        self._has_begun = True
+        print_plan(self._console, search)
+        self._emit(search_begins(search))
+
+    @contextmanager
+    def listening(self, search: Search) -> Iterator[Listener]:
+        plan, request = search.plan, search.plan.request
+        title = (
+            f"{plan.study_name}: {plan.dataset.info.name}, fewer than {request.budget:,} "
+            f"parameters, {counted(request.epochs, 'epoch')}"
+        )
+        progress = Progress(
+            before=search.before,
+            best=best_so_far(search),
+            n_trials=request.n_trials,
+            timeout_seconds=request.timeout_seconds,
+        )
+        with (
+            tracking(self._display.log, search.study) as track,
+            make_view(
+                progress,
+                self._console,
+                epochs=request.epochs,
+                title=title,
+                metric=metric_words(plan.checked.metric),
+            ) as view,
+        ):
+
+            def listener(event: SearchEvent) -> None:
+                view(event)
+                track(event)
+                self._emit(trial_event(event))
+
+            yield listener
+
+    def ends(self, search: Search, outcome: Outcome) -> None:
+        print_result(self._console, search, outcome)
+        self._emit(search_ends(search, outcome))
+
+    def race_begins(self, run: ConfirmationRun) -> None:
+        n_racing = len(run.race.candidates)
+        best = "best trial" if n_racing == 1 else f"best {n_racing} trials"
+        limit = ""
+        if run.limit_seconds is not None:
+            longest = duration(run.limit_seconds)
+            limit = f", for at most {longest} of training (--no-confirm leaves it out)"
+        self._console.print(f"\nConfirming the {best} over fresh seeds{limit}:")
+
+    def race_goes_on(self, event: RepeatEnded) -> None:
+        self._show_repeat(event)
+        self._emit(run_of_race(event))
+
+    def race_ends(
+        self, search: Search, confirmation: Confirmation | None, *, is_stopped: bool
+    ) -> None:
+        print_confirmation(self._console, search.study, confirmation)
+        if confirmation is not None:
+            self._emit(race_ends(confirmation))
+        if is_stopped:
+            self._console.print(
+                "Interrupted. The runs above are kept; the same command goes on:\n"
+                f"  {same_command()}",
+                soft_wrap=True,
+            )
+
+    def race_is_elsewhere(self) -> None:
+        self._console.print(
+            "\nAnother host races the best trials over fresh seeds; 'search best' will know who "
+            "won."
+        )
+
+    def judged(self, search: Search, outcome: Outcome, *, is_stopped: bool) -> None:
+        if self._display.quiet and not self._display.as_json:  # JSON has it in its own words
+            echo_chosen(search)
+        if not is_stopped and search.plan.request.target is None:
+            print_next(self._console, search)
+
+    def target_ends(self, plan: SearchPlan, steps: Sequence[Step], *, is_timed_out: bool) -> None:
+        assert plan.request.target is not None
+        print_steps(
+            self._console,
+            steps,
+            plan.request.target,
+            ended=why_no_lower(steps, plan, is_timed_out=is_timed_out),
+            next_words=lambda words, study: next_command(plan, words, study=study),
+        )
