@@ -197,7 +197,7 @@ def fill(study: Study, space: Space, n_trials: int, curves: Sequence[Curve]) -> 
     storage = _backend(study)
     middle = float(np.quantile([curve.accuracies[4] for curve in curves], 2 / 3))
     # From an earlier study's sampler, which knows nothing of this one's trials.
-    sampler = make_sampler("random", space, BUDGET, seed=1, n_trials=0)
+    sampler = make_sampler("random", space, seed=1, n_trials=0)
     source = optuna.create_study(direction="maximize", sampler=sampler)
     draws = [
         {
@@ -377,7 +377,6 @@ def measure(url: str, n_trials: int, n_workers: int, n_measured: int) -> Row:
         sampler = TimedSampler(
             kind.make(0),
             search.plan.space,
-            BUDGET,
             max_redraws=kind.max_redraws,
             forgets=kind.forgets,
         )
@@ -637,7 +636,6 @@ def found(seed: int, n_trials: int, *, forgets: bool) -> tuple[list[float], floa
         return CappedSampler(
             kind.make(own_seed),
             policy.space,
-            BUDGET,
             max_redraws=kind.max_redraws,
             seed=own_seed,
             forgets=forgets,

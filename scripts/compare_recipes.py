@@ -79,7 +79,7 @@ def claims() -> Variants:
 def additions() -> Variants:
     """What a space may add to the recipe with which `standard` begins."""
     space = Space.load("standard", parameter_cap=CAP)
-    first = space.first(CAP)
+    first = space.first()
     recipe = space.hyperparameters(first)
 
     def changed(widths: tuple[int, ...] = (), **values: object) -> Hyperparameters:

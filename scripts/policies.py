@@ -115,7 +115,7 @@ def make_policy(name: str) -> Policy:
     sampler = functools.partial(_capped_sampler, sampler_name, space)
     pruner = functools.partial(make_pruner, pruner_name)
     sampler(0), pruner()  # so that a wrong name is refused before anything runs
-    first = {"first": (space.first(CAP),), "baselines": _baselines(space)}
+    first = {"first": (space.first(),), "baselines": _baselines(space)}
     return Policy(name, space, sampler, pruner, first=first[rest[0]] if rest else ())
 
 
@@ -150,7 +150,7 @@ def _capped_sampler(name: str, space: Space, seed: int) -> BaseSampler:
         sampler = kind.make(seed)
     if n_startup_trials:
         sampler = TPESampler(seed=seed, n_startup_trials=int(n_startup_trials))
-    return CappedSampler(sampler, space, CAP, max_redraws=kind.max_redraws, seed=seed)
+    return CappedSampler(sampler, space, max_redraws=kind.max_redraws, seed=seed)
 
 
 def make_pruner(name: str) -> BasePruner:

@@ -76,7 +76,7 @@ def space_of(point: int) -> tuple[Space, str]:
 
 def draw(point: int) -> Hyperparameters:
     space, _ = space_of(point)
-    sampler = make_sampler("random", space, CAP, seed=point, n_trials=0)
+    sampler = make_sampler("random", space, seed=point, n_trials=0)
     return space.suggest(optuna.create_study(sampler=sampler).ask())
 
 

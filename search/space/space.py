@@ -72,7 +72,8 @@ class Space:
     Args:
         name: `standard`, `wide`, or the path of the file it was read from.
         table: the value, choices or range of each hyperparameter, as TOML has them.
-        parameter_cap: what `budget_share` is a share of; without it widths stay as they are drawn.
+        parameter_cap: a network must have fewer parameters; `budget_share` is a share of it.
+            Without it all networks fit, and widths stay as they are drawn.
 
     Raises:
         SpaceError: if the table cannot be used.
@@ -197,7 +198,7 @@ class Space:
         }
         return {**single, **values}
 
-    def first(self, parameter_cap: int) -> dict[str, Any]:
+    def first(self) -> dict[str, Any]:
         """The values with which a search begins; none where their network is over the cap."""
         values = {
             name: self.table[name]["first"]
@@ -206,7 +207,7 @@ class Space:
         }
         if values.keys() == self.distributions.keys():
             recipe = self.recipe(values)
-            if recipe is None or parameter_count(recipe.spec) >= parameter_cap:
+            if recipe is None or not self.fits(recipe.spec):
                 return {}
         return values
 
@@ -243,9 +244,11 @@ class Space:
         """The parameter count of the smallest network in the space."""
         return min(self._smallest_count_of(topology) for topology in self._topologies())
 
-    def shrink(
-        self, values: Mapping[str, Any], parameter_cap: int, *, keep: Collection[str] = ()
-    ) -> dict[str, Any]:
+    def fits(self, spec: ModelSpec) -> bool:
+        """Whether a network is under the cap."""
+        return self.parameter_cap is None or parameter_count(spec) < self.parameter_cap
+
+    def shrink(self, values: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
         """`values` with the widths scaled down, all by one factor, to fit under the cap.
 
         The factor is the largest that fits, to within a thousandth, and no width leaves its
@@ -257,7 +260,7 @@ class Space:
         """
 
         def fits(candidate: Mapping[str, Any]) -> bool:
-            return parameter_count(self.spec(candidate)) < parameter_cap
+            return self.fits(self.spec(candidate))
 
         values = dict(values)
         is_open = "topology" in self.distributions and "topology" not in keep
@@ -271,9 +274,7 @@ class Space:
                 return scaled
         return self.smallest(values, keep=keep)
 
-    def nearest(
-        self, values: Mapping[str, Any], other: Space, parameter_cap: int
-    ) -> dict[str, Any] | None:
+    def nearest(self, values: Mapping[str, Any], other: Space) -> dict[str, Any] | None:
         """The values here that come nearest to `values` of another space.
 
         What the other space fixes counts like what it searches. A number is taken to the end of
@@ -284,7 +285,7 @@ class Space:
         Returns:
             None where the topology is not in this space, or not to be had under the cap.
         """
-        theirs = other._as_seen_by(self, values, parameter_cap)
+        theirs = other._as_seen_by(self, values)
         topology = next((t for t in self._topologies() if _is_same(t, theirs["topology"])), None)
         if topology is None:
             return None
@@ -296,21 +297,21 @@ class Space:
         if "topology" in self.distributions:
             found["topology"] = topology
         try:
-            found = self.shrink(found, parameter_cap, keep=("topology",))
-            return found if parameter_count(self.spec(found)) < parameter_cap else None
+            found = self.shrink(found, keep=("topology",))
+            return found if self.fits(self.spec(found)) else None
         except SpecError:  # for images or classes that it was not made for
             return None
 
-    def _as_seen_by(
-        self, other: Space, values: Mapping[str, Any], parameter_cap: int
-    ) -> dict[str, Any]:
+    def _as_seen_by(self, other: Space, values: Mapping[str, Any]) -> dict[str, Any]:
         """Each name's value, searched or fixed, with the widths as the other space means them."""
         value = {**self.table, **values}
         if self.scales_widths and not other.scales_widths:  # there they are channels
             widths = enumerate(self._widths(value), start=1)
             value.update({f"width_{i}": width for i, width in widths})
-        if other.scales_widths and not self.scales_widths:  # there they are proportions
-            value["budget_share"] = (parameter_count(self.spec(values)) + 1) / parameter_cap
+        cap = other.parameter_cap
+        if cap is not None and other.scales_widths and not self.scales_widths:
+            # There they are proportions.
+            value["budget_share"] = (parameter_count(self.spec(values)) + 1) / cap
         return value
 
     def text(self) -> str:
@@ -331,13 +332,13 @@ class Space:
             return self
         return replace(self, table={**self.table, "budget_share": dict(_OPEN_SHARE)})
 
-    def check_fits(self, parameter_cap: int) -> None:
-        """Raises SpaceError where even the smallest network has `parameter_cap` parameters."""
+    def check_fits(self) -> None:
+        """Raises SpaceError where not even the smallest network is under the cap."""
         smallest = self.smallest_count()
-        if smallest >= parameter_cap:
+        if self.parameter_cap is not None and smallest >= self.parameter_cap:
             raise SpaceError(
                 f"A network must have fewer parameters than the budget, but the budget is "
-                f"{parameter_cap:,} and the smallest network of the space {self.name} has "
+                f"{self.parameter_cap:,} and the smallest network of the space {self.name} has "
                 f"{smallest:,}; take a budget of {smallest + 1:,} or more, or a space with "
                 "smaller widths."
             )

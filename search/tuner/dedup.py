@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial, TrialState
 from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
 from search.study.summary import INTERRUPTED, is_trained
-from search_models.size import parameter_count
 
 _MAX_LISTED = 10_000  # combinations; to list more would take longer than it saves
 
@@ -73,14 +72,10 @@ class SeenConfigurations:
 
     A trial that was interrupted does not count: it was put back in the queue. Finished trials are
     read once; an update costs what runs and waits.
-
-    Args:
-        parameter_cap: only configurations with fewer parameters can be untried.
     """
 
-    def __init__(self, space: Space, parameter_cap: int) -> None:
+    def __init__(self, space: Space) -> None:
         self._space = space
-        self._parameter_cap = parameter_cap
         self._finished: set[int] = set()
         self._trained, self._failed = _Recipes(space), _Recipes(space)
         self._running, self._waiting = _Recipes(space), _Recipes(space)
@@ -164,7 +159,7 @@ class SeenConfigurations:
             self._untried = {}
             for values in self._space.combinations():
                 recipe = self._space.recipe(values)
-                if recipe is not None and parameter_count(recipe.spec) < self._parameter_cap:
+                if recipe is not None and self._space.fits(recipe.spec):
                     self._untried.setdefault(recipe, values)
         while self._newly_settled:
             recipe = self._space.recipe(self._newly_settled.pop())

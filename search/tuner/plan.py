@@ -128,7 +128,7 @@ def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> W
         is_known = study_name in study_names(storage)
         if is_known and open_study(storage, study_name).get_trials(deepcopy=False):
             return None
-        return warm_start(open_study(storage, name), space, request.budget)
+        return warm_start(open_study(storage, name), space)
 
 
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:

@@ -115,7 +115,7 @@ def load_space(
     )
     if request.objective != "accuracy":
         space = space.with_open_size()
-    space.check_fits(request.budget)
+    space.check_fits()
     return space
 
 

@@ -26,7 +26,6 @@ from search.space.space import Space
 from search.storage.cached import TrialNews
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.window import HistoryWindow
-from search_models.size import parameter_count
 from search_models.spec import SpecError
 
 _N_RANDOM_DRAWS = 200  # that find nothing new: a range of floats gives something new in one or two
@@ -66,7 +65,6 @@ class CappedSampler(BaseSampler):
         self,
         sampler: BaseSampler,
         space: Space,
-        parameter_cap: int,
         *,
         max_redraws: int,
         seed: int = 0,
@@ -74,11 +72,10 @@ class CappedSampler(BaseSampler):
     ) -> None:
         self._sampler = sampler
         self._space = space
-        self._parameter_cap = parameter_cap
         self._max_redraws = max_redraws
         self._draw = Draw()
         self._news = TrialNews()
-        self._seen = SeenConfigurations(space, parameter_cap)
+        self._seen = SeenConfigurations(space)
         self._window = HistoryWindow() if forgets else None
         self._random = random.Random(seed)
         self._random_sampler = optuna.samplers.RandomSampler(seed=seed)
@@ -185,7 +182,7 @@ class CappedSampler(BaseSampler):
         n_redraws = min(n_over, self._max_redraws)
         if n_over > self._max_redraws:
             # What a person asked for stays as it is; the coordinator refuses what is too large.
-            shrunk = self._space.shrink(full_params, self._parameter_cap, keep=fixed)
+            shrunk = self._space.shrink(full_params, keep=fixed)
             yield shrunk, Draw(n_redraws, is_shrunk=shrunk != full_params)
         for other, is_shrunk in self._others(study, trial, search_space, fixed):
             if self._fits(other):
@@ -217,14 +214,14 @@ class CappedSampler(BaseSampler):
             if self._fits(full_params):
                 yield full_params, False
             else:
-                yield self._space.shrink(full_params, self._parameter_cap, keep=fixed), True
+                yield self._space.shrink(full_params, keep=fixed), True
 
     def _fits(self, full_params: Mapping[str, Any]) -> bool:
         try:
             spec = self._space.spec(full_params)
         except SpecError:  # a topology for larger images, say
             return False
-        return parameter_count(spec) < self._parameter_cap
+        return self._space.fits(spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +280,6 @@ def check_sampler(name: str, *, n_objectives: int) -> None:
 def make_sampler(
     name: str,
     space: Space,
-    parameter_cap: int,
     *,
     seed: int,
     n_trials: int,
@@ -309,7 +305,6 @@ def make_sampler(
     return CappedSampler(
         sampler,
         space,
-        parameter_cap,
         max_redraws=kind.max_redraws,
         seed=own_seed,
         forgets=kind.forgets and n_objectives == 1,

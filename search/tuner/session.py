@@ -265,7 +265,6 @@ def _begin(
     study.sampler = make_sampler(
         request.sampler,
         plan.space,
-        request.budget,
         seed=request.seed,
         n_trials=len(trials),
         n_runs=len(run_records(study)) if shared.is_shared else 0,
@@ -291,7 +290,7 @@ def _begin(
     else:
         queued.queue(study)
     if not trials and queued is None:
-        _queue_first(study, plan.space, request.budget)
+        _queue_first(study, plan.space)
     return Search(
         plan=plan,
         study=study,
@@ -306,8 +305,8 @@ def _begin(
     )
 
 
-def _queue_first(study: Study, space: Space, parameter_cap: int) -> None:
+def _queue_first(study: Study, space: Space) -> None:
     """Queues the values with which the space says that a search begins, if it does."""
-    values = space.first(parameter_cap)
+    values = space.first()
     if values:
         study.enqueue_trial(values)

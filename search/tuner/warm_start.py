@@ -60,7 +60,7 @@ def queue_rest(study: Study) -> WarmStart | None:
     return WarmStart(stored["study"], rest) if rest else None
 
 
-def warm_start(earlier: Study, space: Space, parameter_cap: int) -> WarmStart:
+def warm_start(earlier: Study, space: Space) -> WarmStart:
     """The best complete trials of a study that another space can express, five at most.
 
     The studies may differ in budget, epochs, data set and space; `Space.nearest` says what becomes
@@ -78,7 +78,7 @@ def warm_start(earlier: Study, space: Space, parameter_cap: int) -> WarmStart:
         )
     found: dict[int, dict[str, Any]] = {}
     known: set[object] = set()
-    for number, values in _nearest_values(trials, settings.search_space(), space, parameter_cap):
+    for number, values in _nearest_values(trials, settings.search_space(), space):
         is_whole = space.distributions.keys() <= values.keys()
         configuration = space.recipe(values) if is_whole else str(values)
         if configuration not in known:
@@ -90,11 +90,11 @@ def warm_start(earlier: Study, space: Space, parameter_cap: int) -> WarmStart:
 
 
 def _nearest_values(
-    trials: list[FrozenTrial], theirs: Space, space: Space, parameter_cap: int
+    trials: list[FrozenTrial], theirs: Space, space: Space
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and values of each trial that `space` can express, best first."""
     for trial in sorted(trials, key=lambda trial: (-trial.values[0], trial.number)):
         if theirs.distributions.keys() <= trial.params.keys():  # else it was added by hand
-            values = space.nearest(trial.params, theirs, parameter_cap)
+            values = space.nearest(trial.params, theirs)
             if values is not None:
                 yield trial.number, values

@@ -170,8 +170,8 @@ def test_a_space_file_with_anything_in_it_is_refused_or_is_a_space(
     path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
     with contextlib.suppress(SearchError):
         space = Space.load(str(path), parameter_cap=3000)
-        space.check_fits(3000)
-        space.first(3000)
+        space.check_fits()
+        space.first()
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a." * 2000 + "b = 1", "a = 9" * 9000])

@@ -25,6 +25,7 @@ from search.space.space import Space
 from search.space.toml import STANDARD, to_toml
 from search_models.size import parameter_count
 from search_models.spec import Conv, Topology
+from tests.support.spaces import under
 
 _NAMES = ("standard", "wide")
 STANDARD_TABLE = tomllib.loads(STANDARD)
@@ -197,7 +198,7 @@ def test_an_activation_that_only_one_space_has_is_left_for_the_sampler() -> None
     table = {**STANDARD_TABLE, "activation": ["hardswish"]}
     space = Space("only hard swish", table, parameter_cap=cap)
 
-    found = space.nearest(_random_values(earlier, 0), earlier, cap)
+    found = under(cap, space).nearest(_random_values(earlier, 0), earlier)
 
     assert found is not None
     assert "activation" not in found
@@ -410,7 +411,7 @@ def test_no_network_of_the_space_is_smaller_than_the_smallest(name: str) -> None
 def test_shrinking_fits_and_stays_in_range(name: str, seed: int, cap: int) -> None:
     space = Space.load(name)
 
-    shrunk = space.shrink(_random_values(space, seed), cap)
+    shrunk = under(cap, space).shrink(_random_values(space, seed))
 
     assert parameter_count(space.spec(shrunk)) < cap
     assert space.invalid_reason(shrunk) is None
@@ -422,7 +423,7 @@ def test_shrinking_leaves_all_but_widths_as_they_are(seed: int, cap: int) -> Non
     space = Space.load("standard")
     values = _random_values(space, seed)
 
-    shrunk = space.shrink(values, cap)
+    shrunk = under(cap, space).shrink(values)
 
     assert {k: v for k, v in shrunk.items() if not k.startswith("width_")} == {
         k: v for k, v in values.items() if not k.startswith("width_")
@@ -444,7 +445,7 @@ def test_shrinking_takes_the_largest_factor_that_fits() -> None:
             )
         )
 
-    shrunk = parameter_count(space.spec(space.shrink({**widest, "dropout": 0.0}, cap)))
+    shrunk = parameter_count(space.spec(under(cap, space).shrink({**widest, "dropout": 0.0})))
 
     assert shrunk == max(n for n in (count(f / 1000) for f in range(1001)) if n < cap)
     assert shrunk > 0.9 * cap
@@ -454,14 +455,14 @@ def test_what_fits_is_not_shrunk() -> None:
     space = Space.load("standard")
     values = _random_values(space, 0)
 
-    assert space.shrink(values, 10**9) == values
+    assert under(10**9, space).shrink(values) == values
 
 
 def test_shrinking_keeps_to_the_choices_of_a_width(tmp_path: Path) -> None:
     space = _load(tmp_path, "width_2 = [28, 5, 16]\nwidth_3 = [7]")
     values = {**_random_values(space, 0), "width_2": 28, "width_3": 7}
 
-    shrunk = space.shrink(values, 1_500)
+    shrunk = under(1_500, space).shrink(values)
 
     assert parameter_count(space.spec(shrunk)) < 1_500
     assert shrunk["width_2"] in {5, 16}
@@ -472,7 +473,7 @@ def test_shrinking_changes_a_topology_that_does_not_fit_at_all(tmp_path: Path) -
     space = _load(tmp_path, "topology = ['c3 30, c3 30, gap, out', 'c3, c3, gap, out']")
     values = {**_random_values(space, 0), "topology": "c3 30, c3 30, gap, out"}
 
-    shrunk = space.shrink(values, 2_000)
+    shrunk = under(2_000, space).shrink(values)
 
     assert shrunk["topology"] == "c3, c3, gap, out"
     assert parameter_count(space.spec(shrunk)) < 2_000
@@ -483,16 +484,16 @@ def test_a_cap_that_nothing_fits_is_refused_naming_the_smallest_count() -> None:
     smallest = space.smallest_count()
 
     with pytest.raises(SpaceError, match=rf"budget is {smallest}.*standard has {smallest};"):
-        space.check_fits(smallest)
+        under(smallest, space).check_fits()
     with pytest.raises(SpaceError, match=f"take a budget of {smallest + 1} or more"):
-        space.check_fits(smallest - 1)
+        under(smallest - 1, space).check_fits()
 
 
 def test_what_is_to_be_kept_is_not_shrunk() -> None:
     space = Space.load("standard")
     values = {**_random_values(space, 0), "width_1": 20}
 
-    shrunk = space.shrink(values, 1_500, keep={"width_1"})
+    shrunk = under(1_500, space).shrink(values, keep={"width_1"})
 
     assert shrunk["width_1"] == 20
     assert parameter_count(space.spec(shrunk)) < 1_500
@@ -501,7 +502,7 @@ def test_what_is_to_be_kept_is_not_shrunk() -> None:
 def test_a_cap_one_above_the_smallest_count_is_enough() -> None:
     space = Space.load("standard")
 
-    space.check_fits(space.smallest_count() + 1)
+    under(space.smallest_count() + 1, space).check_fits()
 
 
 @pytest.mark.parametrize(
@@ -594,17 +595,17 @@ def test_a_table_that_does_not_name_the_share_has_widths_as_drawn() -> None:
 def test_a_search_may_begin_with_some_values_and_leave_others_open() -> None:
     rate = {"low": 0.01, "high": 0.1, "first": 0.05}
     space = Space("one", {**STANDARD_TABLE, "learning_rate": rate, "momentum": [0.8, 0.9]})
-    first = space.first(8000)
+    first = under(8000, space).first()
     assert first["learning_rate"] == 0.05
     assert "momentum" not in first
-    assert Space.load("wide").first(8000) == {}
+    assert under(8000, Space.load("wide")).first() == {}
 
 
 def test_a_first_network_over_the_cap_is_not_tried() -> None:
     drawn = Space("drawn", {**STANDARD_TABLE, "budget_share": 0.0}, parameter_cap=5000)
-    count = parameter_count(drawn.spec(drawn.first(100_000)))
-    assert drawn.first(count) == {}
-    assert drawn.first(count + 1) != {}
+    count = parameter_count(drawn.spec(under(100_000, drawn).first()))
+    assert under(count, drawn).first() == {}
+    assert under(count + 1, drawn).first() != {}
 
 
 @pytest.mark.parametrize("first", [0.001, 0.5, "middle"])

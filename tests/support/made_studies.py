@@ -39,7 +39,7 @@ class MadeTrial:
     loss: float = 0.1
 
     def frozen(self, space: Space, budget: int, n_objectives: int) -> FrozenTrial:
-        params = {**space.first(budget), **self.values}
+        params = {**space.first(), **self.values}
         count = parameter_count(space.hyperparameters(params).spec)
         results = [
             EpochResult(epoch, 0.1, accuracy, 0.05, 0.1, accuracy, 2.0)

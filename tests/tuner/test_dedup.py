@@ -14,6 +14,7 @@ from search.space.space import Space
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.sampler import CappedSampler, make_sampler
 from search_models.size import parameter_count
+from tests.support.spaces import under
 
 _CAP = 100_000
 _FIXED: dict[str, Any] = {
@@ -34,9 +35,9 @@ def _grid() -> Space:
 
 def _study(space: Space, sampler: str | BaseSampler = "random", *, cap: int = _CAP) -> Study:
     if isinstance(sampler, str):
-        capped = make_sampler(sampler, space, cap, seed=3, n_trials=0)
+        capped = make_sampler(sampler, under(cap, space), seed=3, n_trials=0)
     else:
-        capped = CappedSampler(sampler, space, cap, max_redraws=5)
+        capped = CappedSampler(sampler, under(cap, space), max_redraws=5)
     return optuna.create_study(direction="maximize", sampler=capped)
 
 
@@ -320,7 +321,7 @@ def test_hand_made_values_that_nothing_can_be_made_of_are_not_compared() -> None
 def test_a_space_with_too_much_to_list_is_not_listed() -> None:
     widths = {f"width_{i}": {"low": 4, "high": 13} for i in range(1, 6)}
     for space in (_space(**widths), Space.load("standard")):
-        seen = SeenConfigurations(space, _CAP)
+        seen = SeenConfigurations(under(_CAP, space))
         assert seen.untried() is None
         assert seen.has_untried()
 

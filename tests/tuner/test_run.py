@@ -78,7 +78,7 @@ def test_every_trial_is_trained_and_under_the_cap(finished: Command) -> None:
 
 
 def test_the_first_trial_has_the_values_with_which_the_space_begins(finished: Command) -> None:
-    first = Space.load("standard", parameter_cap=3000).first(3000)
+    first = Space.load("standard", parameter_cap=3000).first()
     assert finished.study(NAME).trials[0].params == first
     assert finished.study(NAME).trials[1].params != first
 

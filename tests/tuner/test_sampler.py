@@ -17,6 +17,7 @@ from search.exceptions import InputError
 from search.space.space import Space
 from search.tuner.sampler import SAMPLERS, CappedSampler, Draw, make_sampler
 from search_models.size import parameter_count
+from tests.support.spaces import under
 
 _SMALLEST = 702
 
@@ -111,7 +112,7 @@ class CountingTPE(TPESampler):
 def test_no_trial_is_over_the_cap(name: str, space_name: str, cap: int) -> None:
     space = Space.load(space_name)
     n_trials = 14 if cap == 8_000 else 4
-    study = _study(make_sampler(name, space, cap, seed=1, n_trials=0))
+    study = _study(make_sampler(name, under(cap, space), seed=1, n_trials=0))
 
     counts, _ = _counts(study, space, n_trials)
 
@@ -137,7 +138,7 @@ def _small_space() -> Space:
 def test_no_trial_of_the_gaussian_process_is_over_the_cap() -> None:
     space = _small_space()
     inner = GPSampler(seed=0, n_startup_trials=2, independent_sampler=RandomSampler(seed=0))
-    study = _study(CappedSampler(inner, space, 1_500, max_redraws=2))
+    study = _study(CappedSampler(inner, under(1_500, space), max_redraws=2))
 
     counts, _ = _counts(study, space, 4)
 
@@ -146,7 +147,7 @@ def test_no_trial_of_the_gaussian_process_is_over_the_cap() -> None:
 
 def test_the_gaussian_process_is_made_by_name() -> None:
     space = Space.load("standard")
-    study = _study(make_sampler("gp", space, 8_000, seed=0, n_trials=0))
+    study = _study(make_sampler("gp", under(8_000, space), seed=0, n_trials=0))
 
     counts, _ = _counts(study, space, 3)
 
@@ -156,7 +157,7 @@ def test_the_gaussian_process_is_made_by_name() -> None:
 def test_tpe_models_jointly_as_soon_as_its_start_up_trials_are_told() -> None:
     space = Space.load("standard")
     inner = CountingTPE(seed=0, n_startup_trials=5)
-    study = _study(CappedSampler(inner, space, 8_000, max_redraws=100))
+    study = _study(CappedSampler(inner, under(8_000, space), max_redraws=100))
     _, starting = _counts(study, space, 5)
     n_single = inner.n_single
 
@@ -170,7 +171,7 @@ def test_tpe_models_jointly_as_soon_as_its_start_up_trials_are_told() -> None:
 def test_redraws_do_not_use_up_start_up_trials() -> None:
     space = Space.load("standard")
     inner = CountingTPE(seed=0, n_startup_trials=4)
-    study = _study(CappedSampler(inner, space, 3_000, max_redraws=100))
+    study = _study(CappedSampler(inner, under(3_000, space), max_redraws=100))
 
     _, draws = _counts(study, space, 3)
     before = inner.n_single
@@ -182,7 +183,7 @@ def test_redraws_do_not_use_up_start_up_trials() -> None:
 
 def test_redraws_make_no_trials() -> None:
     space = Space.load("standard")
-    study = _study(make_sampler("random", space, 3_000, seed=0, n_trials=0))
+    study = _study(make_sampler("random", under(3_000, space), seed=0, n_trials=0))
 
     _, draws = _counts(study, space, 5)
 
@@ -193,7 +194,7 @@ def test_redraws_make_no_trials() -> None:
 def test_redraws_are_counted() -> None:
     space = Space.load("standard")
     recorder = Recorder(seed=0)
-    study = _study(CappedSampler(recorder, space, 4_000, max_redraws=200))
+    study = _study(CappedSampler(recorder, under(4_000, space), max_redraws=200))
 
     _, draws = _counts(study, space, 6)
 
@@ -205,7 +206,7 @@ def test_redraws_are_counted() -> None:
 
 def test_what_always_fits_is_drawn_once() -> None:
     space = Space.load("standard")
-    study = _study(make_sampler("random", space, 10**6, seed=0, n_trials=0))
+    study = _study(make_sampler("random", under(10**6, space), seed=0, n_trials=0))
 
     _, draws = _counts(study, space, 5)
 
@@ -214,7 +215,7 @@ def test_what_always_fits_is_drawn_once() -> None:
 
 def test_shrinking_is_flagged_after_the_last_redraw() -> None:
     space = Space.load("standard")
-    study = _study(CappedSampler(RandomSampler(seed=0), space, 1_000, max_redraws=3))
+    study = _study(CappedSampler(RandomSampler(seed=0), under(1_000, space), max_redraws=3))
 
     counts, draws = _counts(study, space, 4)
 
@@ -224,7 +225,7 @@ def test_shrinking_is_flagged_after_the_last_redraw() -> None:
 
 def test_a_draw_is_taken_once() -> None:
     space = Space.load("standard")
-    study = _study(CappedSampler(RandomSampler(seed=0), space, 1_000, max_redraws=3))
+    study = _study(CappedSampler(RandomSampler(seed=0), under(1_000, space), max_redraws=3))
     space.suggest(study.ask())
 
     assert _capped(study).take_draw().is_shrunk
@@ -234,7 +235,7 @@ def test_a_draw_is_taken_once() -> None:
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc", "cmaes"])
 def test_a_queued_wide_first_layer_makes_the_rest_fit(name: str) -> None:
     space = Space.load("standard")
-    study = _study(make_sampler(name, space, 5_000, seed=2, n_trials=0))
+    study = _study(make_sampler(name, under(5_000, space), seed=2, n_trials=0))
     for _ in range(5):
         study.enqueue_trial({"width_1": 20})
 
@@ -246,7 +247,7 @@ def test_a_queued_wide_first_layer_makes_the_rest_fit(name: str) -> None:
 
 def test_the_rest_of_a_queued_trial_is_scaled_down_where_redrawing_finds_no_fit() -> None:
     space = Space.load("standard")
-    study = _study(make_sampler("random", space, 1_500, seed=2, n_trials=0))
+    study = _study(make_sampler("random", under(1_500, space), seed=2, n_trials=0))
     study.enqueue_trial({"width_1": 12})
 
     counts, _ = _counts(study, space, 1)
@@ -257,7 +258,7 @@ def test_the_rest_of_a_queued_trial_is_scaled_down_where_redrawing_finds_no_fit(
 
 def test_a_queued_network_over_the_cap_stays_as_it_was_asked_for() -> None:
     space = Space.load("standard")
-    study = _study(CappedSampler(RandomSampler(seed=0), space, 8_000, max_redraws=3))
+    study = _study(CappedSampler(RandomSampler(seed=0), under(8_000, space), max_redraws=3))
     widest = {"width_1": 20, "width_2": 28, "width_3": 32, "width_4": 32, "width_5": 32}
     study.enqueue_trial(widest)
 
@@ -272,7 +273,7 @@ def test_a_queued_network_over_the_cap_stays_as_it_was_asked_for() -> None:
 def test_the_same_seed_draws_the_same(name: str) -> None:
     space = Space.load("wide")
     first, second = (
-        _values(_study(make_sampler(name, space, 8_000, seed=7, n_trials=0)), space, 12)
+        _values(_study(make_sampler(name, under(8_000, space), seed=7, n_trials=0)), space, 12)
         for _ in range(2)
     )
 
@@ -283,9 +284,9 @@ def test_the_same_seed_draws_the_same(name: str) -> None:
 @pytest.mark.parametrize(("seed", "n_trials"), [(7, 1), (8, 0)])
 def test_another_seed_or_a_longer_study_draws_anew(name: str, seed: int, n_trials: int) -> None:
     space = Space.load("standard")
-    first = _values(_study(make_sampler(name, space, 8_000, seed=7, n_trials=0)), space, 1)
+    first = _values(_study(make_sampler(name, under(8_000, space), seed=7, n_trials=0)), space, 1)
     other = _values(
-        _study(make_sampler(name, space, 8_000, seed=seed, n_trials=n_trials)), space, 1
+        _study(make_sampler(name, under(8_000, space), seed=seed, n_trials=n_trials)), space, 1
     )
 
     assert first != other
@@ -301,7 +302,7 @@ def test_choices_of_a_single_value_are_kept(name: str, cap: int) -> None:
         "momentum": [0.9],
     }
     space = Space("single", {**Space.load("standard").table, **single})
-    study = _study(make_sampler(name, space, cap, seed=0, n_trials=0))
+    study = _study(make_sampler(name, under(cap, space), seed=0, n_trials=0))
 
     counts, _ = _counts(study, space, 4)
 
@@ -314,7 +315,7 @@ def test_choices_of_a_single_value_are_kept(name: str, cap: int) -> None:
 
 def test_every_trial_has_all_names_from_the_first_on() -> None:
     space = Space.load("wide")
-    study = _study(make_sampler("tpe", space, 8_000, seed=0, n_trials=0))
+    study = _study(make_sampler("tpe", under(8_000, space), seed=0, n_trials=0))
 
     _counts(study, space, 12)
 
@@ -325,7 +326,7 @@ def test_every_trial_has_all_names_from_the_first_on() -> None:
 def test_the_inner_sampler_hears_how_a_trial_ended() -> None:
     space = Space.load("standard")
     recorder = Recorder(seed=0)
-    study = _study(CappedSampler(recorder, space, 8_000, max_redraws=50))
+    study = _study(CappedSampler(recorder, under(8_000, space), max_redraws=50))
 
     for state in (TrialState.PRUNED, TrialState.FAIL):
         trial = study.ask()
@@ -339,4 +340,4 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     known = ", ".join(SAMPLERS)
 
     with pytest.raises(InputError, match=f"one of {known}, but got 'grid'"):
-        make_sampler("grid", Space.load("standard"), 8_000, seed=0, n_trials=0)
+        make_sampler("grid", Space.load("standard"), seed=0, n_trials=0)

@@ -22,6 +22,7 @@ from search.tuner.session import begin_search
 from search.tuner.warm_start import WarmStart
 from search_models.size import parameter_count
 from tests.conftest import Command
+from tests.support.spaces import under
 
 _STANDARD = Space.load("standard")
 _OTHER_TOPOLOGY = "c3p1, c3, drop, pool, c3, gap, out"
@@ -38,7 +39,7 @@ def _drawn(space: Space, seed: int = 0) -> dict[str, Any]:
 
 
 def _nearest(values: dict[str, Any], old: Space, new: Space, cap: int = _LARGE) -> dict[str, Any]:
-    found = new.nearest(values, old, cap)
+    found = under(cap, new).nearest(values, old)
     assert found is not None
     assert new.invalid_reason(found) is None
     return found
@@ -105,7 +106,7 @@ def test_a_text_that_is_no_choice_is_left_to_the_sampler() -> None:
 def test_a_topology_that_the_space_does_not_have_is_left_out() -> None:
     new = _space(topology=_OTHER_TOPOLOGY)
 
-    assert new.nearest(_drawn(_STANDARD), _STANDARD, _LARGE) is None
+    assert under(_LARGE, new).nearest(_drawn(_STANDARD), _STANDARD) is None
 
 
 def test_blanks_make_no_other_topology() -> None:
@@ -131,8 +132,8 @@ def test_a_network_over_the_new_cap_is_scaled_down(seed: int) -> None:
 def test_a_topology_too_large_for_the_new_cap_is_left_out() -> None:
     smallest = _STANDARD.smallest_count()
 
-    assert _STANDARD.nearest(_drawn(_STANDARD), _STANDARD, smallest) is None
-    assert _STANDARD.nearest(_drawn(_STANDARD), _STANDARD, smallest + 1) is not None
+    assert under(smallest, _STANDARD).nearest(_drawn(_STANDARD), _STANDARD) is None
+    assert under(smallest + 1, _STANDARD).nearest(_drawn(_STANDARD), _STANDARD) is not None
 
 
 def test_widths_that_were_scaled_arrive_as_channels() -> None:

@@ -14,6 +14,7 @@ from search.space.space import Space
 from search.storage.cached import TrialNews
 from search.tuner.sampler import make_sampler
 from search.tuner.window import N_BEST, N_LATEST, HistoryWindow
+from tests.support.spaces import under
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0)}
 
@@ -77,9 +78,9 @@ def test_tpe_takes_the_same_for_good_as_from_all_trials() -> None:
 
 def test_a_draw_of_tpe_is_shown_what_is_remembered() -> None:
     space = Space.load("standard", parameter_cap=3000)
-    sampler = make_sampler("tpe", space, 3000, seed=0, n_trials=0)
+    sampler = make_sampler("tpe", under(3000, space), seed=0, n_trials=0)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    values = space.first(3000)
+    values = under(3000, space).first()
     study.add_trials(
         optuna.create_trial(
             value=0.1,
