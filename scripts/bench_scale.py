@@ -46,7 +46,8 @@ from surrogate import Surrogate, points_of
 
 from search.space.space import Space
 from search.storage.cached import CachedStorage
-from search.training.epochs import EpochResult, epoch_attribute
+from search.study.record import Owner, TrialRecord
+from search.training.epochs import EpochResult
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import SearchEvent, TrialEnded
 from search.tuner.options import SearchRequest
@@ -275,16 +276,16 @@ def _add_rows(
             intermediate_value=curve.accuracies[epoch - 1],
             intermediate_value_type=tables.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE,
         )
-    attributes = {
-        "parameter_count": parameter_count(space.hyperparameters(values).spec),
-        "training_seed": number,
-        "redraws": 0,
-        "epochs": [epoch_attribute(curve.result(epoch)) for epoch in range(1, n_epochs + 1)],
-        "seconds": n_epochs * curve.epoch_seconds,
-        "worker": "host/0",
-        "owner": {"host": "host", "machine": "none", "pid": 1, "started": 0.0},
-    }
-    for name, attribute in attributes.items():
+    record = TrialRecord(
+        parameter_count=parameter_count(space.hyperparameters(values).spec),
+        training_seed=number,
+        redraws=0,
+        epochs=[curve.result(epoch) for epoch in range(1, n_epochs + 1)],
+        seconds=n_epochs * curve.epoch_seconds,
+        worker="host/0",
+        owner=Owner(host="host", machine="none", pid=1, started=0.0),
+    )
+    for name, attribute in record.to_attributes().items():
         add(tables.TrialUserAttributeModel, **key, key=name, value_json=json.dumps(attribute))
     for rung, epoch in enumerate((5, 15)[: 1 if is_pruned else 2]):
         add(

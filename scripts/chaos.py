@@ -36,8 +36,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.open import opened_storage
 from search.study.open import open_study
+from search.study.record import TrialRecord, queued_values
 from search.study.repair import MAX_CRASHES
-from search.study.summary import INTERRUPTED, is_trained
+from search.study.summary import is_trained
 
 STUDY = "chaos"
 _WORKER_LIFE_SECONDS = 1.5  # means, where a search trains within 6 s of its start
@@ -99,7 +100,7 @@ def check_study(audit: Audit, trials: Sequence[FrozenTrial], log: Log, *, n_tria
 
 
 def _check_values(audit: Audit, trial: FrozenTrial, logged: Sequence[tuple[int, float]]) -> None:
-    stored = [(epoch["epoch"], epoch["accuracy"]) for epoch in trial.user_attrs["epochs"]]
+    stored = [(result.epoch, result.accuracy) for result in TrialRecord.read(trial).epochs]
     if len({epoch for epoch, _ in logged}) < len(logged):
         audit.counted_twice.append(f"trial {trial.number} was trained twice")
     # The worker of a pruned trial may have begun another epoch before it heard of that.
@@ -117,16 +118,18 @@ def _check_repeats(audit: Audit, trials: Sequence[FrozenTrial]) -> None:
     """Each trial that was interrupted or killed has one repeat, and nothing is left open."""
     repeats: dict[int, list[FrozenTrial]] = {}
     for trial in trials:
-        if "repeats" in trial.user_attrs:
-            repeats.setdefault(trial.user_attrs["repeats"], []).append(trial)
+        repeated = TrialRecord.read(trial).repeats
+        if repeated is not None:
+            repeats.setdefault(repeated, []).append(trial)
     for trial in trials:
-        number, reason = trial.number, str(trial.user_attrs.get("reason"))
+        number, record = trial.number, TrialRecord.read(trial)
+        reason = str(record.reason)
         if not trial.state.is_finished():
             audit.lost.append(f"trial {number} is still {trial.state.name}")
         if trial.state != TrialState.FAIL:
             continue
-        is_last_crash = trial.user_attrs.get("crashes", 0) >= MAX_CRASHES
-        if reason != INTERRUPTED and not reason.startswith(_CRASHES):
+        is_last_crash = (record.crashes or 0) >= MAX_CRASHES
+        if not record.is_interrupted and not reason.startswith(_CRASHES):
             audit.lost.append(f"trial {number} failed: {reason}")
         own = repeats.get(number, [])
         if not own and not is_last_crash:
@@ -140,7 +143,7 @@ def _check_repeats(audit: Audit, trials: Sequence[FrozenTrial]) -> None:
 
 def _configuration(trial: FrozenTrial) -> dict[str, Any]:
     """What was queued, and what was drawn: a trial may be killed before it has read all of it."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return {**(queued_values(trial) or {}), **trial.params}
 
 
 class Witness:

@@ -32,6 +32,7 @@ from replay import pyplot
 
 from search.data.load import load_dataset
 from search.report.palette import RIGHT, WRONG
+from search.study.record import TrialRecord
 from search.training.epochs import last_epochs_mean
 from search.training.train import train
 from search_models.size import parameter_count
@@ -102,7 +103,8 @@ def _optimize(task: Task, place: int) -> None:
             device="cpu",
         ):
             results.append(result)
-            trial.set_user_attr("seconds", sum(result.seconds for result in results))
+            record = TrialRecord(seconds=sum(result.seconds for result in results))
+            record.write(trial.study, trial._trial_id)
             trial.report(result.accuracy, step=result.epoch)
             if result.epoch < EPOCHS and (trial.should_prune() or not result.is_finite):
                 raise optuna.TrialPruned
@@ -140,7 +142,7 @@ def trained(study: Study) -> list[FrozenTrial]:
     """The trials that trained, in the order in which they ended; without those over the cap."""
     trials = study.get_trials(deepcopy=False, states=ENDED)
     return sorted(
-        (trial for trial in trials if "seconds" in trial.user_attrs),
+        (trial for trial in trials if TrialRecord.read(trial).seconds is not None),
         key=lambda trial: (trial.datetime_complete is None, trial.datetime_complete),
     )
 
@@ -165,7 +167,7 @@ class Course:
         total = 0.0
         trials = trained(study)[:n_trials]
         for trial in trials:
-            total += trial.user_attrs["seconds"]
+            total += TrialRecord.read(trial).seconds or 0.0
             if trial.state is TrialState.COMPLETE:
                 spent.append(total)
                 best.append(max([*best[-1:], trial.values[0]]))

@@ -39,6 +39,8 @@ from surrogate import N_LAST, Answer, Surrogate
 
 from search.space.space import Space
 from search.space.toml import STANDARD, WIDE
+from search.study.record import TrialRecord
+from search.training.epochs import EpochResult
 from search.tuner.sampler import SAMPLERS, CappedSampler
 from search_models.size import parameter_count
 
@@ -322,7 +324,12 @@ class Search:
 
     def _end_trial(self, running: _Running, value: float | None) -> None:
         trial, answer = running.trial, running.answer
-        trial.set_user_attr("epochs", running.n_epochs)  # by this the sampler knows it as trained
+        epochs = [
+            EpochResult(epoch, 0.1, accuracy, 0.01, 0.1, accuracy, answer.epoch_seconds)
+            for epoch, accuracy in enumerate(answer.accuracies[: running.n_epochs], start=1)
+        ]
+        # By this the sampler knows it as trained.
+        TrialRecord(epochs=epochs).write(self._study, trial._trial_id)
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         self._study.tell(trial, value, state=state)
         self._replay.records.append(

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from search.results.confirm import Confirmation, RepeatEnded
-from search.study.summary import chosen_trial
+from search.study.summary import chosen_trial, parameter_count_of
 from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.tuner.session import Search
 
@@ -92,7 +92,7 @@ def search_ends(search: Search, outcome: Outcome) -> dict[str, Any]:
         "outcome": outcome.name.lower(),
         "trial": None if best is None else best.number,
         "value": None if best is None else best.values[0],
-        "parameter_count": None if best is None else best.user_attrs.get("parameter_count"),
+        "parameter_count": None if best is None else parameter_count_of(best),
     }
 
 

@@ -286,22 +286,22 @@ def next_command(plan: SearchPlan, command: list[str], *, study: str | None = No
 def echo_chosen(search: Search) -> None:
     """What `--quiet` leaves: the confirmed winner, or else the best trial."""
     from search.cli.view import Best, describe_best
-    from search.study.summary import accuracy_of, chosen_trial
+    from search.study.summary import accuracy_of, chosen_trial, parameter_count_of
 
     study = search.study
     trial = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
     accuracy = None if trial is None else accuracy_of(trial)
     if trial is not None and accuracy is not None:
-        count = trial.user_attrs.get("parameter_count")
-        echo(f"{study.study_name}: {describe_best(Best(trial.number, accuracy, count))}")
+        best = Best(trial.number, accuracy, parameter_count_of(trial))
+        echo(f"{study.study_name}: {describe_best(best)}")
 
 
 def best_so_far(search: Search) -> Any:
     from search.cli.view import Best
-    from search.study.summary import accuracy_of, best_trial
+    from search.study.summary import accuracy_of, best_trial, parameter_count_of
 
     trial = best_trial(search.study.get_trials(deepcopy=False))
     accuracy = None if trial is None else accuracy_of(trial)
     if trial is None or accuracy is None:
         return None
-    return Best(trial.number, accuracy, trial.user_attrs.get("parameter_count"))
+    return Best(trial.number, accuracy, parameter_count_of(trial))

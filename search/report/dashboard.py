@@ -18,6 +18,7 @@ import optuna_dashboard
 from search.exceptions import InputError
 from search.report.artifacts import ArtifactFolder, artifact_folder
 from search.storage.open import opened_storage
+from search.study.record import LONG_ATTRIBUTES
 
 HOST = "127.0.0.1"  # optuna-dashboard has no log-in: whoever reaches it may delete studies
 EXPOSED = (
@@ -36,7 +37,6 @@ class _ShortAttributes:
     """
 
     name, api = "short-attributes", 2
-    _LONG = ("epochs", "owner")
 
     def apply(self, callback: Callable[..., Any], route: Any) -> Callable[..., Any]:
         if (route.method, route.rule) != ("GET", "/api/studies/<study_id:int>"):
@@ -53,7 +53,7 @@ class _ShortAttributes:
         return shortened
 
     def _short(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [attribute for attribute in attributes if attribute["key"] not in self._LONG]
+        return [attribute for attribute in attributes if attribute["key"] not in LONG_ATTRIBUTES]
 
 
 class _Server(ThreadingMixIn, WSGIServer):

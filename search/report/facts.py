@@ -21,10 +21,10 @@ from search.results.race import SeedRace, Standing, share_interval
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.study.history import run_records, search_words
 from search.study.open import rebuild
+from search.study.record import TrialRecord
 from search.study.settings import StudySettings
 from search.study.summary import (
     CONFIRMATION,
-    INTERRUPTED,
     Tally,
     accuracy_of,
     by_accuracy,
@@ -32,6 +32,7 @@ from search.study.summary import (
     confirmed_number,
     front,
     is_trained,
+    parameter_count_of,
     tally,
     training_seconds,
 )
@@ -193,7 +194,7 @@ class Report:
     @property
     def parameter_count(self) -> int | None:
         """Of the chosen trial's network."""
-        return None if self.chosen is None else self.chosen.user_attrs.get("parameter_count")
+        return None if self.chosen is None else parameter_count_of(self.chosen)
 
     @property
     def layers(self) -> Sequence[LayerRow]:
@@ -202,7 +203,7 @@ class Report:
     @property
     def training_seed(self) -> int | None:
         """That of the chosen trial."""
-        return None if self.chosen is None else self.chosen.user_attrs.get("training_seed")
+        return None if self.chosen is None else TrialRecord.read(self.chosen).training_seed
 
     @property
     def weights_name(self) -> str | None:
@@ -262,7 +263,7 @@ class Report:
             ("target", None if target is None else f"{100 * target:g}"),
         ):
             options += [] if value is None else [f"--{option}", str(value)]
-        sources = {_study_of(trial.user_attrs.get("from_study")) for trial in self.trials} - {None}
+        sources = {_study_of(TrialRecord.read(trial).from_study) for trial in self.trials} - {None}
         for source in sorted(filter(None, sources)):
             options += ["--from-study", source]
         return options
@@ -326,7 +327,7 @@ def effort(trials: Iterable[FrozenTrial], epochs: int) -> Effort:
     epochs_trained = epochs_saved = n_stopped = n_diverged = 0
     seconds_trained = seconds_saved = 0.0
     for trial in filter(is_trained, trials):
-        n, seconds = len(trial.user_attrs["epochs"]), training_seconds(trial)
+        n, seconds = len(TrialRecord.read(trial).epochs), training_seconds(trial)
         epochs_trained += n
         seconds_trained += seconds
         if trial.state != TrialState.PRUNED:
@@ -344,8 +345,7 @@ def effort(trials: Iterable[FrozenTrial], epochs: int) -> Effort:
 
 def is_diverged(trial: FrozenTrial) -> bool:
     """Whether a trained trial ended because its loss was not finite."""
-    last = trial.user_attrs["epochs"][-1]
-    return last["loss"] is None or last["training_loss"] is None
+    return not TrialRecord.read(trial).epochs[-1].is_finite
 
 
 def _recipe(study: Study, trial: FrozenTrial) -> Hyperparameters | None:
@@ -387,12 +387,10 @@ def _test(attributes: Mapping[str, Any], number: int | None) -> TestResult | Non
 
 
 def _failures(trials: Iterable[FrozenTrial]) -> list[tuple[str, int]]:
-    reasons = [
-        str(trial.user_attrs.get("reason", "no reason was stored"))
-        for trial in trials
-        if trial.state == TrialState.FAIL
-    ]
-    return Counter(reason for reason in reasons if reason != INTERRUPTED).most_common()
+    records = [TrialRecord.read(trial) for trial in trials if trial.state == TrialState.FAIL]
+    return Counter(
+        record.reason or "no reason was stored" for record in records if not record.is_interrupted
+    ).most_common()
 
 
 def _study_of(origin: str | None) -> str | None:

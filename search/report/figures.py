@@ -26,7 +26,8 @@ from search.report import palette
 from search.report.facts import ACCURACY_MARKS, Report, shown
 from search.report.importance import Influence
 from search.report.palette import FAINT, INK, MUTED, PAPER, RIGHT, SEED, STOPPED, WRONG
-from search.study.summary import accuracy_of
+from search.study.record import TrialRecord
+from search.study.summary import accuracy_of, parameter_count_of
 from search.wording import percent
 
 _WIDE, _NARROW = 7.2, 3.7  # inches: a page's column, and a telephone's
@@ -205,14 +206,16 @@ def _percents(shares: Sequence[float]) -> list[str]:
 
 
 def _size_of(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs["parameter_count"])
+    count = parameter_count_of(trial)
+    assert count is not None
+    return count
 
 
 def _draw_size(report: Report, width: float) -> Figure:
     """Each complete trial by parameters and accuracy, with the cap and the front."""
     figure, axes = _figure(width, 3.4)
     height = _Heights(report)
-    trials = [trial for trial in report.complete if "parameter_count" in trial.user_attrs]
+    trials = [trial for trial in report.complete if parameter_count_of(trial) is not None]
     points = [(_size_of(trial), height(accuracy_of(trial) or 0.0)) for trial in trials]
     sizes = [size for size, _ in points]
     axes.scatter(sizes, [y for _, y in points], s=26, color=SEED, linewidth=0)
@@ -254,8 +257,9 @@ def _draw_learning(report: Report, width: float) -> Figure:
     chosen = None if report.chosen is None else report.chosen.number
     n_stopped = n_ended = 0
     for trial in report.trained:
-        epochs = [epoch["epoch"] for epoch in trial.user_attrs["epochs"]]
-        heights = [height(epoch["accuracy"]) for epoch in trial.user_attrs["epochs"]]
+        results = list(TrialRecord.read(trial).epochs)
+        epochs = [result.epoch for result in results]
+        heights = [height(result.accuracy) for result in results]
         marker = "o" if len(epochs) == 1 else ""  # one point makes no line
         is_stopped = trial.state == TrialState.PRUNED
         n_stopped += is_stopped
@@ -444,15 +448,15 @@ def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     axes = figure.add_axes((0.09, 0.12, 0.88, 0.68))  # fixed: a layout that adapts takes long
     _plain(axes)
     height = _Heights(report)
-    epochs = trial.user_attrs["epochs"]
-    numbers = [epoch["epoch"] for epoch in epochs]
+    results = list(TrialRecord.read(trial).epochs)
+    epochs = [result.epoch for result in results]
     marker = "o" if len(epochs) == 1 else ""  # one point makes no line
-    for key, color, linewidth in (
-        ("training_accuracy", SEED, 1.6),
-        ("accuracy", RIGHT, 2.4),
+    for accuracies, color, linewidth in (
+        ([result.training_accuracy for result in results], SEED, 1.6),
+        ([result.accuracy for result in results], RIGHT, 2.4),
     ):
-        heights = [height(epoch[key]) for epoch in epochs]
-        axes.plot(numbers, heights, color=color, linewidth=linewidth, marker=marker)
+        heights = [height(accuracy) for accuracy in accuracies]
+        axes.plot(epochs, heights, color=color, linewidth=linewidth, marker=marker)
     axes.set_xlim(0.5, report.settings.epochs + 0.5)
     height.mark(axes)
     axes.xaxis.set_major_locator(MaxNLocator(15, integer=True, min_n_ticks=1))

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search.report.facts import ACCURACY_MARKS, Report
 from search.report.importance import Influence
 from search.report.palette import MUTED, RIGHT, SEED, WRONG
-from search.study.summary import accuracy_of
+from search.study.record import TrialRecord
+from search.study.summary import accuracy_of, parameter_count_of
 
 _GRID = "rgba(127,127,127,0.2)"
 _GREY = "rgba(127,127,127,0.45)"  # which is quiet on both
@@ -29,7 +30,7 @@ def size_graph(report: Report) -> str | None:
 
     All graphs are Plotly figures as JSON.
     """
-    trials = [trial for trial in report.complete if "parameter_count" in trial.user_attrs]
+    trials = [trial for trial in report.complete if parameter_count_of(trial) is not None]
     if not trials:
         return None
     cap = report.settings.budget
@@ -135,9 +136,9 @@ def _curves(report: Report, trials: Iterable[FrozenTrial]) -> dict[str, Any]:
     y: list[float | None] = []
     numbers: list[int | None] = []
     for trial in trials:
-        epochs = trial.user_attrs["epochs"]
-        x += [epoch["epoch"] for epoch in epochs]
-        y += [_error(report, epoch["accuracy"]) for epoch in epochs]
+        epochs = list(TrialRecord.read(trial).epochs)
+        x += [result.epoch for result in epochs]
+        y += [_error(report, result.accuracy) for result in epochs]
         numbers += [trial.number] * len(epochs)
         for values in (x, y, numbers):
             values.append(None)
@@ -152,7 +153,9 @@ def _curves(report: Report, trials: Iterable[FrozenTrial]) -> dict[str, Any]:
 
 
 def _size_of(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs["parameter_count"])
+    count = parameter_count_of(trial)
+    assert count is not None
+    return count
 
 
 def _reached(report: Report) -> str:

@@ -23,6 +23,7 @@ from optuna.distributions import (
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 
+from search.study.record import TrialRecord
 from search.study.summary import accuracy_of, is_trained
 
 BEST_SHARE = 0.25  # of the trained trials: "the best"
@@ -97,7 +98,7 @@ def influences(trials: Iterable[FrozenTrial]) -> list[Influence]:
 def _score(trial: FrozenTrial) -> float:
     """What ranks a trial: its value; of one that was stopped its last accuracy, below them all."""
     value = accuracy_of(trial)
-    return float(trial.user_attrs["epochs"][-1]["accuracy"]) - 1 if value is None else value
+    return TrialRecord.read(trial).epochs[-1].accuracy - 1 if value is None else value
 
 
 def _searched(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:

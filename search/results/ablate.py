@@ -1,14 +1,14 @@
 """A trial's recipe and each change of it trained, compared, and stored with the study.
 
 `search.study.repeat_runs` keeps every finished run at once, in a study named after the search with
-`-ablated` behind it, with the attributes `change` (its name) and `recipe`. The recipe tells which
-run it is, so that one of another trial, or of another version's changes, is never taken for it.
+`-ablated` behind it, with the name of its change and its recipe. The recipe tells which run it is,
+so that one of another trial, or of another version's changes, is never taken for it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from search.exceptions import StudyDeletedError, StudyError
 from search.results.ablation import UNCHANGED, Row, make_row, variants
 from search.space.hyperparameters import Hyperparameters
 from search.study.open import check_same_data, rebuild
+from search.study.record import TrialRecord
 from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import ABLATES, accuracy_of
@@ -71,9 +72,11 @@ class Ablation:
         self.n_kept = len(self._finished)
 
     def _take_kept(self) -> None:
+        runs = [(TrialRecord.read(run), accuracy_of(run)) for run in self._kept.runs()]
         values = {
-            (_text(run.user_attrs["recipe"]), run.user_attrs["training_seed"]): accuracy_of(run)
-            for run in self._kept.runs()
+            (_text(record.recipe), record.training_seed): accuracy
+            for record, accuracy in runs
+            if record.recipe is not None
         }
         for name, changed in self._trained:
             text = _text(changed.to_dict())
@@ -150,11 +153,14 @@ class Ablation:
     def _finish(self, name: str, changed: Hyperparameters, repeat: Repeat) -> None:
         if self.keeps_runs:
             self._kept.add(
-                repeat.epochs,
-                seed=repeat.seed,
-                seconds=repeat.seconds,
-                parameter_count=parameter_count(changed.spec),
-                attributes={"change": name, "recipe": changed.to_dict()},
+                TrialRecord(
+                    change=name,
+                    recipe=changed.to_dict(),
+                    training_seed=repeat.seed,
+                    parameter_count=parameter_count(changed.spec),
+                    seconds=repeat.seconds,
+                    epochs=repeat.epochs,
+                )
             )
         value = repeat.last_three_mean if repeat.is_finite else None
         self._finished[name, repeat.seed] = value
@@ -204,6 +210,6 @@ class Ablation:
             ) from error
 
 
-def _text(recipe: dict[str, Any]) -> str:
+def _text(recipe: Mapping[str, Any]) -> str:
     """A recipe's values as text, the same before they were stored and after."""
     return json.dumps(recipe, sort_keys=True)

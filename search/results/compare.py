@@ -22,6 +22,7 @@ from search.study.summary import (
     chosen_trial,
     confirmed_number,
     is_trained,
+    parameter_count_of,
     tally,
     training_seconds,
 )
@@ -159,7 +160,7 @@ def _entry(study: Study) -> Entry:
         trials=asdict(tally(trials)),
         best_trial=None if best is None else best.number,
         best_value=None if best is None else accuracy_of(best),
-        parameter_count=None if best is None else best.user_attrs.get("parameter_count"),
+        parameter_count=None if best is None else parameter_count_of(best),
         confirmed=_confirmed(attributes, trials),
         seconds_until_best=None if best is None else _seconds_until(best, trained),
         seconds=sum(map(training_seconds, trained)),

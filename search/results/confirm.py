@@ -3,7 +3,7 @@
 The top of a search is the luckiest of many. So its best trials race on the search's own split, each
 with seeds that the search has not used; `search.results.race` says who gets how many.
 `search.study.repeat_runs` keeps every finished run at once, in a study named after the search with
-`-confirmed` behind it; the attribute `candidate` is the number of the trial that a run repeats.
+`-confirmed` behind it, and with each the number of the trial that it repeats.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.race import SeedRace, Standing
 from search.study.open import rebuild
+from search.study.record import TrialRecord
 from search.study.repeat_runs import NOT_FINITE, RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
@@ -145,11 +146,12 @@ class ConfirmationRun:
         self._kept = RepeatStore(self.study, CONFIRMS)
         params = {trial.number: trial.params for trial in trials}
         for run in self._kept.runs():
-            number, seed = run.user_attrs["candidate"], run.user_attrs["training_seed"]
+            record = TrialRecord.read(run)
+            number, seed = record.candidate, record.training_seed
             # The parameters tell: a study may have been deleted and made again under its name.
-            if params.get(number) != run.params:
+            if number is None or seed is None or params.get(number) != run.params:
                 continue
-            self._spent_seconds += run.user_attrs["seconds"]
+            self._spent_seconds += record.seconds or 0.0
             if number in self._trials:
                 self._enter(number, seed, run.value if run.state == TrialState.COMPLETE else None)
 
@@ -236,7 +238,7 @@ class ConfirmationRun:
 
     def _expected_seconds(self, number: int) -> float:
         """A run is as long as its trial was, give or take what a machine's speed drifts by."""
-        return _DRIFT * float(self._trials[number].user_attrs.get("seconds", 0.0))
+        return _DRIFT * (TrialRecord.read(self._trials[number]).seconds or 0.0)
 
     def _job(self, key: int, number: int, seed: int, *, device: str) -> Job:
         return Job(
@@ -254,11 +256,13 @@ class ConfirmationRun:
         """Keeps a run that has ended; returns its value, None where its loss was not finite."""
         trial = self._trials[number]
         value = self._kept.add(
-            results,
-            seed=seed,
-            seconds=seconds,
-            parameter_count=parameter_count(self._recipes[number].spec),
-            attributes={"candidate": number},
+            TrialRecord(
+                candidate=number,
+                training_seed=seed,
+                parameter_count=parameter_count(self._recipes[number].spec),
+                seconds=seconds,
+                epochs=results,
+            ),
             params=trial.params,
             distributions=trial.distributions,
         )

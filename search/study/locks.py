@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -16,16 +15,17 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StorageError, StudyError
+from search.study.record import Owner, TrialRecord
 
 
-def owner_of_this_process() -> dict[str, Any]:
-    """What marks this process's trials: where it runs, its identifier and its start time."""
-    return {
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "pid": os.getpid(),
-        "started": round(_started(psutil.Process()), 2),
-    }
+def owner_of_this_process() -> Owner:
+    """What marks this process's trials."""
+    return Owner(
+        host=socket.gethostname(),
+        machine=_machine(),
+        pid=os.getpid(),
+        started=round(_started(psutil.Process()), 2),
+    )
 
 
 @functools.cache
@@ -45,13 +45,13 @@ def _started(process: psutil.Process) -> float:
     return float(process.create_time() - (psutil.boot_time() if psutil.LINUX else 0.0))
 
 
-def _is_alive(owner: dict[str, Any]) -> bool:
+def _is_alive(owner: Owner) -> bool:
     """Whether the process that owns a trial still runs; one on another machine may."""
-    if owner.get("machine") != _machine():
+    if owner.machine != _machine():
         return True
     try:
-        process = psutil.Process(owner["pid"])
-        is_same = abs(_started(process) - owner["started"]) < 1
+        process = psutil.Process(owner.pid)
+        is_same = abs(_started(process) - owner.started) < 1
         return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
@@ -59,7 +59,7 @@ def _is_alive(owner: dict[str, Any]) -> bool:
 
 def is_owner_dead(trial: FrozenTrial) -> bool:
     """Whether the process that ran a trial was on this machine, and is gone."""
-    owner = trial.user_attrs.get("owner")
+    owner = TrialRecord.read(trial).owner
     return owner is not None and not _is_alive(owner)
 
 
@@ -112,15 +112,15 @@ def check_no_owner_alive(study: Study) -> None:
     """Raises StudyError where a running trial says that its search is still there."""
     for owner in _living_owners(study):
         raise StudyError(
-            f"One search at a time must run on a study, but process {owner['pid']} on "
-            f"{owner['host']} is searching {study.study_name!r}; wait for it, stop it, or name "
+            f"One search at a time must run on a study, but process {owner.pid} on "
+            f"{owner.host} is searching {study.study_name!r}; wait for it, stop it, or name "
             "another study with --study. If that host is lost, fail its running trials in the "
             "dashboard."
         )
 
 
-def _living_owners(study: Study) -> Iterator[dict[str, Any]]:
+def _living_owners(study: Study) -> Iterator[Owner]:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = trial.user_attrs.get("owner")
+        owner = TrialRecord.read(trial).owner
         if owner is not None and _is_alive(owner):
             yield owner

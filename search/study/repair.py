@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study.summary import INTERRUPTED
+from search.study.record import INTERRUPTED, TrialRecord, queued_values
 
 MAX_CRASHES = 2  # workers that one configuration may kill
 
@@ -25,7 +24,7 @@ def sweep(study: Study, left: Sequence[FrozenTrial]) -> int:
     # What is known of a trial that runs elsewhere may be some seconds old.
     left = [study._storage.get_trial(trial._trial_id) for trial in left]
     left = [trial for trial in left if trial.state == TrialState.RUNNING]
-    repeated = {trial.user_attrs.get("repeats") for trial in study.get_trials(deepcopy=False)}
+    repeated = {TrialRecord.read(trial).repeats for trial in study.get_trials(deepcopy=False)}
     for trial in left:
         # A search may have died between queueing and telling: then the repeat is there already.
         requeue(study, trial, queue=trial.number not in repeated)
@@ -40,7 +39,7 @@ def requeue(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
     """
     if trial.state != TrialState.RUNNING:
         return
-    n_crashes = trial.user_attrs.get("crashes", 0)
+    n_crashes = TrialRecord.read(trial).crashes or 0
     if n_crashes >= MAX_CRASHES:
         fail(study, trial, f"it killed {n_crashes} workers")
         return
@@ -56,10 +55,10 @@ def requeue(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
 
 def fail_crashed(study: Study, trial: FrozenTrial, reason: str) -> bool:
     """Ends a trial that killed its worker; returns whether its configuration is queued again."""
-    n_crashes = trial.user_attrs.get("crashes", 0) + 1
+    n_crashes = (TrialRecord.read(trial).crashes or 0) + 1
     # First of all, so that a death in between does not forget it.
-    study._storage.set_trial_user_attr(trial._trial_id, "crashes", n_crashes)
-    is_requeued = bool(n_crashes < MAX_CRASHES)
+    TrialRecord(crashes=n_crashes).write(study, trial._trial_id)
+    is_requeued = n_crashes < MAX_CRASHES
     if is_requeued:
         _requeue(study, trial, n_crashes)
     fail(study, trial, reason)
@@ -68,7 +67,7 @@ def fail_crashed(study: Study, trial: FrozenTrial, reason: str) -> bool:
 
 def fail(study: Study, trial: FrozenTrial, reason: str) -> None:
     """Ends a running trial as FAIL, with its reason."""
-    study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+    TrialRecord(reason=reason).write(study, trial._trial_id)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -78,9 +77,12 @@ def _requeue(study: Study, trial: FrozenTrial, n_crashes: int) -> None:
     Before the trial itself is told: a death in between leaves a trial RUNNING whose repeat is
     marked with its number, and `sweep` sees that.
     """
-    attributes: dict[str, Any] = {"repeats": trial.number, "crashes": n_crashes}
-    for key in ("training_seed", "from_study"):
-        if key in trial.user_attrs:
-            attributes[key] = trial.user_attrs[key]
-    parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    study.enqueue_trial(parameters, user_attrs=attributes)
+    before = TrialRecord.read(trial)
+    repeat = TrialRecord(
+        repeats=trial.number,
+        crashes=n_crashes,
+        training_seed=before.training_seed,
+        from_study=before.from_study,
+    )
+    parameters = {**(queued_values(trial) or {}), **trial.params}
+    study.enqueue_trial(parameters, user_attrs=repeat.to_attributes())

@@ -1,13 +1,12 @@
 """Further runs of a study's recipes, each kept as it ends in a study of their own beside it.
 
-That study is named after the first and says so in an attribute. It has one trial a run, with the
-attributes `training_seed`, `settings` (of the study then, which may have been deleted and made
-again with others), `parameter_count`, `seconds`, `epochs`, and those of whoever keeps the run.
+That study is named after the first and says so in an attribute. It has one trial a run, and with
+each the settings of the first study then, which may have been deleted and made again with others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -17,9 +16,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.exceptions import StudyDeletedError, StudyError
 from search.study.open import find_repeats, open_study, study_names
+from search.study.record import TrialRecord
 from search.study.settings import StudySettings
 from search.study.summary import repeats_name
-from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
+from search.training.epochs import last_epochs_mean
 
 NOT_FINITE = "the loss is not finite"
 
@@ -69,38 +69,29 @@ class RepeatStore:
         return [
             run
             for run in repeats.get_trials(deepcopy=False)
-            if run.user_attrs.get("settings") == self._settings
+            if TrialRecord.read(run).settings == self._settings
         ]
 
     def add(
         self,
-        results: Sequence[EpochResult],
+        record: TrialRecord,
         *,
-        seed: int,
-        seconds: float,
-        parameter_count: int,
-        attributes: dict[str, Any],
         params: dict[str, Any] | None = None,
         distributions: dict[str, BaseDistribution] | None = None,
     ) -> float | None:
         """Keeps a run that has ended; returns its value, None where its loss was not finite.
 
+        Args:
+            record: with its epochs, how it came about, and what it is a run of.
+
         Raises:
             StudyError: if the name is taken.
             StudyDeletedError: if the study that they are runs of was deleted.
         """
-        is_finite = results[-1].is_finite
-        value = last_epochs_mean(results) if is_finite else None
-        attributes = {
-            **attributes,
-            "training_seed": seed,
-            "settings": self._settings,
-            "parameter_count": parameter_count,
-            "seconds": round(seconds, 3),
-            "epochs": [epoch_attribute(result) for result in results],
-        }
-        if not is_finite:
-            attributes["reason"] = NOT_FINITE
+        is_finite = record.epochs[-1].is_finite
+        value = last_epochs_mean(record.epochs) if is_finite else None
+        reason = None if is_finite else NOT_FINITE
+        record = replace(record, settings=self._settings, reason=reason)
         self._make().add_trial(
             create_trial(
                 state=TrialState.COMPLETE if is_finite else TrialState.FAIL,
@@ -108,9 +99,9 @@ class RepeatStore:
                 params=params,
                 distributions=distributions,
                 intermediate_values={
-                    result.epoch: result.accuracy for result in results if result.is_finite
+                    result.epoch: result.accuracy for result in record.epochs if result.is_finite
                 },
-                user_attrs=attributes,
+                user_attrs=record.to_attributes(),
             )
         )
         return value

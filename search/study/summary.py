@@ -1,20 +1,4 @@
-"""A study as plain values and tables: what is stored, read back. Pure; writes nothing.
-
-Names of the attributes that the search stores with each trial, on top of Optuna's own:
-
-| attribute | meaning |
-| --- | --- |
-| `parameter_count` | trainable parameters of its network |
-| `training_seed` | with the hyperparameters it makes the training run again |
-| `redraws` | candidates over the cap that were drawn before it |
-| `shrunk` | true where none fitted and the last one was scaled down |
-| `epochs` | one entry an epoch: the fields of `search.training.train.EpochResult` |
-| `worker`, `seconds` | which worker trained it, and for how long |
-| `reason` | why it was pruned or failed |
-| `repeats`, `crashes` | the trial it repeats; how many workers died over its configuration |
-| `from_study` | study and number, as NAME/17, of the earlier trial that it is nearest to |
-| `owner` | the process that asked for it: host, process identifier, start time |
-"""
+"""A study as plain values and tables: what is stored, read back. Pure; writes nothing."""
 
 from __future__ import annotations
 
@@ -24,18 +8,22 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.study.record import TrialRecord
+
 
 def is_trained(trial: FrozenTrial) -> bool:
     """Whether a trial counts: it trained at least one epoch and ended COMPLETE or PRUNED."""
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and bool(
-        trial.user_attrs.get("epochs")
+        TrialRecord.read(trial).epochs
     )
 
 
 def training_seconds(trial: FrozenTrial) -> float:
     """For how long a trial trained; of one that failed, nothing is known but its epochs."""
-    epochs = trial.user_attrs.get("epochs", [])
-    return float(trial.user_attrs.get("seconds", sum(epoch["seconds"] for epoch in epochs)))
+    record = TrialRecord.read(trial)
+    if record.seconds is not None:
+        return float(record.seconds)
+    return float(sum(epoch.seconds for epoch in record.epochs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +43,11 @@ class Tally:
     n_redraws: int = 0
 
 
-INTERRUPTED = "interrupted"
-
-
 def tally(trials: Iterable[FrozenTrial]) -> Tally:
     """Counts the trials of a study."""
     trials = list(trials)
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    n_interrupted = sum(trial.user_attrs.get("reason") == INTERRUPTED for trial in failed)
+    n_interrupted = sum(TrialRecord.read(trial).is_interrupted for trial in failed)
     trained = [trial for trial in trials if is_trained(trial)]
     return Tally(
         n_trained=len(trained),
@@ -71,7 +56,7 @@ def tally(trials: Iterable[FrozenTrial]) -> Tally:
         n_interrupted=n_interrupted,
         n_running=sum(trial.state == TrialState.RUNNING for trial in trials),
         n_waiting=sum(trial.state == TrialState.WAITING for trial in trials),
-        n_redraws=sum(trial.user_attrs.get("redraws", 0) for trial in trials),
+        n_redraws=sum(TrialRecord.read(trial).redraws or 0 for trial in trials),
     )
 
 
@@ -79,6 +64,11 @@ def accuracy_of(trial: FrozenTrial) -> float | None:
     """What a complete trial reached, the first of its values; None for any other."""
     is_complete = trial.state == TrialState.COMPLETE and bool(trial.values)
     return trial.values[0] if is_complete else None
+
+
+def parameter_count_of(trial: FrozenTrial) -> int | None:
+    """How many trainable parameters a trial's network has; None where it came to none."""
+    return TrialRecord.read(trial).parameter_count
 
 
 def by_accuracy(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
@@ -95,10 +85,11 @@ def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
 
 def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The Pareto front, smallest network first: no other is as accurate and no larger."""
-    known = [trial for trial in by_accuracy(trials) if "parameter_count" in trial.user_attrs]
-    smallest_first = sorted(known, key=lambda trial: int(trial.user_attrs["parameter_count"]))
+    sizes = [(parameter_count_of(trial), trial) for trial in by_accuracy(trials)]
+    known = [(size, trial) for size, trial in sizes if size is not None]
     best: list[FrozenTrial] = []
-    for trial in smallest_first:  # of equal sizes, the most accurate comes first
+    # Of equal sizes, the most accurate comes first.
+    for _, trial in sorted(known, key=lambda pair: pair[0]):
         if not best or (accuracy_of(trial) or 0.0) > (accuracy_of(best[-1]) or 0.0):
             best.append(trial)
     return best
@@ -138,7 +129,7 @@ def chosen_trial(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> F
     return best_trial(trials)
 
 
-# What is stored of an epoch under shorter names.
+# What is printed of an epoch under longer names.
 _EPOCH_KEYS = {"loss": "validation_loss", "accuracy": "validation_accuracy"}
 
 
@@ -164,20 +155,20 @@ class TrialSummary:
 
 
 def summarize_trial(trial: FrozenTrial) -> TrialSummary:
-    attributes = trial.user_attrs
+    record = TrialRecord.read(trial)
     return TrialSummary(
         trial=trial.number,
         state=trial.state.name,
         value=accuracy_of(trial),
-        parameter_count=attributes.get("parameter_count"),
+        parameter_count=record.parameter_count,
         hyperparameters=trial.params,
-        training_seed=attributes.get("training_seed"),
-        seconds=attributes.get("seconds"),
-        worker=attributes.get("worker"),
-        reason=attributes.get("reason"),
+        training_seed=record.training_seed,
+        seconds=record.seconds,
+        worker=record.worker,
+        reason=record.reason,
         epochs=[
-            {_EPOCH_KEYS.get(key, key): value for key, value in epoch.items()}
-            for epoch in attributes.get("epochs", [])
+            {_EPOCH_KEYS.get(key, key): value for key, value in result.to_dict().items()}
+            for result in record.epochs
         ],
     )
 
@@ -219,7 +210,7 @@ def summarize_study(
         trials=asdict(tally(trials)),
         best_value=accuracy_of(best) if best else None,
         best_trial=best.number if best else None,
-        best_parameter_count=best.user_attrs.get("parameter_count") if best else None,
+        best_parameter_count=parameter_count_of(best) if best else None,
         confirmed_mean=attributes[CONFIRMATION]["mean"] if is_confirmed else None,
         test_looks=attributes.get("test_looks", 0),
     )

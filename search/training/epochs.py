@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 N_LAST_EPOCHS = 3  # those that a training run is judged by
 
@@ -37,6 +38,13 @@ class EpochResult:
     def is_finite(self) -> bool:
         return math.isfinite(self.training_loss) and math.isfinite(self.loss)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As values that JSON knows: a number that is not finite becomes null."""
+        return {
+            key: value if not isinstance(value, float) or math.isfinite(value) else None
+            for key, value in asdict(self).items()
+        }
+
 
 def last_epochs_mean(results: Sequence[EpochResult]) -> float:
     """The mean accuracy of the last three epochs (or fewer): what a network is judged by.
@@ -44,11 +52,3 @@ def last_epochs_mean(results: Sequence[EpochResult]) -> float:
     Being good in one epoch is luck; the mean asks for being good in all of them.
     """
     return statistics.fmean(result.accuracy for result in results[-N_LAST_EPOCHS:])
-
-
-def epoch_attribute(result: EpochResult) -> dict[str, float | int | None]:
-    """An epoch as JSON has it: a number that is not finite becomes null, as JSON has none."""
-    return {
-        key: value if not isinstance(value, float) or math.isfinite(value) else None
-        for key, value in asdict(result).items()
-    }

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
@@ -20,11 +19,12 @@ from search.exceptions import TrainingError
 from search.space.space import Space
 from search.storage.cached import TrialNews, batch_writes
 from search.study.locks import owner_of_this_process
+from search.study.record import TrialRecord, queued_values
 from search.study.repair import fail, fail_crashed, requeue
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing
-from search.study.summary import INTERRUPTED, is_trained
-from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
+from search.study.summary import is_trained
+from search.training.epochs import EpochResult, last_epochs_mean
 from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.tuner.patience import Patience
 from search.tuner.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
@@ -253,7 +253,7 @@ class Coordinator:
             if trial.number in self._published:
                 continue
             self._published.add(trial.number)
-            if trial.user_attrs.get("reason") == INTERRUPTED:
+            if TrialRecord.read(trial).is_interrupted:
                 continue  # its repeat will be told of
             ended = TrialEnded.elsewhere(trial)
             self._pruning.learn(trial)
@@ -269,7 +269,7 @@ class Coordinator:
         if trial_id is None:
             trial_id = self._study._storage.create_new_trial(self._study._study_id)
         with suppress(UpdateFinishedTrialError):  # a person was quicker: see `_start`
-            self._study._storage.set_trial_user_attr(trial_id, "owner", self._owner)
+            TrialRecord(owner=self._owner).write(self._study, trial_id)
             self._sharing.begin(trial_id)
         return trial_id
 
@@ -281,7 +281,7 @@ class Coordinator:
 
     def _invalid_reason(self, trial: FrozenTrial) -> str | None:
         """Why what a person queued cannot be tried in this space, or None where it can."""
-        return self._space.invalid_reason(trial.system_attrs.get("fixed_params", {}))
+        return self._space.invalid_reason(queued_values(trial) or {})
 
     def _start(self, trial: Trial) -> SearchEvent | None:
         """Hands a trial out; returns what became of it."""
@@ -294,6 +294,9 @@ class Coordinator:
         refused = self._invalid_reason(frozen)
         if refused is not None:
             return self._end_failed(trial, refused)
+        seed = TrialRecord.read(frozen).training_seed
+        if seed is None:
+            seed = self._training_seed(trial.number)
         with batch_writes(self._study):
             try:
                 hyperparameters = self._space.suggest(trial)
@@ -301,16 +304,16 @@ class Coordinator:
             except SpecError as error:
                 return self._end_failed(trial, str(error))
             draw = self._sampler.take_draw()
-            attributes: dict[str, Any] = {"parameter_count": count, "redraws": draw.n_redraws}
-            if draw.is_shrunk:
-                attributes["shrunk"] = True
-            if "training_seed" not in frozen.user_attrs:
-                attributes["training_seed"] = self._training_seed(trial.number)
-            for key, value in attributes.items():
-                trial.set_user_attr(key, value)
+            record = TrialRecord(
+                parameter_count=count,
+                redraws=draw.n_redraws,
+                shrunk=draw.is_shrunk or None,
+                training_seed=seed,
+            )
+            record.write(self._study, trial._trial_id)
         if count >= self._settings.budget:
             return self._refuse_too_large(trial, count)
-        if not draw.is_new and "fixed_params" not in frozen.system_attrs:
+        if not draw.is_new and queued_values(frozen) is None:
             self._found_nothing_new = True
             return self._refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)
         self._sampler.refresh(self._study, besides=trial.number)
@@ -323,7 +326,7 @@ class Coordinator:
             key=trial.number,
             hyperparameters=hyperparameters,
             epochs=self._settings.epochs,
-            seed=trial.user_attrs["training_seed"],
+            seed=seed,
             device=self._device,
             weights_path=self._weights_path and self._weights_path(trial._trial_id),
             metric=self._settings.metric,
@@ -336,7 +339,7 @@ class Coordinator:
         """Only a configuration made by hand comes here: the sampler draws none over the cap."""
         reason = f"{count:,} parameters are not fewer than the budget of {self._settings.budget:,}"
         trial.set_constraint("parameters", count - self._settings.budget + 1)
-        trial.set_user_attr("reason", reason)
+        TrialRecord(reason=reason).write(self._study, trial._trial_id)
         self._study.tell(trial, state=TrialState.PRUNED)
         return TrialEnded(trial.number, TrialState.PRUNED, count, reason=reason)
 
@@ -388,7 +391,7 @@ class Coordinator:
         trial = running.trial
         running.results.append(result)
         with batch_writes(self._study):
-            trial.set_user_attr("epochs", [epoch_attribute(result) for result in running.results])
+            TrialRecord(epochs=running.results).write(self._study, trial._trial_id)
             is_weak = self._pruning.report(
                 trial, running.parameter_count, result.epoch, result.accuracy
             )
@@ -405,8 +408,9 @@ class Coordinator:
         trial = running.trial
         self._pool.cancel(trial.number)
         with batch_writes(self._study):
-            self._store_origin(trial, worker, sum(result.seconds for result in running.results))
-            trial.set_user_attr("reason", reason)
+            seconds = sum(result.seconds for result in running.results)
+            self._store_origin(trial, worker, seconds)
+            TrialRecord(reason=reason).write(self._study, trial._trial_id)
         self._study.tell(trial, state=TrialState.PRUNED)
         self._pruning.end(trial.number, None)
         self._end(running)
@@ -424,8 +428,8 @@ class Coordinator:
         return running.ended(TrialState.COMPLETE, value=value)
 
     def _store_origin(self, trial: Trial, worker: int, seconds: float) -> None:
-        trial.set_user_attr("worker", f"{socket.gethostname()}/{worker}")
-        trial.set_user_attr("seconds", round(seconds, 3))
+        record = TrialRecord(worker=f"{socket.gethostname()}/{worker}", seconds=seconds)
+        record.write(self._study, trial._trial_id)
 
     def _store_failed(self, running: _Running, event: JobFailed) -> SearchEvent:
         frozen = self._frozen(running.trial)

@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
-from search.study.summary import INTERRUPTED, is_trained
+from search.study.record import TrialRecord, queued_values
+from search.study.summary import is_trained
 
 _MAX_LISTED = 10_000  # combinations; to list more would take longer than it saves
 
@@ -113,14 +114,14 @@ class SeenConfigurations:
                 return self._running
             case TrialState.WAITING:
                 return self._waiting
-            case TrialState.FAIL if trial.user_attrs.get("reason") != INTERRUPTED:
+            case TrialState.FAIL if not TrialRecord.read(trial).is_interrupted:
                 return self._failed
         return None
 
     def _values(self, trial: FrozenTrial) -> Mapping[str, Any] | None:
         """What builds the trial's recipe; None where some of it is still to be drawn."""
         is_waiting = trial.state == TrialState.WAITING
-        values = trial.system_attrs.get("fixed_params", {}) if is_waiting else trial.params
+        values = queued_values(trial) or {} if is_waiting else trial.params
         if self._space.invalid_reason(values) is not None:
             return None
         full_params = self._space.with_single(values)

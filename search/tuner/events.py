@@ -7,6 +7,7 @@ from enum import Enum
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.study.record import TrialRecord
 from search.study.summary import accuracy_of
 from search.training.epochs import EpochResult
 
@@ -65,15 +66,15 @@ class TrialEnded:
     @classmethod
     def elsewhere(cls, trial: FrozenTrial) -> TrialEnded:
         """The end of a trial that another search of the study ran."""
-        attributes = trial.user_attrs
+        record = TrialRecord.read(trial)
         return cls(
             trial.number,
             trial.state,
-            attributes.get("parameter_count"),
+            record.parameter_count,
             value=accuracy_of(trial) if trial.state == TrialState.COMPLETE else None,
-            n_epochs=len(attributes.get("epochs", [])),
-            reason=attributes.get("reason"),
-            host=attributes.get("owner", {}).get("host", "another host"),
+            n_epochs=len(record.epochs),
+            reason=record.reason,
+            host="another host" if record.owner is None else record.owner.host,
         )
 
     @property

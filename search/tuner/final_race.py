@@ -8,6 +8,7 @@ from optuna.study import Study
 
 from search.results.confirm import ConfirmationRun
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
+from search.study.record import TrialRecord
 from search.study.summary import best_trial, confirmed_number, is_trained, tally
 from search.tuner.options import SearchRequest
 
@@ -43,7 +44,7 @@ def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | N
         return ConfirmationRun(study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
     if tally(trials).n_trained < CONFIRMED_FROM:
         return None
-    seconds = [trial.user_attrs.get("seconds", 0.0) for trial in trials if is_trained(trial)]
+    seconds = [TrialRecord.read(trial).seconds or 0.0 for trial in filter(is_trained, trials)]
     limit = _CONFIRMATION_LIMIT * sum(seconds)
     # One run of each would tell nothing: rather fewer trials, each run twice.
     n_affordable = int(limit / (2 * max([*seconds, 1e-3])))

@@ -16,6 +16,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search.study.record import TrialRecord
 from search.study.subset import StudyView
 from search.study.summary import accuracy_of, is_trained
 
@@ -65,9 +66,9 @@ class AccuracyAmongNoLarger:
     def learn(self, trial: FrozenTrial) -> None:
         if not is_trained(trial):
             return
-        size = trial.user_attrs["parameter_count"]
-        for epoch in trial.user_attrs["epochs"]:
-            self._report(trial.number, size, epoch["epoch"], epoch["accuracy"])
+        record = TrialRecord.read(trial)
+        for result in record.epochs:
+            self._report(trial.number, record.parameter_count or 0, result.epoch, result.accuracy)
         self.end(trial.number, accuracy_of(trial))
 
     def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:

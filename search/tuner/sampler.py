@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import InputError
 from search.space.space import Space
 from search.storage.cached import TrialNews
+from search.study.record import queued_values
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.window import HistoryWindow
 from search_models.spec import SpecError
@@ -116,7 +117,7 @@ class CappedSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        fixed = trial.system_attrs.get("fixed_params", {})
+        fixed = queued_values(trial) or {}
         open_trials = self.refresh(study, besides=trial.number)
         if self._window is not None:
             study = self._window.view(study, open_trials)

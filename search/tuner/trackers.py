@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import InputError
 from search.folders import file_name, make_folder
 from search.study.settings import StudySettings
+from search.study.summary import parameter_count_of
 from search.training.epochs import EpochResult
 from search.training.metrics import Metric
 from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch
@@ -128,7 +129,7 @@ class TensorBoard:
         is_complete = trial.state == TrialState.COMPLETE
         value = trial.values[0] if is_complete and trial.values else math.nan
         writer.add_scalar("value", value)
-        count = trial.user_attrs.get("parameter_count", 0)
+        count = parameter_count_of(trial) or 0
         searched = {**trial.params, "parameter_count": count, "state": trial.state.name}
         # Not by `writer.add_hparams`, which would make a second run of each trial.
         file = cast(Any, writer)._get_file_writer()

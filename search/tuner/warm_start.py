@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyError
 from search.space.space import Space
+from search.study.record import TrialRecord
 from search.study.settings import StudySettings
 
 _N_BEST = 5
@@ -49,12 +50,13 @@ def queue_rest(study: Study) -> WarmStart | None:
     stored = study.user_attrs.get(_TO_QUEUE)
     if stored is None:
         return None
-    queued = {trial.user_attrs.get("from_study") for trial in study.get_trials(deepcopy=False)}
+    queued = {TrialRecord.read(trial).from_study for trial in study.get_trials(deepcopy=False)}
     rest: dict[int, dict[str, Any]] = {}
     for number, values in stored["configurations"].items():
         origin = f"{stored['study']}/{number}"
         if origin not in queued:
-            study.enqueue_trial(values, user_attrs={"from_study": origin})
+            record = TrialRecord(from_study=origin)
+            study.enqueue_trial(values, user_attrs=record.to_attributes())
             rest[int(number)] = values
     study.set_user_attr(_TO_QUEUE, None)
     return WarmStart(stored["study"], rest) if rest else None

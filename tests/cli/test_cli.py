@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from search.cli import app
 from search.study.locks import owner_of_this_process
+from search.study.record import TrialRecord
 from tests.conftest import (
     DIGITS_RUN,
     Command,
@@ -201,7 +202,7 @@ def test_delete_asks_first_and_deletes(finished: Command) -> None:
 
 def test_delete_says_that_a_search_is_running(finished: Command) -> None:
     trial = finished.study(NAME).ask()
-    trial.set_user_attr("owner", owner_of_this_process())
+    TrialRecord(owner=owner_of_this_process()).write(trial.study, trial._trial_id)
     assert "with its 5 trials; the search that runs on it ends?" in finished("delete", NAME).out
 
 

@@ -17,7 +17,7 @@ from search.storage.open import opened_storage
 from search.study.history import RunRecord, record_run
 from search.study.open import create_or_open_study
 from search.study.settings import StudySettings
-from search.training.epochs import EpochResult, epoch_attribute, last_epochs_mean
+from search.training.epochs import EpochResult, last_epochs_mean
 from search.training.metrics import Metric
 from search_models.size import parameter_count
 
@@ -45,7 +45,7 @@ class MadeTrial:
             EpochResult(epoch, 0.1, accuracy, 0.05, 0.1, accuracy, 2.0)
             for epoch, accuracy in enumerate(self.accuracies, start=1)
         ]
-        epochs = [epoch_attribute(result) for result in results]
+        epochs = [result.to_dict() for result in results]
         if epochs and self.loss != self.loss:
             epochs[-1]["loss"] = None
         attributes: dict[str, Any] = {"parameter_count": count, "training_seed": 7}

@@ -1,0 +1,185 @@
+"""What a search stores with each trial, on top of Optuna's own: one record, read and written here.
+
+An attribute of a trial is named as the field of `TrialRecord` that it is; no other file knows
+these names. Studies of every version are read. What is missing was not stored:
+
+- what a trial had not come to before it ended, and `shrunk` where its network fitted as drawn;
+- `owner` where its search died before it could say so, and `machine` of it in the oldest studies;
+- a number of an epoch that is null was not finite, which JSON has no word for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, overload
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from search.training.epochs import EpochResult
+
+INTERRUPTED = "interrupted"  # the reason of a trial that failed through no fault of its own
+_QUEUED = "fixed_params"  # where Optuna keeps what was queued
+_NUMBER = (int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that asked for a trial.
+
+    Args:
+        host: its name.
+        machine: what tells its machine, and a container on that, from all others.
+        pid: the identifier of the process there.
+        started: when the process began, in seconds by a clock that nobody sets.
+    """
+
+    host: str
+    machine: str | None
+    pid: int
+    started: float
+
+
+def _stored_as(*kinds: type) -> Any:
+    """A field that is stored where it is not None, as one of these kinds of JSON."""
+    return field(default=None, metadata={"kinds": kinds})
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """What is stored with a trial.
+
+    Args:
+        repeats: the number of the trial that it repeats, which was interrupted or crashed.
+        crashes: how many workers have died over its configuration.
+        owner: the process that asked for it.
+        parameter_count: trainable parameters of its network.
+        redraws: how many candidates over the cap were drawn before it.
+        shrunk: true where none fitted and the last one was scaled down.
+        training_seed: with the hyperparameters it makes the training run again.
+        from_study: study and number, as NAME/17, of the earlier trial that it is nearest to.
+        worker: host and number of the worker that trained it, as HOST/0.
+        seconds: for how long it trained; stored to the millisecond.
+        reason: why it was pruned or failed.
+        epochs: those that it trained; each is parsed when it is asked for, their number is known.
+        candidate: of a run in a race over fresh seeds, the number of the trial that it repeats.
+        change: of a run in an ablation, what was changed.
+        recipe: of a run in an ablation, its hyperparameters as `Hyperparameters.to_dict` has them.
+        settings: of a run in either, the digest of its study's settings at the time.
+    """
+
+    repeats: int | None = _stored_as(int)
+    crashes: int | None = _stored_as(int)
+    owner: Owner | None = field(default=None, metadata={"kinds": (dict,)})
+    parameter_count: int | None = _stored_as(int)
+    redraws: int | None = _stored_as(int)
+    shrunk: bool | None = _stored_as(bool)
+    training_seed: int | None = _stored_as(int)
+    from_study: str | None = _stored_as(str)
+    worker: str | None = _stored_as(str)
+    seconds: float | None = _stored_as(*_NUMBER)
+    reason: str | None = _stored_as(str)
+    epochs: Sequence[EpochResult] = field(default=(), metadata={"kinds": (list,)})
+    candidate: int | None = _stored_as(int)
+    change: str | None = _stored_as(str)
+    recipe: Mapping[str, Any] | None = _stored_as(dict)
+    settings: str | None = _stored_as(str)
+
+    @classmethod
+    def read(cls, trial: FrozenTrial) -> TrialRecord:
+        """The record of a trial; `NO_RECORD` where it has none, or one that does not parse.
+
+        Raises nothing, whatever a person or another program has stored.
+        """
+        found: dict[str, Any] = {}
+        for key, value in trial.user_attrs.items():
+            if key in _KINDS:
+                if not isinstance(value, _KINDS[key]):
+                    return NO_RECORD
+                found[key] = value
+        if "epochs" in found:
+            if not {dict}.issuperset(map(type, found["epochs"])):
+                return NO_RECORD
+            found["epochs"] = _StoredEpochs(found["epochs"])
+        if "owner" in found:
+            found["owner"] = _read_owner(found["owner"])
+            if found["owner"] is None:
+                return NO_RECORD
+        return cls(**found) if found else NO_RECORD
+
+    def to_attributes(self) -> dict[str, Any]:
+        """As the attributes of a trial have it, without what is None."""
+        values = {key: getattr(self, key) for key in _KINDS}
+        if self.owner is not None:
+            values["owner"] = asdict(self.owner)
+        if self.seconds is not None:
+            values["seconds"] = round(self.seconds, 3)
+        values["epochs"] = [result.to_dict() for result in self.epochs] or None
+        return {key: value for key, value in values.items() if value is not None}
+
+    def write(self, study: Study, trial_id: int) -> None:
+        """Stores what is not None with a trial, beside all else that is stored with it.
+
+        Args:
+            trial_id: Optuna's identifier of it.
+
+        Raises:
+            UpdateFinishedTrialError: if the trial has ended.
+            KeyError: if it was deleted.
+        """
+        for key, value in self.to_attributes().items():
+            study._storage.set_trial_user_attr(trial_id, key, value)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the trial failed through no fault of its own, and was queued again."""
+        return self.reason == INTERRUPTED
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    field.name: field.metadata["kinds"] for field in fields(TrialRecord)
+}
+NO_RECORD = TrialRecord()
+LONG_ATTRIBUTES = ("epochs", "owner")  # which a page or a table has no room for
+
+
+def queued_values(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The hyperparameters with which a trial was queued; None for one that was not."""
+    return trial.system_attrs.get(_QUEUED)
+
+
+class _StoredEpochs(Sequence[EpochResult]):
+    """Epochs as they are stored, each parsed when it is asked for."""
+
+    def __init__(self, stored: Sequence[Mapping[str, Any]]) -> None:
+        self._stored = stored
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    @overload
+    def __getitem__(self, index: int) -> EpochResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[EpochResult]: ...
+    def __getitem__(self, index: int | slice) -> EpochResult | Sequence[EpochResult]:
+        if isinstance(index, slice):
+            return _StoredEpochs(self._stored[index])
+        return _read_epoch(self._stored[index])
+
+
+_EPOCH_KEYS = tuple(field.name for field in fields(EpochResult))
+
+
+def _read_epoch(stored: Mapping[str, Any]) -> EpochResult:
+    stored_values = map(stored.get, _EPOCH_KEYS)
+    values: list[Any] = [v if isinstance(v, _NUMBER) else math.nan for v in stored_values]
+    return EpochResult(*values)
+
+
+def _read_owner(stored: Mapping[str, Any]) -> Owner | None:
+    match stored:
+        case {"host": str(host), "pid": int(pid), "started": int() | float() as started}:
+            return Owner(host, stored.get("machine"), pid, started)
+    return None
