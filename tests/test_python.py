@@ -14,9 +14,9 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 from optuna.study import Study
-from run_notebook import run_notebook
 
 import search
+from scripts.run_notebook import run_notebook
 from search.exceptions import InputError
 from tests.conftest import DIGITS_RUN, Command
 from tests.support.image_folders import make_folder

@@ -50,7 +50,7 @@ def test_summaries_of_the_commands_are_whole_in_a_terminal_of_80_columns(command
 
 
 def test_help_imports_nothing_slow() -> None:
-    """`scripts/bench_help.py` measures what that saves."""
+    """`scripts/benchmarks/help_latency.py` measures what that saves."""
     slow = {"torch", "optuna", "rich", "matplotlib", "numpy", "sqlalchemy", "sklearn", "PIL"}
     code = (
         "import contextlib, sys\n"

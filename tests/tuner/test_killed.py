@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chaos import Audit, Witness, check_study, read_log, read_trials
 from optuna.trial import FrozenTrial, TrialState
 
+from scripts.chaos import Audit, Witness, check_study, read_log, read_trials
 from search.report.artifacts import N_BEST
 from search.study.summary import by_accuracy, is_trained
 from tests.conftest import alive, wait_until

@@ -8,12 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies import REFERENCE, Search, make_policy, replay
-from record_curves import CAP, EPOCHS, draw
-from recorded import epoch_correlations, prune_recorded
-from replay import COLOURED, COMPARISONS, Paths, draw_pictures, measure, run_policies, styles
-from surrogate import N_LAST, Cost, Point, Surrogate, points_of
 
+from scripts.experiments.policies import REFERENCE, Search, make_policy, replay
+from scripts.experiments.record_curves import CAP, EPOCHS, draw
+from scripts.experiments.recorded import epoch_correlations, prune_recorded
+from scripts.experiments.replay import (
+    COLOURED,
+    COMPARISONS,
+    Paths,
+    draw_pictures,
+    measure,
+    run_policies,
+    styles,
+)
+from scripts.experiments.surrogate import N_LAST, Cost, Point, Surrogate, points_of
 from search.report.palette import STOPPED
 from search.space.hyperparameters import Hyperparameters
 from search_models.size import parameter_count

@@ -1,7 +1,7 @@
 """Recipes changed one thing at a time, trained with the same seeds: what of them holds.
 
-    python scripts/compare_recipes.py claims --data-dir DIR --folder FOLDER
-    python scripts/compare_recipes.py additions --data-dir DIR --folder FOLDER
+    python -m scripts.experiments.compare_recipes claims --data-dir DIR --folder FOLDER
+    python -m scripts.experiments.compare_recipes additions --data-dir DIR --folder FOLDER
 
 `claims`: v36 by its author's recipe, and what the authors of the baselines explain their success
 with. `additions`: the recipe with which the space `standard` begins, and what a space may add.

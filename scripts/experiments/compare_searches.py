@@ -1,7 +1,7 @@
 """Real searches on MNIST, ours and Optuna as its users write it, in turn, on the same training.
 
-    python scripts/compare_searches.py --data-dir DIR --folder FOLDER
-    python scripts/compare_searches.py --data-dir DIR --folder FOLDER --picture real-searches.png
+    python -m scripts.experiments.compare_searches --data-dir DIR --folder FOLDER
+    python -m scripts.experiments.compare_searches --data-dir DIR --folder FOLDER --picture PNG
 
 The other way is `reference` of `policies.py`: an objective that draws widths directly, raises a
 network over the cap as pruned, trains, reports each epoch and asks whether to stop, with Optuna's
@@ -26,10 +26,10 @@ import optuna
 import torch
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from policies import REFERENCE, make_policy
-from record_curves import CAP, EPOCHS
-from replay import pyplot
 
+from scripts.experiments.policies import REFERENCE, make_policy
+from scripts.experiments.record_curves import CAP, EPOCHS
+from scripts.experiments.replay import pyplot
 from search.data.load import load_dataset
 from search.report.palette import RIGHT, WRONG
 from search.study.record import TrialRecord

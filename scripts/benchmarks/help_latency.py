@@ -1,6 +1,6 @@
 """How long the installed command takes to answer `--help`.
 
-    python scripts/bench_help.py
+    python -m scripts.benchmarks.help_latency
 
 Asks each command in turn, ten times over, so that a busy machine is unkind to all of them alike,
 and prints the medians of the time on the wall and of the processor's, which are much the same on an

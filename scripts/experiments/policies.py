@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import Trial, TrialState
-from record_curves import BROAD, CAP, EPOCHS
-from surrogate import N_LAST, Answer, Surrogate
 
+from scripts.experiments.record_curves import BROAD, CAP, EPOCHS
+from scripts.experiments.surrogate import N_LAST, Answer, Surrogate
 from search.space.space import Space
 from search.space.toml import STANDARD, WIDE
 from search.study.record import TrialRecord

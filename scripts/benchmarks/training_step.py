@@ -1,8 +1,8 @@
 """How fast a network trains, each way of doing it, in one run on one machine.
 
-    python scripts/bench_train.py                # the table
-    python scripts/bench_train.py --json         # the same as JSON
-    python scripts/bench_train.py --scaling      # and how the native step's cost grows
+    python -m scripts.benchmarks.training_step              # the table
+    python -m scripts.benchmarks.training_step --json       # the same as JSON
+    python -m scripts.benchmarks.training_step --scaling    # and how the native step's cost grows
 
 A step is all of it: gather a batch of bytes, rotate and shift it, normalise, forward, loss,
 backward, SGD. Each way runs in a process of its own, so that it has its own threads and

@@ -1,6 +1,6 @@
 """The shipped networks, from their cards, as tables in Markdown: all of them, then their layers.
 
-python scripts/preset_table.py
+python -m scripts.experiments.preset_table
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every baseline by its author's protocol over several seeds, claimed beside measured.
 
-    python scripts/measure_baselines.py --data-dir DIR --folder FOLDER
+    python -m scripts.experiments.measure_baselines --data-dir DIR --folder FOLDER
 
 Runs `search baseline NAME --seeds 3 --json` for each, the OneCycle recipes with both readings of
 their momentum, and prints a table in Markdown. FOLDER keeps what each command printed; what is

@@ -1,6 +1,6 @@
 """What the recorded curves say by themselves, with no model between.
 
-    python scripts/recorded.py    # as Markdown
+    python -m scripts.experiments.recorded    # as Markdown
 
 How early accuracy ranks as the final one, by schedule; and what each pruner does with the recorded
 trainings of `standard`, met in random order as a random search would: how many of the best tenth
@@ -19,9 +19,10 @@ import optuna
 from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import TrialState
-from policies import make_pruner
-from record_curves import EPOCHS, TABLE, read_table
-from surrogate import N_LAST, Point, points_of, rank_correlation
+
+from scripts.experiments.policies import make_pruner
+from scripts.experiments.record_curves import EPOCHS, TABLE, read_table
+from scripts.experiments.surrogate import N_LAST, Point, points_of, rank_correlation
 
 Floats = NDArray[np.float64]
 

@@ -1,8 +1,8 @@
 """Which sampler, pruner and shape of the space finds good networks soonest: searches replayed.
 
-    python scripts/replay.py                                     # the default policies, as Markdown
-    python scripts/replay.py --pictures docs/choices             # and pictures of them
-    python scripts/replay.py --policies broad/tpe-5/halving-3-3 # one policy, and the reference
+    python -m scripts.experiments.replay    # the default policies, as Markdown
+    python -m scripts.experiments.replay --pictures docs/choices    # and pictures of them
+    python -m scripts.experiments.replay --policies broad/tpe-5/halving-3-3    # one alone
 
 Each replay is a search of Optuna's with its real samplers and pruners, on the spaces of the package
 and with two workers, but what a trial's epochs show and cost comes from models of recorded
@@ -23,11 +23,23 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from policies import N_TRIALS, REFERENCE, Floats, Policy, Replay, make_policy, replay
-from record_curves import CAP, EPOCHS, TABLE, read_table
-from recorded import correlations_of, epoch_correlations, markdown_of_correlations
-from surrogate import SEED_NOISE, Surrogate, points_of
 
+from scripts.experiments.policies import (
+    N_TRIALS,
+    REFERENCE,
+    Floats,
+    Policy,
+    Replay,
+    make_policy,
+    replay,
+)
+from scripts.experiments.record_curves import CAP, EPOCHS, TABLE, read_table
+from scripts.experiments.recorded import (
+    correlations_of,
+    epoch_correlations,
+    markdown_of_correlations,
+)
+from scripts.experiments.surrogate import SEED_NOISE, Surrogate, points_of
 from search.report.palette import RIGHT, STOPPED, WRONG
 from search.space.hyperparameters import OneCycle
 

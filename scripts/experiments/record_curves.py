@@ -1,12 +1,12 @@
 """Trains random points of the search spaces on MNIST and keeps every epoch's accuracy.
 
-    python scripts/record_curves.py --data-dir DIR              # goes on where it stopped
-    python scripts/record_curves.py --data-dir DIR --points 200
+    python -m scripts.experiments.record_curves --data-dir DIR    # goes on where it stopped
+    python -m scripts.experiments.record_curves --data-dir DIR --points 200
 
 Each point trains for 15 epochs under a cap of 8,000 parameters, none is pruned, and the accuracy is
 that on the validation images. Seven points in ten come from `standard`, three from `wide`; every
 second one has its widths scaled to the cap, the others are drawn until they are under it. A point's
-number seeds both its draw and its training. `scripts/replay.py` replays searches over the table.
+number seeds both its draw and its training. `replay.py` replays searches over the table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from search.workers.local_pool import LocalWorkerPool, default_worker_count
 from search_models import native
 from search_models.size import parameter_count
 
-TABLE = Path(__file__).parent.parent / "tests" / "data" / "mnist_curves.csv.gz"
+TABLE = Path(__file__).parents[2] / "tests" / "data" / "mnist_curves.csv.gz"
 EPOCHS, CAP = 15, 8_000
 # Wider than what is shipped, so that the curves can tell how wide that should be.
 BROAD = {
