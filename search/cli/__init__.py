@@ -28,8 +28,8 @@ from search.cli import (
     training,
 )
 from search.cli.grouped_help import GroupedCommand
-from search.cli.next_step import print_next_step
 from search.cli.output import print_error
+from search.cli.overview import print_overview
 from search.exceptions import SearchError
 
 _EPILOG = (
@@ -68,7 +68,7 @@ def _options(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        print_next_step()
+        print_overview()
 
 
 for _command in (

@@ -18,7 +18,13 @@ from search.cli.options import (
     Workers,
     count_option,
 )
-from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
+from search.cli.output import (
+    EXIT_INTERRUPTED,
+    make_console,
+    next_lines,
+    shown_waiting,
+    stop_signals,
+)
 from search.folders import DATABASE_URL
 from search.wording import counted, percent, thousands
 from search.workers.setup import prepare_workers
@@ -32,8 +38,6 @@ if TYPE_CHECKING:
     from search.results.confirm import Confirmation, RepeatEnded
     from search.results.target import Step
     from search.tuner.options import Target
-
-    NextWords = Callable[[list[str], str], str]
 
 
 def confirm(
@@ -185,17 +189,24 @@ def _table(study: Study, confirmation: Confirmation) -> object:
 
 
 def print_steps(
-    console: Console, steps: Sequence[Step], target: Target, *, ended: str, next_words: NextWords
+    console: Console,
+    steps: Sequence[Step],
+    target: Target,
+    *,
+    ended: str,
+    storage: str,
+    data: Sequence[str],
 ) -> None:
     """What each cap of a search for a target gave, and the smallest network that reaches it.
 
     Args:
         ended: why no lower cap was tried, as a sentence.
-        next_words: the command on a study, with all options that it needs to find it.
+        storage, data: as `next_lines` takes them.
     """
     from rich.table import Table
 
     from search.results.target import smallest
+    from search.study.next_steps import retrain_step
 
     if not steps:
         console.print(f"\n{ended}")
@@ -235,5 +246,6 @@ def print_steps(
         f"{found.study}",
         style="bold green",
     )
-    words = next_words(["retrain", "--trial", str(found.trial)], found.study)
-    console.print(f"\nNext:\n  {words}", soft_wrap=True)
+    following = [retrain_step(found.study, found.trial)]
+    for line in next_lines(following, console.width, storage=storage, data=data):
+        console.print(line, soft_wrap=True)

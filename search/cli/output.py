@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.storage.retrying import Waiting
+    from search.study.next_steps import NextStep
 
 EXIT_INTERRUPTED = 130  # exit code
 _OUTAGE_SECONDS = 300.0  # that a database server may be away
@@ -72,16 +73,26 @@ def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: Fa
     return Waiting(_OUTAGE_SECONDS, show, should_stop)
 
 
-def next_lines(steps: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
+def next_lines(
+    steps: Iterable[NextStep], width: int, *, storage: str, data: Sequence[str] = ()
+) -> Iterator[str]:
     """What to do next: commands, each with what it is good for, whole so that they can be copied.
 
     Args:
         width: of what they are printed on, in columns.
+        data: the option that finds the data set, as `data_words` gives it.
     """
+    where = storage_words(storage)
+    is_password_hidden = False
     yield "\nNext:"
-    for command, what in steps:
-        line = f"  {command}  # {what}"
-        yield from (line,) if len(line) <= width else (f"  # {what}", f"  {command}")
+    for step in steps:
+        words = [*step.words, *(where if step.reads_database else ())]
+        command = shown_command([*words, *(data if step.reads_data else ())])
+        is_password_hidden |= "***" in command
+        line = f"  {command}  # {step.purpose}"
+        yield from (line,) if len(line) <= width else (f"  # {step.purpose}", f"  {command}")
+    if is_password_hidden:
+        yield "*** stands for the password; put the whole URL into SEARCH_STORAGE instead."
 
 
 def echo(text: str) -> None:

@@ -12,7 +12,6 @@ from search.cli.output import (
     echo,
     next_lines,
     shown_command,
-    storage_words,
 )
 from search.wording import counted, percent
 
@@ -234,26 +233,17 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
 
 
 def print_next(console: Console, search: Search) -> None:
-    from search.study.summary import chosen_trial
+    """What to do with a study whose search has ended; how that goes on stands above."""
+    from search.study.next_steps import next_steps
 
-    study = search.study
-    chosen = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
-    if chosen is None:
+    found = next_steps(search.study, search.study.get_trials(deepcopy=False))
+    steps = [step for step in found if step.command != "run"]
+    if not steps:
         return
-    by_size = search.plan.request.objective != "accuracy"
-    steps = (
-        (["show", str(chosen.number)], "its layers and epochs"),
-        (["confirm"], "race the best trials over fresh seeds"),
-        *([(["best", "--front"], "the most accurate network of each size")] if by_size else []),
-        (["retrain"], "train it on all data, test it, keep its weights"),
-        (["report"], "its story on one page"),
-        (["dashboard"], "look at all trials in a browser"),
-    )
-    commands = ((next_command(search.plan, words), what) for words, what in steps)
-    for line in next_lines(commands, console.width):
+    request = search.plan.request
+    data = data_words(search.plan.dataset.info.name, request.data_dir)
+    for line in next_lines(steps, console.width, storage=request.storage, data=data):
         console.print(line, soft_wrap=True)
-    if "***" in next_command(search.plan, ["best"]):
-        console.print("*** stands for the password; put the whole URL into SEARCH_STORAGE instead.")
 
 
 def same_command() -> str:
@@ -269,17 +259,6 @@ def same_command() -> str:
             words.append(option + shown_url(value) if "://" in value else word)
         except StorageError:  # some other option's text
             words.append(word)
-    return shown_command(words)
-
-
-def next_command(plan: SearchPlan, command: list[str], *, study: str | None = None) -> str:
-    """A command on the same study, with the options that it needs to find it."""
-    words = list(command)
-    if command[0] != "dashboard":
-        words += ["--study", study or plan.study_name]
-    words += storage_words(plan.request.storage)
-    if command[0] == "retrain":
-        words += data_words(plan.dataset.info.name, plan.request.data_dir)
     return shown_command(words)
 
 

@@ -16,12 +16,11 @@ from search.cli.events import (
     search_ends,
     trial_event,
 )
-from search.cli.output import shown_waiting, stop_signals
+from search.cli.output import data_words, shown_waiting, stop_signals
 from search.cli.run_options import Display
 from search.cli.run_output import (
     best_so_far,
     echo_chosen,
-    next_command,
     print_next,
     print_plan,
     print_result,
@@ -147,5 +146,6 @@ class TerminalWatcher(SearchWatcher):
             steps,
             plan.request.target,
             ended=why_no_lower(steps, plan, is_timed_out=is_timed_out),
-            next_words=lambda words, study: next_command(plan, words, study=study),
+            storage=plan.request.storage,
+            data=data_words(plan.dataset.info.name, plan.request.data_dir),
         )

@@ -27,9 +27,7 @@ from search.cli.output import (
     data_words,
     make_console,
     next_lines,
-    shown_command,
     shown_waiting,
-    storage_words,
 )
 from search.exceptions import InputError
 from search.folders import DATABASE_URL
@@ -74,6 +72,7 @@ def retrain(
     from search.data.names import short_name
     from search.folders import default_folder
     from search.storage.open import opened_storage
+    from search.study.next_steps import steps_with_weights
     from search.study.open import load_study_data, open_trial, rebuild, select_study
     from search.study.settings import StudySettings
     from search.training.metrics import metric_words
@@ -120,16 +119,8 @@ def retrain(
     console.print(f"Weights and card: {folder}")
     console.print(f'In Python: network = search.load("{folder}")')
     data = data_words(settings.dataset, data_dir)
-    report = ["report", "--study", chosen.study_name, *storage_words(storage)]
-    steps = [
-        (["pictures", str(folder), *data], "how it learnt and where it errs"),
-        (["export", str(folder), "--out", "network.onnx", *data], "take it elsewhere"),
-        (report, "the study's story on one page"),
-    ]
-    if settings.dataset != "digits":  # scikit-learn's look otherwise than photographs
-        steps.insert(1, (["predict", str(folder), "photo.jpg"], "what a photograph shows"))
-    commands = ((shown_command(words), what) for words, what in steps)
-    for line in next_lines(commands, console.width):
+    steps = steps_with_weights(folder, chosen.study_name, settings.dataset)
+    for line in next_lines(steps, console.width, storage=storage, data=data):
         console.print(line, soft_wrap=True)
 
 

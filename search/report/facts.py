@@ -20,6 +20,7 @@ from search.report.importance import Influence, influences
 from search.results.race import SeedRace, Standing, share_interval
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.study.history import run_records, search_words
+from search.study.next_steps import NextStep, next_steps
 from search.study.open import rebuild
 from search.study.record import TrialRecord
 from search.study.settings import StudySettings
@@ -33,6 +34,7 @@ from search.study.summary import (
     front,
     is_trained,
     parameter_count_of,
+    retraining,
     tally,
     training_seconds,
 )
@@ -136,8 +138,9 @@ class Report:
         ablation: the changes of the chosen recipe, as `search.results.ablate` stores them; or
             None.
         failures: why trials failed, and how many did for that reason, the commonest first.
-        runs: the study's history, as `search.study.settings.run_records` gives it.
+        runs: the study's history, as `search.study.history.run_records` gives it.
         space_text: a space file of what was searched; None where a built-in space's name says it.
+        next_steps: what is worth doing with the study as it stands.
     """
 
     study: str
@@ -157,6 +160,7 @@ class Report:
     failures: list[tuple[str, int]]
     runs: list[dict[str, Any]]
     space_text: str | None
+    next_steps: list[NextStep]
 
     @property
     def trained(self) -> list[FrozenTrial]:
@@ -306,6 +310,7 @@ def read_report(study: Study, *, with_influences: bool = True) -> Report:
         failures=_failures(trials),
         runs=run_records(study),
         space_text=None if space.is_built_in else space.text(),
+        next_steps=next_steps(study, trials),
     )
 
 
@@ -378,12 +383,11 @@ def _race(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RaceR
 
 def _test(attributes: Mapping[str, Any], number: int | None) -> TestResult | None:
     """The last retraining of a trial."""
-    stored = [attributes[key] for key in sorted(attributes) if key.startswith("retrain_")]
-    for summary in reversed(stored):
-        if summary["trial"] == number:
-            values = tuple(float(run["last_three_mean"]) for run in summary["runs"])
-            return TestResult(summary["test_accuracy"]["mean"], share_interval(values), values)
-    return None
+    stored = None if number is None else retraining(attributes, number)
+    if stored is None:
+        return None
+    values = tuple(float(run["last_three_mean"]) for run in stored["runs"])
+    return TestResult(stored["test_accuracy"]["mean"], share_interval(values), values)
 
 
 def _failures(trials: Iterable[FrozenTrial]) -> list[tuple[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from search.report.facts import Report
 from search.wording import counted, percent
@@ -100,30 +101,19 @@ def _layers(report: Report) -> str:
 
 
 def _next(report: Report) -> str:
-    if report.chosen is None:
-        words = report.last_run_words
-        return f"## Next\n\n{f'Search {_IN_PYTHON}' if words is None else _command(words)}"
-    own = ["--study", report.study]
-    has_images = not report.settings.is_of_tensors
-    steps: list[tuple[list[str], str]] = [
-        (["show", str(report.chosen.number), *own], "its layers and epochs")
-    ]
-    if report.has_two_objectives:
-        steps.append((["best", "--front", *own], "the best network of each size"))
-    elif has_images and (report.race is None or not report.race.is_current):
-        steps.append((["confirm", *own], "how much of it is luck"))
-    if has_images and report.test is None:
-        steps.append((["retrain", *own], "train it on all data, test it, keep its weights"))
-    steps.append((["report", *own], "the whole story as one page"))
-    commands = "\n".join(f"{_line(words)}  # {what}" for words, what in steps)
-    return f"## Next\n\n```sh\n{commands}\n```"
+    if not report.next_steps:
+        return f"## Next\n\nSearch {_IN_PYTHON}"
+    # Who reads the note is in the dashboard, and the command that searches stands above.
+    steps = [step for step in report.next_steps if step.command not in ("run", "dashboard")]
+    lines = [f"{_line(step.words)}  # {step.purpose}" for step in steps or report.next_steps]
+    return "\n".join(["## Next\n\n```sh", *lines, "```"])
 
 
-def _command(words: list[str]) -> str:
+def _command(words: Sequence[str]) -> str:
     return f"```sh\n{_line(words)}\n```"
 
 
-def _line(words: list[str]) -> str:
+def _line(words: Sequence[str]) -> str:
     return shlex.join(["search", *words])
 
 

@@ -19,6 +19,7 @@ from search.space.hyperparameters import Hyperparameters
 from search.study.history import DISTRIBUTION
 from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
+from search.study.summary import RETRAINING
 from search.training.epochs import EpochResult
 from search.training.weights import CARD_VERSION, save_card, weights_name
 from search.workers.jobs import WorkerPool
@@ -89,7 +90,7 @@ def retrain(
     card = _card(study, trial, info, hyperparameters, settings, repeats)
     save_card(card, folder)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
-    study.set_user_attr(f"retrain_{looks:06d}", summary)
+    study.set_user_attr(f"{RETRAINING}{looks:06d}", summary)
     return repeats
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,6 +96,7 @@ def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 CONFIRMATION = "confirmation"  # attribute of a study: what its race over fresh seeds told
+RETRAINING = "retrain_"  # attributes of a study: what each retraining gave, numbered behind that
 # Attributes of the studies that keep a race's runs and an ablation's: whose they are.
 CONFIRMS = "confirms"
 ABLATES = "ablates"
@@ -127,6 +128,13 @@ def chosen_trial(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> F
         if trial.number == number:
             return trial
     return best_trial(trials)
+
+
+def retraining(attributes: Mapping[str, Any], number: int) -> dict[str, Any] | None:
+    """What the last retraining of a trial gave, as `search retrain` stored it; None without one."""
+    stored = [attributes[key] for key in sorted(attributes) if key.startswith(RETRAINING)]
+    of_trial: list[dict[str, Any]] = [each for each in stored if each["trial"] == number]
+    return of_trial[-1] if of_trial else None
 
 
 # What is printed of an epoch under longer names.

@@ -1,0 +1,130 @@
+"""What to do next: the commands that are useful for a study as it stands, and for new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from search.study.history import run_records, search_words
+from search.study.settings import StudySettings
+from search.study.summary import chosen_trial, confirmed_number, retraining, tally
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """A command that is useful now.
+
+    Args:
+        words: without the program's name, and without the options that say where the database and
+            the data sets are: whoever shows the command knows them.
+        purpose: what it is for.
+        reads_database, reads_data: whether it needs those options.
+    """
+
+    words: tuple[str, ...]
+    purpose: str
+    reads_database: bool = True
+    reads_data: bool = False
+
+    @property
+    def command(self) -> str:
+        return self.words[0]
+
+
+def first_steps() -> list[NextStep]:
+    """What to do where nothing has been searched yet."""
+    return [
+        NextStep(
+            ("run", "--budget", "8000", "--epochs", "15"),
+            "search the best network",
+            reads_data=True,
+        ),
+        NextStep(
+            ("baseline",),
+            "hand-tuned systems and networks found before",
+            reads_database=False,
+            reads_data=True,
+        ),
+    ]
+
+
+def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> list[NextStep]:
+    """What is worth doing with a study as it stands, the most useful first.
+
+    A `run` comes first where the search has not come to its end, and last where it has. It is all
+    there is as long as no trial is complete. Whoever shows the steps may leave some out.
+
+    Args:
+        trials: all of the study's.
+
+    Raises:
+        StudyError: if the study was made by something else than `search run`.
+    """
+    settings, attributes = StudySettings.from_study(study), study.user_attrs
+    chosen = chosen_trial(attributes, trials)
+    records = run_records(study)
+    n_wanted = int(records[-1]["n_trials"]) if records else 0
+    n_trained = tally(trials).n_trained
+    on_study = ("--study", study.study_name)
+    has_images = not settings.is_of_tensors  # no command has the tensors of a program
+    by_accuracy = len(study.directions) == 1  # else there is no one best to race for
+
+    def search(n_trials: int, purpose: str) -> list[NextStep]:
+        words = search_words(study.study_name, settings, n_trials=n_trials)
+        return [] if words is None else [NextStep(tuple(words), purpose, reads_data=True)]
+
+    if chosen is None:
+        return search(max(n_wanted, n_trained + 1), "go on with the search")
+    steps = search(n_wanted, "go on with the search") if n_trained < n_wanted else []
+    steps.append(NextStep(("show", str(chosen.number), *on_study), "its layers and epochs"))
+    if not by_accuracy:
+        front = ("best", "--front", *on_study)
+        steps.append(NextStep(front, "the most accurate network of each size"))
+    elif has_images and confirmed_number(attributes, trials) is None:
+        race = ("confirm", *on_study)
+        steps.append(NextStep(race, "race the best trials over fresh seeds", reads_data=True))
+    if has_images and retraining(attributes, chosen.number) is None:
+        steps.append(retrain_step(study.study_name))
+    steps.append(_report_step(study.study_name))
+    steps.append(NextStep(("dashboard",), "look at all trials in a browser"))
+    if n_trained >= n_wanted:
+        steps += search(2 * n_trained, "search on")
+    return steps
+
+
+def retrain_step(study: str, trial: int | None = None) -> NextStep:
+    """The retraining of a trial; without a number, of the one that the study stands for."""
+    words = ("retrain", *(() if trial is None else ("--trial", str(trial))), "--study", study)
+    return NextStep(words, "train it on all data, test it, keep its weights", reads_data=True)
+
+
+def steps_with_weights(folder: Path, study: str, dataset: str) -> list[NextStep]:
+    """What to do with the weights that `search retrain` has just written.
+
+    Args:
+        dataset: the name of the study's data.
+    """
+
+    def with_data(words: tuple[str, ...], purpose: str) -> NextStep:
+        return NextStep(words, purpose, reads_database=False, reads_data=True)
+
+    weights = str(folder)
+    photograph = ("predict", weights, "photo.jpg")
+    return [
+        with_data(("pictures", weights), "how it learnt and where it errs"),
+        *(
+            [NextStep(photograph, "what a photograph shows", reads_database=False)]
+            if dataset != "digits"  # scikit-learn's look otherwise than photographs
+            else []
+        ),
+        with_data(("export", weights, "--out", "network.onnx"), "take it elsewhere"),
+        _report_step(study),
+    ]
+
+
+def _report_step(study: str) -> NextStep:
+    return NextStep(("report", "--study", study), "the study's story on one page")

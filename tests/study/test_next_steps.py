@@ -1,0 +1,79 @@
+"""What is worth doing next with a study as it stands, and how a command shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from search.cli.output import next_lines
+from search.study.next_steps import NextStep, next_steps, retrain_step, steps_with_weights
+from tests.support.made_studies import MadeTrial, confirmation, make_study
+
+BEST, WEAKER = MadeTrial([0.9, 0.95, 0.96]), MadeTrial([0.9, 0.94, 0.95])
+LARGE = MadeTrial([0.9, 0.95, 0.96], values={"budget_share": 1.0})
+FAILED = MadeTrial(state=TrialState.FAIL)
+CONFIRMED = {"confirmation": confirmation(0, {0: [0.93, 0.94, 0.95], 1: [0.9, 0.91, 0.92]})}
+RETRAINED = {"retrain_000001": {"trial": 0}, "test_looks": 1}
+OF_ANOTHER = {"retrain_000001": {"trial": 1}, "test_looks": 1}
+
+
+def steps_of(folder: Path, trials: list[MadeTrial], **options: Any) -> list[NextStep]:
+    study = make_study(f"sqlite:///{folder / 'studies.db'}", "made", trials, **options)
+    return next_steps(study, study.get_trials())
+
+
+@pytest.mark.parametrize(
+    ("trials", "options", "commands"),
+    [
+        ([FAILED], {}, "run"),  # no trial is complete
+        ([BEST, FAILED], {}, "run show confirm retrain report dashboard"),
+        ([BEST, WEAKER], {}, "show confirm retrain report dashboard run"),
+        ([BEST, WEAKER], {"attributes": CONFIRMED}, "show retrain report dashboard run"),
+        ([BEST, WEAKER], {"attributes": RETRAINED}, "show confirm report dashboard run"),
+        ([BEST, WEAKER], {"attributes": OF_ANOTHER}, "show confirm retrain report dashboard run"),
+        ([LARGE], {"objective": "accuracy,size"}, "show best retrain report dashboard run"),
+        ([BEST], {"dataset": "tensors:photos"}, "show report dashboard"),
+        ([FAILED], {"dataset": "tensors:photos"}, ""),
+    ],
+)
+def test_the_steps_follow_from_how_a_study_stands(
+    tmp_path: Path, trials: list[MadeTrial], options: dict[str, Any], commands: str
+) -> None:
+    assert [step.command for step in steps_of(tmp_path, trials, **options)] == commands.split()
+
+
+def test_a_search_that_lacks_trials_goes_on_and_one_that_has_them_is_doubled(
+    tmp_path: Path,
+) -> None:
+    first, *_ = steps_of(tmp_path, [BEST, FAILED, FAILED])
+    assert first.purpose == "go on with the search"
+    assert "--trials 3 --study made" in " ".join(first.words)
+    (tmp_path / "studies.db").unlink()
+    *_, last = steps_of(tmp_path, [BEST, WEAKER])
+    assert last.purpose == "search on"
+    assert "--trials 4 --study made" in " ".join(last.words)
+
+
+def test_a_command_is_shown_with_where_its_database_and_its_data_are() -> None:
+    url = "postgresql+psycopg://ada:hunter2@host/db"
+    steps = [
+        retrain_step("made", 7),
+        *steps_with_weights(Path("weights"), "made", "digits"),
+    ]
+    lines = list(next_lines(steps, 200, storage=url, data=["--data-dir", "images"]))
+    there = "--storage 'postgresql+psycopg://ada:***@host/db'"
+    assert [line.removeprefix("  ").removeprefix("uv run ") for line in lines] == [
+        "\nNext:",
+        f"search retrain --trial 7 --study made {there} --data-dir images"
+        "  # train it on all data, test it, keep its weights",
+        "search pictures weights --data-dir images  # how it learnt and where it errs",
+        "search export weights --out network.onnx --data-dir images  # take it elsewhere",
+        f"search report --study made {there}  # the study's story on one page",
+        "*** stands for the password; put the whole URL into SEARCH_STORAGE instead.",
+    ]
+    (_, purpose, command) = next_lines(steps[1:2], 40, storage=url)
+    assert purpose == "  # how it learnt and where it errs"
+    assert command.endswith("search pictures weights")
