@@ -20,7 +20,7 @@ from search.folders import DATABASE_URL
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.storage.retrying import Waiting
+    from search.storage.retry import Waiting
     from search.study.next_steps import NextStep
 
 EXIT_INTERRUPTED = 130  # exit code
@@ -65,7 +65,7 @@ def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
 
 def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: False) -> Waiting:
     """How a command that writes waits for a database server: with a line on the screen."""
-    from search.storage.retrying import Waiting
+    from search.storage.retry import Waiting
 
     def show(text: str) -> None:
         console.print(text, style="yellow")
@@ -113,7 +113,7 @@ def shown_command(words: list[str]) -> str:
 
 def storage_words(storage: str) -> list[str]:
     """The option that a next command needs to find its storage; without a password."""
-    from search.storage.open import shown_url
+    from search.storage.urls import shown_url
 
     if storage in (DATABASE_URL, os.environ.get("SEARCH_STORAGE")):
         return []

@@ -24,7 +24,7 @@ def print_overview() -> None:
     Raises:
         StorageError: if a database is there and cannot be opened.
     """
-    from search.storage.open import has_studies
+    from search.storage.checks import has_studies
     from search.study.next_steps import first_steps
 
     storage = os.environ.get("SEARCH_STORAGE", DATABASE_URL)

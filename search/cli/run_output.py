@@ -48,7 +48,7 @@ def print_plan(console: Console, search: Search) -> None:
 
     from search.data.names import short_name
     from search.storage.mounts import network_filesystem
-    from search.storage.open import shown_url, sqlite_path
+    from search.storage.urls import shown_url, sqlite_path
 
     plan, before = search.plan, search.before
     request, info = plan.request, plan.dataset.info
@@ -249,7 +249,7 @@ def print_next(console: Console, search: Search) -> None:
 def same_command() -> str:
     """The command as it was given, but for a password, which belongs on no screen."""
     from search.exceptions import StorageError
-    from search.storage.open import shown_url
+    from search.storage.urls import shown_url
 
     words = []
     for word in sys.argv[1:]:

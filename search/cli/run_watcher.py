@@ -30,7 +30,7 @@ from search.cli.run_output import (
 from search.cli.view import Progress, make_view
 from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded
 from search.results.target import Step
-from search.storage.retrying import Waiting
+from search.storage.retry import Waiting
 from search.training.metrics import metric_words
 from search.tuner.events import Outcome, SearchEvent
 from search.tuner.plan import SearchPlan

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial
 
 from search.exceptions import ArtifactError
 from search.files import write_bytes
-from search.storage.open import database_label, sqlite_path
+from search.storage.urls import database_label, sqlite_path
 from search.study.summary import by_accuracy, front
 
 N_BEST = 5  # trials whose artifacts are kept

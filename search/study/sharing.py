@@ -20,8 +20,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyError
-from search.storage.open import ServerLock, sqlite_path
 from search.storage.retrying import RetryingStorage
+from search.storage.server_locks import ServerLock
+from search.storage.urls import sqlite_path
 from search.study.locks import check_no_owner_alive, is_owner_dead, locked_file
 from search.study.repair import sweep
 
@@ -144,7 +145,7 @@ class Shared:
     def race(self, should_wait: Callable[[], bool]) -> Iterator[bool]:
         lock = ServerLock(self._url, self._study._study_id)
         try:
-            while not (is_ours := lock.is_ours()) and should_wait():
+            while not (is_ours := lock.try_acquire()) and should_wait():
                 time.sleep(_RETRY_SECONDS)
             yield is_ours
         finally:

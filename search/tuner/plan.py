@@ -13,7 +13,8 @@ from search.data.names import SPLITS, short_name
 from search.exceptions import DataUnavailableError, SpaceError, StudyError
 from search.folders import make_folder
 from search.space.space import Space
-from search.storage.open import has_studies, opened_storage
+from search.storage.checks import has_studies
+from search.storage.open import opened_storage
 from search.study.history import last_used, run_records
 from search.study.open import open_study, study_names
 from search.study.settings import StudySettings

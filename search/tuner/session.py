@@ -21,7 +21,7 @@ from search.results.confirm import ConfirmationRun, RepeatEnded
 from search.space.space import Space
 from search.storage.cached import CachedStorage
 from search.storage.open import opened_storage
-from search.storage.retrying import Waiting
+from search.storage.retry import Waiting
 from search.study.history import RunRecord, record_run, run_records
 from search.study.open import create_or_open_study, unless_deleted
 from search.study.repeat_runs import RepeatStore

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from search.storage.retrying import Waiting
+from search.storage.retry import Waiting
 
 if TYPE_CHECKING:  # they import torch
     from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded

@@ -21,7 +21,8 @@ from search.exceptions import CardError, SearchError, SpaceError, StorageError, 
 from search.folders import CARD_NAME, default_folder
 from search.space.space import Space
 from search.space.toml import to_toml
-from search.storage.open import opened_storage, shown_url
+from search.storage.open import opened_storage
+from search.storage.urls import shown_url
 from search.study.open import check_study_name, open_study
 from search.training.weights import load, read_card
 from search_models.size import parameter_count

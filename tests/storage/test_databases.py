@@ -23,8 +23,10 @@ from sqlalchemy import event
 from sqlalchemy.pool import PoolProxiedConnection
 
 from search.exceptions import DatabaseError, StorageError
-from search.storage.open import has_studies, opened_storage, shown_url
-from search.storage.retrying import Waiting
+from search.storage.checks import has_studies
+from search.storage.open import opened_storage
+from search.storage.retry import Waiting
+from search.storage.urls import shown_url
 from search.study.history import run_records
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 from tests.support.servers import PASSWORD, Postgres, shown

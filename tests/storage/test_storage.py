@@ -17,7 +17,9 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 
 from search.exceptions import StorageError
-from search.storage.open import has_studies, opened_storage, shown_url
+from search.storage.checks import has_studies
+from search.storage.open import opened_storage
+from search.storage.urls import shown_url
 from tests.conftest import read_only
 
 

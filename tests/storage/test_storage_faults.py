@@ -22,8 +22,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search.exceptions import CardError, StorageError
+from search.storage.backup import backup
 from search.storage.mounts import network_filesystem
-from search.storage.open import backup, opened_storage
+from search.storage.open import opened_storage
 from search.training.weights import load
 from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search

@@ -1,0 +1,140 @@
+"""What is at a storage URL, looked at before Optuna opens it: a file, and whose tables.
+
+Optuna would create its tables in whatever it finds.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.exceptions import StorageError
+from search.storage.connections import connect_args
+from search.storage.errors import cannot_open, no_sqlite_file
+from search.storage.urls import parse_url, without_secrets
+
+_SMALLEST_PAGE = 512  # bytes of a SQLite file that is not empty
+
+
+class HalfMadeError(Exception):
+    """A database that has some of Optuna's tables: another process makes the others just now."""
+
+
+def has_studies(url: str) -> bool:
+    """Whether there is a database at `url` that holds studies. Writes nothing.
+
+    Raises:
+        StorageError: if a database is there and cannot be opened.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if not Path(parsed.database or "").is_file():
+            return False
+        check_sqlite_file(parsed, create=False, write=False)
+    engine = sqlalchemy.create_engine(parsed, connect_args=connect_args(parsed))
+    try:
+        return "studies" in sqlalchemy.inspect(engine).get_table_names()
+    except SQLAlchemyError as error:
+        raise cannot_open(parsed, error) from error
+    finally:
+        engine.dispose()
+
+
+def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
+    """Raises StorageError where a file cannot be used as it is to be: made, written or read."""
+    database = url.database or ""
+    if database in ("", ":memory:") or database.startswith("file:"):
+        raise StorageError(
+            f"A SQLite storage must be a file, so that nothing is lost, but got {database!r}; use "
+            "sqlite:///studies.db."
+        )
+    path = Path(database)
+    if not path.exists():
+        if not create:
+            raise StorageError(
+                f"There is no database {path}; 'search run' creates it, and --storage (or "
+                "SEARCH_STORAGE) names another."
+            )
+        if not path.parent.is_dir():
+            raise StorageError(
+                f"The folder of a new database must exist, but {path.parent} does not; create it."
+            )
+        if not os.access(path.parent, os.W_OK):
+            raise StorageError(
+                f"The folder of a new database must be writable, but {path.parent} is not; name "
+                "another file with --storage sqlite:///FILE."
+            )
+        return
+    if write and not os.access(path, os.W_OK):
+        raise StorageError(
+            f"The database must be writable, but {path} is read-only; change its rights, or name "
+            "another file with --storage sqlite:///FILE."
+        )
+    # Not by reading it: to close a file drops all locks that this process has on it, SQLite's, too.
+    if not path.is_file() or not os.access(path, os.R_OK):
+        why = "its rights forbid it" if path.is_file() else "it is none"
+        raise StorageError(
+            f"The database must be a readable file, but {path} is not ({why}); name another file "
+            "with --storage sqlite:///FILE."
+        )
+    if 0 < path.stat().st_size < _SMALLEST_PAGE:  # SQLite takes a file of one byte for empty
+        raise no_sqlite_file(database)
+
+
+def check_schema(url: URL, *, create: bool, may_be_half_made: bool) -> None:
+    """Finds Optuna's tables of this version in a database, or with `create` none at all.
+
+    Raises:
+        HalfMadeError: if some are missing, unless it `may_be_half_made`.
+        StorageError: if there are others, or the database cannot be opened.
+    """
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+        return
+    engine = sqlalchemy.create_engine(url, connect_args=connect_args(url))
+    try:
+        with engine.connect() as connection:
+            tables = sqlalchemy.inspect(connection).get_table_names()
+            found = None
+            if "version_info" in tables and "alembic_version" in tables:
+                found = connection.scalar(
+                    sqlalchemy.text("SELECT version_num FROM alembic_version")
+                )
+    except SQLAlchemyError as error:
+        raise cannot_open(url, error) from error
+    finally:
+        engine.dispose()
+    if found is not None:
+        _check_version(url, found)
+    elif "studies" in tables and not may_be_half_made:
+        raise HalfMadeError
+    elif (tables and url.get_backend_name() == "sqlite") or not create:
+        raise StorageError(
+            f"The database must hold Optuna's tables, but {without_secrets(url)} does "
+            "not; name another with --storage."
+        )
+
+
+def _check_version(url: URL, found: str) -> None:
+    ours = RDBStorage("sqlite://")
+    wanted = ours.get_head_version()
+    if found == wanted:
+        return
+    rule = (
+        f"The database must have the tables of Optuna {optuna.__version__} (schema {wanted}), but "
+        f"those of {without_secrets(url)} are of schema {found}"
+    )
+    if found not in ours.get_all_versions():
+        raise StorageError(
+            f"{rule}, which a newer version made; install that with 'pip install -U optuna', or "
+            "name another with --storage."
+        )
+    raise StorageError(
+        f"{rule}; make a copy of it, then upgrade it with 'optuna storage upgrade --storage "
+        f"{without_secrets(url)}', or name another with --storage."
+    )

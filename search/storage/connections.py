@@ -1,0 +1,71 @@
+"""How a database is connected to: how long is waited, and what each connection is told first.
+
+SQLite is written to so that a dashboard can read meanwhile: write-ahead log (WAL), a busy timeout
+in place of "database is locked", and no wait for the disk at each commit (`synchronous=NORMAL`: in
+WAL mode a power cut may take the last commits, never the file).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+_BUSY_TIMEOUT_SECONDS = 60
+_CHECKPOINT_MILLISECONDS = 500
+_CONNECT_TIMEOUT_SECONDS = 10
+# A server whose host vanished without a word is noticed after about a minute.
+_KEEPALIVE = {
+    "keepalives_idle": 30,  # seconds
+    "keepalives_interval": 10,  # seconds
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+
+
+def connect_args(url: URL) -> dict[str, Any]:
+    """What a driver is given to connect with, beside the URL."""
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": _BUSY_TIMEOUT_SECONDS}
+    if url.get_driver_name() in ("psycopg", "psycopg2"):
+        return {"connect_timeout": _CONNECT_TIMEOUT_SECONDS, **_KEEPALIVE}
+    return {}
+
+
+def set_up_connections(engine: Engine, *, write: bool) -> None:
+    """Has all connections made from now on set up: for `write` with SQLite's log, else for UTC."""
+    if engine.name == "sqlite" and write:
+        event.listen(engine, "connect", _set_pragmas)
+    elif engine.name == "postgresql":
+        event.listen(engine, "connect", _use_utc)
+    engine.dispose()  # what is connected already has not heard of it
+
+
+def checkpoint(engine: Engine) -> None:
+    """Moves a SQLite file's write-ahead log into the file, so that it alone is whole.
+
+    Where a reader holds the log open, it is not waited for; the last one to close does it then.
+    """
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={_CHECKPOINT_MILLISECONDS}")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    except SQLAlchemyError:
+        pass
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _use_utc(connection: Any, _record: object) -> None:
+    """Heartbeats are times of day without a zone, and an hour of summer time is not silence."""
+    cursor = connection.cursor()
+    cursor.execute("SET TIME ZONE 'UTC'")
+    cursor.close()
+    connection.commit()

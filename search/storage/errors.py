@@ -1,0 +1,86 @@
+"""What a database answers when it fails, and the errors of ours that say so: rule, reason, fix."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+
+from search.exceptions import DatabaseError, StorageError
+from search.storage.urls import hide_secrets, without_secrets
+
+
+def is_unreachable(error: SQLAlchemyError, url: URL) -> bool:
+    """Whether an error says that a server cannot be reached, rather than that it refuses."""
+    if url.get_backend_name() == "sqlite":
+        return False
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or (
+        # No connection could be made at all: there is no statement that failed.
+        isinstance(error, OperationalError | InterfaceError) and error.statement is None
+    )
+
+
+def sql_state(error: DBAPIError) -> str | None:
+    """PostgreSQL's code of an error, by whichever name its driver has for it."""
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+
+
+def reason_of(error: Exception, url: URL) -> str:
+    """The first line of what a database says of an error, without the URL's secrets."""
+    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    line = text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
+    return hide_secrets(line, url)
+
+
+def database_unreachable(url: URL, error: SQLAlchemyError) -> DatabaseError:
+    """Of a server that stays away."""
+    return DatabaseError(
+        f"The database must answer while it is used, but {without_secrets(url)} does not: "
+        f"{reason_of(error, url)}. Everything that it confirmed is kept; start it, "
+        "and the same command goes on."
+    )
+
+
+def database_failed(url: URL, error: SQLAlchemyError) -> DatabaseError:
+    """Of a database that answers, and refuses what is asked of it."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    # The lower byte says which kind of error it is, the upper ones say more.
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            what = "must have room and a disk that works"
+            fix = "make room on its disk"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            what = "must not be locked for longer than a minute"
+            fix = "end the program that locks it"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            what = "must be whole"
+            fix = "take a copy that 'search backup' made"
+        case _:
+            what = "must take what is written and give what is read"
+            fix = "mend that"
+    return DatabaseError(
+        f"The database {what}, but {without_secrets(url)} answered: {reason_of(error, url)}. "
+        f"Everything that it confirmed is kept; {fix}, and the same command goes on."
+    )
+
+
+def cannot_open(url: URL, error: Exception) -> StorageError:
+    """Of a database that cannot be opened to begin with."""
+    code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
+    if code == sqlite3.SQLITE_NOTADB:
+        return no_sqlite_file(url.database)
+    return StorageError(
+        f"The storage {without_secrets(url)} cannot be opened: {reason_of(error, url)}. "
+        "Check the address, the rights and the room on the disk, or name another with --storage."
+    )
+
+
+def no_sqlite_file(database: str | None) -> StorageError:
+    """Of a file that holds something else."""
+    return StorageError(
+        f"The database must be a SQLite file, but {database} is something else; name another file "
+        "with --storage sqlite:///FILE."
+    )

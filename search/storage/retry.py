@@ -1,0 +1,108 @@
+"""Calls to a database made again for as long as its server is away."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.storage.errors import (
+    database_failed,
+    database_unreachable,
+    is_unreachable,
+    reason_of,
+)
+from search.storage.urls import without_secrets
+
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
+_NAP_SECONDS = 0.2  # after which it is asked whether to stop
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long to wait for a database server that is away, and whom to tell.
+
+    Args:
+        limit_seconds: 0 does not wait.
+        notice: told once that it waits, and once that the server is back.
+        should_stop: asked several times a second; true ends the wait.
+    """
+
+    limit_seconds: float = 0.0
+    notice: Callable[[str], None] = lambda _text: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+class Retry:
+    """Makes calls to one database.
+
+    Once it has given up on the server, nothing waits for it any more: what is done on the way out
+    fails at once.
+
+    Args:
+        reset: called after each failure, as its connection may be the broken one.
+    """
+
+    def __init__(self, url: URL, waiting: Waiting, reset: Callable[[], None]) -> None:
+        self._url = url
+        self._waiting = waiting
+        self._reset = reset
+        self._has_given_up = False
+        self.returned_at = -math.inf  # when a server that was away answered again; monotonic
+
+    def call(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """The result of a call, which Optuna or SQLAlchemy makes in one transaction.
+
+        Raises:
+            DatabaseError: if the server stays away, or the database answers that it fails.
+        """
+        deadline = wait = None
+        while True:
+            try:
+                result = call(*args, **kwargs)
+            except (StorageInternalError, SQLAlchemyError) as error:
+                with suppress(SQLAlchemyError):
+                    self._reset()
+                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+                if not isinstance(cause, SQLAlchemyError):
+                    raise
+                if not is_unreachable(cause, self._url):
+                    raise database_failed(self._url, cause) from None
+                now = time.monotonic()
+                if deadline is None or wait is None:
+                    limit = 0.0 if self._has_given_up else self._waiting.limit_seconds
+                    deadline, wait = now + limit, _FIRST_WAIT_SECONDS
+                    if limit:
+                        self._waiting.notice(
+                            f"The database {without_secrets(self._url)} does not answer "
+                            f"({reason_of(cause, self._url)}); waiting for it, for at most "
+                            f"{self._waiting.limit_seconds:g} s."
+                        )
+                if now >= deadline or not self._nap(min(wait, deadline - now)):
+                    self._has_given_up = True
+                    raise database_unreachable(self._url, cause) from None
+                wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+            else:
+                if deadline is not None:
+                    self.returned_at = time.monotonic()
+                    self._waiting.notice("The database answers again; the work goes on.")
+                return result
+
+    def _nap(self, seconds: float) -> bool:
+        """Waits; false where that is to stop."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._waiting.should_stop():
+                return False
+            time.sleep(min(left, _NAP_SECONDS))
+        return not self._waiting.should_stop()
