@@ -75,22 +75,22 @@ def confirm(
         from search.report.dashboard_sync import DashboardSync
         from search.results.confirm import ConfirmationRun
 
-        confirming = ConfirmationRun(chosen, top=top, n_seeds=seeds)
+        confirmation_run = ConfirmationRun(chosen, top=top, n_seeds=seeds)
         dataset = load_study_data(chosen, data_dir)
-        n_racing = len(confirming.race.candidates)
+        n_racing = len(confirmation_run.race.candidates)
         console.print(
             f"Racing {counted(n_racing, 'trial')} of {chosen.study_name} over up to "
             f"{counted(seeds, 'fresh seed')} each, on the search's own split; the test set stays "
-            f"closed. {counted(confirming.n_kept, 'run')} kept from before.\n"
+            f"closed. {counted(confirmation_run.n_kept, 'run')} kept from before.\n"
         )
         with prepared.pool(dataset, with_test=False, n_jobs=n_racing * seeds) as pool:
-            is_done = confirming.run(
+            is_done = confirmation_run.run(
                 pool,
                 device=prepared.device,
                 listener=repeat_printer(console),
                 should_stop=should_stop,
             )
-        confirmation = confirming.finish()
+        confirmation = confirmation_run.finish()
         DashboardSync(opened, chosen, artifact_folder(storage, artifacts)).update()
         print_confirmation(console, chosen, confirmation)
         if as_json and confirmation is not None:

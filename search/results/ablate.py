@@ -65,14 +65,14 @@ class Ablation:
         ]
         # What each run came to, by change and seed; None where its loss was not finite.
         self._finished: dict[tuple[str, int], float | None] = {}
-        self._kept = RepeatStore(study, ABLATES)
-        self.keeps_runs = not self._kept.is_name_taken
+        self._repeat_store = RepeatStore(study, ABLATES)
+        self.keeps_runs = not self._repeat_store.is_name_taken
         if self.keeps_runs:
             self._take_kept()
         self.n_kept = len(self._finished)
 
     def _take_kept(self) -> None:
-        runs = [(TrialRecord.read(run), accuracy_of(run)) for run in self._kept.runs()]
+        runs = [(TrialRecord.read(run), accuracy_of(run)) for run in self._repeat_store.runs()]
         values = {
             (_text(record.recipe), record.training_seed): accuracy
             for record, accuracy in runs
@@ -87,7 +87,7 @@ class Ablation:
     @property
     def kept_in(self) -> str:
         """The name of the study that keeps the runs; another's where `keeps_runs` is false."""
-        return self._kept.name
+        return self._repeat_store.name
 
     @property
     def n_changes(self) -> int:
@@ -152,7 +152,7 @@ class Ablation:
 
     def _finish(self, name: str, changed: Hyperparameters, repeat: Repeat) -> None:
         if self.keeps_runs:
-            self._kept.add(
+            self._repeat_store.add(
                 TrialRecord(
                     change=name,
                     recipe=changed.to_dict(),

@@ -143,9 +143,9 @@ class ConfirmationRun:
         )
         self._spent_seconds = 0.0
         self.n_kept = 0
-        self._kept = RepeatStore(self.study, CONFIRMS)
+        self._repeat_store = RepeatStore(self.study, CONFIRMS)
         params = {trial.number: trial.params for trial in trials}
-        for run in self._kept.runs():
+        for run in self._repeat_store.runs():
             record = TrialRecord.read(run)
             number, seed = record.candidate, record.training_seed
             # The parameters tell: a study may have been deleted and made again under its name.
@@ -255,7 +255,7 @@ class ConfirmationRun:
     ) -> float | None:
         """Keeps a run that has ended; returns its value, None where its loss was not finite."""
         trial = self._trials[number]
-        value = self._kept.add(
+        value = self._repeat_store.add(
             TrialRecord(
                 candidate=number,
                 training_seed=seed,

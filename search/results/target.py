@@ -51,9 +51,7 @@ class Step:
         return int(_NEXT_SHARE * self.parameter_count)
 
 
-def judge(
-    confirming: ConfirmationRun, *, cap: int, target: float, confidence: float
-) -> Step | None:
+def judge(run: ConfirmationRun, *, cap: int, target: float, confidence: float) -> Step | None:
     """What a finished race says of a target; None where no run came to an end.
 
     Several candidates try for the target at once, so each must pass at a share of the error
@@ -64,7 +62,7 @@ def judge(
         confidence: with which one of the means is at least the target, where the verdict is that
             it is reached; for one cap.
     """
-    race, sizes = confirming.race, confirming.parameter_counts
+    race, sizes = run.race, run.parameter_counts
     confidence = 1 - (1 - confidence) / len(race.candidates)
     # One that is worse than the race's first may reach the target all the same, and be smaller.
     standings = [row for row in race.standings() if row.candidate not in race.disqualified]
@@ -78,7 +76,7 @@ def judge(
     chosen = min(reached, key=lambda row: sizes[row.candidate], default=standings[0])
     bounds = race.bounds(chosen.candidate, confidence)
     return Step(
-        study=confirming.study.study_name,
+        study=run.study.study_name,
         cap=cap,
         trial=chosen.candidate,
         parameter_count=sizes[chosen.candidate],

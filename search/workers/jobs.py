@@ -87,7 +87,10 @@ Event = JobEpoch | JobDone | JobCancelled | JobFailed
 
 
 class WorkerPool(Protocol):
-    """Workers that train: each takes one job at a time."""
+    """Workers that train, as whoever has jobs for them sees them: each takes one at a time.
+
+    `search.workers.base_pool` has the rules by which all pools here keep that.
+    """
 
     @property
     def n_idle(self) -> int:

@@ -21,8 +21,8 @@ import torch
 
 from search.data.mapped import DatasetFiles
 from search.exceptions import TrainingError
+from search.workers.base_pool import BaseWorkerPool
 from search.workers.fork_server import start_server, worker_context
-from search.workers.pool import ProcessPool
 from search.workers.resources import DeviceShare, deal
 from search.workers.worker_loop import Message, Order, work
 
@@ -78,7 +78,7 @@ def _own_cores(n_workers: int) -> dict[int, int]:
     return dict(enumerate(cores)) if len(cores) == n_workers else {}
 
 
-class LocalWorkerPool(ProcessPool[_LocalProcess]):
+class LocalWorkerPool(BaseWorkerPool[_LocalProcess]):
     """`n_workers` training processes that share one data set.
 
     Use it as a context manager: when the context ends, so do the processes. Those that train on

@@ -1,7 +1,7 @@
 """A pool of actors on a Ray cluster.
 
 Ray places the actors, shares the data set among those of a machine, and ends them with the process
-that made them; the rules are those of every pool. Alone imports Ray.
+that made them; the rules are those of `search.workers.base_pool`. Alone imports Ray.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from search.data.dataset import DatasetInfo, Examples
 from search.data.mapped import DatasetFiles, sealed_test
 from search.exceptions import InputError
-from search.workers.pool import ProcessPool
+from search.workers.base_pool import BaseWorkerPool
 from search.workers.resources import DeviceShare, Resources
 from search.workers.worker_loop import Message, Order, work
 
@@ -229,7 +229,7 @@ def _death(error: Exception) -> str:
     return f"ended: {detail.rstrip('.')}"
 
 
-class RayPool(ProcessPool[_ActorProcess]):
+class RayWorkerPool(BaseWorkerPool[_ActorProcess]):
     """`n_workers` actors that share one data set, on the cluster that this process is connected to.
 
     An actor for which the cluster has no room now starts once it has. It is a context manager: when

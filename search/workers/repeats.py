@@ -135,7 +135,7 @@ def train_recipes(
     A loss that is not finite ends its own run alone.
 
     Yields:
-        after each epoch, the place in `runs` and the run as far as it has come.
+        after each epoch, the index in `runs` and the run as far as it has come.
 
     Raises:
         TrainingError: if a training run cannot be finished.
@@ -157,7 +157,7 @@ def train_recipes(
 def _train(
     pool: WorkerPool, jobs: Sequence[Job], *, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, Repeat]]:
-    """Yields a job's key, which is its place in `jobs`, and its run, after each of its epochs."""
+    """Yields a job's key, which is its index in `jobs`, and its run, after each of its epochs."""
     repeats = [Repeat(job.seed) for job in jobs]
     for event in run_jobs(pool, jobs, should_stop=should_stop):
         if isinstance(event, JobEpoch):

@@ -66,9 +66,9 @@ class WorkerSetup:
                 with LocalWorkerPool(n_workers, files, log_folder=log_folder) as local:
                     yield local
             else:
-                from search.workers.ray_pool import RayPool
+                from search.workers.ray_pool import RayWorkerPool
 
-                with RayPool(
+                with RayWorkerPool(
                     n_workers, files, resources=self.resources, log_folder=log_folder
                 ) as actors:
                     yield actors

@@ -20,7 +20,7 @@ from search.data.load import load_dataset
 from search.data.mapped import dataset_files
 from search.exceptions import TrainingError
 from search.study.summary import is_trained
-from search.workers.ray_pool import RayPool, connected
+from search.workers.ray_pool import RayWorkerPool, connected
 from search.workers.resources import Resources
 from tests.conftest import DIGITS_RUN, Command, alive, n_reported, wait_until
 
@@ -73,7 +73,7 @@ def test_an_actor_waits_for_room_while_another_has_some(cluster: Cluster, tmp_pa
     with (
         connected(cluster.address, n_cpus=1),
         dataset_files(dataset, with_test=False) as files,
-        RayPool(3, files, resources=one) as pool,
+        RayWorkerPool(3, files, resources=one) as pool,
     ):
         wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle > 0)
         pool.startup_seconds = 0.5
@@ -81,7 +81,7 @@ def test_an_actor_waits_for_room_while_another_has_some(cluster: Cluster, tmp_pa
         while time.monotonic() < started + 2:
             assert not list(pool.events(0.1))
         assert pool.n_idle < 3
-        with RayPool(1, files, resources=one) as without_room:
+        with RayWorkerPool(1, files, resources=one) as without_room:
             without_room.startup_seconds = 0.5
             with pytest.raises(TrainingError, match=r"3 in a row ended while they did.* CPU"):
                 wait_until(lambda: bool(list(without_room.events(0.1))))

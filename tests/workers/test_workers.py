@@ -34,7 +34,7 @@ from search.workers.jobs import (
     run_jobs,
 )
 from search.workers.local_pool import LocalWorkerPool
-from search.workers.ray_pool import RayPool, connected
+from search.workers.ray_pool import RayWorkerPool, connected
 from search.workers.repeats import train_repeats
 from search.workers.resources import Resources
 from search.workers.setup import WorkerSetup
@@ -46,7 +46,7 @@ RECIPE = Hyperparameters(
 )
 
 
-AnyPool = LocalWorkerPool | RayPool
+AnyPool = LocalWorkerPool | RayWorkerPool
 MakePool = Callable[..., AnyPool]
 
 
@@ -68,7 +68,7 @@ def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
         yield LocalWorkerPool
         return
     with connected(None, n_cpus=4):
-        yield partial(RayPool, resources=Resources(cpu=1))
+        yield partial(RayWorkerPool, resources=Resources(cpu=1))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What holds for all pools: which job a worker gets, and what follows when one dies.
+"""What all pools of workers have in common: who gets which job, and what follows when one dies.
 
 A worker that dies is replaced; its job comes back as `JobFailed`, or goes to the next worker where
 it had not begun. So it is with one that runs out of memory, and with one that hangs. One whose
@@ -86,8 +86,10 @@ class _Worker(Generic[ProcessT]):
         return self.is_ready and self.job is None
 
 
-class ProcessPool(ABC, Generic[ProcessT]):
-    """A `WorkerPool` whose processes are yet to be said. As a context manager it ends them with it.
+class BaseWorkerPool(ABC, Generic[ProcessT]):
+    """A `WorkerPool` but for how its processes are started, heard and ended, which others say.
+
+    It is a context manager: when the context ends, so do the processes.
 
     Attributes:
         startup_seconds: of being awake, in which a worker must be ready, once its time runs.
