@@ -139,7 +139,7 @@ class DashboardSync:
             "learning": learning_graph(report),
             "importance": importance,
         }
-        with self._storage.study_attributes_together():
+        with self._storage.batch_study_attributes():
             if settlement is not None:
                 for key, value in settlement.entries.items():
                     study._storage.set_study_system_attr(study._study_id, key, value)

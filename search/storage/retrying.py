@@ -13,15 +13,17 @@ import json
 import uuid
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -31,6 +33,7 @@ from search.storage.rows import (
     TrialWrites,
     can_write,
     read_open_states,
+    read_silent,
     read_state,
     read_trials,
     write_trial,
@@ -38,17 +41,8 @@ from search.storage.rows import (
 from search.storage.server_locks import acquire_lock, release_lock
 
 _MARK = "budget-search:made"
-# The calls by which Optuna's studies and trials reach their storage, with its cache in between.
-_CALLS = (
-    *("create_new_study", "delete_study", "set_study_user_attr"),
-    *("get_study_id_from_name", "get_study_name_from_id", "get_study_directions"),
-    *("get_study_user_attrs", "get_all_studies"),
-    *("_set_trial_param", "set_trial_intermediate_value"),
-    *("set_trial_user_attr", "set_trial_system_attr", "get_trial_param", "get_trial"),
-    *("get_trial_id_from_study_id_trial_number", "_get_best_trial_id"),
-    *("get_trial_user_attrs", "get_trial_system_attrs", "record_heartbeat"),
-)
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -66,13 +60,101 @@ class RetryingStorage(RDBStorage):
     def __init__(self, url: URL, waiting: Waiting, **engine_kwargs: Any) -> None:
         self._backend_name = url.get_backend_name()
         self._retry = Retry(url, waiting, reset=self.remove_session)
-        self._gathered: dict[int, dict[str, Any]] | None = (
-            None  # by study, within `study_attributes_together`
-        )
+        self._gathered: dict[int, dict[str, Any]] | None = None  # by study, within a batch
         text = url.render_as_string(hide_password=False)
         # Optuna fills in a template, and a file's name may have braces of its own.
         text = text.replace("{", "{{").replace("}", "}}")
         super().__init__(text, engine_kwargs=engine_kwargs)
+
+    # --- Optuna's calls: each that reaches the database is made again while its server is away ---
+
+    def create_new_study(
+        self, directions: Sequence[StudyDirection], study_name: str | None = None
+    ) -> int:
+        return self._retry.call(super().create_new_study, directions, study_name)
+
+    def delete_study(self, study_id: int) -> None:
+        self._retry.call(super().delete_study, study_id)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._retry.call(super().set_study_user_attr, study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        if self._gathered is None:
+            self._retry.call(super().set_study_system_attr, study_id, key, value)
+        else:
+            self._gathered.setdefault(study_id, {})[key] = value
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._retry.call(super().get_study_id_from_name, study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._retry.call(super().get_study_name_from_id, study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._retry.call(super().get_study_directions, study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._retry.call(super().get_study_user_attrs, study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        stored = self._retry.call(super().get_study_system_attrs, study_id)
+        return stored | (self._gathered or {}).get(study_id, {})
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return self._retry.call(super().get_all_studies)
+
+    def _create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        # A queue, or a list of results, would have it twice; so it carries a mark. A trial without
+        # a template has no owner when it is made twice, and the next start puts that right.
+        if template_trial is not None and self._backend_name != "sqlite":
+            template_trial = copy.copy(template_trial)
+            mark = {_MARK: uuid.uuid4().hex}
+            template_trial.system_attrs = {**template_trial.system_attrs, **mark}
+        return self._retry.call(super()._create_new_trial, study_id, template_trial)
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> models.TrialModel:
+        """In the transaction of one try, of which Optuna makes several by itself."""
+        if template_trial is not None and _MARK in template_trial.system_attrs:
+            marks = models.TrialSystemAttributeModel
+            mark = json.dumps(template_trial.system_attrs[_MARK])
+            query = session.query(models.TrialModel).join(marks)
+            made = query.filter(marks.key == _MARK, marks.value_json == mark).one_or_none()
+            if made is not None:
+                return made
+        return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        self._retry.call(
+            super()._set_trial_param,
+            trial_id,
+            param_name,
+            param_value_internal,
+            distribution,
+            previous_distribution,
+        )
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        self._retry.call(super().set_trial_intermediate_value, trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._retry.call(super().set_trial_user_attr, trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._retry.call(super().set_trial_system_attr, trial_id, key, value)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -95,7 +177,47 @@ class RetryingStorage(RDBStorage):
                 return RDBStorage.get_trial(self, trial_id).state == state
             return is_set
 
-        return bool(self._retry.call(call))
+        return self._retry.call(call)
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        self._retry.call(super().record_heartbeat, trial_id)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._retry.call(super().get_trial, trial_id)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        return self._retry.call(
+            super().get_trial_id_from_study_id_trial_number, study_id, trial_number
+        )
+
+    def get_trial_param(self, trial_id: int, param_name: str) -> float:
+        return self._retry.call(super().get_trial_param, trial_id, param_name)
+
+    def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self._retry.call(super().get_trial_user_attrs, trial_id)
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self._retry.call(super().get_trial_system_attrs, trial_id)
+
+    def _get_best_trial_id(self, study_id: int, direction: StudyDirection) -> int:
+        return self._retry.call(super()._get_best_trial_id, study_id, direction)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        return self._read(
+            read_trials,
+            study_id,
+            states=states,
+            among=included_trial_ids,
+            above=trial_id_greater_than,
+        )
+
+    # --- What a search asks of its database beside that ---
 
     @property
     def returned_at(self) -> float:
@@ -103,7 +225,7 @@ class RetryingStorage(RDBStorage):
         return self._retry.returned_at
 
     @contextmanager
-    def study_attributes_together(self) -> Iterator[None]:
+    def batch_study_attributes(self) -> Iterator[None]:
         """Writes all system attributes that a study is given inside in one transaction, at its end.
 
         optuna-dashboard cuts a note or a graph into many attributes: so a reader meets all of them
@@ -142,43 +264,6 @@ class RetryingStorage(RDBStorage):
         except IntegrityError as error:
             raise WriteConflictError from error
 
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        if self._gathered is not None:
-            self._gathered.setdefault(study_id, {})[key] = value
-            return
-        method = RDBStorage.set_study_system_attr
-        self._retry.call(lambda: method(self, study_id, key, value))
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        method = RDBStorage.get_study_system_attrs
-        stored: dict[str, Any] = self._retry.call(lambda: method(self, study_id))
-        return stored | (self._gathered or {}).get(study_id, {})
-
-    def _create_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None = None
-    ) -> FrozenTrial:
-        # A queue, or a list of results, would have it twice; so it carries a mark. A trial without
-        # a template has no owner when it is made twice, and the next start puts that right.
-        if template_trial is not None and self._backend_name != "sqlite":
-            template_trial = copy.copy(template_trial)
-            mark = {_MARK: uuid.uuid4().hex}
-            template_trial.system_attrs = {**template_trial.system_attrs, **mark}
-        method = RDBStorage._create_new_trial
-        return self._retry.call(lambda: method(self, study_id, template_trial))
-
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Session
-    ) -> models.TrialModel:
-        """In the transaction of one try, of which Optuna makes several by itself."""
-        if template_trial is not None and _MARK in template_trial.system_attrs:
-            marks = models.TrialSystemAttributeModel
-            mark = json.dumps(template_trial.system_attrs[_MARK])
-            query = session.query(models.TrialModel).join(marks)
-            made = query.filter(marks.key == _MARK, marks.value_json == mark).one_or_none()
-            if made is not None:
-                return made
-        return super()._get_prepared_new_trial(study_id, template_trial, session)
-
     @property
     def has_locks(self) -> bool:
         """Whether it is PostgreSQL, whose locks `lock` is made of."""
@@ -200,19 +285,11 @@ class RetryingStorage(RDBStorage):
                 release_lock(connection)
 
     def silent_trials(self, study_id: int, seconds: float) -> set[int]:
-        """Identifiers of a study's running trials that nobody said to live for so long, or ever.
+        """Identifiers of a study's running trials without a heartbeat for so long, or ever.
 
         Of PostgreSQL alone, and by its clock; time in which it was away does not count.
         """
-        query = text(
-            "SELECT trials.trial_id FROM trials LEFT JOIN trial_heartbeats USING (trial_id) "
-            "WHERE study_id = :study_id AND state = 'RUNNING' AND (heartbeat IS NULL OR "
-            "localtimestamp - greatest(heartbeat, pg_postmaster_start_time()::timestamp) "
-            "> make_interval(secs => :seconds))"
-        )
-        values = {"study_id": study_id, "seconds": seconds}
-
-        return self._read(lambda connection: set(connection.scalars(query, values)))
+        return self._read(read_silent, study_id, seconds)
 
     def open_trial_states(
         self, study_id: int, open_ids: Collection[int], last_id: int
@@ -222,9 +299,7 @@ class RetryingStorage(RDBStorage):
         Raises:
             KeyError: if there is no such study.
         """
-        return self._read(
-            lambda connection: read_open_states(connection, study_id, open_ids, last_id)
-        )
+        return self._read(read_open_states, study_id, open_ids, last_id)
 
     def read_trials(self, study_id: int, trial_ids: Collection[int]) -> list[FrozenTrial]:
         """Those trials of a study, whole.
@@ -232,26 +307,7 @@ class RetryingStorage(RDBStorage):
         Raises:
             KeyError: if there is no such study.
         """
-        return self._read(
-            lambda connection: read_trials(connection, study_id, among=trial_ids, above=None)
-        )
-
-    def _get_trials(
-        self,
-        study_id: int,
-        states: Container[TrialState] | None,
-        included_trial_ids: set[int],
-        trial_id_greater_than: int,
-    ) -> list[FrozenTrial]:
-        return self._read(
-            lambda connection: read_trials(
-                connection,
-                study_id,
-                states=states,
-                among=included_trial_ids,
-                above=trial_id_greater_than,
-            )
-        )
+        return self._read(read_trials, study_id, among=trial_ids, above=None)
 
     def trial_state(self, trial_id: int) -> TrialState:
         """The state of a trial.
@@ -259,7 +315,7 @@ class RetryingStorage(RDBStorage):
         Raises:
             KeyError: if there is no such trial.
         """
-        return self._read(lambda connection: read_state(connection, trial_id))
+        return self._read(read_state, trial_id)
 
     def write_trial(self, trial_id: int, writes: TrialWrites) -> None:
         """Writes all of that in one transaction; to do it twice is to do it once.
@@ -290,25 +346,14 @@ class RetryingStorage(RDBStorage):
         for step, number in writes.intermediate_values.items():
             self.set_trial_intermediate_value(trial_id, step, number)
 
-    def _read(self, read: Callable[[Connection], _T]) -> _T:
-        """What is read over a connection, waited for like any other call."""
-
+    def _read(
+        self,
+        read: Callable[Concatenate[Connection, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
         def call() -> _T:
             with self.engine.connect() as connection:
-                return read(connection)
+                return read(connection, *args, **kwargs)
 
         return self._retry.call(call)
-
-
-def _with_retry(name: str) -> Any:
-    method = getattr(RDBStorage, name)
-
-    @wraps(method)
-    def call(self: RetryingStorage, *args: Any, **kwargs: Any) -> Any:
-        return self._retry.call(lambda: method(self, *args, **kwargs))
-
-    return call
-
-
-for _name in _CALLS:
-    setattr(RetryingStorage, _name, _with_retry(_name))

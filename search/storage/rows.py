@@ -96,6 +96,20 @@ def read_open_states(
     return dict(rows)
 
 
+def read_silent(connection: Connection, study_id: int, seconds: float) -> set[int]:
+    """Identifiers of a study's running trials without a heartbeat for so long, or ever.
+
+    Of PostgreSQL alone, and by its clock; time in which it was away does not count.
+    """
+    query = sqlalchemy.text(
+        "SELECT trials.trial_id FROM trials LEFT JOIN trial_heartbeats USING (trial_id) "
+        "WHERE study_id = :study_id AND state = 'RUNNING' AND (heartbeat IS NULL OR "
+        "localtimestamp - greatest(heartbeat, pg_postmaster_start_time()::timestamp) "
+        "> make_interval(secs => :seconds))"
+    )
+    return set(connection.scalars(query, {"study_id": study_id, "seconds": seconds}))
+
+
 def read_trials(
     connection: Connection,
     study_id: int,

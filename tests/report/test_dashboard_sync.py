@@ -409,7 +409,7 @@ def test_a_story_is_written_whole_or_not_at_all(database_url: str, tmp_path: Pat
     make_study(database_url, "made", rising(3))
     with opened_storage(database_url, write=True) as storage:
         study = open_study(storage, "made")
-        with suppress(CrashError), storage.study_attributes_together():
+        with suppress(CrashError), storage.batch_study_attributes():
             save_note(study, "half " * 1000)
             assert get_note(study) != ""
             raise CrashError
@@ -419,7 +419,7 @@ def test_a_story_is_written_whole_or_not_at_all(database_url: str, tmp_path: Pat
         assert "## Best: trial 2" in note
         keys = study._storage.get_study_system_attrs(study._study_id)
         assert not [key for key in keys if key.startswith("dashboard:artifacts:")]
-        with storage.study_attributes_together():
+        with storage.batch_study_attributes():
             save_note(study, "short")
             assert get_note(study) == "short"
         assert get_note(study) == "short"
