@@ -59,7 +59,7 @@ def confirm(
 
     from search.storage.open import opened_storage
     from search.study.open import load_study_data, select_study
-    from search.study.sharing import only_race
+    from search.study.sharing import locked_race
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
@@ -68,7 +68,7 @@ def confirm(
         waiting = shown_waiting(console, should_stop)
         opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
         chosen = select_study(opened, study)
-        stack.enter_context(only_race(chosen, storage))
+        stack.enter_context(locked_race(chosen, storage))
         prepared = prepare_workers(workers, device)
 
         from search.report.artifacts import artifact_folder

@@ -58,8 +58,8 @@ def print_plan(console: Console, search: Search) -> None:
     known = (
         f"goes on with {counted(before.n_trained, 'trained trial')}" if before.n_trained else "new"
     )
-    if search.n_swept:
-        known += f"; {search.n_swept} that a search left unfinished are queued again"
+    if search.n_requeued:
+        known += f"; {search.n_requeued} that a search left unfinished are queued again"
     note = f"; {plan.dataset_note}" if plan.dataset_note else ""
     limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
     hung = request.trial_timeout_seconds

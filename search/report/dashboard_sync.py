@@ -20,7 +20,7 @@ from search.report.artifacts import StudyArtifacts
 from search.report.facts import Report, read_report
 from search.report.graphs import influence_graph, learning_graph, size_graph
 from search.report.importance import influences
-from search.report.note import write_note
+from search.report.note import note_text
 from search.storage.retrying import RetryingStorage, WriteConflictError
 from search.study.summary import is_trained
 
@@ -66,7 +66,7 @@ class DashboardSync:
         self._storage = storage
         self._study = study
         self._artifacts = None if folder is None else StudyArtifacts(study, folder)
-        self._turn = lock
+        self._lock = lock
         self._due = 0.0  # by the monotonic clock
         self._n_judged = 0  # trials, when importance was told last
 
@@ -118,7 +118,7 @@ class DashboardSync:
         is_judged = self._is_to_judge(n_trained, has_time=has_time)
         if is_judged:  # before the lock: nobody is to wait for it
             importance = influence_graph(influences(trials))
-        with self._turn() as is_ours:
+        with self._lock() as is_ours:
             if not is_ours:
                 return
             for _ in range(_N_TRIES):
@@ -147,7 +147,7 @@ class DashboardSync:
                 if graph is not None:
                     save_plotly_graph_object(study, _Graph(graph), graph_object_id=name)
             before = get_note(study)
-            note = write_note(report, before)
+            note = note_text(report, before)
             if note != before:
                 save_note(study, note)
         for path in settlement.outdated if settlement is not None else ():

@@ -18,7 +18,7 @@ _IN_PYTHON = "in Python, with `run_search`."  # on tensors, which no command has
 _GAP = "\u2003"  # the dashboard leaves no room between two columns of a table
 
 
-def write_note(report: Report, before: str) -> str:
+def note_text(report: Report, before: str) -> str:
     """The note as Markdown.
 
     Args:

@@ -115,7 +115,7 @@ class CachedStorage(_CachedStorage):
                 trials = known.trials.copy()
             else:
                 is_of_open = not any(state in states for state in _FINISHED)
-                trials = self._open(known) if is_of_open else known.trials
+                trials = self._open_trials(known) if is_of_open else known.trials
                 trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
@@ -123,7 +123,7 @@ class CachedStorage(_CachedStorage):
         """The finished trials, in the order in which they were seen to be, and all others."""
         with self._lock:
             known = self._refresh(study_id)
-            return known.finished, self._open(known)
+            return known.finished, self._open_trials(known)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         with self._lock:
@@ -186,7 +186,7 @@ class CachedStorage(_CachedStorage):
         super()._add_trials_to_cache(study_id, trials)
 
     @staticmethod
-    def _open(known: _Known) -> list[FrozenTrial]:
+    def _open_trials(known: _Known) -> list[FrozenTrial]:
         indices = sorted(known.indices[trial_id] for trial_id in known.open)
         return [known.trials[index] for index in indices]
 
@@ -312,39 +312,6 @@ def batch_writes(study: Study) -> AbstractContextManager[None]:
     """Writes what is set of each trial inside in one transaction, where the storage can."""
     storage = study._storage
     return storage.batch_writes() if isinstance(storage, CachedStorage) else nullcontext()
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What is new of a study's trials.
-
-    Args:
-        finished: trials that were not published before.
-        open: all that wait or run, by number.
-    """
-
-    finished: Sequence[FrozenTrial]
-    open: Sequence[FrozenTrial]
-
-
-class TrialNews:
-    """Publishes each finished trial of a study once, so that a refresh costs what is new."""
-
-    def __init__(self) -> None:
-        self._n_published = 0
-        self._published: set[int] = set()  # where the storage does not keep them in order
-
-    def read(self, study: Study) -> News:
-        """What is new since the last call, for the same study."""
-        storage, study_id = study._storage, study._study_id
-        if isinstance(storage, CachedStorage):
-            finished, open_trials = storage.finished_and_open(study_id)
-            new, self._n_published = finished[self._n_published :], len(finished)
-            return News(new, open_trials)
-        trials = storage.get_all_trials(study_id, deepcopy=False)
-        new = [t for t in trials if t.state.is_finished() and t.number not in self._published]
-        self._published.update(trial.number for trial in new)
-        return News(new, [trial for trial in trials if not trial.state.is_finished()])
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:

@@ -13,8 +13,8 @@ from search.study.record import INTERRUPTED, TrialRecord, queued_values
 MAX_CRASHES = 2  # workers that one configuration may kill
 
 
-def sweep(study: Study, left: Sequence[FrozenTrial]) -> int:
-    """Puts back in the queue what is RUNNING of the trials that were left; returns how many.
+def requeue_left(study: Study, left: Sequence[FrozenTrial]) -> int:
+    """Requeues what is still RUNNING of the trials that were left; returns how many.
 
     Only for who holds the lock of the study, as `Sharing` sees to.
 
@@ -32,7 +32,7 @@ def sweep(study: Study, left: Sequence[FrozenTrial]) -> int:
 
 
 def requeue(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
-    """Ends an interrupted trial and, with `queue`, puts its configuration back in the queue.
+    """Ends an interrupted trial and, with `queue`, queues its configuration again.
 
     A trial that somebody else has ended meanwhile stays as it is. One that has killed as many
     workers as it may, and whose search died before it could say so, is not queued.
@@ -44,7 +44,7 @@ def requeue(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:
         fail(study, trial, f"it killed {n_crashes} workers")
         return
     if queue:
-        _requeue(study, trial, n_crashes)
+        _queue_repeat(study, trial, n_crashes)
     try:
         fail(study, trial, INTERRUPTED)
     except (UpdateFinishedTrialError, ValueError):
@@ -60,7 +60,7 @@ def fail_crashed(study: Study, trial: FrozenTrial, reason: str) -> bool:
     TrialRecord(crashes=n_crashes).write(study, trial._trial_id)
     is_requeued = n_crashes < MAX_CRASHES
     if is_requeued:
-        _requeue(study, trial, n_crashes)
+        _queue_repeat(study, trial, n_crashes)
     fail(study, trial, reason)
     return is_requeued
 
@@ -71,11 +71,11 @@ def fail(study: Study, trial: FrozenTrial, reason: str) -> None:
     study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _requeue(study: Study, trial: FrozenTrial, n_crashes: int) -> None:
+def _queue_repeat(study: Study, trial: FrozenTrial, n_crashes: int) -> None:
     """Queues the configuration of a trial again.
 
-    Before the trial itself is told: a death in between leaves a trial RUNNING whose repeat is
-    marked with its number, and `sweep` sees that.
+    Before the trial itself is ended: a death in between leaves a trial RUNNING whose repeat is
+    marked with its number, and `requeue_left` sees that.
     """
     before = TrialRecord.read(trial)
     repeat = TrialRecord(

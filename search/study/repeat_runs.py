@@ -92,7 +92,7 @@ class RepeatStore:
         value = last_epochs_mean(record.epochs) if is_finite else None
         reason = None if is_finite else NOT_FINITE
         record = replace(record, settings=self._settings, reason=reason)
-        self._make().add_trial(
+        self._create_or_open().add_trial(
             create_trial(
                 state=TrialState.COMPLETE if is_finite else TrialState.FAIL,
                 value=value,
@@ -106,7 +106,7 @@ class RepeatStore:
         )
         return value
 
-    def _make(self) -> Study:
+    def _create_or_open(self) -> Study:
         """The study that keeps the runs, made where it is missing."""
         if self._owner not in study_names(self._storage):
             raise StudyDeletedError(

@@ -1,10 +1,10 @@
 """What a search knows of other searches on its study: none on a file, any number on PostgreSQL.
 
 A SQLite study is searched by one process at a time. On PostgreSQL searches on any number of hosts
-share one. Whoever starts a trial, or puts one back in the queue, waits for a lock, so that the
-total of trials is exact and no configuration is trained twice. Each says again and again which of
-its trials live (Optuna's heartbeats, by the server's clock), and those of a host that fell silent
-are put back in the queue by another. A host that only slept finds its trial ended, and drops it.
+share one. Whoever starts a trial, or queues one again, waits for a lock, so that the total of
+trials is exact and no configuration is trained twice. Each records again and again which of its
+trials live (Optuna's heartbeats, by the server's clock), and those of a host that fell silent are
+queued again by another. A host that only slept finds its trial ended, and drops it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from search.storage.retrying import RetryingStorage
 from search.storage.server_locks import ServerLock
 from search.storage.urls import sqlite_path
 from search.study.locks import check_no_owner_alive, is_owner_dead, locked_file
-from search.study.repair import sweep
+from search.study.repair import requeue_left
 
 _RETRY_SECONDS = 0.5  # while another races
 _HEARTBEATS = 4  # within the time after which a host is taken for lost
@@ -38,26 +38,26 @@ class Sharing(Protocol):
         """Whether others may search the study at the same time."""
 
     def lock(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
-        """Lets one search at a time start trials or put them back; false where told to stop."""
+        """Lets one search at a time start trials or requeue them; false where it is to stop."""
 
     def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
         """How many trials of others run now, where `own` are the numbers of this search's."""
 
-    def begin(self, trial_id: int) -> None:
-        """Says that a trial has just begun. Must happen under the lock under which it did."""
+    def record_start(self, trial_id: int) -> None:
+        """Records that a trial has just begun, under the lock under which it did."""
 
-    def heartbeat(self, trial_ids: Collection[int]) -> None:
-        """Says that trials live. May be called as often as one likes."""
+    def record_heartbeats(self, trial_ids: Collection[int]) -> None:
+        """Records that trials live. May be called as often as one likes."""
 
     def reclaim_lost(self, should_stop: Callable[[], bool]) -> None:
-        """Puts back the trials of lost hosts. May be called as often as one likes."""
+        """Queues the trials of lost hosts again. May be called as often as one likes."""
 
     def requeue_orphans(self) -> int:
-        """Puts back in the queue what nobody runs any more, under the lock; returns how many."""
+        """Queues again what nobody runs any more, under the lock; returns how many."""
 
-    def race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
-        """Lets one search race the study's trials; false where another does, and this one is not
-        to wait any longer."""
+    def lock_race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
+        """Lets one search at a time race the study's trials; false where another does, and this
+        one is not to wait any longer."""
 
 
 class Alone:
@@ -74,19 +74,19 @@ class Alone:
     def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
         return 0
 
-    def begin(self, trial_id: int) -> None:
+    def record_start(self, trial_id: int) -> None:
         pass
 
-    def heartbeat(self, trial_ids: Collection[int]) -> None:
+    def record_heartbeats(self, trial_ids: Collection[int]) -> None:
         pass
 
     def reclaim_lost(self, should_stop: Callable[[], bool]) -> None:
         pass
 
     def requeue_orphans(self) -> int:
-        return sweep(self._study, self._study.get_trials(deepcopy=False))
+        return requeue_left(self._study, self._study.get_trials(deepcopy=False))
 
-    def race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
+    def lock_race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
         return nullcontext(True)
 
 
@@ -94,8 +94,8 @@ class Shared:
     """One of several searches on a study of a PostgreSQL database.
 
     Args:
-        lost_after_seconds: how long a host may be silent before its trials are put back. Time in
-            which the server was away does not count.
+        lost_after_seconds: how long a host may be silent before its trials are queued again. Time
+            in which the server was away does not count.
     """
 
     is_shared = True
@@ -114,10 +114,10 @@ class Shared:
         running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
         return len(running.difference(own))
 
-    def begin(self, trial_id: int) -> None:
+    def record_start(self, trial_id: int) -> None:
         self._storage.record_heartbeat(trial_id)
 
-    def heartbeat(self, trial_ids: Collection[int]) -> None:
+    def record_heartbeats(self, trial_ids: Collection[int]) -> None:
         now = time.monotonic()
         if now < self._next_heartbeat:
             return
@@ -139,10 +139,10 @@ class Shared:
 
     def requeue_orphans(self) -> int:
         # Read again, under the lock: another search may have been quicker.
-        return sweep(self._study, self._lost())
+        return requeue_left(self._study, self._lost())
 
     @contextmanager
-    def race(self, should_wait: Callable[[], bool]) -> Iterator[bool]:
+    def lock_race(self, should_wait: Callable[[], bool]) -> Iterator[bool]:
         lock = ServerLock(self._url, self._study._study_id)
         try:
             while not (is_ours := lock.try_acquire()) and should_wait():
@@ -166,8 +166,8 @@ def lock_to_open(storage: BaseStorage, name: str) -> AbstractContextManager[obje
 
 
 @contextmanager
-def sharing(study: Study, url: str, *, lost_after_seconds: float) -> Iterator[Sharing]:
-    """How a search has the study, for as long as the context lasts.
+def join_study(study: Study, url: str, *, lost_after_seconds: float) -> Iterator[Sharing]:
+    """Lets a search onto the study as long as the context lasts: alone, or as one of several.
 
     Raises:
         StudyError: if another search is there, and the database lets only one.
@@ -185,7 +185,7 @@ def sharing(study: Study, url: str, *, lost_after_seconds: float) -> Iterator[Sh
 
 
 @contextmanager
-def only_race(study: Study, url: str) -> Iterator[None]:
+def locked_race(study: Study, url: str) -> Iterator[None]:
     """Lets no other race of the study's trials run as long as the context lasts.
 
     Raises:
@@ -198,7 +198,7 @@ def only_race(study: Study, url: str) -> Iterator[None]:
             yield
         return
     lock = Shared(study, url, math.inf)  # it takes over nothing
-    with lock.race(lambda: False) as is_ours:
+    with lock.lock_race(lambda: False) as is_ours:
         if not is_ours:
             raise StudyError(
                 f"One race at a time must run on a study, but another races the trials of "

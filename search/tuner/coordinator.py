@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.exceptions import TrainingError
 from search.space.space import Space
-from search.storage.cached import TrialNews, batch_writes
+from search.storage.cached import batch_writes
+from search.storage.news import TrialNews
 from search.study.locks import owner_of_this_process
 from search.study.record import TrialRecord, queued_values
 from search.study.repair import fail, fail_crashed, requeue
@@ -188,7 +189,7 @@ class Coordinator:
 
     def _refresh(self) -> None:
         """Takes note of what is new in the study, to which people and other searches write, too."""
-        news = self._news.read(self._study)
+        news = self._news.take_new(self._study)
         self._n_trained += sum(map(is_trained, news.finished))
         self._open = news.open
         if self._sharing.is_shared:
@@ -226,7 +227,9 @@ class Coordinator:
         return self._should_stop() or self._is_time_over()
 
     def _keep_alive(self) -> None:
-        self._sharing.heartbeat([running.trial._trial_id for running in self._running.values()])
+        self._sharing.record_heartbeats(
+            [running.trial._trial_id for running in self._running.values()]
+        )
 
     def _heartbeat(self) -> None:
         """Says that what runs lives, and takes over from who says so no more."""
@@ -270,7 +273,7 @@ class Coordinator:
             trial_id = self._study._storage.create_new_trial(self._study._study_id)
         with suppress(UpdateFinishedTrialError):  # a person was quicker: see `_start`
             TrialRecord(owner=self._owner).write(self._study, trial_id)
-            self._sharing.begin(trial_id)
+            self._sharing.record_start(trial_id)
         return trial_id
 
     def _draw(self, trial: Trial) -> None:

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import InputError
 from search.space.space import Space
-from search.storage.cached import TrialNews
+from search.storage.news import TrialNews
 from search.study.record import queued_values
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.window import HistoryWindow
@@ -99,7 +99,7 @@ class CappedSampler(BaseSampler):
 
         Returns those that wait or run.
         """
-        news = self._news.read(study)
+        news = self._news.take_new(study)
         self._seen.update([*news.finished, *news.open], besides=besides)
         if self._window is not None:
             self._window.add(news.finished)

@@ -26,7 +26,7 @@ from search.study.history import RunRecord, record_run, run_records
 from search.study.open import create_or_open_study, unless_deleted
 from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
-from search.study.sharing import Sharing, lock_to_open, sharing
+from search.study.sharing import Sharing, join_study, lock_to_open
 from search.study.summary import CONFIRMS, Tally, tally
 from search.training.metrics import sample_size
 from search.tuner.coordinator import Coordinator
@@ -50,7 +50,7 @@ class Search:
 
     Args:
         before: the study as it was found, once what a dead search left behind was put right.
-        n_swept: how many trials that was.
+        n_requeued: how many trials that was.
         n_workers: how many there will be; never more than trials are missing.
         started: when, by the monotonic clock.
         sharing: how it shares the study with searches on other hosts.
@@ -63,7 +63,7 @@ class Search:
     plan: SearchPlan
     study: Study
     before: Tally
-    n_swept: int
+    n_requeued: int
     n_workers: int
     started: float
     sharing: Sharing
@@ -151,7 +151,7 @@ class Search:
             has_target = self.plan.request.target is not None
             return has_target and not should_stop() and not self.is_time_over()
 
-        with self.sharing.race(should_wait) as is_ours:
+        with self.sharing.lock_race(should_wait) as is_ours:
             if is_ours:
                 yield FinalRace(race_at_the_end(self.study, self.plan.request))
             else:
@@ -229,7 +229,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
             study = create_or_open_study(CachedStorage(storage), plan.study_name, settings)
         lost_after = request.lost_after_seconds
         with (
-            sharing(study, request.storage, lost_after_seconds=lost_after) as shared,
+            join_study(study, request.storage, lost_after_seconds=lost_after) as shared,
             unless_deleted(study),
         ):
             if request.confirm:
@@ -258,7 +258,7 @@ def _begin(
 ) -> Search:
     """Puts right what a dead search left, and queues what is to be tried first."""
     request = plan.request
-    n_swept = shared.requeue_orphans()
+    n_requeued = shared.requeue_orphans()
     trials = study.get_trials(deepcopy=False)
     before = tally(trials)
     n_workers = min(plan.workers.n_workers, max(1, request.n_trials - before.n_trained))
@@ -295,7 +295,7 @@ def _begin(
         plan=plan,
         study=study,
         before=before,
-        n_swept=n_swept,
+        n_requeued=n_requeued,
         n_workers=n_workers,
         started=started,
         sharing=shared,

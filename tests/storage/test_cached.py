@@ -13,7 +13,8 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from search.storage.cached import CachedStorage, TrialNews, batch_writes
+from search.storage.cached import CachedStorage, batch_writes
+from search.storage.news import TrialNews
 from search.storage.open import opened_storage
 from search.storage.retrying import RetryingStorage
 
@@ -208,11 +209,11 @@ def test_each_finished_trial_is_news_once(study: Study, other: Study) -> None:
     for own in (study, memory):
         first, second = own.ask(), own.ask()
         own.tell(second, 0.5)
-        read = (news if own is study else plain).read(own)
+        read = (news if own is study else plain).take_new(own)
         assert [trial.number for trial in read.finished] == [1]
         assert [trial.number for trial in read.open] == [0]
         (other if own is study else own).tell(first.number, 0.25)
-        read = (news if own is study else plain).read(own)
+        read = (news if own is study else plain).take_new(own)
         assert [trial.number for trial in read.finished] == [0]
         assert [trial.number for trial in read.open] == []
-        assert (news if own is study else plain).read(own).finished == []
+        assert (news if own is study else plain).take_new(own).finished == []

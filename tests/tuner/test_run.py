@@ -28,7 +28,7 @@ from search.space.space import Space
 from search.space.toml import to_toml
 from search.study.history import make_last_used, run_records
 from search.study.open import rebuild
-from search.study.repair import requeue, sweep
+from search.study.repair import requeue, requeue_left
 from search.study.settings import StudySettings
 from search.tuner.options import SearchRequest
 from search.tuner.patience import Patience
@@ -588,7 +588,7 @@ def test_sweep_queues_once_what_a_search_died_over_between_queueing_and_telling(
         trial = study.ask()
         trial.suggest_float("momentum", 0, 1)
     study.enqueue_trial({"momentum": 0.5}, user_attrs={"repeats": 0, "crashes": 0})
-    assert sweep(study, study.get_trials(deepcopy=False)) == 2
+    assert requeue_left(study, study.get_trials(deepcopy=False)) == 2
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
     assert [trial.user_attrs["repeats"] for trial in study.trials[2:]] == [0, 1]

@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.space.space import Space
-from search.storage.cached import TrialNews
+from search.storage.news import TrialNews
 from search.tuner.sampler import make_sampler
 from search.tuner.window import N_BEST, N_LATEST, HistoryWindow
 from tests.support.spaces import under
@@ -32,7 +32,7 @@ def made(value: float | None, x: float = 0.5, steps: int = 1) -> FrozenTrial:
 
 def remembered(study: Study) -> list[FrozenTrial]:
     window = HistoryWindow()
-    news = TrialNews().read(study)
+    news = TrialNews().take_new(study)
     window.add(news.finished)
     return window.view(study, news.open).get_trials(deepcopy=False)
 
