@@ -1,4 +1,4 @@
-"""A study's story in optuna-dashboard, kept current: its note, its graphs, its artifacts.
+"""What optuna-dashboard shows of a study besides its trials, kept current: note, graphs, artifacts.
 
 Written by the process that searches, and by it alone.
 """
@@ -24,9 +24,9 @@ from search.report.note import note_text
 from search.storage.retrying import RetryingStorage, WriteConflictError
 from search.study.summary import is_trained
 
-_REST = 100  # times as long as it took passes before it is told again
+_REST = 100  # times as long as an update took passes before the next
 _LEAST_REST_SECONDS = 10.0
-_N_TRIES = 3  # where others write between reading and writing; after them it is told another time
+_N_TRIES = 3  # where others write between reading and writing; after them, it is left to the next
 # To tell importance from chance takes 7 ms a trial: so not each time and, while workers or a person
 # wait, only where there are not too many.
 _GROWTH = 1.2
@@ -44,7 +44,7 @@ class _Graph:
 
 
 class DashboardSync:
-    """The story of one study.
+    """The note, the graphs and the artifacts of one study.
 
     Args:
         storage: that of the study.
@@ -68,7 +68,7 @@ class DashboardSync:
         self._artifacts = None if folder is None else StudyArtifacts(study, folder)
         self._lock = lock
         self._due = 0.0  # by the monotonic clock
-        self._n_judged = 0  # trials, when importance was told last
+        self._n_judged = 0  # trials, when importance was judged last
 
     @property
     def weights_path(self) -> Callable[[int], Path] | None:
@@ -76,7 +76,7 @@ class DashboardSync:
         return None if self._artifacts is None else self._artifacts.weights_path
 
     def begin(self, *, is_alone: bool) -> None:
-        """Tells it, after what a search that died left behind is cleared away.
+        """Updates it first, once what a search that died left behind is cleared away.
 
         Args:
             is_alone: whether no other search of the study may be writing files just now.
@@ -91,7 +91,7 @@ class DashboardSync:
         self.update()
 
     def update_if_due(self) -> None:
-        """Tells it, unless that would take more than a hundredth of the time.
+        """Updates it, unless that would take more than a hundredth of the time.
 
         Raises:
             ArtifactError: if a file cannot be written.
@@ -104,7 +104,7 @@ class DashboardSync:
         self._due = now + max(_LEAST_REST_SECONDS, _REST * (now - started))
 
     def update(self, *, has_time: bool = False) -> None:
-        """Tells it. All that it writes to the database is written at once.
+        """Updates it. All that it writes to the database is written at once.
 
         Args:
             has_time: whether it may take more than two seconds, where there are many trials.
@@ -118,8 +118,8 @@ class DashboardSync:
         is_judged = self._is_to_judge(n_trained, has_time=has_time)
         if is_judged:  # before the lock: nobody is to wait for it
             importance = influence_graph(influences(trials))
-        with self._lock() as is_ours:
-            if not is_ours:
+        with self._lock() as is_locked:
+            if not is_locked:
                 return
             for _ in range(_N_TRIES):
                 with suppress(WriteConflictError):

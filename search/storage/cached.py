@@ -1,10 +1,10 @@
 """An Optuna storage that reads each trial once, and knows what this process itself has written.
 
 Optuna's own cache reads every trial that runs, whole, whenever somebody asks for the trials: with
-100 workers that was nearly all that a search cost beside its training (`docs/scaling.md`).
-A search asks often, and most of what runs it has written itself. So here a refresh
-brings the states of the trials that are not finished, and whole only those trials whose state has
-changed. What a search writes about one trial at one time goes there in one transaction.
+100 workers that was nearly all that a search cost beside its training (`docs/scaling.md`). A search
+asks often, and most of what runs it has written itself. So here a refresh brings the states of the
+trials that are not finished, and whole only those trials whose state has changed. What a search
+writes about one trial at one time goes there in one transaction.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Waiting:
 
     Args:
         limit_seconds: 0 does not wait.
-        notice: told once that it waits, and once that the server is back.
+        notice: called once as the wait begins, and once when the server is back, with words.
         should_stop: asked several times a second; true ends the wait.
     """
 

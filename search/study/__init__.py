@@ -1,1 +1,25 @@
-"""What is stored of a search, and whose it is."""
+"""What is stored of a search, and whose it is.
+
+The study:
+
+- `open.py`: studies created, opened and chosen; a trial of one and its hyperparameters
+- `settings.py`: `StudySettings`, what belongs to a study and never changes
+- `history.py`: its runs, which study was used last, the command that searches it again
+- `repeat_runs.py`: `RepeatStore`, the runs of a race or an ablation, in a study beside it
+
+Its trials:
+
+- `record.py`: `TrialRecord`, what is stored with a trial: its epochs, its seed, its owner
+- `summary.py`: counts, the best trials, the front: a study as plain values
+- `subset.py`: a study with only some of its trials
+- `repair.py`: trials that ended before their time: failed, or queued again
+
+Who searches it:
+
+- `sharing.py`: one search on a SQLite file, any number on PostgreSQL: locks, heartbeats, lost hosts
+- `locks.py`: which process owns a running trial; the lock beside a SQLite file
+
+What follows:
+
+- `next_steps.py`: the commands that are useful now
+"""

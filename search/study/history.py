@@ -1,4 +1,4 @@
-"""What is remembered of a study's searches: each run, and which study was used last."""
+"""The runs of a study's searches, which study was used last, and the command that goes on."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ from search.data.names import find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.space.hyperparameters import Hyperparameters
 from search.study.history import last_used
+from search.study.settings import StudySettings, check_same
 from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
 from search.wording import meant
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data.dataset import Dataset, DatasetInfo
-from search.study.settings import StudySettings, check_same
 
 _LONGEST_NAME = 200  # characters: a server's column takes 512, and a suffix may follow
 
@@ -55,8 +55,8 @@ def open_study(storage: BaseStorage, name: str) -> Study:
     """
     known = study_names(storage)
     if name not in known:  # not by asking for it: a database does not take every text
-        kept = {repeats_name(study, purpose) for study in known for purpose in (CONFIRMS, ABLATES)}
-        own = [study for study in known if study not in kept]
+        repeats = {repeats_name(study, each) for study in known for each in (CONFIRMS, ABLATES)}
+        own = [study for study in known if study not in repeats]
         raise StudyError(
             f"A study must be in the storage, which has {', '.join(own) or 'none'}, but there is "
             f"no {name!r}{meant(name, own)}"
@@ -66,10 +66,10 @@ def open_study(storage: BaseStorage, name: str) -> Study:
 
 def find_repeats(storage: BaseStorage, name: str, purpose: str) -> Study | None:
     """The study that keeps a study's runs for a purpose; None where there is none of its own."""
-    kept_in = repeats_name(name, purpose)
-    if kept_in not in study_names(storage):
+    own_name = repeats_name(name, purpose)
+    if own_name not in study_names(storage):
         return None
-    repeats = open_study(storage, kept_in)
+    repeats = open_study(storage, own_name)
     return repeats if repeats.user_attrs.get(purpose) == name else None
 
 
@@ -140,10 +140,10 @@ def create_or_open_study(storage: BaseStorage, name: str, settings: StudySetting
 
 
 def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
-    """The recipe of a stored trial, by the code that suggested it.
+    """The hyperparameters of a stored trial, by the code that suggested them.
 
     Raises:
-        StudyError: if the trial ended before it had one.
+        StudyError: if the trial ended before it had them.
     """
     try:
         return StudySettings.from_study(study).search_space().suggest(trial)

@@ -1,4 +1,4 @@
-"""Further runs of a study's recipes, each kept as it ends in a study of their own beside it.
+"""Further runs of a study's configurations, each stored as it ends in a study of their own.
 
 That study is named after the first and says so in an attribute. It has one trial a run, and with
 each the settings of the first study then, which may have been deleted and made again with others.
@@ -25,7 +25,7 @@ NOT_FINITE = "the loss is not finite"
 
 
 class RepeatStore:
-    """What is kept beside a study.
+    """The further runs of a study, in a study beside it.
 
     Args:
         purpose: what the runs are for: `CONFIRMS` or `ABLATES`.
@@ -79,7 +79,7 @@ class RepeatStore:
         params: dict[str, Any] | None = None,
         distributions: dict[str, BaseDistribution] | None = None,
     ) -> float | None:
-        """Keeps a run that has ended; returns its value, None where its loss was not finite.
+        """Stores a run that has ended; returns its value, None where its loss was not finite.
 
         Args:
             record: with its epochs, how it came about, and what it is a run of.
@@ -107,7 +107,7 @@ class RepeatStore:
         return value
 
     def _create_or_open(self) -> Study:
-        """The study that keeps the runs, made where it is missing."""
+        """The study of the runs, made where it is missing."""
         if self._owner not in study_names(self._storage):
             raise StudyDeletedError(
                 f"The study must stay while its recipes are trained, but {self._owner!r} was "

@@ -1,4 +1,4 @@
-"""Studies: made, opened again, and what is remembered of how they were made."""
+"""What belongs to a study and never changes: its cap, epochs, data, space and objective."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class StudySettings:
     def digest(self) -> str:
         """Tells these settings from all others."""
         values = asdict(self)
-        for key in ("metric", "split"):  # studies of before these were kept have the same digest
+        for key in ("metric", "split"):  # studies of before these were stored have the same digest
             if values[key] == type(self).__dataclass_fields__[key].default:
                 del values[key]
         text = json.dumps(values, sort_keys=True)
@@ -111,7 +111,7 @@ class StudySettings:
 
     @property
     def known_split(self) -> Split | None:
-        """How many images train, validate and test; None where that was not kept."""
+        """How many images train, validate and test; None where that was not stored."""
         return SPLITS.get(self.dataset) if self.split is None else Split(*self.split)
 
     @property
@@ -138,6 +138,7 @@ _SPACE_HINT = " What differs in the space can stand in a file for --space."
 
 
 def check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
+    """Raises StudyError where they differ, naming in what."""
     # A space is what it holds, not the file it came from; an earlier version's says less of it.
     before_space, space = dict(stored.search_space().table), dict(wanted.search_space().table)
     in_this_space = replace(stored, space_name=wanted.space_name, space=space)

@@ -1,4 +1,4 @@
-"""A study as it looks with only some of its trials, for what reads the trials of a study."""
+"""A study with only some of its trials, for what reads the trials of a study."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return best
 
 
-CONFIRMATION = "confirmation"  # attribute of a study: what its race over fresh seeds told
+CONFIRMATION = "confirmation"  # attribute of a study: the outcome of its race over fresh seeds
 RETRAINING = "retrain_"  # attributes of a study: what each retraining gave, numbered behind that
 # Attributes of the studies that keep a race's runs and an ablation's: whose they are.
 CONFIRMS = "confirms"

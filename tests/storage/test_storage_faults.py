@@ -72,18 +72,18 @@ def fill(disk: Path, *, but: int) -> Path:
 
 
 def check_failed_for_room(done: Result, database: Path) -> int:
-    """Sees that a search ended for lack of room and lost nothing; how many trials it told of."""
+    """Sees that a search ended for lack of room and lost nothing; how many trials it printed."""
     assert done.code == 1, done.out + done.err
     assert "must have room" in done.err or "OSError: [Errno" in done.err, done.err
     assert "Traceback" not in done.out + done.err
     assert integrity(database) == "ok"
-    n_told = sum(line.startswith("[") for line in done.out.splitlines())
+    n_printed = sum(line.startswith("[") for line in done.out.splitlines())
     study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{database}")
-    assert [trial.state for trial in study.trials].count(TrialState.COMPLETE) >= n_told
-    return n_told
+    assert [trial.state for trial in study.trials].count(TrialState.COMPLETE) >= n_printed
+    return n_printed
 
 
-def check_goes_on(command: Command, n_told: int) -> None:
+def check_goes_on(command: Command, n_printed: int) -> None:
     values = {
         trial.number: (trial.value, trial.params)
         for trial in command.study(NAME).trials
@@ -94,23 +94,23 @@ def check_goes_on(command: Command, n_told: int) -> None:
     trials = command.study(NAME).trials
     assert [trial.state for trial in trials].count(TrialState.COMPLETE) == len(values) + 2
     assert {n: (trials[n].value, trials[n].params) for n in values} == values
-    assert len(values) >= n_told
+    assert len(values) >= n_printed
 
 
 def test_a_search_whose_disk_is_full_stops_whole_and_goes_on_with_room(small_disk: Path) -> None:
     command = Command(small_disk)
     filler = fill(small_disk, but=1_200_000)
     done = command(*DIGITS_RUN, "--trials", "200", "--no-confirm")
-    n_told = check_failed_for_room(done, command.database)
+    n_printed = check_failed_for_room(done, command.database)
     filler.unlink()
-    check_goes_on(command, n_told)
+    check_goes_on(command, n_printed)
 
 
 def test_a_search_whose_files_may_not_grow_stops_whole_and_goes_on(command: Command) -> None:
     limited = ["bash", "-c", 'ulimit -f 1500; exec "$@"', "bash"]  # KiB; needs no root
     words = Command.words(*DIGITS_RUN, "--trials", "200", "--no-confirm")
-    n_told = check_failed_for_room(command.run_words([*limited, *words]), command.database)
-    check_goes_on(command, n_told)
+    n_printed = check_failed_for_room(command.run_words([*limited, *words]), command.database)
+    check_goes_on(command, n_printed)
 
 
 def test_a_disk_that_is_full_from_the_start_is_named(small_disk: Path) -> None:
