@@ -20,14 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from search.data.load import load_dataset
-from search.data.mapped import dataset_files
 from search.results.ablation import make_row
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Augmentation, Constant, Hyperparameters
 from search.space.space import Space
-from search.workers.fork_server import start_server
-from search.workers.local_pool import LocalWorkerPool, default_worker_count
 from search.workers.repeats import train_recipes
+from search.workers.setup import prepare_workers
 from search_models.size import parameter_count, receptive_field
 from search_models.spec import Dropout, Layer, ModelSpec, Pool
 
@@ -113,6 +111,7 @@ def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[
 
     Trains those that `folder` does not have.
     """
+    workers = prepare_workers(None, "cpu")
     dataset = load_dataset("mnist", data_dir)
     path = folder / "runs.jsonl"
     kept: dict[tuple[str, int], float] = {}
@@ -126,19 +125,14 @@ def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[
         for recipe in variants.values()
         if (json.dumps(recipe.to_dict()), seed) not in kept
     ]
-    start_server()
-    n_workers = min(default_worker_count(), max(len(runs), 1))
-    with (
-        dataset_files(dataset, with_test=False) as files,
-        LocalWorkerPool(n_workers, files) as pool,
-        path.open("a") as file,
-    ):
-        for place, repeat in train_recipes(
-            pool, runs, epochs=EPOCHS, device="cpu", should_stop=lambda: False
+    n_jobs = max(len(runs), 1)
+    with workers.pool(dataset, with_test=False, n_jobs=n_jobs) as pool, path.open("a") as file:
+        for index, repeat in train_recipes(
+            pool, runs, epochs=EPOCHS, device=workers.device, should_stop=lambda: False
         ):
             if repeat.is_finite and len(repeat.epochs) < EPOCHS:
                 continue
-            recipe, seed = runs[place]
+            recipe, seed = runs[index]
             accuracy = repeat.last_three_mean if repeat.is_finite else math.nan
             entry = {"recipe": recipe.to_dict(), "seed": seed, "accuracy": accuracy}
             print(json.dumps(entry), file=file, flush=True)

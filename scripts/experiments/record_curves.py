@@ -22,14 +22,13 @@ from typing import Any
 import optuna
 
 from search.data.load import load_dataset
-from search.data.mapped import dataset_files
 from search.space.hyperparameters import Hyperparameters, OneCycle, StepDecay
 from search.space.space import Space
 from search.space.toml import STANDARD, WIDE
 from search.training.epochs import EpochResult
 from search.tuner.sampler import make_sampler
 from search.workers.jobs import Job, JobDone, JobEpoch, run_jobs
-from search.workers.local_pool import LocalWorkerPool, default_worker_count
+from search.workers.setup import prepare_workers
 from search_models import native
 from search_models.size import parameter_count
 
@@ -146,7 +145,7 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--points", type=int, default=160)
-    parser.add_argument("--workers", type=int, default=default_worker_count())
+    parser.add_argument("--workers", type=int, help="default: one per core")
     parser.add_argument("--table", type=Path, default=TABLE)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -157,11 +156,9 @@ def main() -> None:
         Job(key=point, hyperparameters=draw(point), epochs=EPOCHS, seed=point) for point in missing
     ]
     results: dict[int, list[EpochResult]] = {point: [] for point in missing}
+    workers = prepare_workers(options.workers, "cpu")
     dataset = load_dataset("mnist", options.data_dir)
-    with (
-        dataset_files(dataset, with_test=False) as files,
-        LocalWorkerPool(options.workers, files) as pool,
-    ):
+    with workers.pool(dataset, with_test=False) as pool:
         for event in run_jobs(pool, jobs):
             if isinstance(event, JobEpoch):
                 results[event.key].append(event.result)
