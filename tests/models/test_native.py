@@ -710,7 +710,7 @@ def test_an_unknown_instruction_set_is_refused() -> None:
 
 
 def test_without_compiled_code_there_is_no_kernel_and_a_reason() -> None:
-    code = "from search_models.native.network import *; print(kernel(), unavailable_reason())"
+    code = "from search_models import native; print(native.kernel(), native.unavailable_reason())"
     environment = {**os.environ, "BUDGET_SEARCH_NATIVE": "/nowhere/native.so"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
