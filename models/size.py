@@ -54,8 +54,17 @@ def layer_table(spec: ModelSpec) -> tuple[LayerRow, ...]:
                 kernel, stride = 1, 1
         receptive_field += max(kernel - 1, 0) * jump
         jump *= max(stride, 1)
-        parameters = _parameters(layer, in_channels, shape[0])
-        rows.append(LayerRow(str(layer), shape, parameters, kernel, stride, jump, receptive_field))
+        rows.append(
+            LayerRow(
+                layer=str(layer),
+                output_shape=shape,
+                parameters=_parameters(layer, in_channels, shape[0]),
+                kernel=kernel,
+                stride=stride,
+                jump=jump,
+                receptive_field=receptive_field,
+            )
+        )
         in_channels = shape[0]
     return tuple(rows)
 

@@ -121,18 +121,21 @@ class Batch:
             check(displacements, "displacements", torch.float32, (n, 2, points, points))
         self._set_length(n)
         elastic = None if displacements is None else self._elastic(displacements)
+        channels, height, width = self.shape
         affine = Affine(
-            images.data_ptr(),
-            len(images),
-            *self.shape,
-            n,
-            index.data_ptr(),
-            None if matrices is None else matrices.data_ptr(),
-            None if elastic is None else ctypes.addressof(elastic),
-            self._scale.data_ptr(),
-            self._offset.data_ptr(),
-            self._scratch.data_ptr(),
-            self.blocks.data_ptr(),
+            images=images.data_ptr(),
+            n_images=len(images),
+            channels=channels,
+            height=height,
+            width=width,
+            n=n,
+            index=index.data_ptr(),
+            matrices=None if matrices is None else matrices.data_ptr(),
+            elastic=None if elastic is None else ctypes.addressof(elastic),
+            scale=self._scale.data_ptr(),
+            offset=self._offset.data_ptr(),
+            scratch=self._scratch.data_ptr(),
+            out=self.blocks.data_ptr(),
         )
         if not self.kernel.library.native_sample(self.kernel.code, ctypes.byref(affine)):
             self.n = 0

@@ -70,7 +70,9 @@ def report(
                 "none yet; leave out --train, or go on with 'search run'."
             )
         folder = make_folder(out or study_folder(facts.study) / "report")
-        validated = _validated(console, chosen, facts, folder, train, data_dir, device)
+        validated = _validated(
+            console, chosen, facts, folder, train=train, data_dir=data_dir, device=device
+        )
 
     from search.report.figures import draw_pictures
     from search.report.page import Errors, render_page
@@ -105,6 +107,7 @@ def _validated(
     study: Study,
     facts: Report,
     folder: Path,
+    *,
     train: bool,
     data_dir: Path | None,
     device: str,

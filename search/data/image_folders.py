@@ -113,7 +113,12 @@ def find_images(folder: Path) -> ImageFolder:
             labels.append(label)
             digests.append(digest)
     return ImageFolder(
-        folder, tuple(classes), tuple(paths), tuple(labels), tuple(digests), n_files - len(paths)
+        folder=folder,
+        classes=tuple(classes),
+        paths=tuple(paths),
+        labels=tuple(labels),
+        digests=tuple(digests),
+        n_copies=n_files - len(paths),
     )
 
 

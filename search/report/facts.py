@@ -344,7 +344,12 @@ def effort(trials: Iterable[FrozenTrial], epochs: int) -> Effort:
         epochs_saved += epochs - n
         seconds_saved += (epochs - n) * seconds / n
     return Effort(
-        epochs_trained, epochs_saved, seconds_trained, seconds_saved, n_stopped, n_diverged
+        epochs_trained=epochs_trained,
+        epochs_saved=epochs_saved,
+        seconds_trained=seconds_trained,
+        seconds_saved=seconds_saved,
+        n_stopped=n_stopped,
+        n_diverged=n_diverged,
     )
 
 

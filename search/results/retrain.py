@@ -87,7 +87,14 @@ def retrain(
         folder=folder,
         metric=settings.metric,
     )
-    card = _card(study, trial, info, hyperparameters, settings, repeats)
+    card = _card(
+        study,
+        trial,
+        info,
+        hyperparameters=hyperparameters,
+        settings=settings,
+        repeats=repeats,
+    )
     save_card(card, folder)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
     study.set_user_attr(f"{RETRAINING}{looks:06d}", summary)
@@ -98,6 +105,7 @@ def _card(
     study: Study,
     trial: FrozenTrial,
     info: DatasetInfo,
+    *,
     hyperparameters: Hyperparameters,
     settings: StudySettings,
     repeats: Sequence[Repeat],

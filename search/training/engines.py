@@ -67,7 +67,12 @@ def make_engine(
     """The fastest engine that serves `network` on `device`."""
     if device.type == "cuda":
         return GraphEngine(
-            network, training, normalization, device, batch_size, label_smoothing=label_smoothing
+            network,
+            training,
+            normalization,
+            device,
+            batch_size=batch_size,
+            label_smoothing=label_smoothing,
         )
     kernel = native.kernel() if use_native else None
     if kernel is None or native.uncovered(network.spec) is not None:
@@ -75,7 +80,13 @@ def make_engine(
             network, training, normalization, device, label_smoothing=label_smoothing
         )
     return NativeEngine(
-        network, training, normalization, kernel, batch_size, seed, label_smoothing=label_smoothing
+        network,
+        training,
+        normalization,
+        kernel,
+        batch_size=batch_size,
+        seed=seed,
+        label_smoothing=label_smoothing,
     )
 
 
@@ -172,8 +183,8 @@ class GraphEngine(TorchEngine):
         training: Examples,
         normalization: Normalization,
         device: torch.device,
-        batch_size: int,
         *,
+        batch_size: int,
         label_smoothing: float = 0.0,
         record: Callable[[Callable[[], None]], Callable[[], None]] = record_cuda_graph,
     ) -> None:
@@ -227,9 +238,9 @@ class NativeEngine:
         training: Examples,
         normalization: Normalization,
         kernel: native.Kernel,
+        *,
         batch_size: int,
         seed: int,
-        *,
         label_smoothing: float = 0.0,
     ) -> None:
         self.network = network

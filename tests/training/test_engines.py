@@ -120,7 +120,7 @@ def test_replaying_a_recorded_step_trains_as_the_step_itself_does(
                 training,
                 digits.info.normalization,
                 device,
-                batch_size,
+                batch_size=batch_size,
                 label_smoothing=0.1,
                 record=play_again,
             )
