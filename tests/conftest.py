@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from optuna.study import Study
 
 from search.cli import main
 from search.storage.open import opened_storage
+from tests.support.prepared import PreparedProcess, preparation
 from tests.support.servers import Postgres, shown
 
 TIMEOUT_SECONDS = 180
@@ -60,7 +61,7 @@ class Command:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.started: list[subprocess.Popen[str]] = []
+        self.started: list[PreparedProcess | subprocess.Popen[str]] = []
         # Commands find no data set of the machine's unless a test names it.
         self.environment = {
             key: value for key, value in os.environ.items() if not key.startswith("SEARCH_")
@@ -83,7 +84,40 @@ class Command:
 
     def apart(self, *arguments: str, **environment: str) -> Result:
         """The command in a process of its own, with something of its environment changed."""
-        return self.run_words(self.words(*arguments), **environment)
+        process = self._forked(arguments, environment, is_merged=False)
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
+        return Result(process.wait(), out, err)
+
+    def start(self, *arguments: str) -> PreparedProcess:
+        """The command in the background, at the head of its own process group."""
+        return self._forked(arguments, {}, is_merged=True)
+
+    def _forked(
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, is_merged: bool
+    ) -> PreparedProcess:
+        process = preparation().start(
+            ["-m", "search", *arguments],
+            folder=self.folder,
+            environment={**self.environment, **environment},
+            is_merged=is_merged,
+        )
+        self.started.append(process)
+        return process
+
+    def start_words(self, words: list[str]) -> subprocess.Popen[str]:
+        """Any command line in the background, as `start` does it."""
+        process = subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
 
     def run_words(self, words: list[str], **environment: str) -> Result:
         """Any command line, in the folder and environment of this command."""
@@ -98,21 +132,6 @@ class Command:
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """The command in the background, at the head of its own process group."""
-        process = subprocess.Popen(
-            self.words(*arguments),
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.started.append(process)
-        return process
-
     def stop(self) -> None:
         """Ends what a failed test left running."""
         for process in self.started:
@@ -122,6 +141,7 @@ class Command:
 
     @staticmethod
     def words(*arguments: str) -> list[str]:
+        """The command line of a new process, which imports all that it needs."""
         return [sys.executable, "-m", "search", *arguments]
 
     @property
@@ -267,7 +287,7 @@ def n_reported(command: Command, name: str, *, first: int = 0) -> int:
         return 0
 
 
-def start_long_run(command: Command, *, first: int = 0) -> subprocess.Popen[str]:
+def start_long_run(command: Command, *, first: int = 0) -> PreparedProcess:
     """A search that is in the middle of the trials that it started with, from the `first` on."""
     process = command.start(*DIGITS_RUN, *ENDLESS, "--trials", "4", "--workers", "2")
     wait_until(lambda: n_reported(command, "long", first=first) >= 4)

@@ -91,7 +91,7 @@ def test_alone_it_goes_on_with_a_search_that_was_stopped(command: Command) -> No
 
 
 def test_a_search_that_is_stopped_while_it_loads_leaves_no_process(command: Command) -> None:
-    process = command.start(*DIGITS_RUN)
+    process = command.start_words(command.words(*DIGITS_RUN))
 
     def servers() -> list[psutil.Process]:
         children = psutil.Process(process.pid).children()
@@ -123,7 +123,9 @@ def test_doctor_says_which_step_serves(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_doctor_without_the_compiled_part_says_why_and_how_to_get_it(command: Command) -> None:
-    done = command.apart("doctor", BUDGET_SEARCH_NATIVE=str(command.folder / "missing.so"))
+    done = command.run_words(
+        command.words("doctor"), BUDGET_SEARCH_NATIVE=str(command.folder / "missing.so")
+    )
     assert done.code == 0, done.err
     assert "PyTorch, because the compiled part cannot be loaded" in done.out
     assert "install a C++ compiler" in done.out

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 
 from tests.conftest import Command, start_long_run, wait_until
+from tests.support.prepared import PreparedProcess
 from tests.support.servers import call, trials_at
 
 
-def start_dashboard(command: Command) -> tuple[subprocess.Popen[str], str]:
+def start_dashboard(command: Command) -> tuple[PreparedProcess, str]:
     """The dashboard's process and its address."""
     process = command.start("dashboard", "--port", "0")
-    assert process.stdout is not None
     return process, process.stdout.readline().split()[2]
 
 
@@ -61,7 +60,6 @@ def test_a_port_that_is_taken_is_refused(finished: Command) -> None:
 def test_an_address_that_others_reach_is_announced_with_what_it_exposes(finished: Command) -> None:
     for host, shown in (("0.0.0.0", "0.0.0.0"), ("::1", "[::1]")):
         process = finished.start("dashboard", "--port", "0", "--host", host)
-        assert process.stdout is not None
         address = process.stdout.readline().split()[2]
         assert address.startswith(f"http://{shown}:")
         if host == "0.0.0.0":

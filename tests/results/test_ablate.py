@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import statistics
-import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from search.training.train import train
 from search_models.size import parameter_count
 from search_models.spec import ModelSpec
 from tests.conftest import Command, Result, run_here
+from tests.support.prepared import PreparedProcess
 
 NAME = "digits-3000x3"
 FULL = Hyperparameters(
@@ -362,9 +362,8 @@ def test_a_change_that_diverges_or_does_not_fit_leaves_the_others(
     assert json.loads(capsys.readouterr().out) == stored["rows"]
 
 
-def wait_for_runs(process: subprocess.Popen[str], n: int) -> str:
+def wait_for_runs(process: PreparedProcess, n: int) -> str:
     """What an ablation prints until `n` of its runs have ended."""
-    assert process.stdout is not None
     seen = ""
     while f"[{n}/" not in seen:
         line = process.stdout.readline()
@@ -427,7 +426,7 @@ def test_a_name_that_is_taken_costs_the_runs_and_a_part_never_replaces_a_whole(
     other.add_trial(optuna.create_trial(value=1.0))
     process = finished.start("ablate", "--seeds", "500", "--workers", "2")
     seen = wait_for_runs(process, 1)
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"The name {name} is taken, so no run is kept" in seen

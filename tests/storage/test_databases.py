@@ -133,7 +133,7 @@ def test_a_search_on_postgresql_is_killed_and_goes_on(
     process = command.start(*options, "--trials", "400")
     wait_until(lambda: has_studies(url) and len(states(url, NAME)) >= 4)
     children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait()
     psutil.wait_procs(children, timeout=30)
     assert not [child for child in children if child.is_running()]
@@ -168,7 +168,6 @@ def test_a_search_waits_for_a_postgresql_server_that_restarts_and_loses_nothing(
         *("--storage", url, "--workers", "2", "--no-confirm"),
     )
     lines: list[str] = []
-    assert process.stdout is not None
     stream = process.stdout
     reader = threading.Thread(target=lambda: lines.extend(stream))
     reader.start()
@@ -283,7 +282,6 @@ def test_a_search_that_waits_stops_on_a_signal(command: Command, postgres: Postg
     url = shown(postgres.url(postgres.new_database()))
     options = (*DIGITS_RUN, "--epochs", "400", "--workers", "1")
     process = command.start(*options, "--storage", url)
-    assert process.stdout is not None
     wait_until(lambda: has_studies(url) and bool(states(url, "digits-3000x400")))
     with stopped(postgres):
         assert any("waiting for it" in line for line in process.stdout)

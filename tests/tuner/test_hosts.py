@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from search.storage.retrying import RetryingStorage
 from search.study.history import run_records
 from search.study.open import open_study, study_names
 from tests.conftest import DIGITS_RUN, Command, wait_until
+from tests.support.prepared import PreparedProcess
 from tests.support.servers import PASSWORD, Postgres, shown
 
 NAME = "digits-3000x3"
@@ -65,7 +65,7 @@ def training(url: str) -> set[int]:
 
 def started(
     hosts: tuple[Command, Command], url: str, *options: str, n_trials: int
-) -> list[subprocess.Popen[str]]:
+) -> list[PreparedProcess]:
     """The search begun on each host, once both train."""
     words = (*long_run(url, n_trials=n_trials), *options)
     processes = [host.start(*words) for host in hosts]

@@ -44,7 +44,7 @@ N_KILLS, MOST_KILLS, N_TRIALS = 30, 90, 40
 def searches(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The process that searches a study in `folder` as often as it is told to."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.killed_searches", str(folder), str(N_TRIALS)],
+        [sys.executable, "-m", "tests.support.killed_searches", str(folder), str(N_TRIALS)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -46,12 +46,13 @@ from tests.conftest import (
     wait_until,
 )
 from tests.support.made_studies import MadeTrial, make_study
+from tests.support.prepared import PreparedProcess
 
 NAME = "digits-3000x3"
 STOP_SECONDS = 5
 
 
-def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
+def stop(process: PreparedProcess, number: signal.Signals) -> str:
     """Sends a signal to all of a search's processes, as a terminal does; returns its output."""
     os.killpg(process.pid, number)
     code = process.wait(timeout=STOP_SECONDS)
@@ -225,7 +226,8 @@ def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_c
 
 def test_a_run_leaves_nothing_in_the_temporary_folder(command: Command) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a short path, as sockets go there
-        done = command.apart(*DIGITS_RUN, "--trials", "1", TMPDIR=folder)
+        words = command.words(*DIGITS_RUN, "--trials", "1")
+        done = command.run_words(words, TMPDIR=folder)
         assert done.code == 0, done.err
         assert "Best: " in done.out
         left = [path.name for path in Path(folder).iterdir()]
@@ -269,7 +271,7 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(command: Command) 
 def test_what_a_killed_search_left_running_is_queued_again(command: Command) -> None:
     process = start_long_run(command)
     children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait()
     wait_until(lambda: not alive(children), seconds=20)
     trials = command.study("long").trials
@@ -426,7 +428,7 @@ def test_two_searches_that_start_together_never_share_a_study(finished: Command)
     options = (*DIGITS_RUN, "--trials", "6", "--workers", "1")
     processes = [finished.start(*options) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert sorted(process.returncode for process in processes) == [0, 2], outputs
+    assert sorted(process.wait() for process in processes) == [0, 2], outputs
     assert "One search at a time" in "".join(outputs)
     assert len(finished.study(NAME).trials) == 6
 
