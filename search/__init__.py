@@ -43,7 +43,7 @@ _MODULES = {
     "Hyperparameters": "search.space.hyperparameters",
     "ModelSpec": "search_models.spec",
     "SearchError": "search.exceptions",
-    "SearchRequest": "search.tuner.request",
+    "SearchRequest": "search.tuner.options",
     "from_tensors": "search.data.own",
     "load": "search.training.weights",
     "load_dataset": "search.data.load",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import tokenize
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,15 @@ WITHOUT_TORCH_EITHER = (  # `search` and `--help`, and what reads a study
 )
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     """What a file imports, modules and names; what is for type checkers alone does not count."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     skipped = {
         id(node)
         for block in ast.walk(tree)
@@ -114,7 +122,7 @@ def test_every_folder_is_a_room_with_a_face_that_says_its_job() -> None:
     folders = {module_name(path) for path in ROOT.glob("search/**/__init__.py")} | {"search_models"}
     assert folders == rooms
     for name in [*rooms, "search_models.native"]:
-        assert ast.get_docstring(ast.parse(OWN[name].read_text())), name
+        assert ast.get_docstring(parsed(OWN[name])), name
 
 
 @pytest.mark.parametrize("name", in_rooms(WITHOUT_OPTUNA))
@@ -151,6 +159,49 @@ def test_every_promise_stands_beside_a_test_that_is_there() -> None:
             assert named, row
             for name in named:
                 assert f"def {name}(" in text, f"{file} has no {name}"
+
+
+def citations(path: Path) -> Iterator[str]:
+    """What stands in backticks in a file's docstrings and comments."""
+    texts = [
+        ast.get_docstring(node) or ""
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    with tokenize.open(path) as file:
+        tokens = list(tokenize.generate_tokens(file.readline))
+    texts += [token.string for token in tokens if token.type == tokenize.COMMENT]
+    for text in texts:
+        yield from re.findall(r"`([^`\n]+)`", text)
+
+
+def names_in(path: Path) -> set[str]:
+    """The names that a file defines, imports or uses."""
+    nodes = list(ast.walk(parsed(path)))
+    return {str(getattr(node, field, "")) for node in nodes for field in ("name", "id", "attr")}
+
+
+CLASSES = {
+    node.name: path
+    for path in SOURCES
+    for node in parsed(path).body
+    if isinstance(node, ast.ClassDef)
+}
+SCRIPTS = sorted(ROOT.glob("scripts/**/*.py"))
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_docstring_or_a_comment_cites_is_there(path: Path) -> None:
+    for cited in citations(path):
+        owner, _, member = cited.partition(".")
+        if re.fullmatch(r"[\w./-]+\.(py|cpp|h|md|html|jinja)", cited):
+            assert any((folder / cited).is_file() for folder in (ROOT, path.parent)), cited
+        elif re.fullmatch(r"(search|search_models)(\.\w+)+", cited):
+            module = max((name for name in OWN if f"{cited}.".startswith(f"{name}.")), key=len)
+            inside = cited.removeprefix(module).strip(".")
+            assert not inside or set(inside.split(".")) <= names_in(OWN[module]), cited
+        elif owner in CLASSES and member.isidentifier():
+            assert member in names_in(CLASSES[owner]), cited
 
 
 @pytest.mark.parametrize("name", COMMANDS)

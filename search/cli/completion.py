@@ -31,7 +31,8 @@ def one_of(*names: str) -> Completer:
     return complete
 
 
-# Those of search.sampler, search.pruners and search.space, which the shell would wait for.
+# Those of `search.tuner.sampler`, `search.tuner.pruners` and `search.space.toml`, which the shell
+# would wait for.
 complete_samplers = one_of("tpe", "random", "qmc", "gp", "cmaes")
 complete_pruners = one_of("halving", "median", "percentile", "hyperband", "none")
 complete_spaces = one_of("standard", "wide")

@@ -1,7 +1,7 @@
 """The search space: which hyperparameters are fixed, which are searched, and how far.
 
 A space is a table of names, each fixed to a value, a choice from a list, or a range. It is
-written as TOML, in a file or in code (`STANDARD`, `WIDE`)::
+written as TOML, in a file or in `search.space.toml`::
 
     batch_size = 128                                            # fixed
     optimizer = ["nesterov", "adamw"]                           # a choice
