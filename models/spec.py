@@ -194,10 +194,11 @@ class ModelSpec:
     n_classes: int = 10
 
     def __post_init__(self) -> None:
-        if min(self.input_shape) < 1 or self.n_classes < 1:
+        sizes = (*self.input_shape, self.n_classes)
+        if len(sizes) != 4 or not all(type(size) is int and size >= 1 for size in sizes):
             raise SpecError(
-                "input_shape and n_classes must be positive, but got "
-                f"input_shape={self.input_shape}, n_classes={self.n_classes}."
+                "input_shape and n_classes must be positive whole numbers, three and one, but got "
+                f"input_shape={self.input_shape!r}, n_classes={self.n_classes!r}."
             )
         kinds = [type(layer) for layer in self.layers]
         if kinds.count(GlobalAveragePool) != 1 or kinds.count(Output) > 1:

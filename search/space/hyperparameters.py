@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from search_models.spec import ModelSpec
@@ -16,6 +16,30 @@ N_CONTROL_POINTS = 5  # of an elastic distortion, along each axis
 def _require(rule: str, holds: bool, value: object) -> None:
     if not holds:
         raise ValueError(f"{rule} must hold, but got {value!r}.")
+
+
+def _require_kinds(values: object) -> None:
+    """Sees to it that what came from JSON, which somebody may have changed, has the fields' kinds.
+
+    Args:
+        values: a dataclass whose fields name bool, int, float, or one of these or None.
+
+    Raises:
+        ValueError: if a value is of another kind, or no finite number.
+    """
+    for field_ in fields(values):  # type: ignore[arg-type]
+        value, kind = getattr(values, field_.name), str(field_.type)
+        if value is None and kind.endswith("| None"):
+            continue
+        allowed = _KINDS.get(kind.removesuffix(" | None"))
+        if allowed is None:  # a value of a class of its own, which has seen to it
+            continue
+        is_right = type(value) in allowed and (bool in allowed or math.isfinite(value))
+        _require(f"{field_.name} is a finite {kind}", is_right, value)
+
+
+# By type, since a bool is an int to Python.
+_KINDS: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +63,14 @@ class OneCycle:
     cycle_momentum: bool = False
     total_epochs: int | None = None
 
+    def __post_init__(self) -> None:
+        _require_kinds(self)
+        _require("0 <= warmup_share <= 1", 0 <= self.warmup_share <= 1, self.warmup_share)
+        _require("div_factor > 0", self.div_factor > 0, self.div_factor)
+        _require("final_div_factor > 0", self.final_div_factor > 0, self.final_div_factor)
+        total = self.total_epochs
+        _require("total_epochs >= 1", total is None or total >= 1, total)
+
 
 @dataclass(frozen=True, slots=True)
 class StepDecay:
@@ -51,6 +83,11 @@ class StepDecay:
     step_share: float
     gamma: float = 0.1
 
+    def __post_init__(self) -> None:
+        _require_kinds(self)
+        _require("0 < step_share", self.step_share > 0, self.step_share)
+        _require("0 <= gamma", self.gamma >= 0, self.gamma)
+
     def step_epochs(self, epochs: int) -> int:
         """The number of epochs between two drops, in a run of `epochs`."""
         return max(1, round(self.step_share * epochs))
@@ -61,6 +98,10 @@ class Cosine:
     """The learning rate falls along half a cosine to `final_learning_rate`, batch by batch."""
 
     final_learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_kinds(self)
+        _require("0 <= final_learning_rate", self.final_learning_rate >= 0, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +139,7 @@ class Augmentation:
     elastic: float = 0.0
 
     def __post_init__(self) -> None:
+        _require_kinds(self)
         _require("0 <= rotation_degrees <= 180", 0 <= self.rotation_degrees <= 180, self)
         _require("0 <= translation <= 1", 0 <= self.translation <= 1, self)
         _require("0 <= scale < 1", 0 <= self.scale < 1, self)
@@ -140,6 +182,7 @@ class Hyperparameters:
     final_augmentation: float = 1.0
 
     def __post_init__(self) -> None:
+        _require_kinds(self)
         names = get_args(OptimizerName)
         _require(f"optimizer in {names}", self.optimizer in names, self.optimizer)
         rate = self.learning_rate

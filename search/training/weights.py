@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -230,6 +231,9 @@ def _parse(contents: dict[str, Any]) -> Card:
     hyperparameters = Hyperparameters.from_dict(contents["hyperparameters"])
     if len(classes) != hyperparameters.spec.n_classes:
         raise ValueError(f"{len(classes)} names for {hyperparameters.spec.n_classes} classes")
+    epochs = contents.get("epochs")
+    if epochs is not None and (type(epochs) is not int or epochs < 1):
+        raise ValueError(f"{epochs!r} epochs")
     runs = []
     for run in contents["runs"]:
         accuracies = run.get("accuracies")
@@ -244,9 +248,17 @@ def _parse(contents: dict[str, Any]) -> Card:
         classes=tuple(map(str, classes)),
         metric=check_metric(contents.get("metric", "accuracy")),
         hyperparameters=hyperparameters,
-        normalization=Normalization(tuple(normalization["mean"]), tuple(normalization["std"])),
+        normalization=Normalization(
+            *(tuple(map(_finite, normalization[name])) for name in ("mean", "std"))
+        ),
         mean_accuracy=float(accuracy["mean"]),
         accuracy_std=None if accuracy["std"] is None else float(accuracy["std"]),
-        epochs=contents.get("epochs"),
+        epochs=epochs,
         runs=tuple(runs),
     )
+
+
+def _finite(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)

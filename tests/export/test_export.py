@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +32,7 @@ from search.space.hyperparameters import (
     Cosine,
     Hyperparameters,
     OneCycle,
+    Schedule,
     StepDecay,
 )
 from search.space.presets import preset_folder
@@ -346,3 +349,52 @@ def test_a_program_reads_the_same_mnist(tmp_path: Path, mnist_dir: Path) -> None
 
     normalization = data.info.normalization
     assert (normalization.mean[0], normalization.std[0]) == (module.MEAN, module.STD)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The ways to all values in a piece of JSON that are no lists or tables."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        yield path
+    for key, inner in items:
+        yield from leaves(inner, (*path, key))
+
+
+@pytest.mark.parametrize("schedule", [OneCycle(), StepDecay(0.3), Cosine(), Constant()])
+def test_a_card_with_code_in_it_is_refused_or_gives_a_program_without_it(
+    weights: Path, schedule: Schedule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "__import__('os').system('echo')"
+    card = json.loads((weights / "card.json").read_text())
+    recipe = Hyperparameters.from_dict(card["hyperparameters"])
+    full = replace(
+        recipe,
+        schedule=schedule,
+        gradient_clip=1.0,
+        augmentation=Augmentation(1.0, 0.1, 0.1, 1.0, 0.1),
+    )
+    card["hyperparameters"] = full.to_dict()
+    program = weights / "net.py"
+    ways = list(leaves(card))
+    assert len(ways) > 30
+    n_refused = 0
+    for way in ways:
+        changed = json.loads(json.dumps(card))
+        inner = changed
+        for key in way[:-1]:
+            inner = inner[key]
+        inner[way[-1]] = code
+        (weights / "card.json").write_text(json.dumps(changed))
+        program.unlink(missing_ok=True)
+        exit_code = run_here("export", str(weights), "--out", str(program))
+        assert exit_code == (0 if program.exists() else 2), way
+        n_refused += exit_code == 2
+        if program.exists():
+            calls = [n for n in ast.walk(ast.parse(program.read_text())) if isinstance(n, ast.Name)]
+            assert "__import__" not in {name.id for name in calls}, way
+    capsys.readouterr()
+    assert n_refused > 20

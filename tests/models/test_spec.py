@@ -283,7 +283,7 @@ def test_layers_that_cannot_exist_are_refused(layer: Layer, message: str) -> Non
 def test_images_and_classes_must_be_positive(
     input_shape: tuple[int, int, int], n_classes: int
 ) -> None:
-    with pytest.raises(SpecError, match="must be positive"):
+    with pytest.raises(SpecError, match="must be positive whole numbers"):
         ModelSpec.parse("c3p1 8, gap, out", input_shape=input_shape, n_classes=n_classes)
 
 
