@@ -82,16 +82,24 @@ def test_every_example_of_the_page_works(place: Path) -> None:
 
 
 def test_a_users_own_models_stands_in_nobodys_way(command: Command) -> None:
-    # Both beside a script, whose folder is first on Python's path, and where a search is started.
     (command.folder / "models.py").write_text("raise SystemExit('this file is not for the search')")
     (command.folder / "mine.py").write_text(
         "import search\nprint(search.ModelSpec.parse('c3 10, gap'), search.load('best-8k'))\n"
     )
     done = command.run_words([sys.executable, "mine.py"])
     assert done.code == 0, done.err
-    done = command.apart(*DIGITS_RUN, "--trials", "1", "--workers", "1")
+
+
+def test_no_file_of_the_users_is_run_where_a_search_is_started(command: Command) -> None:
+    # Files with the names of modules: ours, those of what we use, those of Python itself.
+    for name in ("models", "search", "search_models", "torch", "random", "queue", "socket"):
+        (command.folder / f"{name}.py").write_text("open('executed', 'w')\nraise SystemExit(3)\n")
+    script = str(Path(sys.executable).parent / "search")  # as a user has it, not python -m
+    words = (script, *DIGITS_RUN, "--trials", "1", "--workers", "1")
+    done = command.run_words(list(words))
     assert done.code == 0, done.err
     assert len(command.study("digits-3000x3").trials) == 1
+    assert not (command.folder / "executed").exists()
 
 
 def test_a_target_is_searched_as_by_the_command(place: Path) -> None:

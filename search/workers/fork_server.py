@@ -13,11 +13,13 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 from search.exceptions import InputError
 
+_SAFE_PATH = "PYTHONSAFEPATH"
 _PRELOADED = ["search.workers.local_pool"]
 
 
@@ -54,7 +56,8 @@ def start_server() -> None:
         names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
         previous = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in names}
         try:
-            ensure_running()
+            with _without_working_folder():
+                ensure_running()
         except OSError as error:
             if "AF_UNIX path too long" not in str(error):
                 raise
@@ -66,6 +69,24 @@ def start_server() -> None:
         finally:
             for name, handler in previous.items():
                 signal.signal(getattr(signal, name), handler)
+
+
+@contextmanager
+def _without_working_folder() -> Iterator[None]:
+    """Python puts the folder that `python -c` runs in first on its path, but for who says so here.
+
+    The server, and what tracks its resources, are started so, and a file of the user's that has a
+    module's name (search.py, random.py) would be run in place of the module.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _end_server() -> None:
