@@ -1,1 +1,10 @@
-"""What is done with the trials of a study that has ended."""
+"""What is done with the trials of a study that has ended.
+
+- `retrain.py`: the best trial trained on all data, and the test set opened
+- `predict.py`: what a retrained network says of pictures
+- `confirm.py`: `ConfirmationRun`, the best trials again over fresh seeds; `race.py`: who wins, and
+  who gets the next seed
+- `target.py`: whether the winner reaches a target, and under which cap to search next
+- `ablate.py`: a trial and each change of it trained; `ablation.py`: the changes, and what they did
+- `compare.py`: studies side by side
+"""
