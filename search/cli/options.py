@@ -16,6 +16,9 @@ from search.cli.wrapping import wrapped
 from search.exceptions import InputError
 from search.tuner.options import GROUPS
 
+_WITH_COMMAS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
+_SECONDS_OF_UNITS = (86400, 3600, 60, 1)
+
 
 class _BadParameter(typer.BadParameter):
     """One whose sentence fits the terminal."""
@@ -26,13 +29,32 @@ class _BadParameter(typer.BadParameter):
 
 
 def _whole_number(text: str | int, *, low: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = None
+    value = text if isinstance(text, int) else _read_whole_number(text)
     if value is None or value < low:
-        raise _BadParameter(f"it must be a whole number from {low} up, but got {text!r}.")
+        raise _BadParameter(
+            f"it must be a whole number from {low} up, as 8000, 8,000 or 8k, but got "
+            f"{_shortened(text)!r}."
+        )
     return value
+
+
+def _read_whole_number(text: str) -> int | None:
+    """The number in a text such as 8000, 8_000, 8,000 or 8k; None where there is none."""
+    if _WITH_COMMAS.fullmatch(text):
+        text = text.replace(",", "")
+    thousands = re.fullmatch(r"(\d{1,9})[kK]", text)
+    if thousands is not None:
+        return 1000 * int(thousands[1])
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def _shortened(text: str | int) -> str:
+    """What was given, as an error may repeat it."""
+    given = str(text)
+    return given if len(given) <= 60 else f"{given[:50]}… ({len(given)} characters)"
 
 
 def positive(text: str | int) -> int:
@@ -110,23 +132,22 @@ Seeds = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 
 
 def duration(option: str) -> dict[str, Any]:
-    """What Typer is told of an option that takes a time such as `90s`, `30m`, `2h` or `1h30m`."""
+    """What Typer is told of an option that takes a time such as `90s`, `1h30m` or `2d`."""
 
     def seconds(text: str | float) -> float:
         if not isinstance(text, str):
             return text  # its default
         match = _DURATION.fullmatch(text)
-        hours, minutes, seconds = (
-            (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-        )
-        total = 3600 * hours + 60 * minutes + seconds
+        parts = () if match is None else zip(_SECONDS_OF_UNITS, match.groups(), strict=True)
+        total = sum(unit * int(part or 0) for unit, part in parts)
         if total == 0:
             raise InputError(
-                f"{option} must be a time above zero, as 90s, 30m, 2h or 1h30m, but got {text!r}."
+                f"{option} must be a time above zero, as 90s, 30m, 2h, 1h30m or 1d, but got "
+                f"{_shortened(text)!r}."
             )
         return float(total)
 

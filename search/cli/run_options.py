@@ -32,7 +32,7 @@ _OPTIONS: dict[str, Any] = {
     "confirm": field_option("confirm", "--confirm/--no-confirm"),
     "n_trials": field_option("n_trials", "--trials", **COUNT),
     "timeout_seconds": field_option(
-        "timeout_seconds", "--timeout", form="as 30m, 2h or 1h30m", **duration("--timeout")
+        "timeout_seconds", "--timeout", form="as 30m, 2h, 1h30m or 1d", **duration("--timeout")
     ),
     "patience": field_option("patience", **COUNT),
     "trial_timeout_seconds": field_option(

@@ -117,7 +117,8 @@ def _check_value(kind: _Kind, value: Any, fail: Callable[[str], SpaceError]) -> 
     if kind.names and value not in kind.names:
         raise fail(f"must be one of {', '.join(kind.names)}, but got {value!r}.")
     if not isinstance(value, str) and not kind.low <= value <= kind.high:
-        raise fail(f"must be in {kind.low:g} to {kind.high:g}, but got {value!r}.")
+        high = "below 1" if kind.high == _BELOW_ONE else f"{kind.high:g}"
+        raise fail(f"must be from {kind.low:g} to {high}, but got {value!r}.")
 
 
 def _range(

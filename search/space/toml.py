@@ -72,7 +72,7 @@ BUILT_IN = {"standard": STANDARD, "wide": WIDE}
 def read_file(name: str) -> dict[str, Any]:
     path = Path(name)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise SpaceError(
             f"A space must be one of {', '.join(BUILT_IN)} or a TOML file, but there is no file "

@@ -14,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.cli import app
+from search.cli.options import duration, positive
 from search.study.locks import owner_of_this_process
 from search.study.record import TrialRecord
 from tests.conftest import (
@@ -225,21 +226,39 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
     ("arguments", "message"),
     [
         (("run", "--epochs", "1"), "--budget"),
-        (("run", "--budget", "0", "--epochs", "1"), "from 1 up, but got '0'"),
-        (("run", "--budget", "-5", "--epochs", "1"), "from 1 up, but got '-5'"),
-        (("run", "--budget", "many", "--epochs", "1"), "from 1 up, but got 'many'"),
-        (("run", "--budget", "9", "--epochs", "0"), "from 1 up, but got '0'"),
-        (("run", "--budget", "9", "--epochs", "1", "--trials", "0"), "from 1 up, but got '0'"),
-        (("run", "--budget", "9", "--epochs", "1", "--workers", "-1"), "from 1 up, but got '-1'"),
-        (("run", "--budget", "9", "--epochs", "1", "--patience", "0"), "from 1 up, but got '0'"),
-        (("retrain", "--seeds", "0"), "from 1 up, but got '0'"),
-        (("ablate", "--seeds", "0"), "from 1 up, but got '0'"),
-        (("baseline", "v36", "--seeds", "none"), "from 1 up, but got 'none'"),
+        (("run", "--budget", "0", "--epochs", "1"), "or 8k, but got '0'"),
+        (
+            ("run", "--budget", "-5", "--epochs", "1"),
+            "or 8k, but got '-5'",
+        ),
+        (
+            ("run", "--budget", "many", "--epochs", "1"),
+            "or 8k, but got 'many'",
+        ),
+        (("run", "--budget", "9", "--epochs", "0"), "or 8k, but got '0'"),
+        (
+            ("run", "--budget", "9", "--epochs", "1", "--trials", "0"),
+            "or 8k, but got '0'",
+        ),
+        (
+            ("run", "--budget", "9", "--epochs", "1", "--workers", "-1"),
+            "or 8k, but got '-1'",
+        ),
+        (
+            ("run", "--budget", "9", "--epochs", "1", "--patience", "0"),
+            "or 8k, but got '0'",
+        ),
+        (("retrain", "--seeds", "0"), "or 8k, but got '0'"),
+        (("ablate", "--seeds", "0"), "or 8k, but got '0'"),
+        (("baseline", "v36", "--seeds", "none"), "or 8k, but got 'none'"),
         (("baseline", "v37"), "must be one of three-step-1"),
         (("baseline", "three-step-1", "--own-momentum"), "Only a baseline with a OneCycle"),
         (("space", "huge"), "must be one of standard, wide"),
         ((*DIGITS_RUN, "--timeout", "soon"), "--timeout must be a time above zero"),
         ((*DIGITS_RUN, "--timeout", "0m"), "--timeout must be a time above zero"),
+        ((*DIGITS_RUN, "--timeout", "9" * 500 + "h"), "--timeout must be a time above zero"),
+        ((*DIGITS_RUN, "--timeout", "9" * 5000), "(5000 characters)"),
+        ((*DIGITS_RUN, "--budget", "8,00"), "as 8000, 8,000 or 8k, but got '8,00'"),
         ((*DIGITS_RUN, "--dataset", "cats"), "must be one of auto, folder:PATH, mnist"),
         ((*DIGITS_RUN, "--sampler", "guess"), "must be one of tpe"),
         ((*DIGITS_RUN, "--pruner", "axe"), "must be one of halving"),
@@ -362,3 +381,16 @@ def test_a_damaged_data_folder_is_refused(command: Command, mnist_dir: Path) -> 
     assert done.code == 2
     assert "The files of mnist in data are damaged" in done.err
     assert not command.database.exists()
+
+
+@pytest.mark.parametrize("budget", ["8000", "8,000", "8k", "8_000"])
+def test_a_budget_is_understood_as_people_write_it(budget: str) -> None:
+    assert positive(budget) == 8000
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("1d1s", 86401)],
+)
+def test_a_time_is_understood_as_people_write_it(text: str, seconds: int) -> None:
+    assert duration("--timeout")["parser"](text) == seconds

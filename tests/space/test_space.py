@@ -41,6 +41,12 @@ def _load(folder: Path, text: str) -> Space:
     return Space.load(_file(folder, text))
 
 
+def test_a_space_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"  # as Windows' editors write it
+    path.write_text("momentum = 0.5\n", encoding="utf-8-sig")
+    assert Space.load(str(path)).table["momentum"] == 0.5
+
+
 def _random_values(space: Space, seed: int) -> dict[str, Any]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return dict(study.ask(space.distributions).params)
@@ -245,21 +251,22 @@ def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None
         ("momentum = [0.9, false]", "momentum", "must be a number, but got False"),
         ("momentum = { low = false, high = 0.9 }", "momentum", "must be a number"),
         ("momentum = 1979-05-27", "momentum", "must be a number"),
-        ("momentum = nan", "momentum", "must be in 0 to 1, but got nan"),
-        ("learning_rate = inf", "learning_rate", "must be in"),
-        ("learning_rate = { low = 0.1, high = inf }", "learning_rate", "must be in"),
-        ("learning_rate = { low = nan, high = 1.0 }", "learning_rate", "must be in"),
-        ("learning_rate = [0.1, nan]", "learning_rate", "must be in"),
-        ("learning_rate = 0", "learning_rate", "must be in"),
-        ("momentum = 1", "momentum", "must be in"),
-        ("scale = 1.0", "scale", "must be in 0 to 0.9"),
-        ("elastic = 0.3", "elastic", "must be in 0 to 0.25"),
-        ("label_smoothing = 1", "label_smoothing", "must be in 0 to 1"),
-        ("ema_epochs = -1", "ema_epochs", "must be in 0 to 1000"),
+        ("momentum = nan", "momentum", "must be from 0 to below 1, but got nan"),
+        ("momentum = 1", "momentum", "must be from 0 to below 1, but got 1"),
+        ("learning_rate = inf", "learning_rate", "must be from"),
+        ("learning_rate = { low = 0.1, high = inf }", "learning_rate", "must be from"),
+        ("learning_rate = { low = nan, high = 1.0 }", "learning_rate", "must be from"),
+        ("learning_rate = [0.1, nan]", "learning_rate", "must be from"),
+        ("learning_rate = 0", "learning_rate", "must be from"),
+        ("momentum = 1", "momentum", "must be from"),
+        ("scale = 1.0", "scale", "must be from 0 to 0.9"),
+        ("elastic = 0.3", "elastic", "must be from 0 to 0.25"),
+        ("label_smoothing = 1", "label_smoothing", "must be from 0 to below 1"),
+        ("ema_epochs = -1", "ema_epochs", "must be from 0 to 1000"),
         ("width_1 = 8.0", "width_1", "must be a whole number, but got 8.0"),
         ("width_1 = { low = 4, high = 8.5 }", "width_1", "must be a whole number"),
-        ("width_1 = 0", "width_1", "must be in 1 to 4096"),
-        ("batch_size = [32, 0]", "batch_size", "must be in 1 to"),
+        ("width_1 = 0", "width_1", "must be from 1 to 4096"),
+        ("batch_size = [32, 0]", "batch_size", "must be from 1 to"),
         ("batch_size = []", "batch_size", "at least one value"),
         ("batch_size = [32, 64, 32]", "batch_size", "name each value once"),
         ("momentum = [0, 0.0]", "momentum", "name each value once"),
