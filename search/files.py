@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,15 @@ from pathlib import Path
 def whole_file(path: Path) -> Iterator[Path]:
     """The name under which to write what becomes `path` where the context ends without an error.
 
-    It is on the disk before it is renamed, so that a power cut leaves no empty file either.
+    It is on the disk before it is renamed, so that a power cut leaves no empty file either. Nobody
+    else can have the name, or foresee it: process numbers are the same in all containers.
 
     Raises:
         OSError: if it cannot be written; nothing is left behind then.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
+        temporary.touch(exist_ok=False)  # which follows no link either
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
 from search.exceptions import InputError
@@ -43,11 +44,10 @@ def make_folder(folder: Path, *, option: str = "--out") -> Path:
     Raises:
         InputError: if they cannot.
     """
-    probe = folder / ".probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(
             f"The output folder must be writable, but {folder} is not ({error.strerror}); name "
