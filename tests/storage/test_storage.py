@@ -263,15 +263,13 @@ def test_a_broken_database_has_no_answer_whether_it_has_studies(tmp_path: Path) 
 
 
 _READER = """
-import sys, time
+import sys
 import optuna
 from search.storage.open import opened_storage
 n_reads = 0
 print("ready", flush=True)
-deadline = time.monotonic() + 60
 n_seen = 0
 while n_seen < int(sys.argv[2]):
-    assert time.monotonic() < deadline, f"only {n_seen} trials came"
     with opened_storage(sys.argv[1]) as storage:
         trials = optuna.load_study(study_name="s", storage=storage).trials
     n_seen = sum(trial.state.is_finished() for trial in trials)
