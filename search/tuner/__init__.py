@@ -1,1 +1,24 @@
-"""One search from request to outcome: ask, hand out, report, prune, tell."""
+"""One search from request to outcome: ask, hand out, report, prune, tell.
+
+Before it begins:
+
+- `options.py`: what may be asked, each option with its text and its default.
+- `request.py`: a request checked, and its texts parsed.
+- `plan.py`: what a search will do: its data, space, study and workers.
+- `warm_start.py`: the best trials of an earlier study, which a new one tries first.
+
+While it runs:
+
+- `run.py`: the whole of it, as the command and Python call it; `watcher.py`: who is told.
+- `target_search.py`: from cap to cap, where a target is to be reached.
+- `session.py`: one study open, its trials trained, its best ones raced.
+- `coordinator.py`: the loop: see what is new, start what is missing, write what workers send.
+- `trial_starter.py`: how a trial begins; `sampler.py`: where its candidate is drawn, under the cap;
+  `dedup.py`: not one that was tried; `window.py`: what a sampler sees of a long study.
+- `trial_writer.py`: an epoch and an end of a trial written, then told as one of `events.py`.
+- `pruning.py`: whether to stop a trial; `pruners.py`: Optuna's pruners by name.
+- `patience.py`: when a study has stopped improving.
+- `trackers.py`: what other programs are told, as TensorBoard.
+- `final_race.py`: the race over fresh seeds at its end.
+- `pools.py`: the Ray cluster of its workers.
+"""

@@ -1,78 +1,32 @@
-"""The search itself: ask, hand out, report, prune, tell. The only writer of trials."""
+"""The loop of a search: see what is new, start what is missing, write what workers send."""
 
 from __future__ import annotations
 
-import socket
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search.exceptions import TrainingError
-from search.space.space import Space
-from search.storage.cached import batch_writes
 from search.storage.news import TrialNews
-from search.study.locks import owner_of_this_process
-from search.study.record import TrialRecord, queued_values
-from search.study.repair import fail, fail_crashed, requeue
+from search.study.repair import requeue
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing
 from search.study.summary import is_trained
-from search.training.epochs import EpochResult, last_epochs_mean
 from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.tuner.patience import Patience
-from search.tuner.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
-from search.tuner.sampler import CappedSampler
-from search.workers.jobs import Event, Job, JobDone, JobEpoch, JobFailed, WorkerPool
-from search_models.size import parameter_count
-from search_models.spec import SpecError
+from search.tuner.trial_starter import TrialStarter
+from search.tuner.trial_writer import RunningTrial, TrialWriter, stored_trial
+from search.workers.jobs import Event, JobDone, JobEpoch, JobFailed, WorkerPool
 
 _WAIT_SECONDS = 0.5
-_MAX_FAILURES_IN_A_ROW = 10
 _LONGEST_LEAVE_SECONDS = 2.0  # for the lock at the end of a search, which must end within five
-_BY_SOMEBODY_ELSE = "ended or deleted by somebody else"
 # A trial that takes so much longer than the slowest one is taken for hung.
 _HUNG_FACTOR = 10
 _LEAST_LIMIT_SECONDS = 60.0  # whatever the others took: a machine may be busy for a while
-
-
-@dataclass(slots=True)
-class _Running:
-    """A trial that a worker has."""
-
-    trial: Trial
-    parameter_count: int
-    results: list[EpochResult] = field(default_factory=list)
-
-    @property
-    def epoch_seconds(self) -> float:
-        """What an epoch takes, as a median; 0 before the first."""
-        return statistics.median([result.seconds for result in self.results] or [0.0])
-
-    def ended(
-        self,
-        state: TrialState | None,
-        *,
-        value: float | None = None,
-        reason: str | None = None,
-        is_requeued: bool = False,
-    ) -> TrialEnded:
-        return TrialEnded(
-            self.trial.number,
-            state,
-            self.parameter_count,
-            value=value,
-            n_epochs=len(self.results),
-            reason=reason,
-            is_requeued=is_requeued,
-        )
 
 
 class Coordinator:
@@ -81,11 +35,11 @@ class Coordinator:
     Args:
         study: opened with a `CappedSampler` and a pruner.
         n_trials: how many trained trials the study shall have in total.
+        seed: from which, with the trial's number, each training seed follows.
         listener: told each `SearchEvent` as it happens.
         should_stop: asked about twice a second; true puts what runs back in the queue.
         is_time_over: asked as often; true does the same, with another outcome.
         patience: once it is over no trial is started; one that runs may still bring progress.
-        seed: from which, with the trial's number, each training seed follows.
         trial_timeout_seconds: after which a trial's worker is taken for hung and killed; by default
             ten times as long as the slowest trial of this run would take, by the median of its
             epochs, and a minute at least.
@@ -112,35 +66,28 @@ class Coordinator:
         known: Iterable[int] = (),
         weights_path: Callable[[int], Path] | None = None,
     ) -> None:
-        assert isinstance(study.sampler, CappedSampler)
         self._study = study
-        self._sampler = study.sampler
         self._pool = pool
         self._n_trials = n_trials
-        self._seed = seed
-        self._device = device
-        self._listener = listener
         self._should_stop = should_stop
         self._is_time_over = is_time_over
         self._patience = patience
         self._trial_timeout_seconds = trial_timeout_seconds
         self._sharing = sharing
-        self._weights_path = weights_path
-        self._slowest_seconds = 0.0  # an epoch, of the trials that have ended
-        self._settings = StudySettings.from_study(study)
-        self._space: Space = self._settings.search_space()
-        self._owner = owner_of_this_process()
+        self._epochs = StudySettings.from_study(study).epochs
+        self._writer = TrialWriter(study, listener, known=known)
+        self._starter = TrialStarter(
+            study, self._writer, sharing, seed=seed, device=device, weights_path=weights_path
+        )
+        # As of the last refresh:
         self._news = TrialNews()
         self._n_trained = 0
+        self._is_patience_over = False
         self._open: Sequence[FrozenTrial] = ()
-        self._unpublished: list[FrozenTrial] = []  # what others have ended, where they may
-        self._running: dict[int, _Running] = {}
-        self._published = set(known)
-        self._n_failures_in_a_row = 0
-        self._found_nothing_new = False
-        self._pruning: Pruning = AccuracyPruning()
-        if len(study.directions) > 1:
-            self._pruning = AccuracyAmongNoLarger(study.pruner, study.get_trials(deepcopy=False))
+        self._ended_elsewhere: list[FrozenTrial] = []  # and are not told yet
+        # Of this search:
+        self._running: dict[int, RunningTrial] = {}
+        self._slowest_seconds = 0.0  # an epoch, of the trials that have ended
 
     def run(self) -> Outcome:
         """Searches; returns why it ended.
@@ -155,313 +102,145 @@ class Coordinator:
                     return Outcome.INTERRUPTED
                 if self._is_time_over():
                     return Outcome.TIMED_OUT
-                n_missing = self._n_missing()
+                self._refresh()
                 self._publish_elsewhere()
-                is_busy = bool(self._running) or self._n_elsewhere() > 0
-                if n_missing <= 0 and not is_busy:
-                    return Outcome.REACHED
-                if self._patience is not None and self._patience.is_over(self._trials()):
-                    if not is_busy:
-                        return Outcome.NO_BETTER
-                    n_missing = 0
-                if n_missing > 0:
-                    self._start_trials()
-                    if not is_busy and not self._running and not self._has_next():
-                        return Outcome.EXHAUSTED
-                for event in self._pool.events(_WAIT_SECONDS):
-                    self._handle(event)
+                self._start_missing()
+                outcome = self._why_over()
+                if outcome is not None:
+                    return outcome
+                self._handle_events()
                 self._heartbeat()
-                limit = self._limit_seconds()
-                if limit is not None:
-                    self._pool.kill_overdue(limit)
+                self._sharing.reclaim_lost(self._beat_until_stopped)
+                self._kill_overdue()
         finally:
             self._requeue_running()
 
-    def _limit_seconds(self) -> float | None:
-        """After how long a trial is taken for hung; None while there is none to go by."""
-        if self._trial_timeout_seconds is not None:
-            return self._trial_timeout_seconds
-        running = [running.epoch_seconds for running in self._running.values()]
-        slowest = max([self._slowest_seconds, *running])
-        if slowest == 0:
-            return None
-        return max(_LEAST_LIMIT_SECONDS, _HUNG_FACTOR * slowest * self._settings.epochs)
+    # --- What is known of the study ---
 
     def _refresh(self) -> None:
         """Takes note of what is new in the study, to which people and other searches write, too."""
         news = self._news.take_new(self._study)
         self._n_trained += sum(map(is_trained, news.finished))
         self._open = news.open
+        if self._patience is not None and news.finished:
+            trials = self._study.get_trials(deepcopy=False)
+            self._is_patience_over = self._patience.is_over(trials)
         if self._sharing.is_shared:
-            self._unpublished += news.finished
+            self._ended_elsewhere += news.finished
+        if not self._running:  # then it matters whether there is anything to start
+            self._starter.refresh()
 
-    def _n_missing(self) -> int:
-        """How many more trials are to be started, if all that run now end well."""
-        self._refresh()
-        return self._n_trials - self._n_trained - len(self._running) - self._n_elsewhere()
-
+    @property
     def _n_elsewhere(self) -> int:
-        """How many trials run in other searches of the study, as of the last look."""
+        """How many trials run in other searches of the study."""
         return self._sharing.n_elsewhere(self._open, self._running)
 
-    def _start_trials(self) -> None:
-        """Starts what is missing, as far as there are workers."""
-        while self._pool.n_idle and not self._should_stop():
-            with self._sharing.lock(self._waits_no_more) as is_ours:
-                if not is_ours or self._n_missing() <= 0 or not self._has_next():
-                    return
-                trial_id = self._reserve()
-            trial = Trial(self._study, trial_id)
-            self._draw(trial)  # others need not wait for that
-            with self._sharing.lock(self._waits_no_more) as is_ours:
-                if not is_ours:
-                    requeue(self._study, self._frozen(trial))
-                    return
-                published = self._start(trial)
-            if published is not None:
-                self._publish(published)
-
-    def _waits_no_more(self) -> bool:
-        """Whether to stop waiting for a lock; what runs goes on to be alive meanwhile."""
-        self._keep_alive()
-        return self._should_stop() or self._is_time_over()
-
-    def _keep_alive(self) -> None:
-        self._sharing.record_heartbeats(
-            [running.trial._trial_id for running in self._running.values()]
-        )
-
-    def _heartbeat(self) -> None:
-        """Says that what runs lives, and takes over from who says so no more."""
-        self._keep_alive()
-        self._sharing.reclaim_lost(self._waits_no_more)
+    @property
+    def _n_missing(self) -> int:
+        """How many more trials are to be started, if all that run now end well."""
+        return self._n_trials - self._n_trained - len(self._running) - self._n_elsewhere
 
     def _has_next(self) -> bool:
-        """Whether a trial waited at the last look, or the space has a configuration to try."""
+        """Whether a trial waits, or the space has a configuration to try."""
         if any(trial.state == TrialState.WAITING for trial in self._open):
             return True
-        self._sampler.refresh(self._study)
-        return not self._found_nothing_new and self._sampler.seen.has_untried()
+        return self._starter.has_untried
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+    def _why_over(self) -> Outcome | None:
+        """Why the search is over; None while a trial runs, is to be started or to be told of."""
+        if self._running or self._n_elsewhere > 0 or self._ended_elsewhere:
+            return None
+        if self._n_missing <= 0:
+            return Outcome.REACHED
+        if self._is_patience_over:
+            return Outcome.NO_BETTER
+        return None if self._has_next() else Outcome.EXHAUSTED
 
     def _publish_elsewhere(self) -> None:
-        """Tells the listener of trials that ended in other searches of the study."""
-        unpublished, self._unpublished = self._unpublished, []
-        for trial in unpublished:
+        """Tells of the trials that ended in other searches of the study."""
+        ended, self._ended_elsewhere = self._ended_elsewhere, []
+        for trial in ended:
             if trial.number in self._running:  # somebody ended it, and its worker will hear of it
-                self._unpublished.append(trial)
-                continue
-            if trial.number in self._published:
-                continue
-            self._published.add(trial.number)
-            if TrialRecord.read(trial).is_interrupted:
-                continue  # its repeat will be told of
-            ended = TrialEnded.elsewhere(trial)
-            self._pruning.learn(trial)
-            self._publish(ended)
+                self._ended_elsewhere.append(trial)
+            else:
+                self._writer.publish_elsewhere(trial)
 
-    def _reserve(self) -> int:
-        """The identifier of a trial from the queue or a new one, with nothing drawn yet.
+    # --- Starting trials ---
 
-        What `Study.ask` does before it draws.
-        """
-        self._study._thread_local.cached_all_trials = None
-        trial_id = self._study._pop_waiting_trial_id()
-        if trial_id is None:
-            trial_id = self._study._storage.create_new_trial(self._study._study_id)
-        with suppress(UpdateFinishedTrialError):  # a person was quicker: see `_start`
-            TrialRecord(owner=self._owner).write(self._study, trial_id)
-            self._sharing.record_start(trial_id)
-        return trial_id
+    def _start_missing(self) -> None:
+        """Starts what is missing, as far as there are workers."""
+        while self._is_one_to_start():
+            with self._sharing.lock(self._beat_until_stopped) as is_ours:
+                trial_id = self._reserve() if is_ours else None
+            if trial_id is None:
+                return
+            trial = Trial(self._study, trial_id)
+            with self._unless_gone(trial):
+                self._starter.draw(trial)  # others need not wait for that
+            with self._sharing.lock(self._beat_until_stopped) as is_ours:
+                if not is_ours:
+                    requeue(self._study, stored_trial(trial))
+                    return
+                event = self._start(trial)
+            if event is not None:
+                self._writer.publish(event)
 
-    def _draw(self, trial: Trial) -> None:
-        """Draws a whole candidate, which Optuna does when it is first asked for a part of it."""
-        with self._unless_gone(trial):
-            if self._invalid_reason(self._frozen(trial)) is None:
-                _ = trial.relative_params
+    def _is_one_to_start(self) -> bool:
+        """Whether another trial is wanted, as of the last refresh, and there is a worker for it."""
+        is_wanted = self._n_missing > 0 and not self._is_patience_over
+        return is_wanted and self._pool.n_idle > 0 and not self._should_stop()
 
-    def _invalid_reason(self, trial: FrozenTrial) -> str | None:
-        """Why what a person queued cannot be tried in this space, or None where it can."""
-        return self._space.invalid_reason(queued_values(trial) or {})
+    def _reserve(self) -> int | None:
+        """Reserves a trial, under the lock; None where none is missing, or nothing left to try."""
+        self._refresh()
+        self._starter.refresh()
+        return self._starter.reserve() if self._n_missing > 0 and self._has_next() else None
 
     def _start(self, trial: Trial) -> SearchEvent | None:
-        """Hands a trial out; returns what became of it."""
+        """Hands a trial out, or has it ended; returns what is to be told of that."""
         with self._unless_gone(trial):
-            return self._prepare(trial)
+            ready = self._starter.prepare(trial, self._running)
+            if isinstance(ready, TrialEnded):
+                return ready
+            self._running[trial.number] = RunningTrial(trial, ready.parameter_count)
+            worker = self._pool.submit(ready.job)
+            return TrialStarted(trial.number, worker, ready.parameter_count, ready.n_redraws)
         return None
 
-    def _prepare(self, trial: Trial) -> SearchEvent:
-        frozen = self._frozen(trial)
-        refused = self._invalid_reason(frozen)
-        if refused is not None:
-            return self._end_failed(trial, refused)
-        seed = TrialRecord.read(frozen).training_seed
-        if seed is None:
-            seed = self._training_seed(trial.number)
-        with batch_writes(self._study):
-            try:
-                hyperparameters = self._space.suggest(trial)
-                count = parameter_count(hyperparameters.spec)
-            except SpecError as error:
-                return self._end_failed(trial, str(error))
-            draw = self._sampler.take_draw()
-            record = TrialRecord(
-                parameter_count=count,
-                redraws=draw.n_redraws,
-                shrunk=draw.is_shrunk or None,
-                training_seed=seed,
-            )
-            record.write(self._study, trial._trial_id)
-        if count >= self._settings.budget:
-            return self._refuse_too_large(trial, count)
-        if not draw.is_new and queued_values(frozen) is None:
-            self._found_nothing_new = True
-            return self._refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)
-        self._sampler.refresh(self._study, besides=trial.number)
-        earlier = self._sampler.seen.trained_by(trial.params)
-        if earlier is not None:
-            trained = "trains" if earlier in self._running else "trained"
-            reason = f"trial {earlier} {trained} this configuration already"
-            return self._refuse_duplicate(trial, count, reason)
-        job = Job(
-            key=trial.number,
-            hyperparameters=hyperparameters,
-            epochs=self._settings.epochs,
-            seed=seed,
-            device=self._device,
-            weights_path=self._weights_path and self._weights_path(trial._trial_id),
-            metric=self._settings.metric,
-        )
-        self._running[trial.number] = _Running(trial, count)
-        worker = self._pool.submit(job)
-        return TrialStarted(trial.number, worker, count, draw.n_redraws)
+    # --- What workers send ---
 
-    def _refuse_too_large(self, trial: Trial, count: int) -> SearchEvent:
-        """Only a configuration made by hand comes here: the sampler draws none over the cap."""
-        reason = f"{count:,} parameters are not fewer than the budget of {self._settings.budget:,}"
-        trial.set_constraint("parameters", count - self._settings.budget + 1)
-        TrialRecord(reason=reason).write(self._study, trial._trial_id)
-        self._study.tell(trial, state=TrialState.PRUNED)
-        return TrialEnded(trial.number, TrialState.PRUNED, count, reason=reason)
+    def _handle_events(self) -> None:
+        for event in self._pool.events(_WAIT_SECONDS):
+            running = self._running.get(event.key)
+            if running is None:
+                continue  # pruned or gone; its worker heard of it later
+            published: list[SearchEvent] = []
+            with self._unless_gone(running.trial):
+                published = self._write(running, event)
+            for search_event in published:
+                self._writer.publish(search_event)
 
-    def _refuse_duplicate(self, trial: Trial, count: int, reason: str) -> SearchEvent:
-        """What is queued comes here, and what was drawn where nothing new could be found.
+    def _write(self, running: RunningTrial, event: Event) -> list[SearchEvent]:
+        """Has written what a worker sent; returns what is to be told of that."""
+        number = running.trial.number
+        match event:
+            case JobEpoch(worker=worker, result=result):
+                epoch = TrialEpoch(number, worker, result)
+                reason = self._writer.add_epoch(running, result)
+                if reason is None:
+                    return [epoch]
+                self._pool.cancel(number)
+                return [epoch, self._end(self._writer.prune(running, worker, reason))]
+            case JobDone(worker=worker, seconds=seconds):
+                return [self._end(self._writer.complete(running, worker, seconds))]
+            case JobFailed():
+                return [self._end(self._writer.fail(running, event))]
+        return []
 
-        FAIL, not PRUNED: to a sampler, a pruned trial says that its configuration is weak.
-        """
-        fail(self._study, self._frozen(trial), reason)
-        return TrialEnded(trial.number, TrialState.FAIL, count, reason=reason, is_duplicate=True)
-
-    def _training_seed(self, number: int) -> int:
-        return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-
-    def _handle(self, event: Event) -> None:
-        running = self._running.get(event.key)
-        if running is None:
-            return  # pruned or gone; its worker heard of it later
-        published: list[SearchEvent] = []
-        with self._unless_gone(running.trial):
-            match event:
-                case JobEpoch(worker=worker, result=result):
-                    published = self._store_epoch(running, worker, result)
-                case JobDone(worker=worker, seconds=seconds):
-                    published = [self._store_done(running, worker, seconds)]
-                case JobFailed():
-                    published = [self._store_failed(running, event)]
-        for search_event in published:
-            self._publish(search_event)
-
-    def _publish(self, event: SearchEvent) -> None:
-        if isinstance(event, TrialEnded) and event.is_last_word:
-            failed = event.state == TrialState.FAIL
-            self._n_failures_in_a_row = self._n_failures_in_a_row + 1 if failed else 0
-        if isinstance(event, TrialEnded):
-            self._published.add(event.number)
-        self._listener(event)
-        if self._n_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
-            assert isinstance(event, TrialEnded)
-            raise TrainingError(
-                f"Trials must be trainable, but {self._n_failures_in_a_row} in a row failed; the "
-                f"last one: {event.reason}. Mend that, in the space perhaps, and the same command "
-                "goes on."
-            )
-
-    def _store_epoch(
-        self, running: _Running, worker: int, result: EpochResult
-    ) -> list[SearchEvent]:
-        trial = running.trial
-        running.results.append(result)
-        with batch_writes(self._study):
-            TrialRecord(epochs=running.results).write(self._study, trial._trial_id)
-            is_weak = self._pruning.report(
-                trial, running.parameter_count, result.epoch, result.accuracy
-            )
-        published: list[SearchEvent] = [TrialEpoch(trial.number, worker, result)]
-        if not result.is_finite:
-            published.append(self._store_pruned(running, worker, "the loss is not finite"))
-        elif is_weak and result.epoch < self._settings.epochs:
-            published.append(
-                self._store_pruned(running, worker, f"weak after epoch {result.epoch}")
-            )
-        return published
-
-    def _store_pruned(self, running: _Running, worker: int, reason: str) -> SearchEvent:
-        trial = running.trial
-        self._pool.cancel(trial.number)
-        with batch_writes(self._study):
-            seconds = sum(result.seconds for result in running.results)
-            self._store_origin(trial, worker, seconds)
-            TrialRecord(reason=reason).write(self._study, trial._trial_id)
-        self._study.tell(trial, state=TrialState.PRUNED)
-        self._pruning.end(trial.number, None)
-        self._end(running)
-        return running.ended(TrialState.PRUNED, reason=reason)
-
-    def _store_done(self, running: _Running, worker: int, seconds: float) -> SearchEvent:
-        trial = running.trial
-        value = last_epochs_mean(running.results)
-        with batch_writes(self._study):
-            self._store_origin(trial, worker, seconds)
-        sizes = [running.parameter_count] * (len(self._study.directions) - 1)
-        self._study.tell(trial, [value, *sizes])
-        self._pruning.end(trial.number, value)
-        self._end(running)
-        return running.ended(TrialState.COMPLETE, value=value)
-
-    def _store_origin(self, trial: Trial, worker: int, seconds: float) -> None:
-        record = TrialRecord(worker=f"{socket.gethostname()}/{worker}", seconds=seconds)
-        record.write(self._study, trial._trial_id)
-
-    def _store_failed(self, running: _Running, event: JobFailed) -> SearchEvent:
-        frozen = self._frozen(running.trial)
-        if frozen.state != TrialState.RUNNING:  # a person ended it first
-            self._end(running)
-            return running.ended(None, reason=_BY_SOMEBODY_ELSE)
-        if event.is_machines_fault:
-            raise TrainingError(
-                f"The machine must let trials train, but one could not: {event.reason}. It is "
-                "queued again; mend that, and the same command goes on."
-            )
-        is_requeued = False
-        if event.worker_died:
-            is_requeued = fail_crashed(self._study, frozen, event.reason)
-        else:
-            fail(self._study, frozen, event.reason)
-        self._end(running)
-        return running.ended(TrialState.FAIL, reason=event.reason, is_requeued=is_requeued)
-
-    def _end(self, running: _Running) -> None:
-        del self._running[running.trial.number]
+    def _end(self, ended: TrialEnded) -> TrialEnded:
+        running = self._running.pop(ended.number)
         self._slowest_seconds = max(self._slowest_seconds, running.epoch_seconds)
-
-    def _end_failed(self, trial: Trial, reason: str) -> SearchEvent:
-        fail(self._study, self._frozen(trial), reason)
-        return TrialEnded(trial.number, TrialState.FAIL, reason=reason)
-
-    def _frozen(self, trial: Trial) -> FrozenTrial:
-        return self._study._storage.get_trial(trial._trial_id)
+        return ended
 
     @contextmanager
     def _unless_gone(self, trial: Trial) -> Iterator[None]:
@@ -469,18 +248,36 @@ class Coordinator:
         try:
             yield
         except (UpdateFinishedTrialError, KeyError, ValueError):
-            if self._is_running(trial):
+            if _is_running(trial):
                 raise  # the error is about something else
             running = self._running.pop(trial.number, None)
             if running is not None:
                 self._pool.cancel(trial.number)
-                self._publish(running.ended(None, reason=_BY_SOMEBODY_ELSE))
+                self._writer.publish(running.gone())
 
-    def _is_running(self, trial: Trial) -> bool:
-        try:
-            return self._frozen(trial).state == TrialState.RUNNING
-        except KeyError:
-            return False
+    # --- What keeps a search going, and its end ---
+
+    def _heartbeat(self) -> None:
+        """Says that what runs lives."""
+        self._sharing.record_heartbeats(
+            [running.trial._trial_id for running in self._running.values()]
+        )
+
+    def _beat_until_stopped(self) -> bool:
+        """Says so while a lock is waited for; returns whether to wait no longer."""
+        self._heartbeat()
+        return self._should_stop() or self._is_time_over()
+
+    def _kill_overdue(self) -> None:
+        """Kills what is taken for hung; until there is a trial to go by, nothing is."""
+        limit = self._trial_timeout_seconds
+        if limit is None:
+            running = [running.epoch_seconds for running in self._running.values()]
+            slowest = max([self._slowest_seconds, *running])
+            if slowest == 0:
+                return
+            limit = max(_LEAST_LIMIT_SECONDS, _HUNG_FACTOR * slowest * self._epochs)
+        self._pool.kill_overdue(limit)
 
     def _requeue_running(self) -> None:
         """Under the lock, if it comes soon: a search that takes this one for lost does the same."""
@@ -491,5 +288,12 @@ class Coordinator:
             for running in list(self._running.values()):
                 self._pool.cancel(running.trial.number)
                 with self._unless_gone(running.trial):
-                    requeue(self._study, self._frozen(running.trial))
+                    requeue(self._study, stored_trial(running.trial))
         self._running.clear()
+
+
+def _is_running(trial: Trial) -> bool:
+    try:
+        return stored_trial(trial).state == TrialState.RUNNING
+    except KeyError:
+        return False

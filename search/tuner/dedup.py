@@ -139,12 +139,12 @@ class SeenConfigurations:
 
     def has_untried(self) -> bool:
         """Whether the space has anything left to try; true where it has too much to list."""
-        untried, is_open = self._list(), self._open_recipes()
+        untried, is_open = self._untried_by_recipe(), self._open_recipes()
         return untried is None or any(recipe not in is_open for recipe in untried)
 
     def untried(self) -> list[dict[str, Any]] | None:
         """Values of each configuration that was not tried; None where it is too many to list."""
-        untried, is_open = self._list(), self._open_recipes()
+        untried, is_open = self._untried_by_recipe(), self._open_recipes()
         if untried is None:
             return None
         return [values for recipe, values in untried.items() if recipe not in is_open]
@@ -152,7 +152,7 @@ class SeenConfigurations:
     def _open_recipes(self) -> set[Hyperparameters | None]:
         return {self._space.recipe(values) for values in self._open} if self._is_listable else set()
 
-    def _list(self) -> dict[Hyperparameters, dict[str, Any]] | None:
+    def _untried_by_recipe(self) -> dict[Hyperparameters, dict[str, Any]] | None:
         """What no finished trial has settled, listed when it is first needed."""
         if not self._is_listable:
             return None

@@ -24,8 +24,14 @@ from search.study.summary import accuracy_of, is_trained
 class Pruning(Protocol):
     """Told each epoch and each end of a trial; says whether to stop it."""
 
-    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
-        """Whether a trial with that accuracy after that epoch is to be stopped."""
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> None:
+        """Takes note of a trial's accuracy after an epoch."""
+
+    def should_prune(self, trial: Trial) -> bool:
+        """Whether to stop a trial, as it was last reported. To be asked after each report.
+
+        Optuna's halving knows a trial's rungs only by being asked.
+        """
 
     def end(self, number: int, accuracy: float | None) -> None:
         """A trial that trained is over; without its final accuracy, it was stopped."""
@@ -37,8 +43,10 @@ class Pruning(Protocol):
 class AccuracyPruning:
     """By the study's own pruner."""
 
-    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> None:
         trial.report(accuracy, step=epoch)
+
+    def should_prune(self, trial: Trial) -> bool:
         return trial.should_prune()
 
     def end(self, number: int, accuracy: float | None) -> None:
@@ -59,7 +67,8 @@ class AccuracyAmongNoLarger:
         self._pruner = pruner
         sampler = optuna.samplers.RandomSampler(seed=0)
         self._shadow = optuna.create_study(direction="maximize", sampler=sampler)
-        self._shadows: dict[int, Trial] = {}
+        self._shadows: dict[int, Trial] = {}  # by the number of the trial
+        self._sizes: dict[int, int] = {}  # by the number of the shadow
         for trial in trials:
             self.learn(trial)
 
@@ -69,24 +78,29 @@ class AccuracyAmongNoLarger:
         record = TrialRecord.read(trial)
         for result in record.epochs:
             self._report(trial.number, record.parameter_count or 0, result.epoch, result.accuracy)
+            self._should_prune(trial.number)
         self.end(trial.number, accuracy_of(trial))
 
-    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> bool:
-        return self._report(trial.number, size, epoch, accuracy)
+    def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> None:
+        self._report(trial.number, size, epoch, accuracy)
 
-    def _report(self, number: int, size: int, epoch: int, accuracy: float) -> bool:
+    def _report(self, number: int, size: int, epoch: int, accuracy: float) -> None:
         if number not in self._shadows:
             self._shadows[number] = self._shadow.ask()
-            self._shadows[number].set_user_attr("size", size)
-        shadow = self._shadows[number]
-        shadow.report(accuracy, step=epoch)
-        frozen = self._shadow._storage.get_trial(shadow._trial_id)
+            self._sizes[self._shadows[number].number] = size
+        self._shadows[number].report(accuracy, step=epoch)
+
+    def should_prune(self, trial: Trial) -> bool:
+        return self._should_prune(trial.number)
+
+    def _should_prune(self, number: int) -> bool:
+        shadow = self._shadow._storage.get_trial(self._shadows[number]._trial_id)
         no_larger = [
             trial
             for trial in self._shadow.get_trials(deepcopy=False)
-            if trial.user_attrs.get("size", 0) <= size
+            if self._sizes[trial.number] <= self._sizes[shadow.number]
         ]
-        return self._pruner.prune(StudyView(self._shadow, no_larger), frozen)
+        return self._pruner.prune(StudyView(self._shadow, no_larger), shadow)
 
     def end(self, number: int, accuracy: float | None) -> None:
         state = TrialState.PRUNED if accuracy is None else TrialState.COMPLETE

@@ -85,7 +85,7 @@ class CappedSampler(BaseSampler):
         return f"{type(self).__name__}({self._sampler})"
 
     def take_draw(self) -> Draw:
-        """How the newest candidate came about; `Draw()` where nothing was drawn since."""
+        """How the newest candidate came about, told once; `Draw()` where none was drawn since."""
         draw, self._draw = self._draw, Draw()
         return draw
 

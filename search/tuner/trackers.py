@@ -29,10 +29,10 @@ _FORMS = "tensorboard:FOLDER"
 class Tracker(Protocol):
     """Keeps records of trials outside the study. Its errors end the search: nothing is lost."""
 
-    def epoch(self, trial: FrozenTrial, result: EpochResult) -> None:
+    def log_epoch(self, trial: FrozenTrial, result: EpochResult) -> None:
         """A trial has trained an epoch."""
 
-    def end(self, trial: FrozenTrial) -> None:
+    def log_end(self, trial: FrozenTrial) -> None:
         """A trial is over: COMPLETE, PRUNED or FAIL, with all that the study knows of it."""
 
     def close(self) -> None:
@@ -59,9 +59,9 @@ def tracking(log: str | None, study: Study) -> Iterator[Callable[[SearchEvent], 
             return
         trial = study.get_trials(deepcopy=False)[event.number]
         if isinstance(event, TrialEpoch):
-            tracker.epoch(trial, event.result)
+            tracker.log_epoch(trial, event.result)
         else:
-            tracker.end(trial)
+            tracker.log_end(trial)
 
     try:
         yield tell
@@ -108,8 +108,8 @@ class TensorBoard:
         self._metric = metric
         self._writers: dict[int, SummaryWriter] = {}
 
-    def epoch(self, trial: FrozenTrial, result: EpochResult) -> None:
-        writer = self._writer(trial.number)
+    def log_epoch(self, trial: FrozenTrial, result: EpochResult) -> None:
+        writer = self._open_writer(trial.number)
         for tag, value in (
             (f"{self._metric}/validation", result.accuracy),
             ("accuracy/training", result.training_accuracy),
@@ -120,7 +120,7 @@ class TensorBoard:
             writer.add_scalar(tag, value, result.epoch)
         writer.flush()
 
-    def end(self, trial: FrozenTrial) -> None:
+    def log_end(self, trial: FrozenTrial) -> None:
         from torch.utils.tensorboard.summary import hparams
 
         if trial.number not in self._writers:
@@ -142,7 +142,8 @@ class TensorBoard:
             writer.close()
         self._writers.clear()
 
-    def _writer(self, number: int) -> SummaryWriter:
+    def _open_writer(self, number: int) -> SummaryWriter:
+        """The writer of a trial's run, which is begun where there is none."""
         from torch.utils.tensorboard import SummaryWriter
 
         if number not in self._writers:

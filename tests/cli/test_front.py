@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.pruners import MedianPruner, SuccessiveHalvingPruner
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
 from search.space.space import Space
 from search.study.summary import CONFIRMS, by_accuracy, front, repeats_name
@@ -52,17 +52,24 @@ def study_of_two() -> Study:
     )
 
 
+def is_stopped(
+    pruning: AccuracyAmongNoLarger, trial: Trial, size: int, accuracy: float, *, epoch: int = 1
+) -> bool:
+    pruning.report(trial, size, epoch, accuracy)
+    return pruning.should_prune(trial)
+
+
 def test_a_small_network_is_judged_by_those_that_are_no_larger() -> None:
     study = study_of_two()
     pruning = AccuracyAmongNoLarger(MedianPruner(n_startup_trials=2, n_warmup_steps=0), [])
     for size, accuracy in ((5_000, 0.99), (6_000, 0.98), (1_000, 0.90), (1_100, 0.91)):
         trial = study.ask()
-        assert not pruning.report(trial, size, 1, accuracy) or size > 5_000
+        assert not is_stopped(pruning, trial, size, accuracy) or size > 5_000
         pruning.end(trial.number, accuracy)
     small, weak, large = study.ask(), study.ask(), study.ask()
-    assert not pruning.report(small, 1_200, 1, 0.92)  # better than those of its size
-    assert pruning.report(weak, 1_200, 1, 0.80)
-    assert pruning.report(large, 7_000, 1, 0.93)  # better than the small ones, but not than its own
+    assert not is_stopped(pruning, small, 1_200, 0.92)  # better than those of its size
+    assert is_stopped(pruning, weak, 1_200, 0.80)
+    assert is_stopped(pruning, large, 7_000, 0.93)  # better than the small ones, not than its own
 
 
 def test_halving_keeps_a_third_of_those_that_are_no_larger() -> None:
@@ -72,11 +79,11 @@ def test_halving_keeps_a_third_of_those_that_are_no_larger() -> None:
     stopped = []
     for accuracy in (0.97, 0.96, 0.95, 0.98):
         trial = study.ask()
-        assert not pruning.report(trial, 2_000, 1, accuracy)
-        stopped.append(pruning.report(trial, 2_000, 2, accuracy))
+        assert not is_stopped(pruning, trial, 2_000, accuracy)
+        stopped.append(is_stopped(pruning, trial, 2_000, accuracy, epoch=2))
     assert stopped == [False, True, True, False]
     tiny = study.ask()
-    assert not pruning.report(tiny, 500, 2, 0.5)
+    assert not is_stopped(pruning, tiny, 500, 0.5, epoch=2)
 
 
 def test_a_search_by_size_prunes_and_shows_its_front(
@@ -114,8 +121,9 @@ def test_a_search_by_size_prunes_and_shows_its_front(
     halving = SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
     weakest = min(trial.user_attrs["epochs"][0]["accuracy"] for trial in trials)
     fresh = study.ask()
-    assert AccuracyAmongNoLarger(halving, trials).report(fresh, 2_999, 1, weakest - 0.01)
-    assert not AccuracyAmongNoLarger(halving, []).report(fresh, 2_999, 1, weakest - 0.01)
+    goes_on, is_new = AccuracyAmongNoLarger(halving, trials), AccuracyAmongNoLarger(halving, [])
+    assert is_stopped(goes_on, fresh, 2_999, weakest - 0.01)
+    assert not is_stopped(is_new, fresh, 2_999, weakest - 0.01)
 
 
 def test_the_most_accurate_of_all_sizes_is_retrained_ablated_and_confirmed(

@@ -1,0 +1,157 @@
+"""How a trial begins: asked for, drawn, and made a job, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
+
+from search.storage.cached import batch_writes
+from search.study.locks import owner_of_this_process
+from search.study.record import TrialRecord, queued_values
+from search.study.settings import StudySettings
+from search.study.sharing import Sharing
+from search.tuner.events import Outcome, TrialEnded
+from search.tuner.sampler import CappedSampler
+from search.tuner.trial_writer import TrialWriter, stored_trial
+from search.workers.jobs import Job
+from search_models.size import parameter_count
+from search_models.spec import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyTrial:
+    """A trial that a worker can be given.
+
+    Args:
+        n_redraws: how many candidates over the cap were drawn before it.
+    """
+
+    job: Job
+    parameter_count: int
+    n_redraws: int
+
+
+class TrialStarter:
+    """Begins the trials of a study.
+
+    Args:
+        study: opened with a `CappedSampler`.
+        writer: ends those that are not to train.
+        seed: from which, with the trial's number, each training seed follows.
+        weights_path: where a trial's weights are to be written, by Optuna's identifier of it; None
+            keeps none.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        writer: TrialWriter,
+        sharing: Sharing,
+        *,
+        seed: int,
+        device: str,
+        weights_path: Callable[[int], Path] | None,
+    ) -> None:
+        assert isinstance(study.sampler, CappedSampler)
+        self._study = study
+        self._sampler = study.sampler
+        self._writer = writer
+        self._sharing = sharing
+        self._seed = seed
+        self._device = device
+        self._weights_path = weights_path
+        self._settings = StudySettings.from_study(study)
+        self._space = self._settings.search_space()
+        self._owner = owner_of_this_process()
+        self._found_nothing_new = False
+
+    def refresh(self) -> None:
+        """Takes note of what the study has tried."""
+        self._sampler.refresh(self._study)
+
+    @property
+    def has_untried(self) -> bool:
+        """Whether the space had a configuration to try when it was last refreshed."""
+        return not self._found_nothing_new and self._sampler.seen.has_untried()
+
+    def reserve(self) -> int:
+        """The identifier of a trial from the queue or a new one, with nothing drawn yet.
+
+        What `Study.ask` does before it draws.
+        """
+        self._study._thread_local.cached_all_trials = None
+        trial_id = self._study._pop_waiting_trial_id()
+        if trial_id is None:
+            trial_id = self._study._storage.create_new_trial(self._study._study_id)
+        with suppress(UpdateFinishedTrialError):  # a person was quicker, and `prepare` will see
+            TrialRecord(owner=self._owner).write(self._study, trial_id)
+            self._sharing.record_start(trial_id)
+        return trial_id
+
+    def draw(self, trial: Trial) -> None:
+        """Draws a whole candidate, which Optuna does when it is first asked for a part of it."""
+        if self._invalid_reason(stored_trial(trial)) is None:
+            _ = trial.relative_params
+
+    def prepare(self, trial: Trial, running: Collection[int]) -> ReadyTrial | TrialEnded:
+        """Makes a job of a drawn trial, or ends it where it is not to train.
+
+        Args:
+            running: numbers of the trials that train now.
+        """
+        stored = stored_trial(trial)
+        invalid_reason = self._invalid_reason(stored)
+        if invalid_reason is not None:
+            return self._writer.refuse(trial, invalid_reason)
+        seed = TrialRecord.read(stored).training_seed
+        if seed is None:
+            seed = self._training_seed(trial.number)
+        with batch_writes(self._study):
+            try:
+                hyperparameters = self._space.suggest(trial)
+                count = parameter_count(hyperparameters.spec)
+            except SpecError as error:
+                return self._writer.refuse(trial, str(error))
+            draw = self._sampler.take_draw()
+            record = TrialRecord(
+                parameter_count=count,
+                redraws=draw.n_redraws,
+                shrunk=draw.is_shrunk or None,
+                training_seed=seed,
+            )
+            record.write(self._study, trial._trial_id)
+        if not self._space.fits(hyperparameters.spec):
+            return self._writer.refuse_too_large(trial, count)
+        if not draw.is_new and queued_values(stored) is None:
+            self._found_nothing_new = True
+            return self._writer.refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)
+        self._sampler.refresh(self._study, besides=trial.number)
+        earlier = self._sampler.seen.trained_by(trial.params)
+        if earlier is not None:
+            trained = "trains" if earlier in running else "trained"
+            reason = f"trial {earlier} {trained} this configuration already"
+            return self._writer.refuse_duplicate(trial, count, reason)
+        job = Job(
+            key=trial.number,
+            hyperparameters=hyperparameters,
+            epochs=self._settings.epochs,
+            seed=seed,
+            device=self._device,
+            weights_path=self._weights_path and self._weights_path(trial._trial_id),
+            metric=self._settings.metric,
+        )
+        return ReadyTrial(job, count, draw.n_redraws)
+
+    def _invalid_reason(self, trial: FrozenTrial) -> str | None:
+        """Why what a person queued cannot be tried in this space, or None where it can."""
+        return self._space.invalid_reason(queued_values(trial) or {})
+
+    def _training_seed(self, number: int) -> int:
+        return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
