@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.cli.browse import front_table
 from search.cli.output import (
     data_words,
     echo,
     next_lines,
     shown_command,
 )
+from search.cli.show import front_table
 from search.wording import counted, percent
 
 if TYPE_CHECKING:

@@ -1,24 +1,16 @@
-"""`search studies`, `best`, `show`, `delete`, `backup` and `space`: what is stored."""
+"""`search best` and `search show`: one trial, or the most accurate one of each size."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.completion import complete_spaces, complete_studies
 from search.cli.confirm import describe_mean
-from search.cli.options import (
-    Artifacts,
-    AsJson,
-    Storage,
-    StudyName,
-    not_negative,
-)
-from search.cli.output import echo, make_console
+from search.cli.options import AsJson, Storage, StudyName, not_negative
+from search.cli.output import make_console
 from search.folders import DATABASE_URL
 from search.wording import duration, percent, thousands
 
@@ -32,49 +24,6 @@ if TYPE_CHECKING:
 
     from search.study.summary import TrialSummary
     from search_models.spec import ModelSpec
-
-
-def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
-    """List the studies.
-
-    Example: search studies --json
-    """
-    from rich.table import Table
-
-    from search.storage.open import opened_storage
-    from search.study.open import open_study, study_names
-    from search.study.summary import summarize_study
-
-    with opened_storage(storage) as opened:
-        found = [open_study(opened, name) for name in study_names(opened)]
-        summaries = [
-            summarize_study(study.study_name, study.user_attrs, study.get_trials(deepcopy=False))
-            for study in found
-            if "settings" in study.user_attrs
-        ]
-    if as_json:
-        typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
-        return
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("study", overflow="fold")
-    headings = (
-        *("trained", "pruned", "failed"),
-        *("best", "confirmed", "parameters", "test set seen"),
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for summary in summaries:
-        table.add_row(
-            summary.name,
-            str(summary.trials["n_trained"]),
-            str(summary.trials["n_pruned"]),
-            str(summary.trials["n_failed"]),
-            percent(summary.best_value),
-            percent(summary.confirmed_mean),
-            thousands(summary.best_parameter_count),
-            str(summary.test_looks),
-        )
-    make_console().print(table)
 
 
 def best(
@@ -321,82 +270,3 @@ def _print_epochs(console: Console, summary: TrialSummary, metric: str) -> None:
 def _number(value: float | None, form: str) -> str:
     """A number; what was not finite is stored as null."""
     return "not finite" if value is None else format(value, form)
-
-
-def delete(
-    study: Annotated[
-        str, typer.Argument(help="Name of the study.", autocompletion=complete_studies)
-    ],
-    storage: Storage = DATABASE_URL,
-    artifacts: Artifacts = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Delete a study with all its trials and artifacts.
-
-    The runs that confirm or ablate it are deleted as well.
-
-    Example: search delete mnist-8000x15
-    """
-    import optuna
-
-    from search.report.artifacts import artifact_folder, delete_files
-    from search.storage.open import opened_storage
-    from search.study.locks import is_searched
-    from search.study.open import find_repeats, open_study
-    from search.study.summary import ABLATES, CONFIRMS
-
-    with opened_storage(storage, write=True) as opened:
-        chosen = open_study(opened, study)
-        n_trials = len(chosen.get_trials(deepcopy=False))
-        if not yes:
-            ends = "; the search that runs on it ends" if is_searched(chosen) else ""
-            typer.confirm(f"Delete {study} with its {n_trials} trials{ends}?", abort=True)
-        for purpose in (CONFIRMS, ABLATES):
-            repeats = find_repeats(opened, study, purpose)
-            if repeats is not None:
-                optuna.delete_study(study_name=repeats.study_name, storage=opened)
-        optuna.delete_study(study_name=study, storage=opened)
-        folder = artifact_folder(storage, artifacts)
-        if folder is not None:  # behind the entries, none of which may lack its file
-            delete_files(folder, chosen._study_id)
-    echo(f"Deleted {study} ({n_trials} trials).")
-
-
-def backup(
-    file: Annotated[Path, typer.Argument(help="The copy, a new file.")],
-    storage: Storage = DATABASE_URL,
-    artifacts: Artifacts = None,
-) -> None:
-    """Copy a SQLite database, also while a search writes to it.
-
-    The artifacts of its studies are copied into a folder beside the copy.
-
-    Example: search backup studies-monday.db
-    """
-    from search.report.artifacts import artifact_folder, copy_artifacts
-    from search.storage.backup import backup as copy_database
-    from search.storage.open import opened_storage
-
-    copy_database(storage, file)
-    copy = f"sqlite:///{file}"
-    folder, copy_folder = artifact_folder(storage, artifacts), artifact_folder(copy)
-    assert folder is not None
-    assert copy_folder is not None
-    with opened_storage(copy) as opened:  # not to write: that would open a log beside it
-        copy_artifacts(folder, copy_folder, opened)
-    also = f"; its curves and weights to {copy_folder}" if copy_folder.exists() else ""
-    echo(f"Copied to {file} ({file.stat().st_size:,} bytes){also}.")
-
-
-def space(
-    name: Annotated[
-        str, typer.Argument(help="standard or wide.", autocompletion=complete_spaces)
-    ] = "standard",
-) -> None:
-    """Print a built-in search space, as a TOML file to start from.
-
-    Example: search space wide > my-space.toml
-    """
-    from search.space.toml import to_toml
-
-    typer.echo(to_toml(name), nl=False)

@@ -1,127 +1,31 @@
-"""`search retrain` and `search baseline`: train one recipe, and test it."""
+"""`search baseline`: list hand-tuned systems and shipped networks, or train one."""
 
 from __future__ import annotations
 
 import json
 import textwrap
-from contextlib import suppress
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from search.cli.completion import complete_datasets, complete_systems
-from search.cli.options import (
-    AsJson,
-    DataDir,
-    Device,
-    Seeds,
-    Storage,
-    StudyName,
-    Workers,
-    count_option,
-    not_negative,
-)
-from search.cli.output import (
-    data_words,
-    make_console,
-    next_lines,
-    shown_waiting,
-)
+from search.cli.options import AsJson, DataDir, Device, Seeds, Workers, count_option
+from search.cli.output import make_console
+from search.cli.repeats import describe_spread, epoch_printer, print_repeats
 from search.exceptions import InputError
-from search.folders import DATABASE_URL
-from search.wording import counted, duration, percent
+from search.wording import counted
 from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
     from search.data.dataset import DatasetInfo
     from search.space.baselines import Baseline
     from search.space.hyperparameters import Hyperparameters
-    from search.training.epochs import EpochResult
     from search.workers.repeats import Repeat
-
-
-def retrain(
-    study: StudyName = None,
-    trial: Annotated[
-        int | None,
-        typer.Option(
-            parser=not_negative, metavar="N", help="Number of the trial.  [default: the best]"
-        ),
-    ] = None,
-    seeds: Seeds = 3,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the weights.  [default: runs/STUDY/trial-N]")
-    ] = None,
-    storage: Storage = DATABASE_URL,
-    data_dir: DataDir = None,
-    workers: Workers = None,
-    device: Device = "auto",
-) -> None:
-    """Train the best trial on all data, and test it.
-
-    It learns from training and validation images; the sealed test set is opened to test it.
-
-    Example: search retrain --study mnist-8000x15 --seeds 5
-    """
-    from search.data.names import short_name
-    from search.folders import default_folder
-    from search.storage.open import opened_storage
-    from search.study.next_steps import steps_with_weights
-    from search.study.open import load_study_data, open_trial, rebuild, select_study
-    from search.study.settings import StudySettings
-    from search.training.metrics import metric_words
-
-    console = make_console()
-    with opened_storage(storage, write=True, waiting=shown_waiting(console)) as opened:
-        chosen = select_study(opened, study)
-        frozen = open_trial(chosen, trial)
-        settings = StudySettings.from_study(chosen)
-        hyperparameters = rebuild(chosen, frozen)
-        folder = out or default_folder(chosen.study_name, frozen.number)
-        prepared = prepare_workers(workers, device)
-
-        from search.results.retrain import make_weights_folder
-        from search.results.retrain import retrain as retrain_trial
-
-        dataset = load_study_data(chosen, data_dir)
-        make_weights_folder(folder)
-        _print_replaced(console, folder, chosen.study_name, frozen.number)
-        console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
-        data_name = short_name(dataset.info.name)
-        console.print(
-            f"Training on {dataset.info.n_development:,} images of {data_name}, testing on "
-            f"{dataset.info.n_test:,}; {counted(settings.epochs, 'epoch')}, "
-            f"{counted(seeds, 'seed')}\n"
-        )
-        with prepared.pool(dataset, with_test=True, n_jobs=seeds) as pool:
-            repeats = retrain_trial(
-                chosen,
-                frozen,
-                pool,
-                dataset.info,
-                seeds=range(1, seeds + 1),
-                device=prepared.device,
-                folder=folder,
-                listener=_epoch_printer(console),
-            )
-        _print_repeats(console, repeats, "test")
-        shown = _describe_spread([repeat.last_three_mean for repeat in repeats])
-        metric = metric_words(settings.metric)
-        console.print(f"\nTest {metric}, last three epochs: {shown}", style="bold")
-        looks = _times(chosen.user_attrs["test_looks"])
-        console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
-    console.print(f"Weights and card: {folder}")
-    console.print(f'In Python: network = search.load("{folder}")')
-    data = data_words(settings.dataset, data_dir)
-    steps = steps_with_weights(folder, chosen.study_name, settings.dataset)
-    for line in next_lines(steps, console.width, storage=storage, data=data):
-        console.print(line, soft_wrap=True)
 
 
 def baseline(
@@ -195,9 +99,9 @@ def baseline(
             training="train" if found.n_held_out else "development",
             evaluation="test",
             device=prepared.device,
-            listener=_epoch_printer(console),
+            listener=epoch_printer(console),
         )
-    _print_repeats(console, repeats, "test")
+    print_repeats(console, repeats, "test")
     _print_claim(console, found, repeats)
     if as_json:
         typer.echo(json.dumps(_measured(found, data.info, n_epochs, repeats), indent=2))
@@ -220,75 +124,6 @@ def _measured(
         "claimed_percent": {**asdict(found.claim), "dataset": "mnist", "epochs": found.epochs},
         "runs": [repeat.to_dict() for repeat in repeats],
     }
-
-
-def _print_replaced(console: Console, folder: Path, study: str, number: int) -> None:
-    """Says whose weights are in a folder, where they are another trial's."""
-    from search.exceptions import CardError
-    from search.training.weights import read_card
-
-    with suppress(CardError):
-        before = read_card(folder)
-        if (before.study, before.trial) != (study, number):
-            console.print(
-                f"Replaces the weights of trial {before.trial} of {before.study} in {folder}.",
-                style="yellow",
-            )
-
-
-_EPOCH_COLUMNS = ("seed", "epoch", "train loss", "accuracy", "   rate", "test loss", "accuracy")
-
-
-def _epoch_printer(console: Console) -> Callable[[int, EpochResult], None]:
-    """Prints a row for each epoch of each run, under a heading."""
-    console.print("  ".join(_EPOCH_COLUMNS), style="bold")
-
-    def show(seed: int, result: EpochResult) -> None:
-        cells = (
-            str(seed),
-            str(result.epoch),
-            f"{result.training_loss:.4f}",
-            percent(result.training_accuracy),
-            f"{result.learning_rate:.5f}",
-            f"{result.loss:.4f}",
-            percent(result.accuracy),
-        )
-        columns = zip(cells, _EPOCH_COLUMNS, strict=True)
-        console.print("  ".join(cell.rjust(len(column)) for cell, column in columns))
-
-    return show
-
-
-def _print_repeats(console: Console, repeats: Sequence[Repeat], part: str) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
-    for heading in ("seed", f"{part}, last three epochs", "best epoch", "time"):
-        table.add_column(heading, justify="right")
-    for repeat in repeats:
-        best = f"{percent(repeat.best.accuracy)} (epoch {repeat.best.epoch})"
-        shown = percent(repeat.last_three_mean)
-        table.add_row(str(repeat.seed), shown, best, duration(repeat.seconds))
-    console.print()
-    console.print(table)
-
-
-def _describe_spread(values: Sequence[float]) -> str:
-    from search.results.race import share_interval
-    from search.workers.repeats import Spread
-
-    spread, interval = Spread.of(values), share_interval(values)
-    if spread.std is None or interval is None:
-        return f"{percent(spread.mean)} (one seed)"
-    low, high = (f"{100 * bound:.2f}" for bound in interval)
-    return (
-        f"{percent(spread.mean)} ± {100 * spread.std:.2f} (mean and spread over {len(values)} "
-        f"seeds; 95 % interval {low} to {high})"
-    )
-
-
-def _times(n: int) -> str:
-    return "once" if n == 1 else f"{n} times"
 
 
 def _list_baselines(console: Console) -> None:
@@ -389,6 +224,6 @@ def _print_claim(console: Console, found: Baseline, repeats: Sequence[Repeat]) -
         ("last three", claim.last_three_mean, [repeat.last_three_mean for repeat in repeats]),
     ):
         shown = "–" if claimed is None else f"{claimed:.2f} %"
-        table.add_row(what, shown, _describe_spread(measured))
+        table.add_row(what, shown, describe_spread(measured))
     console.print()
     console.print(table)

@@ -1,0 +1,38 @@
+"""`search backup`: a copy of a database, and of its studies' curves and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import Artifacts, Storage
+from search.cli.output import echo
+from search.folders import DATABASE_URL
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The copy, a new file.")],
+    storage: Storage = DATABASE_URL,
+    artifacts: Artifacts = None,
+) -> None:
+    """Copy a SQLite database, also while a search writes to it.
+
+    The artifacts of its studies are copied into a folder beside the copy.
+
+    Example: search backup studies-monday.db
+    """
+    from search.report.artifacts import artifact_folder, copy_artifacts
+    from search.storage.backup import backup as copy_database
+    from search.storage.open import opened_storage
+
+    copy_database(storage, file)
+    copy = f"sqlite:///{file}"
+    folder, copy_folder = artifact_folder(storage, artifacts), artifact_folder(copy)
+    assert folder is not None
+    assert copy_folder is not None
+    with opened_storage(copy) as opened:  # not to write: that would open a log beside it
+        copy_artifacts(folder, copy_folder, opened)
+    also = f"; its curves and weights to {copy_folder}" if copy_folder.exists() else ""
+    echo(f"Copied to {file} ({file.stat().st_size:,} bytes){also}.")

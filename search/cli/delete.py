@@ -1,0 +1,51 @@
+"""`search delete`: a study with all that belongs to it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from search.cli.completion import complete_studies
+from search.cli.options import Artifacts, Storage
+from search.cli.output import echo
+from search.folders import DATABASE_URL
+
+
+def delete(
+    study: Annotated[
+        str, typer.Argument(help="Name of the study.", autocompletion=complete_studies)
+    ],
+    storage: Storage = DATABASE_URL,
+    artifacts: Artifacts = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a study with all its trials and artifacts.
+
+    The runs that confirm or ablate it are deleted as well.
+
+    Example: search delete mnist-8000x15
+    """
+    import optuna
+
+    from search.report.artifacts import artifact_folder, delete_files
+    from search.storage.open import opened_storage
+    from search.study.locks import is_searched
+    from search.study.open import find_repeats, open_study
+    from search.study.summary import ABLATES, CONFIRMS
+
+    with opened_storage(storage, write=True) as opened:
+        chosen = open_study(opened, study)
+        n_trials = len(chosen.get_trials(deepcopy=False))
+        if not yes:
+            ends = "; the search that runs on it ends" if is_searched(chosen) else ""
+            typer.confirm(f"Delete {study} with its {n_trials} trials{ends}?", abort=True)
+        for purpose in (CONFIRMS, ABLATES):
+            repeats = find_repeats(opened, study, purpose)
+            if repeats is not None:
+                optuna.delete_study(study_name=repeats.study_name, storage=opened)
+        optuna.delete_study(study_name=study, storage=opened)
+        folder = artifact_folder(storage, artifacts)
+        if folder is not None:  # behind the entries, none of which may lack its file
+            delete_files(folder, chosen._study_id)
+    echo(f"Deleted {study} ({n_trials} trials).")

@@ -1,0 +1,115 @@
+"""`search retrain`: train the best trial on all data, and open the test set."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DataDir, Device, Seeds, Storage, StudyName, Workers, not_negative
+from search.cli.output import data_words, make_console, next_lines, shown_waiting
+from search.cli.repeats import describe_spread, epoch_printer, print_repeats
+from search.folders import DATABASE_URL
+from search.wording import counted
+from search.workers.setup import prepare_workers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def retrain(
+    study: StudyName = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            parser=not_negative, metavar="N", help="Number of the trial.  [default: the best]"
+        ),
+    ] = None,
+    seeds: Seeds = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the weights.  [default: runs/STUDY/trial-N]")
+    ] = None,
+    storage: Storage = DATABASE_URL,
+    data_dir: DataDir = None,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Train the best trial on all data, and test it.
+
+    It learns from training and validation images; the sealed test set is opened to test it.
+
+    Example: search retrain --study mnist-8000x15 --seeds 5
+    """
+    from search.data.names import short_name
+    from search.folders import default_folder
+    from search.storage.open import opened_storage
+    from search.study.next_steps import steps_with_weights
+    from search.study.open import load_study_data, open_trial, rebuild, select_study
+    from search.study.settings import StudySettings
+    from search.training.metrics import metric_words
+
+    console = make_console()
+    with opened_storage(storage, write=True, waiting=shown_waiting(console)) as opened:
+        chosen = select_study(opened, study)
+        frozen = open_trial(chosen, trial)
+        settings = StudySettings.from_study(chosen)
+        hyperparameters = rebuild(chosen, frozen)
+        folder = out or default_folder(chosen.study_name, frozen.number)
+        prepared = prepare_workers(workers, device)
+
+        from search.results.retrain import make_weights_folder
+        from search.results.retrain import retrain as retrain_trial
+
+        dataset = load_study_data(chosen, data_dir)
+        make_weights_folder(folder)
+        _print_replaced(console, folder, chosen.study_name, frozen.number)
+        console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
+        data_name = short_name(dataset.info.name)
+        console.print(
+            f"Training on {dataset.info.n_development:,} images of {data_name}, testing on "
+            f"{dataset.info.n_test:,}; {counted(settings.epochs, 'epoch')}, "
+            f"{counted(seeds, 'seed')}\n"
+        )
+        with prepared.pool(dataset, with_test=True, n_jobs=seeds) as pool:
+            repeats = retrain_trial(
+                chosen,
+                frozen,
+                pool,
+                dataset.info,
+                seeds=range(1, seeds + 1),
+                device=prepared.device,
+                folder=folder,
+                listener=epoch_printer(console),
+            )
+        print_repeats(console, repeats, "test")
+        shown = describe_spread([repeat.last_three_mean for repeat in repeats])
+        metric = metric_words(settings.metric)
+        console.print(f"\nTest {metric}, last three epochs: {shown}", style="bold")
+        looks = _times(chosen.user_attrs["test_looks"])
+        console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
+    console.print(f"Weights and card: {folder}")
+    console.print(f'In Python: network = search.load("{folder}")')
+    data = data_words(settings.dataset, data_dir)
+    steps = steps_with_weights(folder, chosen.study_name, settings.dataset)
+    for line in next_lines(steps, console.width, storage=storage, data=data):
+        console.print(line, soft_wrap=True)
+
+
+def _print_replaced(console: Console, folder: Path, study: str, number: int) -> None:
+    """Says whose weights are in a folder, where they are another trial's."""
+    from search.exceptions import CardError
+    from search.training.weights import read_card
+
+    with suppress(CardError):
+        before = read_card(folder)
+        if (before.study, before.trial) != (study, number):
+            console.print(
+                f"Replaces the weights of trial {before.trial} of {before.study} in {folder}.",
+                style="yellow",
+            )
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"

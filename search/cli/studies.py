@@ -1,0 +1,56 @@
+"""`search studies`: all studies of a database, a row each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from search.cli.options import AsJson, Storage
+from search.cli.output import make_console
+from search.folders import DATABASE_URL
+from search.wording import percent, thousands
+
+
+def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
+    """List the studies.
+
+    Example: search studies --json
+    """
+    from rich.table import Table
+
+    from search.storage.open import opened_storage
+    from search.study.open import open_study, study_names
+    from search.study.summary import summarize_study
+
+    with opened_storage(storage) as opened:
+        found = [open_study(opened, name) for name in study_names(opened)]
+        summaries = [
+            summarize_study(study.study_name, study.user_attrs, study.get_trials(deepcopy=False))
+            for study in found
+            if "settings" in study.user_attrs
+        ]
+    if as_json:
+        typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("study", overflow="fold")
+    headings = (
+        *("trained", "pruned", "failed"),
+        *("best", "confirmed", "parameters", "test set seen"),
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for summary in summaries:
+        table.add_row(
+            summary.name,
+            str(summary.trials["n_trained"]),
+            str(summary.trials["n_pruned"]),
+            str(summary.trials["n_failed"]),
+            percent(summary.best_value),
+            percent(summary.confirmed_mean),
+            thousands(summary.best_parameter_count),
+            str(summary.test_looks),
+        )
+    make_console().print(table)
