@@ -41,8 +41,8 @@ WITHOUT_TORCH_EITHER = (  # `search` and `--help`, and what reads a study
     "search.tuner.request",
     "search.results.compare",
     "search.report.facts",
-    "search.report.figures",
     "search.report.page",
+    "search.report.pictures",
     "search_models.size",
 )
 
@@ -215,7 +215,8 @@ def test_only_the_modules_of_pictures_meet_matplotlib() -> None:
         for name, path in OWN.items()
         if any(imported.split(".")[0] == "matplotlib" for imported in imports(path))
     }
-    assert found == {"search.report.weights_figures", "search.report.figures"}
+    names = ("axes", "figures", "pictures", "weights_figures")
+    assert found == {f"search.report.{name}" for name in names}
 
 
 def test_only_the_pool_of_actors_meets_ray_and_nothing_brings_it_unasked() -> None:

@@ -74,8 +74,8 @@ def report(
             console, chosen, facts, folder, train=train, data_dir=data_dir, device=device
         )
 
-    from search.report.figures import draw_pictures
     from search.report.page import Errors, render_page
+    from search.report.pictures import draw_pictures
 
     for stale in REPORT_FILES:  # what is not drawn now would belong to another report
         (folder / stale).unlink(missing_ok=True)

@@ -16,111 +16,34 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.data.names import Split
 from search.exceptions import StudyError
+from search.report.effort import Effort, effort
+from search.report.hyperparameter_table import Setting, settings_of
 from search.report.importance import Influence, influences
-from search.results.race import SeedRace, Standing, share_interval
-from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
+from search.report.outcomes import RaceResult, TestResult, race_result, test_result
+from search.space.hyperparameters import Hyperparameters
 from search.study.history import run_records, search_words
 from search.study.next_steps import NextStep, next_steps
 from search.study.open import rebuild
 from search.study.record import TrialRecord
 from search.study.settings import StudySettings
 from search.study.summary import (
-    CONFIRMATION,
     Tally,
     accuracy_of,
     by_accuracy,
     chosen_trial,
-    confirmed_number,
     front,
     is_trained,
     parameter_count_of,
-    retraining,
     tally,
-    training_seconds,
 )
 from search.training.metrics import metric_words
 from search_models.size import LayerRow, layer_table
-from search_models.spec import Dropout
 
 SPACE_FILE = "space.toml"  # beside a report, the space of a study that has one of its own
 # Accuracies at which an axis of errors may have a mark.
 ACCURACY_MARKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0)
 _USUAL_N_VALIDATION = 10_000
 _NORMAL_QUANTILE = 1.959964  # of the normal distribution, at 97.5 %
-
-
-@dataclass(frozen=True, slots=True)
-class RaceResult:
-    """What a study's race over fresh seeds told; accuracies are shares from 0 to 1.
-
-    Args:
-        standings: the winner first, each with its 95 % interval.
-        search_values: what each candidate reached in the search, by its number.
-        search_best: the search's own best trial.
-        luck: by how much its value was above its mean over fresh seeds; None where that is not
-            known.
-        is_current: whether the search has found no better trial since.
-    """
-
-    standings: tuple[Standing, ...]
-    search_values: dict[int, float]
-    search_best: int
-    luck: float | None
-    is_current: bool
-
-    @property
-    def winner(self) -> Standing:
-        return self.standings[0]
-
-    @property
-    def n_seeds(self) -> int:
-        """The most fresh seeds that a candidate was given."""
-        return max(len(standing.values) for standing in self.standings)
-
-
-@dataclass(frozen=True, slots=True)
-class TestResult:
-    """What retraining found on the test images, for the trial that a study stands for.
-
-    Args:
-        values: the mean accuracy of the last three epochs, one a seed, as a share from 0 to 1.
-        interval: of their mean, at 95 %; None for one seed.
-    """
-
-    mean: float
-    interval: tuple[float, float] | None
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """What was trained, and what early stopping left out.
-
-    What a stopped trial would have taken is counted at the pace of its own epochs. A trial whose
-    loss was not finite saves nothing: it could not have gone on.
-    """
-
-    epochs_trained: int
-    epochs_saved: int
-    seconds_trained: float
-    seconds_saved: float
-    n_stopped: int
-    n_diverged: int
-
-    @property
-    def saved_share(self) -> float:
-        """Of the seconds that training every trial to its end would have taken."""
-        whole = self.seconds_trained + self.seconds_saved
-        return self.seconds_saved / whole if whole else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One line of a recipe: what it is, its value, and what was searched for it, if anything."""
-
-    name: str
-    value: str
-    searched: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +155,7 @@ class Report:
         """The chosen recipe besides its network."""
         if self.recipe is None:
             return []
-        return _settings_of(self.recipe, self.settings.search_space().table)
+        return settings_of(self.recipe, self.settings.search_space().table)
 
     @property
     def run_words(self) -> list[str] | None:
@@ -301,8 +224,8 @@ def read_report(study: Study, *, with_influences: bool = True) -> Report:
         chosen=chosen,
         interval=interval,
         recipe=None if chosen is None else _recipe(study, chosen),
-        race=_race(attributes, trials),
-        test=_test(attributes, number),
+        race=race_result(attributes, trials),
+        test=test_result(attributes, number),
         test_looks=attributes.get("test_looks", 0),
         influences=influences(trials) if with_influences else [],
         ablation=attributes.get(f"ablation_{number}"),
@@ -327,72 +250,11 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def effort(trials: Iterable[FrozenTrial], epochs: int) -> Effort:
-    """What the trials of a study cost, of `epochs` epochs each, and what stopping saved."""
-    epochs_trained = epochs_saved = n_stopped = n_diverged = 0
-    seconds_trained = seconds_saved = 0.0
-    for trial in filter(is_trained, trials):
-        n, seconds = len(TrialRecord.read(trial).epochs), training_seconds(trial)
-        epochs_trained += n
-        seconds_trained += seconds
-        if trial.state != TrialState.PRUNED:
-            continue
-        if is_diverged(trial):
-            n_diverged += 1
-            continue
-        n_stopped += 1
-        epochs_saved += epochs - n
-        seconds_saved += (epochs - n) * seconds / n
-    return Effort(
-        epochs_trained=epochs_trained,
-        epochs_saved=epochs_saved,
-        seconds_trained=seconds_trained,
-        seconds_saved=seconds_saved,
-        n_stopped=n_stopped,
-        n_diverged=n_diverged,
-    )
-
-
-def is_diverged(trial: FrozenTrial) -> bool:
-    """Whether a trained trial ended because its loss was not finite."""
-    return not TrialRecord.read(trial).epochs[-1].is_finite
-
-
 def _recipe(study: Study, trial: FrozenTrial) -> Hyperparameters | None:
     try:
         return rebuild(study, trial)
     except StudyError:
         return None
-
-
-def _race(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RaceResult | None:
-    stored = attributes.get(CONFIRMATION)
-    if stored is None:
-        return None
-    candidates = {row["trial"]: row for row in stored["candidates"]}
-    n_seeds = max(len(row["values"]) for row in candidates.values())
-    race = SeedRace(list(candidates), range(n_seeds))
-    for number, row in candidates.items():
-        for place, value in enumerate(row["values"]):
-            race.add(number, place, value)
-        if row["is_out"]:
-            race.disqualify(number)
-    return RaceResult(
-        standings=tuple(sorted(race.standings(), key=lambda row: row.candidate != stored["trial"])),
-        search_values={number: row["search_value"] for number, row in candidates.items()},
-        search_best=stored["search_best_trial"],
-        luck=stored["luck"],
-        is_current=confirmed_number(dict(attributes), trials) is not None,
-    )
-
-
-def _test(attributes: Mapping[str, Any], number: int | None) -> TestResult | None:
-    """The last retraining of a trial."""
-    stored = None if number is None else retraining(attributes, number)
-    if stored is None:
-        return None
-    values = tuple(float(run["last_three_mean"]) for run in stored["runs"])
-    return TestResult(stored["test_accuracy"]["mean"], share_interval(values), values)
 
 
 def _failures(trials: Iterable[FrozenTrial]) -> list[tuple[str, int]]:
@@ -405,55 +267,3 @@ def _failures(trials: Iterable[FrozenTrial]) -> list[tuple[str, int]]:
 def _study_of(origin: str | None) -> str | None:
     """The study's name in NAME/17."""
     return None if origin is None else origin.rpartition("/")[0]
-
-
-def _settings_of(recipe: Hyperparameters, table: Mapping[str, Any]) -> list[Setting]:
-    schedule, augmentation = recipe.schedule, recipe.augmentation
-    rows: list[tuple[str, str, Any, str]] = [
-        ("optimiser", "optimizer", recipe.optimizer, ""),
-        ("learning rate", "learning_rate", recipe.learning_rate, ""),
-        ("momentum", "momentum", recipe.momentum, ""),
-        ("weight decay", "weight_decay", recipe.weight_decay, ""),
-        ("batch size", "batch_size", recipe.batch_size, ""),
-    ]
-    match schedule:
-        case OneCycle():
-            rows.append(("schedule", "schedule", "one-cycle", ""))
-            rows.append(("rising for", "warmup_share", schedule.warmup_share, " of all steps"))
-        case StepDecay():
-            rows.append(("schedule", "schedule", "step", ""))
-            rows.append(("a drop each", "step_share", schedule.step_share, " of the epochs"))
-            rows.append(("each drop by", "step_gamma", schedule.gamma, ""))
-        case Cosine():
-            rows.append(("schedule", "schedule", "cosine", ""))
-        case Constant():
-            rows.append(("schedule", "schedule", "constant", ""))
-    rates = sorted({layer.rate for layer in recipe.spec.layers if isinstance(layer, Dropout)})
-    if rates:
-        rows.append(("dropout", "dropout", " and ".join(map(shown, rates)), ""))
-    rows += [
-        ("label smoothing", "label_smoothing", recipe.label_smoothing, ""),
-        ("weights averaged over", "ema_epochs", recipe.ema_epochs, " epochs"),
-        ("rotation", "rotation_degrees", augmentation.rotation_degrees, "°"),
-        ("translation", "translation", augmentation.translation, " of the side"),
-        ("change of size", "scale", augmentation.scale, ""),
-        ("shear", "shear_degrees", augmentation.shear_degrees, "°"),
-        ("elastic distortion", "elastic", augmentation.elastic, " of the side"),
-        ("augmentation left at the end", "final_augmentation", recipe.final_augmentation, ""),
-    ]
-    return [
-        Setting(name, f"{shown(value)}{unit}", _range(table[key]))
-        for name, key, value, unit in rows
-    ]
-
-
-def shown(value: Any) -> str:
-    """A hyperparameter's value as people read it: four significant digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _range(value: Any) -> str:
-    """What was searched: a range or the choices; empty for what is fixed."""
-    if isinstance(value, dict):
-        return f"{shown(value['low'])} to {shown(value['high'])}"
-    return " or ".join(map(shown, value)) if isinstance(value, list) else ""

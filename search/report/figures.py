@@ -1,208 +1,39 @@
-"""The pictures of a study's report: for a page, in its own colours, and as PNG files.
-
-For a page each is drawn twice as SVG, for a wide one and for a telephone. Colours become variables
-of the page, so that a dark one needs no other picture, and text stays text.
-"""
+"""What each picture of a report shows, drawn at a given width."""
 
 from __future__ import annotations
 
 import io
-import math
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import matplotlib as mpl
-import matplotlib.image
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
-from search.report import palette
-from search.report.facts import ACCURACY_MARKS, Report, shown
+from search.report.axes import (
+    NARROW,
+    TEXT,
+    WIDE,
+    Heights,
+    add_legend,
+    dot,
+    line,
+    make_plain,
+    percents,
+    plain_figure,
+)
+from search.report.facts import Report
+from search.report.hyperparameter_table import shown
 from search.report.importance import Influence
 from search.report.palette import FAINT, INK, MUTED, PAPER, RIGHT, SEED, STOPPED, WRONG
 from search.study.record import TrialRecord
 from search.study.summary import accuracy_of, parameter_count_of
 from search.wording import percent
 
-_WIDE, _NARROW = 7.2, 3.7  # inches: a page's column, and a telephone's
-_DOTS_PER_INCH = 200
-_SMALL, _TEXT = 8, 9  # points
-_FITTING = 30  # characters of a legend that fit into one line of a narrow picture
+_SMALL = 8  # points
 _LONGEST_END = 9  # characters of a range's end that fit beside it
 _FEW = 5  # values that a hyperparameter may have for its dots to be spread
 _MANY = 400  # dots, above which they are one image
-_VARIABLES = {
-    value: f"var(--{name.lower()})" for name, value in vars(palette).items() if name.isupper()
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of a report.
-
-    Args:
-        name: of its file, without a suffix.
-        title: what it shows; the heading of the PNG, and for those who cannot see it.
-        wide, narrow: SVG elements for columns of about 690 and 350 pixels.
-        png: the wide one with its title, on white.
-    """
-
-    name: str
-    title: str
-    wide: str
-    narrow: str
-    png: bytes
-
-
-def draw_pictures(report: Report) -> list[Picture]:
-    """The pictures that a study has something to show in."""
-    candidates: tuple[tuple[str, str, object, Callable[[Report, float], Figure]], ...] = (
-        ("race", "Fresh seeds of the best trials", report.race, _draw_race),
-        ("size", "Accuracy against size", report.front, _draw_size),
-        ("learning", "How each trial learnt", _learners(report), _draw_learning),
-        ("influence", "What sets the best trials apart", report.influences, _draw_influences),
-        ("history", "The best, trial by trial", report.complete, _draw_history),
-    )
-    return [
-        _picture(report, name, title, draw) for name, title, content, draw in candidates if content
-    ]
-
-
-def _learners(report: Report) -> list[FrozenTrial]:
-    """The trials that have curves: of a single epoch none has."""
-    return report.trained if report.settings.epochs > 1 else []
-
-
-def _picture(
-    report: Report, name: str, title: str, draw: Callable[[Report, float], Figure]
-) -> Picture:
-    wide, narrow = draw(report, _WIDE), draw(report, _NARROW)
-    return Picture(
-        name,
-        title,
-        wide=_svg(wide, f"{name}-wide", title),
-        narrow=_svg(narrow, f"{name}-narrow", title),
-        png=_png(wide, f"{title}: {report.study}"),
-    )
-
-
-def _svg(figure: Figure, name: str, title: str) -> str:
-    """A figure as an element of a page.
-
-    Args:
-        name: that no other picture of the page has; names inside it follow from it.
-    """
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    text = file.getvalue()
-    box = re.search(r'viewBox="[^"]*"', text)
-    assert box is not None
-    body = text[
-        text.index("</defs>") + len("</defs>") :
-    ]  # the first holds a style for all elements
-    for pattern, replacement in (
-        (r'<g id="[^"]*"', "<g"),  # what nothing refers to; the rest of the names are hashes
-        (r"font-family: [^;\"]*;? ?", ""),
-        (r' transform="rotate\(-?0 [^"]*\)"', ""),
-        (r"(?<=[A-Za-z0-9.])\s*\n\s*(?=[LCMzQ])", " "),
-        (r"\n\s*", "\n"),
-    ):
-        body = re.sub(pattern, replacement, body)
-    for colour, variable in _VARIABLES.items():
-        body = body.replace(colour, variable)
-    return f'<svg class="{name.rpartition("-")[2]}" role="img" aria-label="{title}" {box[0]}>{body}'
-
-
-def _png(figure: Figure, title: str) -> bytes:
-    # A study's name is a user's: what looks like a formula in it is none.
-    figure.suptitle(
-        title, x=0.01, ha="left", color=INK, fontsize=12, weight="bold", parse_math=False
-    )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DOTS_PER_INCH, facecolor=PAPER)
-    return file.getvalue()
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure((width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    _plain(axes)
-    return figure, axes
-
-
-def _plain(axes: Axes) -> None:
-    """An axis without a frame, whose marks are quiet."""
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(MUTED)
-    axes.tick_params(length=0, color=MUTED, labelsize=_TEXT, labelcolor=MUTED)
-    axes.set_axisbelow(True)
-
-
-def _legend(axes: Axes, handles: list[Line2D], width: float) -> None:
-    n_characters = sum(len(str(handle.get_label())) for handle in handles)
-    n_columns = 2 if width <= _NARROW and n_characters > _FITTING else len(handles)
-    axes.legend(  # above the axes, where no line can be
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=n_columns,
-        frameon=False,
-        borderaxespad=0.2,
-        borderpad=0.2,
-        handlelength=1.2,
-        handletextpad=0.5,
-        columnspacing=1.4,
-        fontsize=_TEXT,
-        labelcolor=INK,
-    )
-
-
-class _Heights:
-    """Accuracies on an axis of errors, each tenth of an error as high as the one before.
-
-    Where good networks differ by tenths of a percent and bad ones by tens, a plain axis would show
-    one or the other. No error is less than half an image.
-    """
-
-    def __init__(self, report: Report) -> None:
-        self._least = report.least_error
-
-    def __call__(self, accuracy: float) -> float:
-        return -math.log10(max(1 - accuracy, self._least))
-
-    def mark(self, axes: Axes) -> None:
-        """Marks the vertical axis in percent."""
-        low, high = axes.get_ylim()
-        marks = [
-            mark
-            for mark in ACCURACY_MARKS
-            if low <= self(mark) <= high and (mark == 1 or 1 - mark > 1.5 * self._least)
-        ]
-        labels = [f"{100 * mark:g} %" for mark in marks]
-        if len(marks) < 3:
-            ends = (1 - 10**-low, 1 - 10**-high)
-            ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*ends)
-            marks = [tick for tick in ticks if ends[0] <= tick <= min(ends[1], 1)]
-            labels = _percents(marks)
-        axes.set_yticks([self(mark) for mark in marks], labels)
-        axes.grid(axis="y", color=FAINT, linewidth=0.6)
-
-
-def _percents(shares: Sequence[float]) -> list[str]:
-    """Shares in percent, all with as many decimals as the one that needs most."""
-    needed = [f"{100 * share:.5g}".partition(".")[2] for share in shares]
-    decimals = max(map(len, needed), default=0)
-    return [f"{100 * share:.{decimals}f} %" for share in shares]
 
 
 def _size_of(trial: FrozenTrial) -> int:
@@ -211,10 +42,10 @@ def _size_of(trial: FrozenTrial) -> int:
     return count
 
 
-def _draw_size(report: Report, width: float) -> Figure:
+def draw_size(report: Report, width: float) -> Figure:
     """Each complete trial by parameters and accuracy, with the cap and the front."""
-    figure, axes = _figure(width, 3.4)
-    height = _Heights(report)
+    figure, axes = plain_figure(width, 3.4)
+    height = Heights(report)
     trials = [trial for trial in report.complete if parameter_count_of(trial) is not None]
     points = [(_size_of(trial), height(accuracy_of(trial) or 0.0)) for trial in trials]
     sizes = [size for size, _ in points]
@@ -227,33 +58,25 @@ def _draw_size(report: Report, width: float) -> Figure:
     axes.step(
         ends, [*(y for _, y in front), front[-1][1]], where="post", color=RIGHT, linewidth=1.2
     )
-    handles = [_dot("a trial", SEED), _line("Pareto front", RIGHT)]
+    handles = [dot("a trial", SEED), line("Pareto front", RIGHT)]
     if report.chosen is not None and report.chosen in trials:
         place = (_size_of(report.chosen), height(report.value or 0.0))
         axes.scatter(*place, s=70, color=RIGHT, edgecolor=PAPER, linewidth=1.2, zorder=3)
-        handles.append(_dot(f"trial {report.chosen.number}", RIGHT))
+        handles.append(dot(f"trial {report.chosen.number}", RIGHT))
     axes.axvline(cap, color=WRONG, linewidth=1.2, linestyle=(0, (4, 3)))
     handles.append(Line2D([], [], color=WRONG, linewidth=1.2, linestyle="--", label=f"cap {cap:,}"))
     height.mark(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(7 if width > _NARROW else 3, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(7 if width > NARROW else 3, integer=True))
     axes.xaxis.set_major_formatter(lambda value, place: f"{value:,.0f}")
-    axes.set_xlabel("parameters", color=MUTED, fontsize=_TEXT)
-    _legend(axes, handles, width)
+    axes.set_xlabel("parameters", color=MUTED, fontsize=TEXT)
+    add_legend(axes, handles, width)
     return figure
 
 
-def _dot(label: str, color: str) -> Line2D:
-    return Line2D([], [], marker="o", linestyle="", color=color, markeredgewidth=0, label=label)
-
-
-def _line(label: str, color: str, linewidth: float = 1.6) -> Line2D:
-    return Line2D([], [], color=color, linewidth=linewidth, label=label)
-
-
-def _draw_learning(report: Report, width: float) -> Figure:
+def draw_learning(report: Report, width: float) -> Figure:
     """The validation accuracy of each trial after each epoch."""
-    figure, axes = _figure(width, 3.9)
-    height = _Heights(report)
+    figure, axes = plain_figure(width, 3.9)
+    height = Heights(report)
     chosen = None if report.chosen is None else report.chosen.number
     n_stopped = n_ended = 0
     for trial in report.trained:
@@ -279,21 +102,21 @@ def _draw_learning(report: Report, width: float) -> Figure:
     axes.set_xlim(0.5, report.settings.epochs + 0.5)
     height.mark(axes)
     axes.xaxis.set_major_locator(
-        MaxNLocator(15 if width > _NARROW else 8, integer=True, min_n_ticks=1)
+        MaxNLocator(15 if width > NARROW else 8, integer=True, min_n_ticks=1)
     )
-    axes.set_xlabel("epoch", color=MUTED, fontsize=_TEXT)
-    handles = [] if chosen is None else [_line(f"trial {chosen}", RIGHT, 2.6)]
-    handles += [_line(f"{n_ended} to the end", SEED)] if n_ended else []
-    handles += [_line(f"{n_stopped} stopped early", STOPPED)] if n_stopped else []
-    _legend(axes, handles, width)
+    axes.set_xlabel("epoch", color=MUTED, fontsize=TEXT)
+    handles = [] if chosen is None else [line(f"trial {chosen}", RIGHT, 2.6)]
+    handles += [line(f"{n_ended} to the end", SEED)] if n_ended else []
+    handles += [line(f"{n_stopped} stopped early", STOPPED)] if n_stopped else []
+    add_legend(axes, handles, width)
     return figure
 
 
-def _draw_race(report: Report, width: float) -> Figure:
+def draw_race(report: Report, width: float) -> Figure:
     """For each candidate its fresh seeds, their mean with its interval, and its search value."""
     assert report.race is not None
     standings, values = report.race.standings, report.race.search_values
-    figure, axes = _figure(width, 0.9 + 0.36 * len(standings))
+    figure, axes = plain_figure(width, 0.9 + 0.36 * len(standings))
     for place, standing in enumerate(standings):
         color = RIGHT if place == 0 else STOPPED if standing.is_out else SEED
         axes.axhline(place, color=FAINT, linewidth=0.6, zorder=0)
@@ -323,11 +146,11 @@ def _draw_race(report: Report, width: float) -> Figure:
     axes.set_ylim(len(standings) - 0.5, -0.5)
     names = [f"trial {standing.candidate}" for standing in standings]
     axes.set_yticks(range(len(standings)), names, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(7 if width > _NARROW else 4))
+    axes.xaxis.set_major_locator(MaxNLocator(7 if width > NARROW else 4))
     axes.margins(x=0.04)
     low, high = axes.get_xlim()
     ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-    axes.set_xticks(ticks, _percents(ticks))
+    axes.set_xticks(ticks, percents(ticks))
     diamond = Line2D(
         [],
         [],
@@ -340,19 +163,19 @@ def _draw_race(report: Report, width: float) -> Figure:
     )
     mean = Line2D([], [], marker="o", color=RIGHT, linewidth=2.4, label="mean, 95 %")
     seed = Line2D([], [], marker="|", linestyle="", color=RIGHT, markersize=9, label="a seed")
-    _legend(axes, [seed, mean, diamond], width)
+    add_legend(axes, [seed, mean, diamond], width)
     return figure
 
 
-def _draw_influences(report: Report, width: float) -> Figure:
+def draw_influences(report: Report, width: float) -> Figure:
     """Where the best trials lie in each range, and how unlikely that is."""
     rows = report.influences
-    is_wide = width > _NARROW
+    is_wide = width > NARROW
     figure = Figure((width, 0.9 + 0.27 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     ranges, bars = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2) if is_wide else (2, 1))
     for axes in (ranges, bars):
-        _plain(axes)
+        make_plain(axes)
         axes.spines["bottom"].set_visible(False)
         axes.set_xticks([])
     for place, row in enumerate(rows):
@@ -389,7 +212,7 @@ def _draw_influences(report: Report, width: float) -> Figure:
         (ranges, "in its range: the best, the rest" if is_wide else "the best, the rest"),
         (bars, "importance, and what is chance" if is_wide else "importance"),
     ):
-        axes.set_title(title, color=MUTED, fontsize=_TEXT, loc="left")
+        axes.set_title(title, color=MUTED, fontsize=TEXT, loc="left")
     return figure
 
 
@@ -412,10 +235,10 @@ def _end(value: object) -> str:
     return text if len(text) <= _LONGEST_END else ""
 
 
-def _draw_history(report: Report, width: float) -> Figure:
+def draw_history(report: Report, width: float) -> Figure:
     """The value of each complete trial, and the best until then."""
-    figure, axes = _figure(width, 2.6)
-    height = _Heights(report)
+    figure, axes = plain_figure(width, 2.6)
+    height = Heights(report)
     complete = sorted(report.complete, key=lambda trial: trial.number)
     numbers = [trial.number for trial in complete]
     values = [accuracy_of(trial) or 0.0 for trial in complete]
@@ -423,7 +246,7 @@ def _draw_history(report: Report, width: float) -> Figure:
     last = max(trial.number for trial in report.trials)
     best = [height(max(values[: place + 1])) for place in range(len(values))]
     axes.step([*numbers, last], [*best, best[-1]], where="post", color=RIGHT, linewidth=1.6)
-    handles = [_dot("a complete trial", SEED), _line("the best so far", RIGHT)]
+    handles = [dot("a complete trial", SEED), line("the best so far", RIGHT)]
     low, high = axes.get_ylim()
     margin = 0.12 * (high - low)
     axes.set_ylim(low - margin, high)
@@ -433,21 +256,21 @@ def _draw_history(report: Report, width: float) -> Figure:
         handles.append(
             Line2D([], [], marker="|", linestyle="", color=STOPPED, label="stopped early")
         )
-    axes.xaxis.set_major_locator(MaxNLocator(10 if width > _NARROW else 6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(10 if width > NARROW else 6, integer=True))
     axes.set_xlim(-0.5 - 0.01 * last, last + 0.5 + 0.01 * last)
     height.mark(axes)
-    axes.set_xlabel("trial", color=MUTED, fontsize=_TEXT)
-    _legend(axes, handles, width)
+    axes.set_xlabel("trial", color=MUTED, fontsize=TEXT)
+    add_legend(axes, handles, width)
     return figure
 
 
 def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     """How one trained trial learnt, as PNG: its accuracies after each epoch."""
-    figure = Figure((_WIDE, 3.9), dpi=100, facecolor=PAPER)
+    figure = Figure((WIDE, 3.9), dpi=100, facecolor=PAPER)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.09, 0.12, 0.88, 0.68))  # fixed: a layout that adapts takes long
-    _plain(axes)
-    height = _Heights(report)
+    make_plain(axes)
+    height = Heights(report)
     results = list(TrialRecord.read(trial).epochs)
     epochs = [result.epoch for result in results]
     marker = "o" if len(epochs) == 1 else ""  # one point makes no line
@@ -460,10 +283,10 @@ def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     axes.set_xlim(0.5, report.settings.epochs + 0.5)
     height.mark(axes)
     axes.xaxis.set_major_locator(MaxNLocator(15, integer=True, min_n_ticks=1))
-    axes.set_xlabel("epoch", color=MUTED, fontsize=_TEXT)
+    axes.set_xlabel("epoch", color=MUTED, fontsize=TEXT)
     # Accuracy on the training images is plain in a study of any metric.
     names = (f"{report.metric} on the validation images", "accuracy on the training images")
-    _legend(axes, [_line(names[0], RIGHT, 2.4), _line(names[1], SEED)], _WIDE)
+    add_legend(axes, [line(names[0], RIGHT, 2.4), line(names[1], SEED)], WIDE)
     accuracy = accuracy_of(trial)
     reached = "" if accuracy is None else f": {percent(accuracy)} {report.metric}"
     # A study's name is a user's: what looks like a formula in it is none.
@@ -478,22 +301,4 @@ def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     )
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor=PAPER)
-    return file.getvalue()
-
-
-def image_png(pixels: Sequence[Sequence[Sequence[int]]]) -> bytes:
-    """An image as PNG; a grey one is black on nothing, so that a page's own paper shows through.
-
-    Args:
-        pixels: (C, H, W), from 0, which is the background of a grey image, to 255. What has
-            neither one channel nor three is shown by its first.
-    """
-    channels = np.asarray(pixels, dtype=np.uint8)
-    rgba = np.zeros((*channels.shape[1:], 4), dtype=np.uint8)
-    if len(channels) == 3:
-        rgba[..., :3], rgba[..., 3] = channels.transpose(1, 2, 0), 255
-    else:
-        rgba[..., 3] = channels[0]
-    file = io.BytesIO()
-    mpl.image.imsave(file, rgba, format="png")
     return file.getvalue()

@@ -17,8 +17,8 @@ from markupsafe import Markup
 from search.data.names import short_name
 from search.report import palette
 from search.report.facts import SPACE_FILE, Report
-from search.report.figures import Picture, image_png
 from search.report.importance import BEST_SHARE, LEAST_TRIALS
+from search.report.pictures import Picture, image_png
 from search.wording import counted, duration, percent, thousands
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from search.data.load import load_dataset
 from search.data.names import SPLITS, Split
 from search.folders import REPORT_FILES
 from search.report.dashboard_sync import DashboardSync
-from search.report.facts import effort, wilson_interval
+from search.report.effort import effort
+from search.report.facts import wilson_interval
 from search.report.importance import LEAST_TRIALS, influences
 from search.space.space import Space
 from search.storage.open import opened_storage

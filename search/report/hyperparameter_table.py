@@ -1,0 +1,72 @@
+"""Hyperparameters as lines to read: each with its value, and what was searched for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
+from search_models.spec import Dropout
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line: what it is, its value, and what was searched for it, if anything."""
+
+    name: str
+    value: str
+    searched: str
+
+
+def settings_of(recipe: Hyperparameters, table: Mapping[str, Any]) -> list[Setting]:
+    """The lines of hyperparameters besides their network, for a space's table of ranges."""
+    schedule, augmentation = recipe.schedule, recipe.augmentation
+    rows: list[tuple[str, str, Any, str]] = [
+        ("optimiser", "optimizer", recipe.optimizer, ""),
+        ("learning rate", "learning_rate", recipe.learning_rate, ""),
+        ("momentum", "momentum", recipe.momentum, ""),
+        ("weight decay", "weight_decay", recipe.weight_decay, ""),
+        ("batch size", "batch_size", recipe.batch_size, ""),
+    ]
+    match schedule:
+        case OneCycle():
+            rows.append(("schedule", "schedule", "one-cycle", ""))
+            rows.append(("rising for", "warmup_share", schedule.warmup_share, " of all steps"))
+        case StepDecay():
+            rows.append(("schedule", "schedule", "step", ""))
+            rows.append(("a drop each", "step_share", schedule.step_share, " of the epochs"))
+            rows.append(("each drop by", "step_gamma", schedule.gamma, ""))
+        case Cosine():
+            rows.append(("schedule", "schedule", "cosine", ""))
+        case Constant():
+            rows.append(("schedule", "schedule", "constant", ""))
+    rates = sorted({layer.rate for layer in recipe.spec.layers if isinstance(layer, Dropout)})
+    if rates:
+        rows.append(("dropout", "dropout", " and ".join(map(shown, rates)), ""))
+    rows += [
+        ("label smoothing", "label_smoothing", recipe.label_smoothing, ""),
+        ("weights averaged over", "ema_epochs", recipe.ema_epochs, " epochs"),
+        ("rotation", "rotation_degrees", augmentation.rotation_degrees, "°"),
+        ("translation", "translation", augmentation.translation, " of the side"),
+        ("change of size", "scale", augmentation.scale, ""),
+        ("shear", "shear_degrees", augmentation.shear_degrees, "°"),
+        ("elastic distortion", "elastic", augmentation.elastic, " of the side"),
+        ("augmentation left at the end", "final_augmentation", recipe.final_augmentation, ""),
+    ]
+    return [
+        Setting(name, f"{shown(value)}{unit}", _range(table[key]))
+        for name, key, value, unit in rows
+    ]
+
+
+def shown(value: Any) -> str:
+    """A hyperparameter's value as people read it: four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _range(value: Any) -> str:
+    """What was searched: a range or the choices; empty for what is fixed."""
+    if isinstance(value, dict):
+        return f"{shown(value['low'])} to {shown(value['high'])}"
+    return " or ".join(map(shown, value)) if isinstance(value, list) else ""

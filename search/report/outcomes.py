@@ -1,0 +1,86 @@
+"""What a race over fresh seeds and a retraining told of a study, read from what they stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from search.results.race import SeedRace, Standing, share_interval
+from search.study.summary import CONFIRMATION, confirmed_number, retraining
+
+
+@dataclass(frozen=True, slots=True)
+class RaceResult:
+    """What a study's race over fresh seeds told; accuracies are shares from 0 to 1.
+
+    Args:
+        standings: the winner first, each with its 95 % interval.
+        search_values: what each candidate reached in the search, by its number.
+        search_best: the search's own best trial.
+        luck: by how much its value was above its mean over fresh seeds; None where that is not
+            known.
+        is_current: whether the search has found no better trial since.
+    """
+
+    standings: tuple[Standing, ...]
+    search_values: dict[int, float]
+    search_best: int
+    luck: float | None
+    is_current: bool
+
+    @property
+    def winner(self) -> Standing:
+        return self.standings[0]
+
+    @property
+    def n_seeds(self) -> int:
+        """The most fresh seeds that a candidate was given."""
+        return max(len(standing.values) for standing in self.standings)
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """What retraining found on the test images, for the trial that a study stands for.
+
+    Args:
+        values: the mean accuracy of the last three epochs, one a seed, as a share from 0 to 1.
+        interval: of their mean, at 95 %; None for one seed.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    values: tuple[float, ...]
+
+
+def race_result(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RaceResult | None:
+    """What the race told that a study's attributes hold; None where there was none."""
+    stored = attributes.get(CONFIRMATION)
+    if stored is None:
+        return None
+    candidates = {row["trial"]: row for row in stored["candidates"]}
+    n_seeds = max(len(row["values"]) for row in candidates.values())
+    race = SeedRace(list(candidates), range(n_seeds))
+    for number, row in candidates.items():
+        for place, value in enumerate(row["values"]):
+            race.add(number, place, value)
+        if row["is_out"]:
+            race.disqualify(number)
+    return RaceResult(
+        standings=tuple(sorted(race.standings(), key=lambda row: row.candidate != stored["trial"])),
+        search_values={number: row["search_value"] for number, row in candidates.items()},
+        search_best=stored["search_best_trial"],
+        luck=stored["luck"],
+        is_current=confirmed_number(dict(attributes), trials) is not None,
+    )
+
+
+def test_result(attributes: Mapping[str, Any], number: int | None) -> TestResult | None:
+    """The last retraining of a trial; None where there was none."""
+    stored = None if number is None else retraining(attributes, number)
+    if stored is None:
+        return None
+    values = tuple(float(run["last_three_mean"]) for run in stored["runs"])
+    return TestResult(stored["test_accuracy"]["mean"], share_interval(values), values)
