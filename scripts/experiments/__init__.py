@@ -8,11 +8,14 @@ Real trainings:
 - `compare_searches.py`: ours and Optuna as its users write it, on MNIST
 - `preset_table.py`: the shipped networks as tables, from their cards
 
-Searches replayed, in seconds instead of hours:
+Recorded trainings, and searches replayed from them in a second each:
 
 - `record_curves.py`: trains random points of the spaces and keeps every epoch's accuracy
 - `recorded.py`: what these curves say by themselves
+- `replay.py`: policies compared over many searches
+    - `policies.py`: samplers, pruners and spaces by name, and one search in simulated time
+    - `comparisons.py`, `measures.py`, `replay_pictures.py`: which, what each is worth, drawn
+- `compare_windows.py`: what TPE loses by learning from some of a long study's trials
 - `surrogate.py`: what a recipe that was never trained would have reached
-- `policies.py`: samplers, pruners and spaces by name, and one search in simulated time
-- `replay.py`: policies compared over many such searches, as tables and pictures
+    - `recorded_points.py`, `recipe_features.py`, `regressors.py`: from what it learns, and how
 """

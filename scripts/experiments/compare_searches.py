@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from scripts.experiments.policies import REFERENCE, make_policy
 from scripts.experiments.record_curves import CAP, EPOCHS
-from scripts.experiments.replay import pyplot
+from scripts.experiments.replay_pictures import pyplot
 from search.data.load import load_dataset
 from search.report.palette import RIGHT, WRONG
 from search.study.record import TrialRecord

@@ -22,7 +22,9 @@ from optuna.trial import TrialState
 
 from scripts.experiments.policies import make_pruner
 from scripts.experiments.record_curves import EPOCHS, TABLE, read_table
-from scripts.experiments.surrogate import N_LAST, Point, points_of, rank_correlation
+from scripts.experiments.recorded_points import Point, points_of
+from scripts.experiments.regressors import rank_correlation
+from scripts.experiments.surrogate import N_LAST
 
 Floats = NDArray[np.float64]
 

@@ -9,19 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.experiments.comparisons import COLOURED, COMPARISONS
+from scripts.experiments.measures import Paths, measure
 from scripts.experiments.policies import REFERENCE, Search, make_policy, replay
 from scripts.experiments.record_curves import CAP, EPOCHS, draw
 from scripts.experiments.recorded import epoch_correlations, prune_recorded
-from scripts.experiments.replay import (
-    COLOURED,
-    COMPARISONS,
-    Paths,
-    draw_pictures,
-    measure,
-    run_policies,
-    styles,
-)
-from scripts.experiments.surrogate import N_LAST, Cost, Point, Surrogate, points_of
+from scripts.experiments.recorded_points import Point, points_of
+from scripts.experiments.replay import run_policies
+from scripts.experiments.replay_pictures import draw_pictures, styles
+from scripts.experiments.surrogate import N_LAST, Cost, Surrogate
 from search.report.palette import STOPPED
 from search.space.hyperparameters import Hyperparameters
 from search_models.size import parameter_count
