@@ -113,11 +113,11 @@ class _PilDigits:
     def __len__(self) -> int:
         return N_IMAGES
 
-    def __getitem__(self, place: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, int]:
         from PIL import Image
 
-        image = Image.fromarray(self.images[place, 0].numpy(), mode="L")
-        return self.transform(image), int(self.labels[place])
+        image = Image.fromarray(self.images[index, 0].numpy(), mode="L")
+        return self.transform(image), int(self.labels[index])
 
 
 def _seeds_steps(spec: ModelSpec, batch: int) -> Callable[[], None]:

@@ -60,14 +60,14 @@ def draw_size(report: Report, width: float) -> Figure:
     )
     handles = [dot("a trial", SEED), line("Pareto front", RIGHT)]
     if report.chosen is not None and report.chosen in trials:
-        place = (_size_of(report.chosen), height(report.value or 0.0))
-        axes.scatter(*place, s=70, color=RIGHT, edgecolor=PAPER, linewidth=1.2, zorder=3)
+        point = (_size_of(report.chosen), height(report.value or 0.0))
+        axes.scatter(*point, s=70, color=RIGHT, edgecolor=PAPER, linewidth=1.2, zorder=3)
         handles.append(dot(f"trial {report.chosen.number}", RIGHT))
     axes.axvline(cap, color=WRONG, linewidth=1.2, linestyle=(0, (4, 3)))
     handles.append(Line2D([], [], color=WRONG, linewidth=1.2, linestyle="--", label=f"cap {cap:,}"))
     height.mark(axes)
     axes.xaxis.set_major_locator(MaxNLocator(7 if width > NARROW else 3, integer=True))
-    axes.xaxis.set_major_formatter(lambda value, place: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
     axes.set_xlabel("parameters", color=MUTED, fontsize=TEXT)
     add_legend(axes, handles, width)
     return figure
@@ -117,25 +117,23 @@ def draw_race(report: Report, width: float) -> Figure:
     assert report.race is not None
     standings, values = report.race.standings, report.race.search_values
     figure, axes = plain_figure(width, 0.9 + 0.36 * len(standings))
-    for place, standing in enumerate(standings):
-        color = RIGHT if place == 0 else STOPPED if standing.is_out else SEED
-        axes.axhline(place, color=FAINT, linewidth=0.6, zorder=0)
+    for y, standing in enumerate(standings):
+        color = RIGHT if y == 0 else STOPPED if standing.is_out else SEED
+        axes.axhline(y, color=FAINT, linewidth=0.6, zorder=0)
         axes.plot(
             standing.values,
-            [place] * len(standing.values),
+            [y] * len(standing.values),
             "|",
             color=color,
             markersize=11,
             markeredgewidth=1.3,
         )
         if standing.low is not None and standing.high is not None:
-            axes.plot((standing.low, standing.high), (place, place), color=color, linewidth=2.4)
-        axes.scatter(
-            standing.mean, place, s=52, color=color, edgecolor=PAPER, linewidth=1.2, zorder=3
-        )
+            axes.plot((standing.low, standing.high), (y, y), color=color, linewidth=2.4)
+        axes.scatter(standing.mean, y, s=52, color=color, edgecolor=PAPER, linewidth=1.2, zorder=3)
         axes.scatter(
             values[standing.candidate],
-            place,
+            y,
             s=30,
             marker="D",
             color="none",
@@ -178,15 +176,15 @@ def draw_influences(report: Report, width: float) -> Figure:
         make_plain(axes)
         axes.spines["bottom"].set_visible(False)
         axes.set_xticks([])
-    for place, row in enumerate(rows):
-        ranges.plot((0, 1), (place, place), color=FAINT, linewidth=0.8, zorder=0)
+    for y, row in enumerate(rows):
+        ranges.plot((0, 1), (y, y), color=FAINT, linewidth=0.8, zorder=0)
         for is_best, color, size in ((False, STOPPED, 9), (True, RIGHT, 20)):
             found = [
                 x for x, best in zip(_spread(row), row.is_best, strict=True) if best == is_best
             ]
             ranges.scatter(
                 found,
-                [place] * len(found),
+                [y] * len(found),
                 s=size,
                 color=color,
                 linewidth=0,
@@ -196,11 +194,9 @@ def draw_influences(report: Report, width: float) -> Figure:
             )
         if is_wide:
             for x, end, align in ((-0.04, row.low, "right"), (1.04, row.high, "left")):
-                ranges.text(
-                    x, place, _end(end), color=MUTED, fontsize=_SMALL, ha=align, va="center"
-                )
+                ranges.text(x, y, _end(end), color=MUTED, fontsize=_SMALL, ha=align, va="center")
         color = RIGHT if row.is_beyond_chance else SEED
-        bars.barh(place, row.relative_importance, 0.46, color=color)
+        bars.barh(y, row.relative_importance, 0.46, color=color)
     bars.axvline(1, color=WRONG, linewidth=1.2, linestyle=(0, (4, 3)))
     ranges.set_xlim((-0.22, 1.22) if is_wide else (-0.04, 1.04))
     bars.set_xlim(0, 1.08 * max(1.0, *(row.relative_importance for row in rows)))
@@ -218,15 +214,15 @@ def draw_influences(report: Report, width: float) -> Figure:
 
 def _spread(row: Influence) -> list[float]:
     """Where a row's dots are drawn: those of one choice side by side, inwards, the best first."""
-    places = sorted(set(row.positions))
-    if len(places) > _FEW:
+    positions = sorted(set(row.positions))
+    if len(positions) > _FEW:
         return list(row.positions)
-    step = min(0.012, 0.4 / max(map(row.positions.count, places)))
+    step = min(0.012, 0.4 / max(map(row.positions.count, positions)))
     spread = list(row.positions)
-    for place in places:
-        same = [i for i, position in enumerate(row.positions) if position == place]
+    for position in positions:
+        same = [i for i, other in enumerate(row.positions) if other == position]
         for offset, i in enumerate(sorted(same, key=lambda i: not row.is_best[i])):
-            spread[i] += offset * (step if place < 0.5 else -step)
+            spread[i] += offset * (step if position < 0.5 else -step)
     return spread
 
 
@@ -244,7 +240,7 @@ def draw_history(report: Report, width: float) -> Figure:
     values = [accuracy_of(trial) or 0.0 for trial in complete]
     axes.scatter(numbers, [height(value) for value in values], s=22, color=SEED, linewidth=0)
     last = max(trial.number for trial in report.trials)
-    best = [height(max(values[: place + 1])) for place in range(len(values))]
+    best = [height(max(values[: index + 1])) for index in range(len(values))]
     axes.step([*numbers, last], [*best, best[-1]], where="post", color=RIGHT, linewidth=1.6)
     handles = [dot("a complete trial", SEED), line("the best so far", RIGHT)]
     low, high = axes.get_ylim()

@@ -64,8 +64,8 @@ def race_result(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) ->
     n_seeds = max(len(row["values"]) for row in candidates.values())
     race = SeedRace(list(candidates), range(n_seeds))
     for number, row in candidates.items():
-        for place, value in enumerate(row["values"]):
-            race.add(number, place, value)
+        for seed, value in enumerate(row["values"]):
+            race.add(number, seed, value)
         if row["is_out"]:
             race.disqualify(number)
     return RaceResult(

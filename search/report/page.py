@@ -65,7 +65,7 @@ class Errors:
     @classmethod
     def of(cls, validated: Validated) -> Errors:
         counts, classes = validated.counts.tolist(), validated.classes
-        wrong = [sum(row) - row[place] for place, row in enumerate(counts)]
+        wrong = [sum(row) - row[index] for index, row in enumerate(counts)]
         beside = [n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j]
         shown = validated.mistakes.tolist()[:N_MISTAKES]
         return cls(
@@ -76,18 +76,18 @@ class Errors:
             classes=classes,
             rows=list(zip(classes, counts, wrong, strict=True)),
             most=max(1, *beside),
-            mistakes=[_mistake(validated, place) for place in shown],
+            mistakes=[_mistake(validated, index) for index in shown],
         )
 
 
-def _mistake(validated: Validated, place: int) -> Mistake:
+def _mistake(validated: Validated, index: int) -> Mistake:
     examples, classes = validated.examples, validated.classes
-    probabilities = validated.probabilities[place]
+    probabilities = validated.probabilities[index]
     answer = int(probabilities.argmax())
-    png = base64.b64encode(image_png(examples.images[place].tolist())).decode()
+    png = base64.b64encode(image_png(examples.images[index].tolist())).decode()
     return Mistake(
         image=f"data:image/png;base64,{png}",
-        label=classes[int(examples.labels[place])],
+        label=classes[int(examples.labels[index])],
         answer=classes[answer],
         sureness=min(99, int(100 * probabilities[answer])),  # no mistake is 100 % sure
     )

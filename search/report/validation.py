@@ -39,7 +39,7 @@ class Validated:
         examples: N images, (N, C, H, W), and their labels.
         probabilities: of each class for each image, (N, n_classes).
         counts: how many images of each class (row) were taken for each class (column).
-        mistakes: the places of the images that it takes for a wrong class, the surest first, (M,).
+        mistakes: the indices of the images that it takes for a wrong class, the surest first, (M,).
     """
 
     seed: int

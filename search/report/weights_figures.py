@@ -83,7 +83,7 @@ def confusion_matrix(probabilities: Tensor, labels: Tensor) -> NDArray[np.int64]
 
 
 def find_mistakes(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The places (M,) of the images that were taken for a wrong class, the surest mistake first.
+    """The indices (M,) of the images that were taken for a wrong class, the surest mistake first.
 
     Args:
         probabilities: (N, n_classes).
@@ -259,9 +259,9 @@ def draw_mistakes(
     )
     axes.axis("off")
     predicted = probabilities.argmax(dim=1)
-    for place, index in enumerate(shown):
-        left = place % n_columns * (side + gap)
-        top = place // n_columns * (side + caption)
+    for cell, index in enumerate(shown):
+        left = cell % n_columns * (side + gap)
+        top = cell // n_columns * (side + caption)
         extent = (left, left + side, top + side, top)
         image = examples.images[index].permute(1, 2, 0).numpy()  # (H, W, C)
         shown_image = image if image.shape[-1] == 3 else image[..., 0]
