@@ -19,30 +19,19 @@ sampler can model all of them together.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from search.exceptions import SpaceError
-from search.space.distributions import (
-    TrialLike,
-    all_values,
-    is_inside,
-    n_values,
-    nearest,
-    suggest_value,
-)
+from search.space.distributions import TrialLike, all_values, is_inside, n_values, suggest_value
+from search.space.effects import has_effect
 from search.space.hyperparameters import (
     Augmentation,
     Constant,
@@ -55,12 +44,11 @@ from search.space.hyperparameters import (
 )
 from search.space.limits import KINDS, MAX_WIDTHS, as_choices, make_distribution
 from search.space.toml import BUILT_IN, read_file, toml_value
+from search.space.topologies import parse_topology, topologies_of
 from search.space.widths import scale_to
 from search_models.size import parameter_count
-from search_models.spec import Activation, ModelSpec, SpecError, Topology
+from search_models.spec import Activation, ModelSpec, SpecError
 
-Scalar = str | int | float
-_AUGMENTATIONS = tuple(field.name for field in fields(Augmentation))
 _OPEN_SHARE = {"low": 0.1, "high": 1.0, "log": True}
 _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
 
@@ -99,7 +87,7 @@ class Space:
         for key in KINDS:  # in one order, whatever the file's
             if key in self.table:
                 distribution = make_distribution(self.name, key, self.table[key])
-                if distribution is not None and self._has_effect(key):
+                if distribution is not None and has_effect(self.table, key):
                     distributions[key] = distribution
         object.__setattr__(self, "distributions", distributions)
         self._check_budget_share()
@@ -163,19 +151,19 @@ class Space:
     def spec(self, values: Mapping[str, Any]) -> ModelSpec:
         """The network alone of `hyperparameters(values)`; with ReLU where they leave that open."""
         value = {**self.table, **values}
-        topology = _topology(value["topology"])
+        topology = parse_topology(value["topology"])
         activation = value["activation"]
         return topology.spec(
-            self._widths(value),
+            self.widths(value),
             round(float(value["dropout"]), _DROPOUT_DECIMALS) if topology.has_open_dropout else 0.0,
             input_shape=self.input_shape,
             n_classes=self.n_classes,
             activation=cast(Activation, activation) if isinstance(activation, str) else "relu",
         )
 
-    def _widths(self, value: Mapping[str, Any]) -> tuple[int, ...]:
+    def widths(self, value: Mapping[str, Any]) -> tuple[int, ...]:
         """The channels of the open convolutions, from each name's value."""
-        topology = _topology(value["topology"])
+        topology = parse_topology(value["topology"])
         widths = tuple(value[f"width_{i + 1}"] for i in range(topology.n_widths))
         limit = self._limit(value)
         if not limit:
@@ -236,13 +224,13 @@ class Space:
     def smallest(self, values: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
         """`values` with every searched width at its lower end, besides those to keep."""
         lowest = {
-            name: self._lowest_width(name) for name in self._searched_widths() if name not in keep
+            name: self.lowest_width(name) for name in self.searched_widths() if name not in keep
         }
         return {**values, **lowest}
 
     def smallest_count(self) -> int:
         """The parameter count of the smallest network in the space."""
-        return min(self._smallest_count_of(topology) for topology in self._topologies())
+        return min(self._smallest_count_of(topology) for topology in self.topologies())
 
     def fits(self, spec: ModelSpec) -> bool:
         """Whether a network is under the cap."""
@@ -265,7 +253,7 @@ class Space:
         values = dict(values)
         is_open = "topology" in self.distributions and "topology" not in keep
         if is_open and not fits(self.smallest(values, keep=keep)):
-            values["topology"] = min(self._topologies(), key=self._smallest_count_of)
+            values["topology"] = min(self.topologies(), key=self._smallest_count_of)
         if self.scales_widths:  # they are as small as they can be
             return values
         for thousandths in range(1000, 0, -1):
@@ -273,46 +261,6 @@ class Space:
             if fits(scaled):
                 return scaled
         return self.smallest(values, keep=keep)
-
-    def nearest(self, values: Mapping[str, Any], other: Space) -> dict[str, Any] | None:
-        """The values here that come nearest to `values` of another space.
-
-        What the other space fixes counts like what it searches. A number is taken to the end of
-        the range here, or to the nearest choice; a text that is no choice here is left out, for a
-        sampler to choose; what this space fixes stays so. The widths are those of the network,
-        scaled down where it is over the cap.
-
-        Returns:
-            None where the topology is not in this space, or not to be had under the cap.
-        """
-        theirs = other._as_seen_by(self, values)
-        topology = next((t for t in self._topologies() if _is_same(t, theirs["topology"])), None)
-        if topology is None:
-            return None
-        found: dict[str, Any] = {name: self._lowest_width(name) for name in self._searched_widths()}
-        for name, distribution in self.distributions.items():
-            value = nearest(distribution, theirs.get(name))
-            if value is not None:
-                found[name] = value
-        if "topology" in self.distributions:
-            found["topology"] = topology
-        try:
-            found = self.shrink(found, keep=("topology",))
-            return found if self.fits(self.spec(found)) else None
-        except SpecError:  # for images or classes that it was not made for
-            return None
-
-    def _as_seen_by(self, other: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Each name's value, searched or fixed, with the widths as the other space means them."""
-        value = {**self.table, **values}
-        if self.scales_widths and not other.scales_widths:  # there they are channels
-            widths = enumerate(self._widths(value), start=1)
-            value.update({f"width_{i}": width for i, width in widths})
-        cap = other.parameter_cap
-        if cap is not None and other.scales_widths and not self.scales_widths:
-            # There they are proportions.
-            value["budget_share"] = (parameter_count(self.spec(values)) + 1) / cap
-        return value
 
     def text(self) -> str:
         """A space file with every value of this space."""
@@ -358,43 +306,22 @@ class Space:
                 return f"{name} = {value!r} is outside its range in this space"
         return None
 
-    def _has_effect(self, key: str) -> bool:
-        """Whether any recipe of the space can depend on a name: to search it would be a waste."""
-        schedules = as_choices(self.table.get("schedule"))
-        match key.rpartition("_"):
-            case ("width", _, number):
-                return any(_n_widths(text) >= int(number) for text in self._topologies())
-            case ("step", _, _):
-                return "step" in schedules
-        if key == "warmup_share":
-            return "one-cycle" in schedules
-        if key == "final_augmentation":
-            return any(map(self._can_be_positive, _AUGMENTATIONS))
-        if key == "dropout":
-            return any(_has_open_dropout(text) for text in self._topologies())
-        if key == "activation":
-            return any(_has_open_activation(text) for text in self._topologies())
-        return True
-
-    def _can_be_positive(self, key: str) -> bool:
-        value = self.table.get(key)
-        if isinstance(value, dict):
-            return value.get("high") != 0
-        return any(choice != 0 for choice in as_choices(value))
-
     def _smallest_count_of(self, topology: str) -> int:
         values = self.smallest({"topology": topology, "dropout": 0.0})
         if self.scales_widths:
             values["budget_share"] = 0.0  # down to one channel each
         return parameter_count(self.spec(values))
 
-    def _topologies(self) -> list[str]:
-        return [text for text in as_choices(self.table.get("topology")) if isinstance(text, str)]
+    def topologies(self) -> list[str]:
+        """The notations of its topologies, of which it may have one or several."""
+        return topologies_of(self.table)
 
-    def _searched_widths(self) -> list[str]:
+    def searched_widths(self) -> list[str]:
+        """The names of the widths that are searched."""
         return [name for name in self.distributions if name.startswith("width_")]
 
-    def _lowest_width(self, name: str) -> int:
+    def lowest_width(self, name: str) -> int:
+        """The lower end of a searched width's range, or its smallest choice."""
         distribution = self.distributions[name]
         if isinstance(distribution, IntDistribution):
             return distribution.low
@@ -405,10 +332,10 @@ class Space:
         self, values: Mapping[str, Any], factor: float, keep: Collection[str]
     ) -> dict[str, Any]:
         scaled = dict(values)
-        for name in self._searched_widths():
+        for name in self.searched_widths():
             if name in keep:
                 continue
-            target = max(round(values[name] * factor), self._lowest_width(name))
+            target = max(round(values[name] * factor), self.lowest_width(name))
             distribution = self.distributions[name]
             if isinstance(distribution, CategoricalDistribution):
                 choices = cast(tuple[int, ...], distribution.choices)
@@ -429,9 +356,9 @@ class Space:
         missing = [key for key in KINDS if not key.startswith("width_") and key not in self.table]
         if missing:
             raise SpaceError(f"{self.name}: {missing[0]} is missing.")
-        for text in self._topologies():
+        for text in self.topologies():
             try:
-                n_widths = _topology(text).n_widths
+                n_widths = parse_topology(text).n_widths
                 if n_widths > MAX_WIDTHS:
                     raise SpecError(f"a topology has at most {MAX_WIDTHS} open widths")
                 for i in range(1, n_widths + 1):
@@ -440,30 +367,6 @@ class Space:
                 self._smallest_count_of(text)
             except SpecError as error:
                 raise SpaceError(f"{self.name}: topology: {error}") from error
-
-
-def _n_widths(topology: str) -> int:
-    try:
-        return _topology(topology).n_widths
-    except SpecError:
-        return 0  # refused later, with the reason
-
-
-def _has_open_dropout(topology: str) -> bool:
-    try:
-        return _topology(topology).has_open_dropout
-    except SpecError:
-        return False  # refused later, with the reason
-
-
-def _has_open_activation(topology: str) -> bool:
-    try:
-        return _topology(topology).has_open_activation
-    except SpecError:
-        return False  # refused later, with the reason
-
-
-_topology = functools.lru_cache(maxsize=256)(Topology)
 
 
 def _schedule(value: Mapping[str, Any]) -> Schedule:
@@ -476,8 +379,3 @@ def _schedule(value: Mapping[str, Any]) -> Schedule:
             return Cosine()
         case _:
             return Constant()
-
-
-def _is_same(topology: str, other: str) -> bool:
-    """Whether two notations differ in nothing but blanks."""
-    return "".join(topology.split()) == "".join(other.split())

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyError
 from search.space.space import Space
+from search.space.transfer import transfer_values
 from search.study.record import TrialRecord
 from search.study.settings import StudySettings
 
@@ -65,7 +66,7 @@ def queue_rest(study: Study) -> WarmStart | None:
 def warm_start(earlier: Study, space: Space) -> WarmStart:
     """The best complete trials of a study that another space can express, five at most.
 
-    The studies may differ in budget, epochs, data set and space; `Space.nearest` says what becomes
+    The studies may differ in budget, epochs, data set and space; `transfer_values` says what becomes
     of values that the new space does not have.
 
     Raises:
@@ -97,6 +98,6 @@ def _nearest_values(
     """Number and values of each trial that `space` can express, best first."""
     for trial in sorted(trials, key=lambda trial: (-trial.values[0], trial.number)):
         if theirs.distributions.keys() <= trial.params.keys():  # else it was added by hand
-            values = space.nearest(trial.params, theirs)
+            values = transfer_values(trial.params, theirs, space)
             if values is not None:
                 yield trial.number, values

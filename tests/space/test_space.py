@@ -11,11 +11,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial
 
@@ -23,6 +19,7 @@ from search.exceptions import SpaceError
 from search.space.hyperparameters import Constant, Cosine, OneCycle, StepDecay
 from search.space.space import Space
 from search.space.toml import STANDARD, to_toml
+from search.space.transfer import transfer_values
 from search_models.size import parameter_count
 from search_models.spec import Conv, Topology
 from tests.support.spaces import under
@@ -204,7 +201,7 @@ def test_an_activation_that_only_one_space_has_is_left_for_the_sampler() -> None
     table = {**STANDARD_TABLE, "activation": ["hardswish"]}
     space = Space("only hard swish", table, parameter_cap=cap)
 
-    found = under(cap, space).nearest(_random_values(earlier, 0), earlier)
+    found = transfer_values(_random_values(earlier, 0), earlier, under(cap, space))
 
     assert found is not None
     assert "activation" not in found

@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.space.space import Space
+from search.space.transfer import transfer_values
 from search.study.open import rebuild
 from search.study.repair import requeue
 from search.tuner.options import SearchRequest
@@ -39,7 +40,7 @@ def _drawn(space: Space, seed: int = 0) -> dict[str, Any]:
 
 
 def _nearest(values: dict[str, Any], old: Space, new: Space, cap: int = _LARGE) -> dict[str, Any]:
-    found = under(cap, new).nearest(values, old)
+    found = transfer_values(values, old, under(cap, new))
     assert found is not None
     assert new.invalid_reason(found) is None
     return found
@@ -106,7 +107,7 @@ def test_a_text_that_is_no_choice_is_left_to_the_sampler() -> None:
 def test_a_topology_that_the_space_does_not_have_is_left_out() -> None:
     new = _space(topology=_OTHER_TOPOLOGY)
 
-    assert under(_LARGE, new).nearest(_drawn(_STANDARD), _STANDARD) is None
+    assert transfer_values(_drawn(_STANDARD), _STANDARD, under(_LARGE, new)) is None
 
 
 def test_blanks_make_no_other_topology() -> None:
@@ -132,8 +133,8 @@ def test_a_network_over_the_new_cap_is_scaled_down(seed: int) -> None:
 def test_a_topology_too_large_for_the_new_cap_is_left_out() -> None:
     smallest = _STANDARD.smallest_count()
 
-    assert under(smallest, _STANDARD).nearest(_drawn(_STANDARD), _STANDARD) is None
-    assert under(smallest + 1, _STANDARD).nearest(_drawn(_STANDARD), _STANDARD) is not None
+    assert transfer_values(_drawn(_STANDARD), _STANDARD, under(smallest, _STANDARD)) is None
+    assert transfer_values(_drawn(_STANDARD), _STANDARD, under(smallest + 1, _STANDARD)) is not None
 
 
 def test_widths_that_were_scaled_arrive_as_channels() -> None:

@@ -1,0 +1,60 @@
+"""Values of one space taken over into another: ranges, choices and the cap may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from search.space.distributions import nearest
+from search.space.space import Space
+from search_models.size import parameter_count
+from search_models.spec import SpecError
+
+
+def transfer_values(
+    values: Mapping[str, Any], source: Space, target: Space
+) -> dict[str, Any] | None:
+    """The values in `target` that come nearest to `values` of `source`.
+
+    What the source fixes counts like what it searches. A number is taken to the end of the
+    target's range, or to the nearest choice; a text that is no choice there is left out, for a
+    sampler to choose; what the target fixes stays so. The widths are those of the network, scaled
+    down where it is over the target's cap.
+
+    Returns:
+        None where the topology is not in the target, or not to be had under its cap.
+    """
+    theirs = _as_meant_by(target, source, values)
+    topology = next((t for t in target.topologies() if _is_same(t, theirs["topology"])), None)
+    if topology is None:
+        return None
+    found: dict[str, Any] = {name: target.lowest_width(name) for name in target.searched_widths()}
+    for name, distribution in target.distributions.items():
+        value = nearest(distribution, theirs.get(name))
+        if value is not None:
+            found[name] = value
+    if "topology" in target.distributions:
+        found["topology"] = topology
+    try:
+        found = target.shrink(found, keep=("topology",))
+        return found if target.fits(target.spec(found)) else None
+    except SpecError:  # for images or classes that it was not made for
+        return None
+
+
+def _as_meant_by(target: Space, source: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Each name's value, searched or fixed, with the widths as the target means them."""
+    value = {**source.table, **values}
+    if source.scales_widths and not target.scales_widths:  # there they are channels
+        widths = enumerate(source.widths(value), start=1)
+        value.update({f"width_{i}": width for i, width in widths})
+    cap = target.parameter_cap
+    if cap is not None and target.scales_widths and not source.scales_widths:
+        # There they are proportions.
+        value["budget_share"] = (parameter_count(source.spec(values)) + 1) / cap
+    return value
+
+
+def _is_same(topology: str, other: str) -> bool:
+    """Whether two notations differ in nothing but blanks."""
+    return "".join(topology.split()) == "".join(other.split())
