@@ -1,1 +1,11 @@
-"""Small convolutional networks: as values, in closed form, and as PyTorch modules."""
+"""Small convolutional networks: as values, in closed form, as PyTorch modules, as a compiled step.
+
+The folder is imported as `search_models`, so that no models.py of a user's stands in its way.
+
+- `spec.py`: `ModelSpec`, a network as a value, and the notation people write it in; `Topology`,
+  one whose widths are open
+- `size.py`: parameter count, receptive field and layer table, by arithmetic on a spec
+- `convnet.py`: `ConvNet`, the PyTorch module of a spec
+- `native/`: the training step compiled for a CPU
+- `presets/`: weights and cards of the shipped networks
+"""

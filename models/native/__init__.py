@@ -1,5 +1,10 @@
 """The compiled training step for a CPU: its library, batches for it, networks trained by it.
 
+- `native.cpp`, `kernel/`: the step itself, compiled for several instruction sets at installation
+- `library.py`: the compiled library, found and loaded, and asked what it can do
+- `batch.py`: `Batch`, images gathered, warped and normalised straight from bytes
+- `network.py`: `NativeNetwork`, which trains and evaluates a `ConvNet`
+
 The names below load when they are asked for, as they bring PyTorch.
 """
 

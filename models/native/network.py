@@ -1,4 +1,4 @@
-"""The fast training step for a CPU: the binding of `native.cpp`.
+"""`NativeNetwork`: a `ConvNet` trained and evaluated by the compiled step.
 
 `kernel()` is the compiled code for the best instruction set of this machine, or None where the
 package was built without a compiler. `NativeNetwork` trains and evaluates a `ConvNet` with it, on

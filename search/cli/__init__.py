@@ -1,5 +1,19 @@
 """The command `search`: parse, call, print, exit code.
 
+A command has a file of its name, but for these:
+
+- `show.py`: `search best` as well
+- `run.py`: `search run`; `run_options.py`: its options; `run_watcher.py`: what it shows while it
+  searches, with `view.py`, live or as lines, or `events.py`, as JSON; `run_output.py`: what it
+  prints before and after
+- `overview.py`: `search` alone
+
+What commands share:
+
+- `options.py`: options; `completion.py`: what the Tab key offers; `grouped_help.py`: `--help`
+- `output.py`: consoles, figures, signals; `wrapping.py`: how wide lines are
+- `repeats.py`: runs over several seeds, printed
+
 Modules that are slow to import (torch, optuna, rich) are imported inside the commands, so that
 `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""`search.results.ablate`: what each part of a recipe is good for."""
+"""`search ablate`: what each part of a recipe is good for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`search dashboard`."""
+"""`search dashboard`: all studies in a browser, also while a search runs."""
 
 from __future__ import annotations
 

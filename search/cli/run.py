@@ -1,4 +1,4 @@
-"""`search run`."""
+"""`search run`: a search, with its options read and what it does shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `search run` prints besides its live display."""
+"""What `search run` prints before and after a search: its plan, its result, what to do next."""
 
 from __future__ import annotations
 

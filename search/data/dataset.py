@@ -1,4 +1,4 @@
-"""Data sets as tensors, split into train, validation and test: built in, from a folder, or given.
+"""`Dataset`: images as tensors, split into training, validation and test, and their fingerprint.
 
 The split is fixed: the same images validate every trial of every study. Loading a data set reads
 all of it, for its fingerprint; the files that the workers of a search get are without the test set.

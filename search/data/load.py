@@ -1,4 +1,4 @@
-"""A data set by its name."""
+"""`load_dataset`: a data set by its name, built in or a folder of pictures."""
 
 from __future__ import annotations
 

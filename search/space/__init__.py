@@ -1,1 +1,12 @@
-"""What can be trained: recipes, and the ranges that they are drawn from."""
+"""What can be trained: hyperparameters, the space that they are drawn from, and systems by name.
+
+- `hyperparameters.py`: `Hyperparameters`, all that a training run needs besides data, epochs, seed
+- `space.py`: `Space`, ranges under a cap: a trial's values made hyperparameters, and shrunk to fit
+- `toml.py`: space files, and the built-in spaces `standard` and `wide`
+- `limits.py`: what each hyperparameter may be in any space
+- `distributions.py`: values of Optuna's distributions: suggested, listed, and the nearest one
+- `topologies.py`: the networks whose widths are open; `widths.py`: widths scaled to fill the cap
+- `effects.py`: which hyperparameters matter in a space at all
+- `transfer.py`: values of one space taken over into another
+- `baselines.py`: systems that were tuned by hand; `presets.py`: networks shipped with the package
+"""

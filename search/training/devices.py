@@ -1,4 +1,4 @@
-"""What devices are called."""
+"""What devices are called, and which names can be one."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ def queue_rest(study: Study) -> WarmStart | None:
 def warm_start(earlier: Study, space: Space) -> WarmStart:
     """The best complete trials of a study that another space can express, five at most.
 
-    The studies may differ in budget, epochs, data set and space; `transfer_values` says what becomes
-    of values that the new space does not have.
+    The studies may differ in budget, epochs, data set and space; `transfer_values` says what
+    becomes of values that the new space does not have.
 
     Raises:
         StudyError: if the study has no complete trial, or was not made by `search run`.
