@@ -17,6 +17,8 @@ from tests.cli.test_cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("models/**/*.py"), *ROOT.glob("search/**/*.py")])
+SCRIPTS = sorted(ROOT.glob("scripts/**/*.py"))
+MOST_LINES = 400  # of a file, which is one concept; there are no exceptions
 
 # The rooms, from the top down. A file imports from its own room and from those further down, never
 # from a room that is named beside its own.
@@ -125,6 +127,26 @@ def test_every_folder_is_a_room_with_a_face_that_says_its_job() -> None:
         assert ast.get_docstring(parsed(OWN[name])), name
 
 
+FOLDERS = sorted({path.parent for path in [*SOURCES, *SCRIPTS]} - {ROOT / "search"})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_the_face_of_a_folder_says_which_file_does_what(folder: Path) -> None:
+    face = ast.get_docstring(parsed(folder / "__init__.py")) or ""
+    written = ("", ".py", ".cpp", ".html", ".jinja")
+    files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix in written}
+    files.remove("__init__.py")
+    if folder == ROOT / "search" / "cli":  # a command has a file of its name
+        files -= {f"{command}.py" for command in COMMANDS}
+    missing = {name for name in files if f"`{name}`" not in face}
+    assert not missing
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_too_long_to_be_read_at_once(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
 @pytest.mark.parametrize("name", in_rooms(WITHOUT_OPTUNA))
 def test_training_never_meets_optuna(name: str) -> None:
     brought = reach(name, top_level_only=False)
@@ -187,7 +209,6 @@ CLASSES = {
     for node in parsed(path).body
     if isinstance(node, ast.ClassDef)
 }
-SCRIPTS = sorted(ROOT.glob("scripts/**/*.py"))
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
