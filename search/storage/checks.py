@@ -5,6 +5,7 @@ Optuna would create its tables in whatever it finds.
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -87,15 +88,15 @@ def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
         raise no_sqlite_file(database)
 
 
-def check_schema(url: URL, *, create: bool, may_be_half_made: bool) -> None:
-    """Finds Optuna's tables of this version in a database, or with `create` none at all.
+def check_schema(url: URL, *, create: bool, may_be_half_made: bool) -> bool:
+    """Whether a database has Optuna's tables, of this version; with `create` it may have none yet.
 
     Raises:
         HalfMadeError: if some are missing, unless it `may_be_half_made`.
         StorageError: if there are others, or the database cannot be opened.
     """
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
-        return
+        return False
     engine = sqlalchemy.create_engine(url, connect_args=connect_args(url))
     try:
         with engine.connect() as connection:
@@ -118,18 +119,24 @@ def check_schema(url: URL, *, create: bool, may_be_half_made: bool) -> None:
             f"The database must hold Optuna's tables, but {without_secrets(url)} does "
             "not; name another with --storage."
         )
+    return found is not None
+
+
+@functools.cache
+def _own_schema() -> str:
+    """The schema that this Optuna makes; to tell, it makes its tables and runs its migrations."""
+    return RDBStorage("sqlite://").get_head_version()
 
 
 def _check_version(url: URL, found: str) -> None:
-    ours = RDBStorage("sqlite://")
-    wanted = ours.get_head_version()
+    wanted = _own_schema()
     if found == wanted:
         return
     rule = (
         f"The database must have the tables of Optuna {optuna.__version__} (schema {wanted}), but "
         f"those of {without_secrets(url)} are of schema {found}"
     )
-    if found not in ours.get_all_versions():
+    if found not in RDBStorage("sqlite://").get_all_versions():
         raise StorageError(
             f"{rule}, which a newer version made; install that with 'pip install -U optuna', or "
             "name another with --storage."

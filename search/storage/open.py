@@ -53,10 +53,11 @@ def _open(url: URL, waiting: Waiting, *, create: bool) -> RetryingStorage:
     """The storage, once whoever else makes its tables at the same time is done."""
     for is_last in [False] * _N_RETRIES + [True]:
         try:
-            check_schema(url, create=create, may_be_half_made=is_last)
+            is_made = check_schema(url, create=create, may_be_half_made=is_last)
             return RetryingStorage(
                 url,
                 waiting,
+                skip_compatibility_check=is_made,  # it would run all migrations' files again
                 connect_args=connect_args(url),
                 pool_pre_ping=url.get_backend_name() != "sqlite",
             )

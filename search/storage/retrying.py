@@ -57,14 +57,21 @@ class RetryingStorage(RDBStorage):
     disk that is full, a file that is damaged or stays locked.
     """
 
-    def __init__(self, url: URL, waiting: Waiting, **engine_kwargs: Any) -> None:
+    def __init__(
+        self,
+        url: URL,
+        waiting: Waiting,
+        *,
+        skip_compatibility_check: bool = False,
+        **engine_kwargs: Any,
+    ) -> None:
         self._backend_name = url.get_backend_name()
         self._retry = Retry(url, waiting, reset=self.remove_session)
         self._gathered: dict[int, dict[str, Any]] | None = None  # by study, within a batch
         text = url.render_as_string(hide_password=False)
         # Optuna fills in a template, and a file's name may have braces of its own.
         text = text.replace("{", "{{").replace("}", "}}")
-        super().__init__(text, engine_kwargs=engine_kwargs)
+        super().__init__(text, engine_kwargs, skip_compatibility_check)
 
     # --- Optuna's calls: each that reaches the database is made again while its server is away ---
 
