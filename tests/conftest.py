@@ -28,10 +28,8 @@ from optuna.study import Study
 
 from search.cli import main
 from search.storage.open import opened_storage
-from tests.support.prepared import PreparedProcess, preparation
+from tests.support.prepared import HANG_SECONDS, PreparedProcess, preparation
 from tests.support.servers import Postgres, shown
-
-TIMEOUT_SECONDS = 180
 
 # Tests download nothing, on any machine: what tries finds a proxy that is not there.
 NO_PROXY = "http://127.0.0.1:9"
@@ -84,19 +82,23 @@ class Command:
 
     def apart(self, *arguments: str, **environment: str) -> Result:
         """The command in a process of its own, with something of its environment changed."""
-        process = self._forked(arguments, environment, is_merged=False)
-        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
-        return Result(process.wait(), out, err)
+        return self.fork("-m", "search", *arguments, **environment)
 
     def start(self, *arguments: str) -> PreparedProcess:
         """The command in the background, at the head of its own process group."""
-        return self._forked(arguments, {}, is_merged=True)
+        return self._forked(("-m", "search", *arguments), {}, is_merged=True)
+
+    def fork(self, *words: str, **environment: str) -> Result:
+        """`python` with these words, in a process that has imported all already."""
+        process = self._forked(words, environment, is_merged=False)
+        out, err = process.communicate()
+        return Result(process.wait(), out, err)
 
     def _forked(
-        self, arguments: Sequence[str], environment: Mapping[str, str], *, is_merged: bool
+        self, words: Sequence[str], environment: Mapping[str, str], *, is_merged: bool
     ) -> PreparedProcess:
         process = preparation().start(
-            ["-m", "search", *arguments],
+            words,
             folder=self.folder,
             environment={**self.environment, **environment},
             is_merged=is_merged,
@@ -128,7 +130,7 @@ class Command:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=HANG_SECONDS,
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
@@ -260,9 +262,9 @@ def read_only(path: Path) -> Iterator[None]:
         subprocess.run([chattr, "-i", path], check=True)
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     """Waits for a condition, and fails where it never holds."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + HANG_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"
         time.sleep(0.05)

@@ -101,7 +101,7 @@ def test_a_search_that_is_stopped_while_it_loads_leaves_no_process(command: Comm
     wait_until(lambda: bool(servers()))
     (server,) = servers()
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate()
     assert process.returncode == 130
     assert out == "Interrupted. What was finished is kept; the same command goes on.\n"
     assert not alive([server])  # which imports for seconds yet

@@ -26,7 +26,7 @@ def test_it_serves_the_trials_and_stops(finished: Command) -> None:
     assert {"parameter_count", "training_seed", "seconds"} <= keys
     assert not {"epochs", "owner"} & keys, "what pages are no place for"
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) == 0
+    assert process.wait() == 0
 
 
 def test_a_trial_failed_there_while_it_runs_does_not_disturb_the_search(command: Command) -> None:
@@ -38,14 +38,14 @@ def test_a_trial_failed_there_while_it_runs_does_not_disturb_the_search(command:
     call(f"{address}api/trials/{first['trial_id']}/tell", {"state": "Fail"})
     wait_until(lambda: len(trials_at(address)) >= 3)
     os.killpg(search.pid, signal.SIGINT)
-    out, _ = search.communicate(timeout=30)
+    out, _ = search.communicate()
     assert search.returncode == 130, out
     assert "trial 0" in out
     assert "by somebody else" in out
     expected = ["Fail"] * 3 + ["Waiting"] * 2  # once the dashboard has read the database again
     wait_until(lambda: [trial["state"] for trial in trials_at(address)] == expected)
     os.killpg(dashboard.pid, signal.SIGINT)
-    assert dashboard.wait(timeout=30) == 0
+    assert dashboard.wait() == 0
 
 
 def test_a_port_that_is_taken_is_refused(finished: Command) -> None:
@@ -69,7 +69,7 @@ def test_an_address_that_others_reach_is_announced_with_what_it_exposes(finished
             assert "auth_basic" in warning
             assert len(trials_at(address.replace("0.0.0.0", "127.0.0.1"))) == 4
         os.killpg(process.pid, signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate()
         assert process.returncode == 0
         assert "no log-in" not in out
 

@@ -378,7 +378,7 @@ def test_an_interrupted_ablation_keeps_and_prints_what_is_done(
     process = finished.start("ablate", "--seeds", "500", "--workers", "2")
     wait_for_runs(process, 20)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert "Ended early" in rest
@@ -403,7 +403,7 @@ def test_after_a_kill_only_what_is_missing_is_trained(
     process = finished.start("ablate", "--trial", "1", "--seeds", "1", "--workers", "2")
     wait_for_runs(process, 3)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate()
     n_kept = len(finished.study(repeats_name(NAME, ABLATES)).trials)
     assert n_kept >= 3
     done = finished("ablate", "--trial", "1", "--seeds", "2", "--workers", "2", "--json")
@@ -427,7 +427,7 @@ def test_a_name_that_is_taken_costs_the_runs_and_a_part_never_replaces_a_whole(
     process = finished.start("ablate", "--seeds", "500", "--workers", "2")
     seen = wait_for_runs(process, 1)
     process.send_signal(signal.SIGTERM)
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate()
     assert process.returncode == 130
     assert f"The name {name} is taken, so no run is kept" in seen
     assert rest.rstrip().endswith("Interrupted.")

@@ -266,7 +266,7 @@ def test_an_interrupted_race_keeps_its_runs_and_goes_on(finished: Command) -> No
 
     wait_until(are_some_kept)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate()
     assert process.returncode == 130, out
     assert "the same command goes on" in out
     n_kept = len(finished.study(runs).get_trials())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +26,8 @@ from search.storage.open import opened_storage
 from search.storage.retry import Waiting
 from search.storage.urls import shown_url
 from search.study.history import run_records
-from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
+from tests.conftest import DIGITS_RUN, Command, alive, run_here, wait_until
+from tests.support.prepared import preparation
 from tests.support.servers import PASSWORD, Postgres, shown
 
 NAME = "digits-3000x3"
@@ -105,7 +104,7 @@ def test_two_processes_write_to_two_studies_of_one_database(database_url: str) -
         "from search.storage.open import opened_storage\n"
         "with opened_storage(sys.argv[1], create=True) as storage:\n"
         "    study = optuna.load_study(study_name=sys.argv[2], storage=storage)\n"
-        "    for number in range(40):\n"
+        "    for number in range(15):\n"
         "        trial = study.ask()\n"
         "        trial.set_user_attr('number', number)\n"
         "        study.tell(trial, 1.0)\n"
@@ -113,16 +112,11 @@ def test_two_processes_write_to_two_studies_of_one_database(database_url: str) -
     with opened_storage(database_url, create=True) as storage:
         for name in "ab":
             optuna.create_study(study_name=name, storage=storage)
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, database_url, name], stderr=subprocess.PIPE, text=True
-        )
-        for name in "ab"
-    ]
-    errors = [writer.communicate(timeout=90)[1] for writer in writers]
+    writers = [preparation().start(["-c", code, database_url, name]) for name in "ab"]
+    errors = [writer.communicate()[1] for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0], errors
     for name in "ab":
-        assert states(database_url, name) == [TrialState.COMPLETE] * 40
+        assert states(database_url, name) == [TrialState.COMPLETE] * 15
 
 
 def test_a_search_on_postgresql_is_killed_and_goes_on(
@@ -135,8 +129,7 @@ def test_a_search_on_postgresql_is_killed_and_goes_on(
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    psutil.wait_procs(children, timeout=30)
-    assert not [child for child in children if child.is_running()]
+    wait_until(lambda: not alive(children))
     before = states(url, NAME)
     n_before = before.count(TrialState.COMPLETE)
     assert TrialState.RUNNING in before
@@ -164,7 +157,7 @@ def test_a_search_waits_for_a_postgresql_server_that_restarts_and_loses_nothing(
 ) -> None:
     url = shown(postgres.guarded_url(postgres.new_database()))
     process = command.start(
-        *(*DIGITS_RUN, "--epochs", "12", "--trials", "10"),
+        *(*DIGITS_RUN, "--epochs", "10", "--trials", "8"),
         *("--storage", url, "--workers", "2", "--no-confirm"),
     )
     lines: list[str] = []
@@ -176,33 +169,33 @@ def test_a_search_waits_for_a_postgresql_server_that_restarts_and_loses_nothing(
         n_before = sum(text in line for line in lines)
         wait_until(lambda: sum(text in line for line in lines) >= n_before + n)
 
-    n_restarts = 3
+    n_restarts = 2
     for _ in range(n_restarts):  # each at another moment of a trial
         wait_for_more("] trial", 1)
         with ThreadPoolExecutor() as executor:
             is_noticed = executor.submit(wait_for_more, "waiting for it", 1)
             with stopped(postgres):
                 is_noticed.result()
-    assert process.wait(timeout=90) == 0, lines
+    assert process.wait() == 0, lines
     reader.join()
     output = "".join(lines)
     assert output.count("The database answers again") >= n_restarts
     assert not [secret for secret in SECRETS if secret in output]
     assert "Traceback" not in output
     with plain_optuna(url) as storage:
-        trials = optuna.load_study(study_name="digits-3000x12", storage=storage).trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 10
+        trials = optuna.load_study(study_name="digits-3000x10", storage=storage).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
     for trial in trials:
-        assert [epoch["epoch"] for epoch in trial.user_attrs["epochs"]] == list(range(1, 13))
-        assert sorted(trial.intermediate_values) == list(range(1, 13))
-    assert len({str(trial.params) for trial in trials}) == 10
+        assert [epoch["epoch"] for epoch in trial.user_attrs["epochs"]] == list(range(1, 11))
+        assert sorted(trial.intermediate_values) == list(range(1, 11))
+    assert len({str(trial.params) for trial in trials}) == 8
 
 
 def test_a_server_that_stays_away_is_waited_for_only_so_long(postgres: Postgres) -> None:
     url = shown(postgres.guarded_url(postgres.new_database()))
     notices: list[str] = []
     with opened_storage(
-        url, create=True, waiting=Waiting(limit_seconds=3, notice=notices.append)
+        url, create=True, waiting=Waiting(limit_seconds=1, notice=notices.append)
     ) as storage:
         study = optuna.create_study(study_name="s", storage=storage)
         trial = study.ask()
@@ -210,17 +203,15 @@ def test_a_server_that_stays_away_is_waited_for_only_so_long(postgres: Postgres)
             started = time.monotonic()
             with pytest.raises(DatabaseError, match="must answer while it is used") as caught:
                 trial.set_user_attr("epochs", [])
-            waited = time.monotonic() - started
-            assert waited >= 3
-            with pytest.raises(DatabaseError):  # nobody waits twice
+            assert time.monotonic() - started >= 1
+            with pytest.raises(DatabaseError):
                 study.tell(trial, 1.0)
-            assert time.monotonic() - started - waited < 3
         study.tell(trial, 1.0)  # it is back
     assert states(shown(postgres.url(url.rsplit("/", 1)[1].split("?")[0])), "s") == [
         TrialState.COMPLETE
     ]
-    (notice,) = notices
-    assert "for at most 3 s" in notice
+    (notice,) = notices  # nobody waits twice
+    assert "for at most 1 s" in notice
     assert not [secret for secret in SECRETS if secret in notice + str(caught.value)]
 
 
@@ -254,7 +245,7 @@ def answer_lost_once(storage: RDBStorage) -> Iterator[None]:
 
 def test_what_was_committed_without_an_answer_is_not_done_twice(postgres: Postgres) -> None:
     url = shown(postgres.url(postgres.new_database()))
-    with opened_storage(url, create=True, waiting=Waiting(limit_seconds=30)) as storage:
+    with opened_storage(url, create=True, waiting=Waiting(limit_seconds=600)) as storage:
         study = optuna.create_study(study_name="s", storage=storage)
         with answer_lost_once(storage):
             study.enqueue_trial({"x": 1})
@@ -268,14 +259,12 @@ def test_what_was_committed_without_an_answer_is_not_done_twice(postgres: Postgr
 def test_a_wait_ends_when_it_is_asked_to(postgres: Postgres) -> None:
     url = shown(postgres.url(postgres.new_database()))
     stop = threading.Event()
-    waiting = Waiting(limit_seconds=60, notice=lambda _: stop.set(), should_stop=stop.is_set)
+    forever = 1e9
+    waiting = Waiting(limit_seconds=forever, notice=lambda _: stop.set(), should_stop=stop.is_set)
     with opened_storage(url, create=True, waiting=waiting) as storage:
         study = optuna.create_study(study_name="s", storage=storage)
-        with stopped(postgres):
-            started = time.monotonic()
-            with pytest.raises(DatabaseError):
-                study.ask()
-            assert time.monotonic() - started < 20
+        with stopped(postgres), pytest.raises(DatabaseError):
+            study.ask()
 
 
 def test_a_search_that_waits_stops_on_a_signal(command: Command, postgres: Postgres) -> None:
@@ -286,7 +275,7 @@ def test_a_search_that_waits_stops_on_a_signal(command: Command, postgres: Postg
     with stopped(postgres):
         assert any("waiting for it" in line for line in process.stdout)
         os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(timeout=15) == 1
+        assert process.wait() == 1
     output = process.stdout.read()
     assert "must answer while it is used" in output
     assert "Traceback" not in output

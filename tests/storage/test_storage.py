@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from search.storage.checks import has_studies
 from search.storage.open import opened_storage
 from search.storage.urls import shown_url
 from tests.conftest import read_only
+from tests.support.prepared import preparation
 
 
 def _url(path: Path) -> str:
@@ -279,15 +281,9 @@ print(n_reads)
 
 
 def test_a_reader_beside_a_writer_never_meets_a_locked_database(database: Path) -> None:
-    n_trials = 300
-    reader = subprocess.Popen(
-        [sys.executable, "-c", _READER, _url(database), str(n_trials)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    n_trials = 60
+    reader = preparation().start(["-c", _READER, _url(database), str(n_trials)])
     try:
-        assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
         with opened_storage(_url(database), create=True) as storage:
             study = optuna.load_study(
@@ -299,12 +295,11 @@ def test_a_reader_beside_a_writer_never_meets_a_locked_database(database: Path) 
                 trial.report(0.5, step=1)
                 trial.set_user_attr("epochs", [1, 2, 3])
                 study.tell(trial, 0.5)
-        out, err = reader.communicate(timeout=90)
+        out, err = reader.communicate()
     finally:
-        reader.kill()
-        reader.wait()
+        reader.send_signal(signal.SIGKILL)
 
-    assert reader.returncode == 0, err
+    assert reader.wait() == 0, err
     assert "locked" not in err
     assert int(out) >= 2, "the reader polled while trials were written"
     assert [path.name for path in database.parent.iterdir()] == [database.name]

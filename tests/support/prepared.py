@@ -23,7 +23,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
+HANG_SECONDS = 600.0  # more than anything takes on any machine: what takes longer hangs
 _STATUS = struct.Struct("i")
 _STDIN, _STDOUT, _STDERR = range(3)
 # What a search imports, and what it imports only when it comes to it.
@@ -70,41 +70,40 @@ class PreparedProcess:
             os.close(self._status)
         return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self) -> int:
         """Its exit code, once it has ended.
 
         Raises:
-            subprocess.TimeoutExpired: if it has not by then.
+            subprocess.TimeoutExpired: if it hangs.
         """
         if self.returncode is None:
-            select.select([self._status], [], [], timeout)
+            select.select([self._status], [], [], HANG_SECONDS)
         code = self.poll()
         if code is None:
-            raise subprocess.TimeoutExpired("search", timeout or 0)
+            raise subprocess.TimeoutExpired("search", HANG_SECONDS)
         return code
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+    def communicate(self) -> tuple[str, str]:
         """What it has yet to print, once nobody is left that could, and it has ended.
 
         Raises:
-            subprocess.TimeoutExpired: if that is not so by then.
+            subprocess.TimeoutExpired: if it hangs.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
         streams = [self.stdout] if self.stderr is None else [self.stdout, self.stderr]
         texts = [""] * len(streams)
 
         def read(number: int) -> None:
-            texts[number] = streams[number].read()
-            streams[number].close()
+            with streams[number] as stream:
+                texts[number] = stream.read()
 
         readers = [threading.Thread(target=read, args=(n,), daemon=True) for n in range(len(texts))]
         for reader in readers:
             reader.start()
         for reader in readers:
-            reader.join(None if deadline is None else max(deadline - time.monotonic(), 0))
+            reader.join(HANG_SECONDS)
             if reader.is_alive():
-                raise subprocess.TimeoutExpired("search", timeout or 0)
-        self.wait(None if deadline is None else max(deadline - time.monotonic(), 0))
+                raise subprocess.TimeoutExpired("search", HANG_SECONDS)
+        self.wait()
         return texts[0], "".join(texts[1:])
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -132,17 +131,25 @@ class Preparation:
             )
 
     def start(
-        self, words: Sequence[str], *, folder: Path, environment: Mapping[str, str], is_merged: bool
+        self,
+        words: Sequence[str],
+        *,
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        is_merged: bool = False,
     ) -> PreparedProcess:
         """Starts `python` with these words, of which the first is -m or -c.
 
         Args:
+            folder: in which it runs, by default that of this process.
+            environment: by default that of this process.
             is_merged: whether errors go where output goes.
         """
         status, status_theirs = os.pipe()
         out, out_theirs = os.pipe()
         err, err_theirs = (out, out_theirs) if is_merged else os.pipe()
-        order = json.dumps([list(words), str(folder), dict(environment)]).encode()
+        inherited = os.environ if environment is None else environment
+        order = json.dumps([list(words), str(folder or Path.cwd()), dict(inherited)]).encode()
         fds = [status_theirs, out_theirs, err_theirs]
         socket.send_fds(self._socket, [struct.pack("i", len(order)), order], fds)
         for fd in set(fds):

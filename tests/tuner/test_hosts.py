@@ -54,7 +54,7 @@ def pids(trials: list[FrozenTrial]) -> set[int]:
 
 def long_run(url: str, *, n_trials: int) -> tuple[str, ...]:
     """A search whose trials take long enough to be met in the middle."""
-    options = ("--epochs", "40", "--study", NAME, "--no-confirm", "--trials", str(n_trials))
+    options = ("--epochs", "25", "--study", NAME, "--no-confirm", "--trials", str(n_trials))
     return (*DIGITS_RUN, "--storage", url, *options)
 
 
@@ -91,8 +91,9 @@ def test_hosts_that_join_a_study_train_exactly_what_was_asked_for(
     hosts: tuple[Command, Command], url: str
 ) -> None:
     options = (*DIGITS_RUN, "--storage", url, "--workers", "1", "--trials", "20", "--seed", "3")
+    options += ("--epochs", "1", "--study", NAME)
     processes = [host.start(*options) for host in hosts]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     trials = trials_of(url)
     check_exact(trials, 20)
@@ -119,13 +120,13 @@ def test_a_host_that_dies_is_noticed_by_the_other_which_trains_its_trials(
     hosts: tuple[Command, Command], url: str
 ) -> None:
     options = ("--lost-after", "4s", "--workers", "2")
-    first, second = started(hosts, url, *options, n_trials=6)
+    first, second = started(hosts, url, *options, n_trials=5)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    output, _ = second.communicate(timeout=240)
+    output, _ = second.communicate()
     assert second.returncode == 0, output
     trials = trials_of(url)
-    check_exact(trials, 6)
+    check_exact(trials, 5)
     lost = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert lost
     assert pids(lost) == {first.pid}
@@ -141,7 +142,7 @@ def test_a_host_that_only_slept_drops_the_trial_that_was_given_away(
     hosts: tuple[Command, Command], url: str
 ) -> None:
     options = ("--lost-after", "3s", "--workers", "1")
-    sleeper, other = started(hosts, url, *options, n_trials=6)
+    sleeper, other = started(hosts, url, *options, n_trials=5)
     os.killpg(sleeper.pid, signal.SIGSTOP)
 
     def has_given_away() -> bool:
@@ -149,10 +150,10 @@ def test_a_host_that_only_slept_drops_the_trial_that_was_given_away(
 
     wait_until(has_given_away)
     os.killpg(sleeper.pid, signal.SIGCONT)
-    outputs = [process.communicate(timeout=240)[0] for process in (sleeper, other)]
+    outputs = [process.communicate()[0] for process in (sleeper, other)]
     assert [sleeper.returncode, other.returncode] == [0, 0], outputs
     trials = trials_of(url)
-    check_exact(trials, 6)
+    check_exact(trials, 5)
     (lost,) = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert lost.user_attrs["owner"]["pid"] == sleeper.pid
     assert f"trial {lost.number}," in outputs[0]
@@ -162,12 +163,12 @@ def test_a_host_that_only_slept_drops_the_trial_that_was_given_away(
 def test_an_interrupted_host_leaves_its_trials_to_the_other(
     hosts: tuple[Command, Command], url: str
 ) -> None:
-    first, second = started(hosts, url, "--workers", "1", n_trials=5)
+    first, second = started(hosts, url, "--workers", "1", n_trials=4)
     os.killpg(first.pid, signal.SIGINT)
-    assert first.wait(timeout=30) == 130
-    output, _ = second.communicate(timeout=240)
+    assert first.wait() == 130
+    output, _ = second.communicate()
     assert second.returncode == 0, output
-    check_exact(trials_of(url), 5)
+    check_exact(trials_of(url), 4)
 
 
 def test_hosts_that_differ_in_their_settings_do_not_share_a_study(
@@ -179,7 +180,7 @@ def test_hosts_that_differ_in_their_settings_do_not_share_a_study(
     other = hosts[1](*options, "--study", "s", "--budget", "2000")
     assert other.code == 2
     assert "budget 3000 there and 2000 here" in other.err
-    assert first.wait(timeout=120) == 0
+    assert first.wait() == 0
 
 
 def test_a_password_comes_from_the_environment_or_from_a_pgpass_file(

@@ -88,7 +88,7 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for server in psutil.Process(process.pid).children()
                 for worker in server.children()
             ]
-            wait_until(lambda own=workers: not alive(own), seconds=60)  # type: ignore[misc]
+            wait_until(lambda own=workers: not alive(own))  # type: ignore[misc]
             trials = read_trials(url, "killed")
             if not is_last:
                 n_trained_before_kills = sum(map(is_trained, trials))

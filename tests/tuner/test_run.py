@@ -273,7 +273,7 @@ def test_what_a_killed_search_left_running_is_queued_again(command: Command) -> 
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_until(lambda: not alive(children), seconds=20)
+    wait_until(lambda: not alive(children))
     trials = command.study("long").trials
     assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2
 
@@ -303,7 +303,7 @@ def test_a_closed_terminal_puts_back_what_runs_and_ends_the_search(command: Comm
     workers = [worker for server in servers for worker in server.children()]
     assert len(workers) == 2
     os.close(ours)
-    wait_until(lambda: process.poll() is not None, seconds=STOP_SECONDS)
+    wait_until(lambda: process.poll() is not None)
     assert not alive(workers)
     wait_until(lambda: not alive(servers))  # they have to unload PyTorch
     states = [trial.state for trial in command.study("long").trials]
@@ -328,7 +328,7 @@ def test_a_study_deleted_while_it_runs_ends_the_search_with_a_clear_error(
 ) -> None:
     process = start_long_run(command)
     optuna.delete_study(study_name="long", storage=f"sqlite:///{command.database}")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate()
     assert process.returncode == 1
     assert "'long' was deleted" in out
     assert "Traceback" not in out
@@ -427,7 +427,7 @@ def test_a_space_of_batches_that_are_all_too_large_is_refused(command: Command) 
 def test_two_searches_that_start_together_never_share_a_study(finished: Command) -> None:
     options = (*DIGITS_RUN, "--trials", "6", "--workers", "1")
     processes = [finished.start(*options) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     assert sorted(process.wait() for process in processes) == [0, 2], outputs
     assert "One search at a time" in "".join(outputs)
     assert len(finished.study(NAME).trials) == 6

@@ -87,12 +87,13 @@ def test_a_clock_that_jumps_declares_no_trial_dead_and_ends_no_search(command: C
     command.environment |= {"LD_PRELOAD": str(library), "JUMP_FILE": str(jump)}
     limits = ("--timeout", "1h", "--trial-timeout", "10m")
     options = (*DIGITS_RUN, "--epochs", "60", "--study", "long", "--workers", "2")
-    process = command.start(*options, *limits, "--trials", "2")
+    words = command.words(*options, *limits, "--trials", "2")  # anew: with the library loaded
+    process = command.start_words(words)
     for n, days in ((2, 2), (6, -4)):
         wait_until(lambda least=n: n_reported(command, "long") >= least)  # type: ignore[misc]
         (command.folder / "next").write_text(str(days * 24 * 3600))
         (command.folder / "next").rename(jump)  # whole at once
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate()
     assert process.returncode == 0, out
     trials = command.study("long").trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2

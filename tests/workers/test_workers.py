@@ -271,7 +271,7 @@ def test_closing_ends_workers_that_train(make_pool: MakePool, files: DatasetFile
     events_until(pool, JobEpoch, key=8)
     processes = [psutil.Process(pid) for pid in pool.pids]
     pool.close()
-    wait_until(lambda: not any(process.is_running() for process in processes), seconds=5)
+    wait_until(lambda: not any(process.is_running() for process in processes))
 
 
 @pytest.mark.skipif(
