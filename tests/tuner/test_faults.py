@@ -29,6 +29,7 @@ from search.tuner.plan import SearchPlan, plan_search
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.workers.local_pool import LocalWorkerPool
+from tests.support.prepared import HANG_SECONDS
 from tests.support.servers import call, trials_at
 
 NAME = "faulty"
@@ -39,6 +40,26 @@ def workers() -> list[psutil.Process]:
     """The training processes of this process's pool: forked by the server that it started."""
     own = psutil.Process()
     return [child for child in own.children(recursive=True) if child.ppid() != own.pid]
+
+
+def is_stopped(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class WatchingPool(LocalWorkerPool):
+    """Takes down the limits that it is told, and waits for none of them beside a stopped worker."""
+
+    def __init__(self, n_workers: int, files: DatasetFiles) -> None:
+        super().__init__(n_workers, files)
+        self.limits: list[float] = []
+
+    def kill_overdue(self, limit_seconds: float) -> None:
+        self.limits.append(limit_seconds)
+        is_hanging = any(map(is_stopped, self.pids))
+        super().kill_overdue(0.0 if is_hanging else limit_seconds)
 
 
 class Here:
@@ -66,6 +87,39 @@ class Here:
                 search.study.enqueue_trial(values)
             search.run(listener, should_stop=lambda: False)
         return self.trials()
+
+    def watch(
+        self,
+        answer: Callable[[SearchEvent], None] = lambda event: None,
+        *,
+        should_stop: Callable[[list[float]], bool] = lambda limits: False,
+        **options: Any,
+    ) -> list[float]:
+        """Searches to the end, or until it is to stop; returns the limits on a trial's time."""
+
+        def listener(event: SearchEvent) -> None:
+            self.events.append(event)
+            answer(event)
+
+        plan = self.plan(**options)
+        with (
+            begin_search(plan) as search,
+            dataset_files(plan.dataset, with_test=False) as files,
+            WatchingPool(1, files) as pool,
+        ):
+            Coordinator(
+                search.study,
+                pool,
+                n_trials=plan.request.n_trials,
+                seed=0,
+                device="cpu",
+                listener=listener,
+                should_stop=lambda: should_stop(pool.limits),
+                is_time_over=lambda: False,
+                trial_timeout_seconds=plan.request.trial_timeout_seconds,
+                sharing=search.sharing,
+            ).run()
+        return pool.limits
 
     def plan(self, **options: Any) -> SearchPlan:
         wanted = {"budget": 3000, "epochs": 3, "n_trials": 2, "pruner": "none", "n_workers": 1}
@@ -147,27 +201,27 @@ def test_a_configuration_that_kills_two_workers_is_not_tried_a_third_time(here: 
     assert (here.ended(0).is_requeued, here.ended(1).is_requeued) == (True, False)
 
 
-def test_a_worker_that_hangs_is_ended_as_a_dead_one(here: Here) -> None:
-    hang = at_first_epoch_of(0, do=psutil.Process.suspend)
-    hung, repeated = here.search(hang, epochs=LONG, n_trials=1, trial_timeout_seconds=10.0)
-    check_hung_and_repeated(hung, repeated)
+def hang(worker: psutil.Process) -> None:
+    worker.suspend()
 
 
-def test_a_worker_that_hangs_after_its_server_died_is_ended_as_well(here: Here) -> None:
-    def hang_without_server(worker: psutil.Process) -> None:
-        server = worker.parent()
-        assert server is not None
-        worker.suspend()
-        server.kill()
-
-    hang = at_first_epoch_of(0, do=hang_without_server)
-    hung, repeated = here.search(hang, epochs=LONG, n_trials=1, trial_timeout_seconds=10.0)
-    check_hung_and_repeated(hung, repeated)
+def hang_without_server(worker: psutil.Process) -> None:
+    server = worker.parent()
+    assert server is not None
+    worker.suspend()
+    server.kill()
 
 
-def check_hung_and_repeated(hung: FrozenTrial, repeated: FrozenTrial) -> None:
+@pytest.mark.parametrize("do", [hang, hang_without_server])
+def test_a_worker_that_hangs_is_ended_as_a_dead_one(
+    here: Here, do: Callable[[psutil.Process], None]
+) -> None:
+    answer = at_first_epoch_of(0, do=do)
+    limits = here.watch(answer, epochs=LONG, n_trials=1, trial_timeout_seconds=600.0)
+    assert set(limits) == {600.0}
+    hung, repeated = here.trials()
     assert hung.state == TrialState.FAIL
-    assert hung.user_attrs["reason"] == "it had not ended after 10 s, the time limit of a trial"
+    assert "s, the time limit of a trial" in hung.user_attrs["reason"]
     assert repeated.state == TrialState.COMPLETE
     assert repeated.params == hung.params
     assert repeated.user_attrs["crashes"] == 1
@@ -200,43 +254,15 @@ def test_a_fault_of_the_machine_is_not_blamed_on_the_trial(here: Here, tmp_path:
     assert trials[2].params == trials[1].params
 
 
-class NotingPool(LocalWorkerPool):
-    """Takes down the limits that it is told."""
-
-    def __init__(self, n_workers: int, files: DatasetFiles) -> None:
-        super().__init__(n_workers, files)
-        self.limits: list[float] = []
-
-    def kill_overdue(self, limit_seconds: float) -> None:
-        self.limits.append(limit_seconds)
-        super().kill_overdue(limit_seconds)
-
-
 @pytest.mark.parametrize("epochs", [1, 100_000])
 def test_a_trial_may_take_ten_times_what_the_slowest_would_and_a_minute_at_least(
     here: Here, epochs: int
 ) -> None:
-    plan = here.plan(epochs=epochs)
-    with (
-        begin_search(plan) as search,
-        dataset_files(plan.dataset, with_test=False) as files,
-        NotingPool(1, files) as pool,
-    ):
-        Coordinator(
-            search.study,
-            pool,
-            n_trials=2,
-            seed=0,
-            device="cpu",
-            listener=here.events.append,
-            should_stop=lambda: len(pool.limits) > 2,
-            is_time_over=lambda: False,
-            sharing=search.sharing,
-        ).run()
+    limits = here.watch(epochs=epochs, should_stop=lambda limits: len(limits) > 2)
     seconds = [event.result.seconds for event in here.events if isinstance(event, TrialEpoch)]
     least, most = (max(60, 10 * epochs * bound(seconds)) for bound in (min, max))
-    assert pool.limits
-    assert all(least <= limit <= most for limit in pool.limits)
+    assert limits
+    assert all(least <= limit <= most for limit in limits)
 
 
 @pytest.fixture
@@ -247,7 +273,7 @@ def dashboard(here: Here) -> str:
         pass
     options = {"port": 0, "announce": addresses.put}
     threading.Thread(target=serve, args=(here.url,), kwargs=options, daemon=True).start()
-    return addresses.get(timeout=30)
+    return addresses.get(timeout=HANG_SECONDS)
 
 
 def test_trials_that_a_person_fails_in_the_dashboard_are_left_so_and_the_search_goes_on(

@@ -72,30 +72,38 @@ def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
 
 
 @pytest.fixture(scope="module")
-def pool(make_pool: MakePool, files: DatasetFiles) -> Iterator[AnyPool]:
-    with make_pool(2, files) as pool:
+def logs(make_pool: MakePool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the workers of `pool` keep their logs."""
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def pool(make_pool: MakePool, files: DatasetFiles, logs: Path) -> Iterator[AnyPool]:
+    with make_pool(2, files, log_folder=logs) as pool:
         wait_for_idle(pool, 2)
         yield pool
 
 
 def wait_for_idle(pool: WorkerPool, n: int = 1) -> None:
     """Waits until so many workers are idle, of a pool with nothing else to tell."""
-    for _ in range(1800):  # actors import PyTorch, each for itself
-        if pool.n_idle >= n:
-            return
+
+    def is_idle() -> bool:
         assert not list(pool.events(timeout=0.1))
-    raise AssertionError(f"only {pool.n_idle} workers became idle")
+        return pool.n_idle >= n
+
+    wait_until(is_idle)
 
 
 def events_until(pool: WorkerPool, kind: type[Event], *, key: int) -> list[Event]:
     """All events up to the first of that kind for that job."""
     seen: list[Event] = []
-    for _ in range(600):
-        for event in pool.events(timeout=0.1):
-            seen.append(event)
-        if any(isinstance(event, kind) and event.key == key for event in seen):
-            return seen
-    raise AssertionError(f"no {kind.__name__} came, only {seen}")
+
+    def has_come() -> bool:
+        seen.extend(pool.events(timeout=0.1))
+        return any(isinstance(event, kind) and event.key == key for event in seen)
+
+    wait_until(has_come)
+    return seen
 
 
 def test_a_job_reports_each_epoch_then_its_end(pool: AnyPool) -> None:
@@ -176,18 +184,12 @@ def test_a_cancelled_job_that_hangs_is_killed_as_well(pool: AnyPool) -> None:
     wait_for_idle(pool, 2)
 
 
-def test_each_worker_keeps_a_log_of_its_epochs(
-    make_pool: MakePool, files: DatasetFiles, tmp_path: Path
-) -> None:
-    (tmp_path / "log").mkdir()
-    with make_pool(2, files, log_folder=tmp_path / "log") as pool:
-        wait_for_idle(pool, 2)
-        jobs = [Job(key, RECIPE, epochs=2, seed=key) for key in range(3)]
-        told = [event for event in run_jobs(pool, jobs) if isinstance(event, JobEpoch)]
-        logs = {f"worker-{pid}.jsonl" for pid in pool.pids}
-    assert {path.name for path in (tmp_path / "log").iterdir()} == logs
-    lines = [json.loads(line) for log in logs for line in (tmp_path / "log" / log).open()]
-    assert sorted(map(str, lines)) == sorted(
+def test_each_worker_keeps_a_log_of_its_epochs(pool: AnyPool, logs: Path) -> None:
+    jobs = [Job(key, RECIPE, epochs=2, seed=key) for key in range(100, 103)]
+    told = [event for event in run_jobs(pool, jobs) if isinstance(event, JobEpoch)]
+    assert {path.name for path in logs.iterdir()} >= {f"worker-{pid}.jsonl" for pid in pool.pids}
+    lines = [json.loads(line) for path in logs.iterdir() for line in path.open()]
+    assert sorted(str(line) for line in lines if line["trial"] >= 100) == sorted(
         str({"trial": event.key, "epoch": event.result.epoch, "accuracy": event.result.accuracy})
         for event in told
     )
@@ -205,7 +207,8 @@ def test_workers_that_die_as_they_start_end_the_search_with_an_explanation(
 ) -> None:
     deadly = replace(files, info=cast(DatasetInfo, _Deadly()))
     with (
-        make_pool(3, deadly) as pool,
+        # Each actor imports PyTorch first, for seconds.
+        make_pool(3 if make_pool is LocalWorkerPool else 1, deadly) as pool,
         pytest.raises(TrainingError, match="Worker processes must start, but 3 in a row"),
     ):
         wait_for_idle(pool)
@@ -219,15 +222,14 @@ def test_workers_start_although_what_starts_them_is_killed(files: DatasetFiles) 
     killed: list[int] = []
 
     def kill() -> None:
-        deadline = time.monotonic() + 60
-        while len(killed) < 4 and time.monotonic() < deadline:
+        while len(killed) < 4:
             time.sleep(0.1)
             server = _forkserver._forkserver_pid  # type: ignore[attr-defined]
             if server not in (None, before, *killed):
                 os.kill(server, signal.SIGKILL)
                 killed.append(server)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     with LocalWorkerPool(2, files) as pool:
         thread.join()
