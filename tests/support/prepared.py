@@ -136,6 +136,7 @@ class Preparation:
         *,
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        terminal: str | None = None,
         is_merged: bool = False,
     ) -> PreparedProcess:
         """Starts `python` with these words, of which the first is -m or -c.
@@ -143,13 +144,16 @@ class Preparation:
         Args:
             folder: in which it runs, by default that of this process.
             environment: by default that of this process.
+            terminal: the path of one that it is to have, for its input and output.
             is_merged: whether errors go where output goes.
         """
         status, status_theirs = os.pipe()
         out, out_theirs = os.pipe()
         err, err_theirs = (out, out_theirs) if is_merged else os.pipe()
         inherited = os.environ if environment is None else environment
-        order = json.dumps([list(words), str(folder or Path.cwd()), dict(inherited)]).encode()
+        order = json.dumps(
+            [list(words), str(folder or Path.cwd()), dict(inherited), terminal]
+        ).encode()
         fds = [status_theirs, out_theirs, err_theirs]
         socket.send_fds(self._socket, [struct.pack("i", len(order)), order], fds)
         for fd in set(fds):
@@ -202,7 +206,10 @@ def _run(order: bytes, out: int, err: int) -> None:
     import numpy as np
     import torch
 
-    words, folder, environment = json.loads(order)
+    words, folder, environment, terminal = json.loads(order)
+    if terminal is not None:  # the first that the leader of a session opens is the session's own
+        out = err = os.open(terminal, os.O_RDWR)
+        os.dup2(out, _STDIN)
     os.dup2(out, _STDOUT)
     os.dup2(err, _STDERR)
     os.closerange(_STDERR + 1, os.sysconf("SC_OPEN_MAX"))

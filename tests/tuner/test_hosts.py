@@ -90,8 +90,10 @@ def check_exact(trials: list[FrozenTrial], n: int) -> None:
 def test_hosts_that_join_a_study_train_exactly_what_was_asked_for(
     hosts: tuple[Command, Command], url: str
 ) -> None:
-    options = (*DIGITS_RUN, "--storage", url, "--workers", "1", "--trials", "20", "--seed", "3")
-    options += ("--epochs", "1", "--study", NAME)
+    options = (
+        *(*DIGITS_RUN, "--epochs", "1", "--study", NAME, "--storage", url),
+        *("--workers", "1", "--trials", "20", "--seed", "3"),
+    )
     processes = [host.start(*options) for host in hosts]
     outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs

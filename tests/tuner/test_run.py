@@ -8,13 +8,11 @@ import json
 import os
 import pty
 import signal
-import subprocess
 import tempfile
 import threading
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import optuna
 import psutil
@@ -46,20 +44,16 @@ from tests.conftest import (
     wait_until,
 )
 from tests.support.made_studies import MadeTrial, make_study
-from tests.support.prepared import PreparedProcess
+from tests.support.prepared import PreparedProcess, preparation
 
 NAME = "digits-3000x3"
-STOP_SECONDS = 5
 
 
 def stop(process: PreparedProcess, number: signal.Signals) -> str:
     """Sends a signal to all of a search's processes, as a terminal does; returns its output."""
     os.killpg(process.pid, number)
-    code = process.wait(timeout=STOP_SECONDS)
-    out, _ = process.communicate(
-        timeout=30
-    )  # what it forked ends after it, and has its output, too
-    assert code == 130, out
+    out, _ = process.communicate()
+    assert process.wait() == 130, out
     return out
 
 
@@ -287,15 +281,13 @@ def test_what_a_killed_search_left_running_is_queued_again(command: Command) -> 
 
 def test_a_closed_terminal_puts_back_what_runs_and_ends_the_search(command: Command) -> None:
     ours, theirs = pty.openpty()
-    words = command.words(*DIGITS_RUN, *ENDLESS, "--trials", "4", "--workers", "2")
-    process = subprocess.Popen(
-        # The first terminal that the leader of a session opens becomes the session's own.
-        ["sh", "-c", 'exec <"$0" >"$0" 2>&1; exec "$@"', os.ttyname(theirs), *words],
-        cwd=command.folder,
-        env={key: value for key, value in command.environment.items() if key != "CI"},
-        start_new_session=True,
+    process = preparation().start(
+        ["-m", "search", *DIGITS_RUN, *ENDLESS, "--trials", "4", "--workers", "2"],
+        folder=command.folder,
+        environment={key: value for key, value in command.environment.items() if key != "CI"},
+        terminal=os.ttyname(theirs),
     )
-    command.started.append(cast("subprocess.Popen[str]", process))
+    command.started.append(process)
     os.close(theirs)
     threading.Thread(target=read_all, args=(ours,), daemon=True).start()
     wait_until(lambda: n_reported(command, "long") >= 4)
