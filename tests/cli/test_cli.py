@@ -333,7 +333,7 @@ def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (("best", "--study", "nobody"), "which has digits-3000x3, but there is no 'nobody'."),
         (("show", "99"), "has no trial 99; it has 4 trials"),
-        (("show", "--", "-1"), "from 0 up, but got '-1'"),
+        (("show", "--", "-1"), "from 0 up, as 8000, 8,000 or 8k, but got '-1'"),
         (("delete", "nobody", "--yes"), "there is no 'nobody'"),
         (("retrain", "--trial", "99"), "has no trial 99"),
         (("ablate", "--trial", "99"), "has no trial 99"),
