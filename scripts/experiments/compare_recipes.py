@@ -24,7 +24,7 @@ from search.results.ablation import make_row
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Augmentation, Constant, Hyperparameters
 from search.space.space import Space
-from search.workers.repeats import train_recipes
+from search.workers.repeats import train_runs
 from search.workers.setup import prepare_workers
 from search_models.size import parameter_count, receptive_field
 from search_models.spec import Dropout, Layer, ModelSpec, Pool
@@ -127,7 +127,7 @@ def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[
     ]
     n_jobs = max(len(runs), 1)
     with workers.pool(dataset, with_test=False, n_jobs=n_jobs) as pool, path.open("a") as file:
-        for index, repeat in train_recipes(
+        for index, repeat in train_runs(
             pool, runs, epochs=EPOCHS, device=workers.device, should_stop=lambda: False
         ):
             if repeat.is_finite and len(repeat.epochs) < EPOCHS:

@@ -82,7 +82,9 @@ def ablate(
 
         # None of the search's own seeds, which are of 32 bits: those chose the trial.
         ablation = Ablation(chosen, frozen, seeds=range(1, seeds + 1))
-        console.print(f"Trial {frozen.number} of {chosen.study_name}: {ablation.recipe.spec}")
+        console.print(
+            f"Trial {frozen.number} of {chosen.study_name}: {ablation.hyperparameters.spec}"
+        )
         try:
             if ablation.n_finished < ablation.n_runs:
                 dataset = load_study_data(chosen, data_dir)

@@ -162,11 +162,11 @@ def _list_baselines(console: Console) -> None:
 def _print_baseline(console: Console, found: Baseline) -> None:
     from search_models.size import parameter_count
 
-    recipe = found.hyperparameters
-    count = parameter_count(recipe.spec)
+    hyperparameters = found.hyperparameters
+    count = parameter_count(hyperparameters.spec)
     console.print(found.name, style="bold", end="")
-    console.print(f": {recipe.spec}  ({count:,} parameters)")
-    console.print(", ".join(_recipe_words(recipe)))
+    console.print(f": {hyperparameters.spec}  ({count:,} parameters)")
+    console.print(", ".join(_hyperparameter_words(hyperparameters)))
     if found.found_as:
         console.print(
             f"Found by search, as {found.found_as}: {counted(found.epochs, 'epoch')} on all "
@@ -183,25 +183,27 @@ def _print_baseline(console: Console, found: Baseline) -> None:
     console.print()
 
 
-def _recipe_words(recipe: Hyperparameters) -> list[str]:
+def _hyperparameter_words(hyperparameters: Hyperparameters) -> list[str]:
     """A recipe as people write it; what is off is left out."""
     from dataclasses import asdict
 
-    words = [f"{recipe.optimizer} with learning rate {recipe.learning_rate}"]
-    words.append(f"momentum {recipe.momentum}")
+    words = [f"{hyperparameters.optimizer} with learning rate {hyperparameters.learning_rate}"]
+    words.append(f"momentum {hyperparameters.momentum}")
     for name, value in (
-        ("weight decay", recipe.weight_decay),
-        ("gradient clipping", recipe.gradient_clip),
-        ("label smoothing", recipe.label_smoothing),
+        ("weight decay", hyperparameters.weight_decay),
+        ("gradient clipping", hyperparameters.gradient_clip),
+        ("label smoothing", hyperparameters.label_smoothing),
     ):
         if value:
             words.append(f"{name} {value}")
-    if recipe.ema_epochs:
-        words.append(f"weights averaged over {recipe.ema_epochs} epochs")
-    if recipe.final_augmentation != 1:
-        words.append(f"augmentation shrinking to {recipe.final_augmentation:.4g} of its ranges")
-    words.append(f"batches of {recipe.batch_size}")
-    for part in (recipe.schedule, recipe.augmentation):
+    if hyperparameters.ema_epochs:
+        words.append(f"weights averaged over {hyperparameters.ema_epochs} epochs")
+    if hyperparameters.final_augmentation != 1:
+        words.append(
+            f"augmentation shrinking to {hyperparameters.final_augmentation:.4g} of its ranges"
+        )
+    words.append(f"batches of {hyperparameters.batch_size}")
+    for part in (hyperparameters.schedule, hyperparameters.augmentation):
         settings = ", ".join(
             key.replace("_", " ") + ("" if value is True else f" {value:.4g}")
             for key, value in asdict(part).items()

@@ -59,7 +59,7 @@ def compare(
         return
     console = make_console()
     _print_table(console, comparison)
-    _print_recipes(console, comparison)
+    _print_configurations(console, comparison)
     for difference in comparison.differences:
         console.print(f"\n{_described(difference)}", style="bold")
     if comparison.notes:
@@ -94,12 +94,12 @@ def _print_table(console: Console, comparison: Comparison) -> None:
     _print(console, "", [entry.name for entry in entries], rows)
 
 
-def _print_recipes(console: Console, comparison: Comparison) -> None:
-    if not comparison.recipes:
+def _print_configurations(console: Console, comparison: Comparison) -> None:
+    if not comparison.configurations:
         return
     rows = [
         (name.replace("_", " "), [_shown(value) for value in values])
-        for name, values in comparison.recipes.items()
+        for name, values in comparison.configurations.items()
     ]
     console.print()
     _print(console, "best recipes differ in", [entry.name for entry in comparison.entries], rows)

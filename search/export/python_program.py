@@ -60,7 +60,7 @@ class Source:
     """
 
     origin: str
-    recipe: Hyperparameters
+    hyperparameters: Hyperparameters
     dataset: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -93,7 +93,7 @@ def card_source(card: Card) -> Source:
         origin=f"Found by a hyperparameter search: trial {card.trial} of the study {card.study}. "
         f"Test {metric_words(card.metric)}, {over}{'seeds' if n_seeds > 1 else 'seed'}: "
         f"{percent(card.mean_accuracy)}.",
-        recipe=card.hyperparameters,
+        hyperparameters=card.hyperparameters,
         dataset=card.dataset,
         mean=card.normalization.mean,
         std=card.normalization.std,
@@ -108,7 +108,7 @@ def baseline_source(baseline: Baseline) -> Source:
     return Source(
         origin=f"The hand-tuned system {baseline.name}, whose author claims a test accuracy of "
         f"{claimed:.2f} %.",
-        recipe=baseline.hyperparameters,
+        hyperparameters=baseline.hyperparameters,
         dataset="mnist",
         mean=(_MNIST_MEAN,),
         std=(_MNIST_STD,),
@@ -142,11 +142,12 @@ def to_python(source: Source, *, file_name: str) -> str:
 
 def _values(source: Source, file_name: str) -> dict[str, Any]:
     """What the template asks for."""
-    recipe, spec = source.recipe, source.recipe.spec
-    augments = not recipe.augmentation.is_identity
-    shrinks = augments and recipe.final_augmentation != 1
-    counts_steps = shrinks or recipe.ema_epochs > 0
-    steps_each_batch = not isinstance(recipe.schedule, StepDecay | Constant)
+    hyperparameters, schedule = source.hyperparameters, source.hyperparameters.schedule
+    spec = hyperparameters.spec
+    augments = not hyperparameters.augmentation.is_identity
+    shrinks = augments and hyperparameters.final_augmentation != 1
+    counts_steps = shrinks or hyperparameters.ema_epochs > 0
+    steps_each_batch = not isinstance(hyperparameters.schedule, StepDecay | Constant)
     is_digits, is_folder = source.dataset == "digits", folder_of(source.dataset) is not None
     needs = "scikit-learn" if is_digits else "Pillow" if is_folder else "torchvision"
     n_parameters = parameter_count(spec)
@@ -157,7 +158,7 @@ def _values(source: Source, file_name: str) -> dict[str, Any]:
         "origin": textwrap.fill(_for_docstring(source.origin), _LINE_WIDTH),
         "usage": _for_docstring(file_name) + ("" if is_digits else " --data DIR"),
         "needs": f"torch and {needs}",
-        "recipe": recipe,
+        "hyperparameters": hyperparameters,
         "epochs": source.epochs,
         "mean": _numbers(source.mean),
         "std": _numbers(source.std),
@@ -172,9 +173,9 @@ def _values(source: Source, file_name: str) -> dict[str, Any]:
         "n_parameters": n_parameters,
         "receptive_field": receptive_field(spec),
         "augments": augments,
-        "augmentation": recipe.augmentation,
+        "augmentation": hyperparameters.augmentation,
         "n_control_points": N_CONTROL_POINTS,
-        "augmentation_words": _augmentation_words(recipe.augmentation),
+        "augmentation_words": _augmentation_words(hyperparameters.augmentation),
         "augment_call": f"augment(train_images[batch]{', strength' if shrinks else ''})"
         if augments
         else "train_images[batch]",
@@ -183,14 +184,14 @@ def _values(source: Source, file_name: str) -> dict[str, Any]:
         "uses_steps": counts_steps or steps_each_batch,
         "uses_math": counts_steps
         or steps_each_batch
-        or recipe.augmentation.rotation_degrees > 0
-        or recipe.augmentation.shear_degrees > 0,
-        "optimizer_class": _OPTIMIZER_CLASSES[recipe.optimizer],
-        "schedule": recipe.schedule,
-        "schedule_class": type(recipe.schedule).__name__,
+        or hyperparameters.augmentation.rotation_degrees > 0
+        or hyperparameters.augmentation.shear_degrees > 0,
+        "optimizer_class": _OPTIMIZER_CLASSES[hyperparameters.optimizer],
+        "schedule": hyperparameters.schedule,
+        "schedule_class": type(hyperparameters.schedule).__name__,
         "steps_each_batch": steps_each_batch,
-        "cycles_momentum": isinstance(recipe.schedule, OneCycle) and recipe.schedule.cycle_momentum,
-        "trained": "average" if recipe.ema_epochs else "net",
+        "cycles_momentum": isinstance(schedule, OneCycle) and schedule.cycle_momentum,
+        "trained": "average" if hyperparameters.ema_epochs else "net",
     }
 
 

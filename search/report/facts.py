@@ -73,7 +73,7 @@ class Report:
     tally: Tally
     chosen: FrozenTrial | None
     interval: tuple[float, float] | None
-    recipe: Hyperparameters | None
+    hyperparameters: Hyperparameters | None
     race: RaceResult | None
     test: TestResult | None
     test_looks: int
@@ -125,7 +125,7 @@ class Report:
 
     @property
     def layers(self) -> Sequence[LayerRow]:
-        return () if self.recipe is None else layer_table(self.recipe.spec)
+        return () if self.hyperparameters is None else layer_table(self.hyperparameters.spec)
 
     @property
     def training_seed(self) -> int | None:
@@ -138,11 +138,13 @@ class Report:
 
         The name holds all that decides its contents. None where the trial cannot be trained again.
         """
-        if self.recipe is None or self.training_seed is None:
+        if self.hyperparameters is None or self.training_seed is None:
             return None
         settings = self.settings
         decides = [settings.data_fingerprint, settings.split_fingerprint, settings.epochs]
-        text = json.dumps([*decides, self.training_seed, self.recipe.to_dict()], sort_keys=True)
+        text = json.dumps(
+            [*decides, self.training_seed, self.hyperparameters.to_dict()], sort_keys=True
+        )
         return f"validated-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
 
     @property
@@ -151,11 +153,11 @@ class Report:
         return min(times, default=None)
 
     @property
-    def recipe_settings(self) -> list[Setting]:
+    def hyperparameter_rows(self) -> list[Setting]:
         """The chosen recipe besides its network."""
-        if self.recipe is None:
+        if self.hyperparameters is None:
             return []
-        return settings_of(self.recipe, self.settings.search_space().table)
+        return settings_of(self.hyperparameters, self.settings.search_space().table)
 
     @property
     def run_words(self) -> list[str] | None:
@@ -223,7 +225,7 @@ def read_report(study: Study, *, with_influences: bool = True) -> Report:
         tally=tally(trials),
         chosen=chosen,
         interval=interval,
-        recipe=None if chosen is None else _recipe(study, chosen),
+        hyperparameters=None if chosen is None else _hyperparameters(study, chosen),
         race=race_result(attributes, trials),
         test=test_result(attributes, number),
         test_looks=attributes.get("test_looks", 0),
@@ -250,7 +252,7 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def _recipe(study: Study, trial: FrozenTrial) -> Hyperparameters | None:
+def _hyperparameters(study: Study, trial: FrozenTrial) -> Hyperparameters | None:
     try:
         return rebuild(study, trial)
     except StudyError:

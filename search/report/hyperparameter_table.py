@@ -19,15 +19,15 @@ class Setting:
     searched: str
 
 
-def settings_of(recipe: Hyperparameters, table: Mapping[str, Any]) -> list[Setting]:
+def settings_of(hyperparameters: Hyperparameters, table: Mapping[str, Any]) -> list[Setting]:
     """The lines of hyperparameters besides their network, for a space's table of ranges."""
-    schedule, augmentation = recipe.schedule, recipe.augmentation
+    schedule, augmentation = hyperparameters.schedule, hyperparameters.augmentation
     rows: list[tuple[str, str, Any, str]] = [
-        ("optimiser", "optimizer", recipe.optimizer, ""),
-        ("learning rate", "learning_rate", recipe.learning_rate, ""),
-        ("momentum", "momentum", recipe.momentum, ""),
-        ("weight decay", "weight_decay", recipe.weight_decay, ""),
-        ("batch size", "batch_size", recipe.batch_size, ""),
+        ("optimiser", "optimizer", hyperparameters.optimizer, ""),
+        ("learning rate", "learning_rate", hyperparameters.learning_rate, ""),
+        ("momentum", "momentum", hyperparameters.momentum, ""),
+        ("weight decay", "weight_decay", hyperparameters.weight_decay, ""),
+        ("batch size", "batch_size", hyperparameters.batch_size, ""),
     ]
     match schedule:
         case OneCycle():
@@ -41,18 +41,25 @@ def settings_of(recipe: Hyperparameters, table: Mapping[str, Any]) -> list[Setti
             rows.append(("schedule", "schedule", "cosine", ""))
         case Constant():
             rows.append(("schedule", "schedule", "constant", ""))
-    rates = sorted({layer.rate for layer in recipe.spec.layers if isinstance(layer, Dropout)})
+    rates = sorted(
+        {layer.rate for layer in hyperparameters.spec.layers if isinstance(layer, Dropout)}
+    )
     if rates:
         rows.append(("dropout", "dropout", " and ".join(map(shown, rates)), ""))
     rows += [
-        ("label smoothing", "label_smoothing", recipe.label_smoothing, ""),
-        ("weights averaged over", "ema_epochs", recipe.ema_epochs, " epochs"),
+        ("label smoothing", "label_smoothing", hyperparameters.label_smoothing, ""),
+        ("weights averaged over", "ema_epochs", hyperparameters.ema_epochs, " epochs"),
         ("rotation", "rotation_degrees", augmentation.rotation_degrees, "°"),
         ("translation", "translation", augmentation.translation, " of the side"),
         ("change of size", "scale", augmentation.scale, ""),
         ("shear", "shear_degrees", augmentation.shear_degrees, "°"),
         ("elastic distortion", "elastic", augmentation.elastic, " of the side"),
-        ("augmentation left at the end", "final_augmentation", recipe.final_augmentation, ""),
+        (
+            "augmentation left at the end",
+            "final_augmentation",
+            hyperparameters.final_augmentation,
+            "",
+        ),
     ]
     return [
         Setting(name, f"{shown(value)}{unit}", _range(table[key]))

@@ -68,12 +68,12 @@ def train_again(
     Raises:
         TrainingError: if the run cannot be finished.
     """
-    assert report.recipe is not None
+    assert report.hyperparameters is not None
     assert report.training_seed is not None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".training-") as folder:
         train_repeats(
             pool,
-            report.recipe,
+            report.hyperparameters,
             seeds=[report.training_seed],
             epochs=report.settings.epochs,
             training="train",
@@ -92,9 +92,9 @@ def validate(dataset: Dataset, report: Report, path: Path) -> Validated:
     Raises:
         CardError: if the weights cannot be read.
     """
-    assert report.recipe is not None
+    assert report.hyperparameters is not None
     assert report.training_seed is not None
-    network = ConvNet(report.recipe.spec)
+    network = ConvNet(report.hyperparameters.spec)
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:

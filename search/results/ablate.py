@@ -26,7 +26,7 @@ from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import ABLATES, accuracy_of
 from search.workers.jobs import WorkerPool
-from search.workers.repeats import Repeat, train_recipes
+from search.workers.repeats import Repeat, train_runs
 from search_models.size import parameter_count
 
 
@@ -43,21 +43,21 @@ class Ablation:
     """
 
     def __init__(self, study: Study, trial: FrozenTrial, *, seeds: Sequence[int]) -> None:
-        recipe = rebuild(study, trial)
+        hyperparameters = rebuild(study, trial)
         settings = StudySettings.from_study(study)
-        count = parameter_count(recipe.spec)
+        count = parameter_count(hyperparameters.spec)
         if count >= settings.budget:
             raise StudyError(
                 f"A network must have fewer parameters than the budget of {settings.budget:,}, but "
                 f"that of trial {trial.number} has {count:,}; take another with --trial."
             )
-        self.recipe = recipe
+        self.hyperparameters = hyperparameters
         self.epochs = settings.epochs
         self.metric = settings.metric
         self._study = study
         self._key = f"ablation_{trial.number}"
         self._seeds = list(seeds)
-        self._changes = [(UNCHANGED, recipe), *variants(recipe)]
+        self._changes = [(UNCHANGED, hyperparameters), *variants(hyperparameters)]
         self._trained = [
             (name, changed)
             for name, changed in self._changes
@@ -134,7 +134,7 @@ class Ablation:
             if (name, seed) not in self._finished
         ]
         try:
-            for index, repeat in train_recipes(
+            for index, repeat in train_runs(
                 pool,
                 [(changed, seed) for _, changed, seed in missing],
                 epochs=self.epochs,
@@ -167,8 +167,8 @@ class Ablation:
 
     def rows(self) -> list[Row]:
         """The unchanged recipe and each change of it, from what has been trained so far."""
-        (_, recipe), *changes = self._changes
-        reference = self._row(UNCHANGED, recipe, None)
+        (_, hyperparameters), *changes = self._changes
+        reference = self._row(UNCHANGED, hyperparameters, None)
         return [reference, *(self._row(name, changed, reference) for name, changed in changes)]
 
     def _row(self, name: str, changed: Hyperparameters, reference: Row | None) -> Row:
@@ -210,6 +210,6 @@ class Ablation:
             ) from error
 
 
-def _text(recipe: Mapping[str, Any]) -> str:
+def _text(hyperparameters: Mapping[str, Any]) -> str:
     """A recipe's values as text, the same before they were stored and after."""
-    return json.dumps(recipe, sort_keys=True)
+    return json.dumps(hyperparameters, sort_keys=True)

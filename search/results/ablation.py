@@ -67,36 +67,39 @@ def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameter
     ]
 
 
-def _changes(recipe: Hyperparameters) -> Iterator[tuple[str, Hyperparameters | None]]:
-    yield "no augmentation", replace(recipe, augmentation=Augmentation())
+def _changes(hyperparameters: Hyperparameters) -> Iterator[tuple[str, Hyperparameters | None]]:
+    yield "no augmentation", replace(hyperparameters, augmentation=Augmentation())
     for field in fields(Augmentation):
-        size = getattr(recipe.augmentation, field.name)
+        size = getattr(hyperparameters.augmentation, field.name)
         if size:
-            alone = replace(recipe, augmentation=Augmentation(**{field.name: size}))
+            alone = replace(hyperparameters, augmentation=Augmentation(**{field.name: size}))
             yield f"only {field.name.removesuffix('_degrees')}", alone
-    affine = replace(recipe.augmentation, elastic=0.0)
+    affine = replace(hyperparameters.augmentation, elastic=0.0)
     if not affine.is_identity:
-        yield "no elastic distortion", replace(recipe, augmentation=affine)
-    if not recipe.augmentation.is_identity:
-        yield "augmentation to the end", replace(recipe, final_augmentation=1.0)
-    yield "no momentum", _without_momentum(recipe)
-    yield "no weight decay", replace(recipe, weight_decay=0.0)
-    yield "no dropout", _without_dropout(recipe)
-    yield "ReLU instead of hard swish", replace(recipe, spec=_with_relu(recipe.spec))
-    yield "no label smoothing", replace(recipe, label_smoothing=0.0)
-    yield "no weight averaging", replace(recipe, ema_epochs=0.0)
+        yield "no elastic distortion", replace(hyperparameters, augmentation=affine)
+    if not hyperparameters.augmentation.is_identity:
+        yield "augmentation to the end", replace(hyperparameters, final_augmentation=1.0)
+    yield "no momentum", _without_momentum(hyperparameters)
+    yield "no weight decay", replace(hyperparameters, weight_decay=0.0)
+    yield "no dropout", _without_dropout(hyperparameters)
+    yield (
+        "ReLU instead of hard swish",
+        replace(hyperparameters, spec=_with_relu(hyperparameters.spec)),
+    )
+    yield "no label smoothing", replace(hyperparameters, label_smoothing=0.0)
+    yield "no weight averaging", replace(hyperparameters, ema_epochs=0.0)
     for name, schedule in _SCHEDULES.items():
-        if type(schedule) is not type(recipe.schedule):
-            yield f"{name} schedule", replace(recipe, schedule=schedule)
-    yield "half the width", replace(recipe, spec=_half_width(recipe.spec))
-    yield _simpler(recipe)
+        if type(schedule) is not type(hyperparameters.schedule):
+            yield f"{name} schedule", replace(hyperparameters, schedule=schedule)
+    yield "half the width", replace(hyperparameters, spec=_half_width(hyperparameters.spec))
+    yield _simpler(hyperparameters)
 
 
-def _without_momentum(recipe: Hyperparameters) -> Hyperparameters:
-    schedule = recipe.schedule
+def _without_momentum(hyperparameters: Hyperparameters) -> Hyperparameters:
+    schedule = hyperparameters.schedule
     if isinstance(schedule, OneCycle):  # which may bring a momentum of its own
         schedule = replace(schedule, cycle_momentum=False)
-    return replace(recipe, momentum=0.0, schedule=schedule)
+    return replace(hyperparameters, momentum=0.0, schedule=schedule)
 
 
 def _with_relu(spec: ModelSpec) -> ModelSpec:
@@ -109,12 +112,12 @@ def _with_relu(spec: ModelSpec) -> ModelSpec:
     )
 
 
-def _without_dropout(recipe: Hyperparameters) -> Hyperparameters | None:
-    layers = recipe.spec.layers
+def _without_dropout(hyperparameters: Hyperparameters) -> Hyperparameters | None:
+    layers = hyperparameters.spec.layers
     if not any(isinstance(layer, Dropout) and layer.rate > 0 for layer in layers):
         return None
     kept = tuple(layer for layer in layers if not isinstance(layer, Dropout))
-    return replace(recipe, spec=replace(recipe.spec, layers=kept))
+    return replace(hyperparameters, spec=replace(hyperparameters.spec, layers=kept))
 
 
 def _half_width(spec: ModelSpec) -> ModelSpec:
@@ -133,16 +136,18 @@ def _half_width(spec: ModelSpec) -> ModelSpec:
     return replace(spec, layers=tuple(layers))
 
 
-def _simpler(recipe: Hyperparameters) -> tuple[str, Hyperparameters | None]:
+def _simpler(hyperparameters: Hyperparameters) -> tuple[str, Hyperparameters | None]:
     """The recipe without the last convolution that can be removed, counted from 1, if any."""
-    layers = recipe.spec.layers
-    for number, position in reversed(list(enumerate(_conv_positions(recipe.spec), start=1))):
+    layers = hyperparameters.spec.layers
+    for number, position in reversed(
+        list(enumerate(_conv_positions(hyperparameters.spec), start=1))
+    ):
         kept = layers[:position] + layers[position + 1 :]
         try:
-            spec = replace(recipe.spec, layers=kept)
+            spec = replace(hyperparameters.spec, layers=kept)
         except SpecError:
             continue
-        return f"without conv {number}", replace(recipe, spec=spec)
+        return f"without conv {number}", replace(hyperparameters, spec=spec)
     return "", None
 
 

@@ -72,7 +72,7 @@ class Entry:
     confirmed: Confirmed | None
     seconds_until_best: float | None
     seconds: float
-    recipe: dict[str, Any]
+    hyperparameters: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Comparison:
     """
 
     entries: list[Entry]
-    recipes: dict[str, list[Any]]
+    configurations: dict[str, list[Any]]
     differences: list[Difference]
     notes: list[str]
 
@@ -115,14 +115,14 @@ def compare(studies: Sequence[Study]) -> Comparison:
         StudyError: if one was made by something else than `search run`.
     """
     entries = [_entry(study) for study in studies]
-    names = dict.fromkeys(name for entry in entries for name in entry.recipe)
-    columns = [entry.recipe for entry in entries if entry.recipe]
-    recipes = {
-        name: [entry.recipe.get(name) for entry in entries]
+    names = dict.fromkeys(name for entry in entries for name in entry.hyperparameters)
+    columns = [entry.hyperparameters for entry in entries if entry.hyperparameters]
+    configurations = {
+        name: [entry.hyperparameters.get(name) for entry in entries]
         for name in names
-        if any(recipe.get(name) != columns[0].get(name) for recipe in columns)
+        if any(hyperparameters.get(name) != columns[0].get(name) for hyperparameters in columns)
     }
-    return Comparison(entries, recipes, _differences(entries), _notes(entries))
+    return Comparison(entries, configurations, _differences(entries), _notes(entries))
 
 
 def welch_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | None:
@@ -164,7 +164,7 @@ def _entry(study: Study) -> Entry:
         confirmed=_confirmed(attributes, trials),
         seconds_until_best=None if best is None else _seconds_until(best, trained),
         seconds=sum(map(training_seconds, trained)),
-        recipe={} if best is None else _recipe(study, best),
+        hyperparameters={} if best is None else _hyperparameters(study, best),
     )
 
 
@@ -186,13 +186,13 @@ def _seconds_until(best: FrozenTrial, trained: Sequence[FrozenTrial]) -> float:
     )
 
 
-def _recipe(study: Study, trial: FrozenTrial) -> dict[str, Any]:
+def _hyperparameters(study: Study, trial: FrozenTrial) -> dict[str, Any]:
     """A recipe's values by name, without levels."""
     try:
-        recipe = rebuild(study, trial)
+        hyperparameters = rebuild(study, trial)
     except StudyError:
         return {}
-    values, augmentation = recipe.to_dict(), asdict(recipe.augmentation)
+    values, augmentation = hyperparameters.to_dict(), asdict(hyperparameters.augmentation)
     del values["augmentation"]  # which leaves out what is off
     network, schedule = values.pop("spec")["network"], values.pop("schedule")
     kind = schedule.pop("kind")

@@ -135,7 +135,7 @@ class ConfirmationRun:
         candidates = _candidates(self.study, trials, self.top)
         self._trials = {trial.number: trial for trial in candidates}
         self._search_best = candidates[0].number
-        self._recipes = {trial.number: rebuild(self.study, trial) for trial in candidates}
+        self._hyperparameters = {trial.number: rebuild(self.study, trial) for trial in candidates}
         self._settings = StudySettings.from_study(self.study)
         self.race = SeedRace(
             [trial.number for trial in candidates],
@@ -158,7 +158,10 @@ class ConfirmationRun:
     @property
     def parameter_counts(self) -> dict[int, int]:
         """Of each candidate's network, by the number of its trial."""
-        return {number: parameter_count(recipe.spec) for number, recipe in self._recipes.items()}
+        return {
+            number: parameter_count(hyperparameters.spec)
+            for number, hyperparameters in self._hyperparameters.items()
+        }
 
     def next(self, taken: Iterable[tuple[int, int]] = ()) -> tuple[int, int] | None:
         """Trial and seed to run next, none of `taken`; None where nothing is left in the limit."""
@@ -243,7 +246,7 @@ class ConfirmationRun:
     def _job(self, key: int, number: int, seed: int, *, device: str) -> Job:
         return Job(
             key=key,
-            hyperparameters=self._recipes[number],
+            hyperparameters=self._hyperparameters[number],
             epochs=self._settings.epochs,
             seed=seed,
             device=device,
@@ -259,7 +262,7 @@ class ConfirmationRun:
             TrialRecord(
                 candidate=number,
                 training_seed=seed,
-                parameter_count=parameter_count(self._recipes[number].spec),
+                parameter_count=parameter_count(self._hyperparameters[number].spec),
                 seconds=seconds,
                 epochs=results,
             ),

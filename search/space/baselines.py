@@ -62,11 +62,13 @@ class Baseline:
                 f"Only a baseline with a OneCycle schedule cycles its momentum, but {self.name} "
                 "has another; leave --own-momentum out."
             )
-        recipe = replace(self.hyperparameters, schedule=replace(schedule, cycle_momentum=False))
-        return replace(self, hyperparameters=recipe)
+        hyperparameters = replace(
+            self.hyperparameters, schedule=replace(schedule, cycle_momentum=False)
+        )
+        return replace(self, hyperparameters=hyperparameters)
 
 
-_V36_RECIPE = Hyperparameters(
+_V36_HYPERPARAMETERS = Hyperparameters(
     spec=ModelSpec.parse("c3 8, c3 10, pool, c3 12, pool, c3 16, c3 16, out+bias, gap"),
     optimizer="sgd",
     learning_rate=0.05,
@@ -155,7 +157,7 @@ BASELINES: dict[str, Baseline] = {
         ),
         Baseline(
             name="v36",
-            hyperparameters=_V36_RECIPE,
+            hyperparameters=_V36_HYPERPARAMETERS,
             epochs=15,
             claim=Claim(last_epoch=99.44, last_three_mean=99.42),
             choices=_V36_CHOICES,
@@ -163,7 +165,7 @@ BASELINES: dict[str, Baseline] = {
         Baseline(
             name="v36-bias",
             hyperparameters=replace(
-                _V36_RECIPE,
+                _V36_HYPERPARAMETERS,
                 spec=ModelSpec.parse(
                     "c3+bias 8, c3+bias 10, pool, c3+bias 12, pool, c3+bias 16, c3+bias 16, "
                     "out+bias, gap"

@@ -170,7 +170,7 @@ class Space:
             return widths
         return scale_to(limit, topology, widths, self.input_shape, self.n_classes)
 
-    def recipe(self, values: Mapping[str, Any]) -> Hyperparameters | None:
+    def hyperparameters_or_none(self, values: Mapping[str, Any]) -> Hyperparameters | None:
         """`hyperparameters(values)`, or None where its network cannot exist."""
         try:
             return self.hyperparameters(values)
@@ -194,8 +194,8 @@ class Space:
             if isinstance(self.table[name], dict) and "first" in self.table[name]
         }
         if values.keys() == self.distributions.keys():
-            recipe = self.recipe(values)
-            if recipe is None or not self.fits(recipe.spec):
+            hyperparameters = self.hyperparameters_or_none(values)
+            if hyperparameters is None or not self.fits(hyperparameters.spec):
                 return {}
         return values
 

@@ -43,12 +43,12 @@ def measure_speeds() -> Iterator[Speed]:
     torch.set_num_threads(1)
     try:
         for name in _NETWORKS:
-            recipe = BASELINES[name].hyperparameters
+            hyperparameters = BASELINES[name].hyperparameters
             by_native, by_pytorch = [], []
             for _ in range(_N_ROUNDS):
                 if native.kernel() is not None:
-                    by_native.append(_images_per_second(recipe, examples, use_native=True))
-                by_pytorch.append(_images_per_second(recipe, examples, use_native=False))
+                    by_native.append(_images_per_second(hyperparameters, examples, use_native=True))
+                by_pytorch.append(_images_per_second(hyperparameters, examples, use_native=False))
             yield Speed(
                 name,
                 statistics.median(by_native) if by_native else None,
@@ -58,9 +58,11 @@ def measure_speeds() -> Iterator[Speed]:
         torch.set_num_threads(previous)
 
 
-def _images_per_second(recipe: Hyperparameters, examples: Examples, *, use_native: bool) -> float:
+def _images_per_second(
+    hyperparameters: Hyperparameters, examples: Examples, *, use_native: bool
+) -> float:
     run = train(
-        recipe,
+        hyperparameters,
         examples,
         examples[:1],
         Normalization((0.13,), (0.31,)),

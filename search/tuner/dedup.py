@@ -35,7 +35,7 @@ _ALWAYS_ACTING = (
 )
 
 
-class _Recipes:
+class _Configurations:
     """Trials by their recipe.
 
     To build a recipe takes a thousand times as long as to compare two learning rates. So it is
@@ -59,13 +59,13 @@ class _Recipes:
         """The number of the first trial with this recipe; None where there is none."""
         key = self._key(values)
         for number, other in self._unbuilt.pop(key, ()):
-            recipe = self._space.recipe(other)
-            if recipe is not None:
-                self._built[key].setdefault(recipe, number)
+            hyperparameters = self._space.hyperparameters_or_none(other)
+            if hyperparameters is not None:
+                self._built[key].setdefault(hyperparameters, number)
         if key not in self._built:
             return None
-        recipe = self._space.recipe(values)
-        return None if recipe is None else self._built[key].get(recipe)
+        hyperparameters = self._space.hyperparameters_or_none(values)
+        return None if hyperparameters is None else self._built[key].get(hyperparameters)
 
 
 class SeenConfigurations:
@@ -78,8 +78,8 @@ class SeenConfigurations:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._finished: set[int] = set()
-        self._trained, self._failed = _Recipes(space), _Recipes(space)
-        self._running, self._waiting = _Recipes(space), _Recipes(space)
+        self._trained, self._failed = _Configurations(space), _Configurations(space)
+        self._running, self._waiting = _Configurations(space), _Configurations(space)
         self._open: list[Mapping[str, Any]] = []
         self._newly_settled: list[Mapping[str, Any]] = []
         self._is_listable = space.n_combinations() <= _MAX_LISTED
@@ -87,7 +87,7 @@ class SeenConfigurations:
 
     def update(self, trials: Iterable[FrozenTrial], *, besides: int | None = None) -> None:
         """Takes note of the trials of the study, all but one that is being drawn."""
-        self._running, self._waiting = _Recipes(self._space), _Recipes(self._space)
+        self._running, self._waiting = _Configurations(self._space), _Configurations(self._space)
         self._open = []
         for trial in trials:
             is_finished = trial.state.is_finished()
@@ -96,16 +96,16 @@ class SeenConfigurations:
                 continue
             if is_finished:
                 self._finished.add(trial.number)
-            recipes, values = self._recipes_for(trial), self._values(trial)
-            if recipes is None or values is None:
+            configurations, values = self._configurations_for(trial), self._values(trial)
+            if configurations is None or values is None:
                 continue
-            recipes.add(trial.number, values)
+            configurations.add(trial.number, values)
             if not is_finished:
                 self._open.append(values)
             elif self._is_listable:
                 self._newly_settled.append(values)
 
-    def _recipes_for(self, trial: FrozenTrial) -> _Recipes | None:
+    def _configurations_for(self, trial: FrozenTrial) -> _Configurations | None:
         """Where a trial belongs; None where its configuration may be drawn again."""
         if is_trained(trial):
             return self._trained
@@ -130,7 +130,7 @@ class SeenConfigurations:
     def __contains__(self, values: Mapping[str, Any]) -> bool:
         """Whether the configuration that `values`, all that the space searches, make was tried."""
         everywhere = (self._trained, self._running, self._waiting, self._failed)
-        return any(recipes.find(values) is not None for recipes in everywhere)
+        return any(configurations.find(values) is not None for configurations in everywhere)
 
     def trained_by(self, values: Mapping[str, Any]) -> int | None:
         """The number of the trial that has trained, or is training, what `values` make."""
@@ -139,31 +139,33 @@ class SeenConfigurations:
 
     def has_untried(self) -> bool:
         """Whether the space has anything left to try; true where it has too much to list."""
-        untried, is_open = self._untried_by_recipe(), self._open_recipes()
-        return untried is None or any(recipe not in is_open for recipe in untried)
+        untried, is_open = self._untried_by_configuration(), self._open_configurations()
+        return untried is None or any(found not in is_open for found in untried)
 
     def untried(self) -> list[dict[str, Any]] | None:
         """Values of each configuration that was not tried; None where it is too many to list."""
-        untried, is_open = self._untried_by_recipe(), self._open_recipes()
+        untried, is_open = self._untried_by_configuration(), self._open_configurations()
         if untried is None:
             return None
-        return [values for recipe, values in untried.items() if recipe not in is_open]
+        return [values for found, values in untried.items() if found not in is_open]
 
-    def _open_recipes(self) -> set[Hyperparameters | None]:
-        return {self._space.recipe(values) for values in self._open} if self._is_listable else set()
+    def _open_configurations(self) -> set[Hyperparameters | None]:
+        if not self._is_listable:
+            return set()
+        return set(map(self._space.hyperparameters_or_none, self._open))
 
-    def _untried_by_recipe(self) -> dict[Hyperparameters, dict[str, Any]] | None:
+    def _untried_by_configuration(self) -> dict[Hyperparameters, dict[str, Any]] | None:
         """What no finished trial has settled, listed when it is first needed."""
         if not self._is_listable:
             return None
         if self._untried is None:
             self._untried = {}
             for values in self._space.combinations():
-                recipe = self._space.recipe(values)
-                if recipe is not None and self._space.fits(recipe.spec):
-                    self._untried.setdefault(recipe, values)
+                hyperparameters = self._space.hyperparameters_or_none(values)
+                if hyperparameters is not None and self._space.fits(hyperparameters.spec):
+                    self._untried.setdefault(hyperparameters, values)
         while self._newly_settled:
-            recipe = self._space.recipe(self._newly_settled.pop())
-            if recipe is not None:
-                self._untried.pop(recipe, None)
+            hyperparameters = self._space.hyperparameters_or_none(self._newly_settled.pop())
+            if hyperparameters is not None:
+                self._untried.pop(hyperparameters, None)
         return self._untried

@@ -83,7 +83,7 @@ def warm_start(earlier: Study, space: Space) -> WarmStart:
     known: set[object] = set()
     for number, values in _nearest_values(trials, settings.search_space(), space):
         is_whole = space.distributions.keys() <= values.keys()
-        configuration = space.recipe(values) if is_whole else str(values)
+        configuration = space.hyperparameters_or_none(values) if is_whole else str(values)
         if configuration not in known:
             found[number] = values
             known.add(configuration)

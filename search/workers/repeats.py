@@ -120,7 +120,7 @@ def train_repeats(
     return [repeats[index] for index in range(len(seeds))]
 
 
-def train_recipes(
+def train_runs(
     pool: WorkerPool,
     runs: Sequence[tuple[Hyperparameters, int]],
     *,
@@ -143,13 +143,13 @@ def train_recipes(
     jobs = [
         Job(
             key=index,
-            hyperparameters=recipe,
+            hyperparameters=hyperparameters,
             epochs=epochs,
             seed=seed,
             device=device,
             metric=metric,
         )
-        for index, (recipe, seed) in enumerate(runs)
+        for index, (hyperparameters, seed) in enumerate(runs)
     ]
     yield from _train(pool, jobs, should_stop=should_stop)
 

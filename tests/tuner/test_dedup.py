@@ -214,7 +214,7 @@ def test_widths_that_are_scaled_to_the_same_are_one_configuration() -> None:
         table[name] = [4, 8]
     space = Space("scaled", table, parameter_cap=3_000)
     small, large = ({f"width_{i}": width for i in range(1, 6)} for width in (4, 8))
-    assert space.recipe(small) == space.recipe(large)
+    assert space.hyperparameters_or_none(small) == space.hyperparameters_or_none(large)
     study = _study(space, cap=3_000)
     _train(study, space, small)
 
@@ -342,9 +342,9 @@ def test_reading_many_trials_builds_no_recipe() -> None:
     class Counting(Space):
         n_built = 0
 
-        def recipe(self, values: Any) -> Any:
+        def hyperparameters_or_none(self, values: Any) -> Any:
             type(self).n_built += 1
-            return super().recipe(values)
+            return super().hyperparameters_or_none(values)
 
     standard = Space.load("standard")
     space = Counting(standard.name, standard.table)

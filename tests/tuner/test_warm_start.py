@@ -50,7 +50,8 @@ def test_in_the_same_space_nothing_changes() -> None:
     for space in (_STANDARD, Space.load("wide")):
         values = _drawn(space)
 
-        assert space.recipe(_nearest(values, space, space)) == space.recipe(values)
+        found = _nearest(values, space, space)
+        assert space.hyperparameters(found) == space.hyperparameters(values)
 
 
 def test_from_standard_to_wide_the_recipe_stays() -> None:
@@ -59,7 +60,7 @@ def test_from_standard_to_wide_the_recipe_stays() -> None:
 
     found = _nearest(values, _STANDARD, wide)
 
-    assert wide.recipe(found) == _STANDARD.recipe(values)
+    assert wide.hyperparameters_or_none(found) == _STANDARD.hyperparameters_or_none(values)
     assert found.keys() == wide.distributions.keys()
 
 
