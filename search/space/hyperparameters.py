@@ -25,7 +25,7 @@ def _require_kinds(values: object) -> None:
         values: a dataclass whose fields name bool, int, float, or one of these or None.
 
     Raises:
-        ValueError: if a value is of another kind, or no finite number.
+        ValueError: if a value is of another kind.
     """
     for field_ in fields(values):  # type: ignore[arg-type]
         value, kind = getattr(values, field_.name), str(field_.type)
@@ -34,8 +34,7 @@ def _require_kinds(values: object) -> None:
         allowed = _KINDS.get(kind.removesuffix(" | None"))
         if allowed is None:  # a value of a class of its own, which has seen to it
             continue
-        is_right = type(value) in allowed and (bool in allowed or math.isfinite(value))
-        _require(f"{field_.name} is a finite {kind}", is_right, value)
+        _require(f"{field_.name} is {kind}", type(value) in allowed, value)
 
 
 # By type, since a bool is an int to Python.
@@ -66,8 +65,8 @@ class OneCycle:
     def __post_init__(self) -> None:
         _require_kinds(self)
         _require("0 <= warmup_share <= 1", 0 <= self.warmup_share <= 1, self.warmup_share)
-        _require("div_factor > 0", self.div_factor > 0, self.div_factor)
-        _require("final_div_factor > 0", self.final_div_factor > 0, self.final_div_factor)
+        _require("0 < div_factor < inf", 0 < self.div_factor < math.inf, self)
+        _require("0 < final_div_factor < inf", 0 < self.final_div_factor < math.inf, self)
         total = self.total_epochs
         _require("total_epochs >= 1", total is None or total >= 1, total)
 
@@ -85,8 +84,8 @@ class StepDecay:
 
     def __post_init__(self) -> None:
         _require_kinds(self)
-        _require("0 < step_share", self.step_share > 0, self.step_share)
-        _require("0 <= gamma", self.gamma >= 0, self.gamma)
+        _require("0 < step_share < inf", 0 < self.step_share < math.inf, self)
+        _require("0 <= gamma < inf", 0 <= self.gamma < math.inf, self)
 
     def step_epochs(self, epochs: int) -> int:
         """The number of epochs between two drops, in a run of `epochs`."""
@@ -101,7 +100,8 @@ class Cosine:
 
     def __post_init__(self) -> None:
         _require_kinds(self)
-        _require("0 <= final_learning_rate", self.final_learning_rate >= 0, self)
+        rate = self.final_learning_rate
+        _require("0 <= final_learning_rate < inf", 0 <= rate < math.inf, rate)
 
 
 @dataclass(frozen=True, slots=True)
