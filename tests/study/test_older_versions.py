@@ -1,0 +1,79 @@
+"""A database and weights that version 0.1.0 wrote go on working.
+
+`tests/data/studies-0.1.0.db` has a study of the digits that ended with a race and was retrained,
+and one that was interrupted while a trial ran, which it queued again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from optuna.trial import TrialState
+
+import search
+from search.study.record import TrialRecord
+from tests.conftest import Command
+
+DATA = Path(__file__).parents[1] / "data"
+WINNER, ITS_VALUE = 14, 0.46935933147632314
+
+
+@pytest.fixture
+def old(command: Command) -> Command:
+    """A folder with the database of version 0.1.0."""
+    shutil.copy(DATA / "studies-0.1.0.db", command.database)
+    return command
+
+
+def test_its_studies_are_shown_as_they_were(old: Command) -> None:
+    listed = old("studies", "--json")
+    assert listed.code == 0, listed.err
+    assert {"finished", "interrupted"} <= {row["name"] for row in listed.json}
+    best = old("best", "--study", "finished", "--json").json
+    assert (best["trial"], best["value"]) == (WINNER, ITS_VALUE)
+    shown = old("show", str(WINNER), "--study", "finished", "--json").json
+    assert shown["parameter_count"] == 1072
+    assert len(shown["epochs"]) == 2
+    for name in ("finished", "interrupted"):
+        report = old("report", "--study", name, "--out", f"report-{name}")
+        assert report.code == 0, report.err
+        assert (old.folder / f"report-{name}" / "report.html").is_file()
+    assert TrialRecord.read(old.study("finished").trials[WINNER]).parameter_count == 1072
+
+
+def test_a_finished_study_is_searched_on_and_retrained(old: Command) -> None:
+    before = old.study("finished").get_trials()
+    run = ("run", "--budget", "1200", "--epochs", "2", "--dataset", "digits", "--no-confirm")
+    done = old(*run, "--study", "finished", "--trials", "22", "--workers", "1")
+    assert done.code == 0, done.err
+    after = old.study("finished").get_trials()
+    assert len(after) >= 22
+    for then, now in zip(before, after, strict=False):
+        assert (then.state, then.values, then.params) == (now.state, now.values, now.params)
+    done = old("retrain", "--study", "finished", "--trial", str(WINNER), "--seeds", "1")
+    assert done.code == 0, done.err
+    assert old.study("finished").user_attrs["test_looks"] == 3  # two of them were there
+
+
+def test_an_interrupted_study_goes_on_with_what_was_queued(old: Command) -> None:
+    queued = old.study("interrupted").trials[8]
+    assert queued.state == TrialState.WAITING
+    run = ("run", "--budget", "2000", "--epochs", "30", "--dataset", "digits", "--no-confirm")
+    done = old(*run, "--study", "interrupted", "--trials", "8", "--workers", "1")
+    assert done.code == 0, done.err
+    trial = old.study("interrupted").trials[8]
+    assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    assert TrialRecord.read(trial).repeats == 7
+
+
+def test_its_weights_are_loaded(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DATA / "weights-0.1.0", tmp_path / "weights"))
+    data = search.load_dataset("digits")
+    for seed in (1, 2):
+        network = search.load(folder, seed=seed)
+        with torch.inference_mode():
+            right = network(data.test.images).argmax(dim=1) == data.test.labels
+        assert float(right.float().mean()) > 0.4  # two epochs of 1,072 parameters
