@@ -3,11 +3,12 @@
     python scripts/chaos.py --seed 1 --minutes 30 --trials 200 --folder FOLDER
 
 For so many minutes, workers and the server that forks them are killed every second or two, and the
-coordinator every few, more slowly where a start takes long; the same command then goes on. A study
-that is complete before the time is over is asked for as many trials again. At last it is left to
-end in peace, and its database is compared with the logs that the workers kept themselves. Trials
-lost, counted twice or changed, and processes left behind must all be zero, as must starts that
-ended with an error of their own; the exit code is 1 where one is not.
+coordinator every few, more slowly where a start takes long; the same command then goes on. It takes
+longer until the coordinator and others have been killed as often as `--kills` says. A study that is
+complete before that is over is asked for as many trials again. At last it is left to end in peace,
+and its database is compared with the logs that the workers kept themselves. Trials lost, counted
+twice or changed, and processes left behind must all be zero, as must starts that ended with an
+error of their own; the exit code is 1 where one is not.
 
 The seed decides who is killed and after how long; what that hits is up to the machine. FOLDER keeps
 the database, the workers' logs and what the search printed; it must be new.
@@ -29,7 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 from optuna.trial import FrozenTrial, TrialState
@@ -184,16 +185,49 @@ def session(leader: int) -> list[psutil.Process]:
     return found
 
 
+class Process(Protocol):
+    """What is asked of the process of a search."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+def start_anew(words: Sequence[str], log: int) -> Process:
+    """Starts `python` with these words, which prints into the file with that descriptor."""
+    return subprocess.Popen(
+        [sys.executable, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
 class Chaos:
     """One study and all that befalls it.
 
     Args:
         seed: of who is killed, and when, and of the search.
-        n_trials: that the study shall have; that many more whenever it has them before the time
-            is over.
+        n_trials: that the study shall have; that many more whenever it has them before all is over.
+        start: starts `python` with words, at the head of a session of its own.
+        pace: by what the lives of processes are shortened.
     """
 
-    def __init__(self, folder: Path, *, seed: int, n_trials: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        n_trials: int,
+        start: Callable[[Sequence[str], int], Process] = start_anew,
+        pace: float = 1.0,
+    ) -> None:
         self.audit = Audit()
         self.kills: Counter[str] = Counter()
         self.n_trials = n_trials
@@ -203,45 +237,50 @@ class Chaos:
         self._seed = seed
         self._random = random.Random(seed)
         self._witness = Witness()
+        self._start = start
+        self._pace = pace
         self._slowness = 1.0  # of the last start that was left in peace
+        self._least_end = 0.0
+        self._least_kills = 0
 
-    def run(self, minutes: float) -> Audit:
-        """Searches, kills, lets the search end, and audits it."""
-        until = time.monotonic() + 60 * minutes
+    def run(self, *, minutes: float, n_kills: int) -> Audit:
+        """Searches, kills for so long and so often, lets the search end, and audits it."""
+        self._least_end = time.monotonic() + 60 * minutes
+        self._least_kills = n_kills
         self._folder.mkdir(parents=True, exist_ok=True)
         while True:
-            code = self._search(until)
+            code = self._search()
             trials = read_trials(self.url) if (self._folder / "studies.db").exists() else []
             self._witness.look(self.audit, trials)
             if code not in (0, -signal.SIGKILL):
                 self.audit.crashed.append(f"exit code {code}: {self._last_words()}")
-            if code == 0 and time.monotonic() < until:
+            if code == 0 and not self._is_over():
                 self.n_trials += self._step
-            elif code == 0 or time.monotonic() > until + _LAST_SECONDS:
+            elif self._is_over() and (code != -signal.SIGKILL or not self.audit.is_clean):
                 break
         check_study(self.audit, trials, read_log(self._folder / "log"), n_trials=self.n_trials)
         return self.audit
 
-    def _search(self, until: float) -> int:
-        """Starts the command, kills what runs until then; returns how the command ended."""
+    def _is_over(self) -> bool:
+        is_time_over = time.monotonic() >= self._least_end
+        n_kills = min(self.kills["coordinator"], self.kills["other"])
+        return is_time_over and n_kills >= self._least_kills
+
+    def _search(self) -> int:
+        """Starts the command, kills what runs until all is over; returns how the command ended."""
         options = f"--dataset digits --budget 2000 --epochs 6 --workers 2 --study {STUDY}"
         options += f" --seed {self._seed} --trials {self.n_trials} --no-confirm"
         places = ["--storage", self.url, "--worker-log", str(self._folder / "log")]
         with (self._folder / "search.log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "search", "run", *options.split(), *places],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            words = ["-m", "search", "run", *options.split(), *places]
+            process = self._start(words, log.fileno())
         try:
-            self._torment(process, until)
-            process.wait(timeout=max(0.0, until - time.monotonic()) + _LAST_SECONDS)
+            self._torment(process)
+            code = process.wait(timeout=_LAST_SECONDS)
         except subprocess.TimeoutExpired:
             self.audit.lost.append("the search did not end")
             process.kill()
-        code = process.wait()
+            code = process.wait(timeout=_LAST_SECONDS)
         if not wait_for(lambda: not session(process.pid), seconds=_GONE_SECONDS):
             for left in session(process.pid):
                 self.audit.left_behind.append(str(left))
@@ -256,22 +295,19 @@ class Chaos:
         return sum(path.stat().st_size for path in (self._folder / "log").glob("worker-*"))
 
     def _drawn(self, mean_seconds: float) -> float:
-        return self._random.expovariate(1 / (mean_seconds * self._slowness))
+        return self._random.expovariate(self._pace / (mean_seconds * self._slowness))
 
-    def _torment(self, process: subprocess.Popen[bytes], until: float) -> None:
+    def _torment(self, process: Process) -> None:
         if self._random.random() < _TRAINING_SHARE:
             started, n_bytes = time.monotonic(), self._n_logged()
             wait_for(
                 lambda: process.poll() is not None or self._n_logged() > n_bytes,
-                seconds=max(0.0, until - time.monotonic()),
+                seconds=_LAST_SECONDS,
             )
             self._slowness = max(1.0, (time.monotonic() - started) / _START_SECONDS)
         end = time.monotonic() + self._drawn(_COORDINATOR_LIFE_SECONDS)
-        while process.poll() is None:
-            pause = self._drawn(_WORKER_LIFE_SECONDS)
-            moment = min(time.monotonic() + pause, end)
-            if moment > until:
-                return
+        while process.poll() is None and not self._is_over():
+            moment = min(time.monotonic() + self._drawn(_WORKER_LIFE_SECONDS), end)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.0, moment - time.monotonic()))
                 return  # it ended by itself
@@ -290,6 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
@@ -297,7 +334,7 @@ def main() -> None:
         parser.error(f"the folder must be new, but {options.folder} has a study; name another")
     started = time.monotonic()
     chaos = Chaos(options.folder, seed=options.seed, n_trials=options.trials)
-    audit = chaos.run(options.minutes)
+    audit = chaos.run(minutes=options.minutes, n_kills=options.kills)
     trials = read_trials(chaos.url)
     n_failed = sum(trial.state == TrialState.FAIL for trial in trials)
     print(

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-import optuna
+from search.storage.open import opened_storage
 
 _KEY = re.compile(r"dashboard:artifacts:\d+:(.+)")
 
@@ -16,16 +16,16 @@ def entered(database: Path) -> dict[str, str]:
 
     Names of files in the folder, with the names under which they are shown.
     """
-    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
     found = {}
-    for study in storage.get_all_studies():
+    with opened_storage(f"sqlite:///{database}") as storage:
+        studies = storage.get_all_studies()
+    for study in studies:
         for key, value in study.system_attrs.items():
             match = _KEY.fullmatch(key)
             entry = None if match is None else json.loads(value)
             if match is not None and entry is not None:
                 assert entry["artifact_id"] == match[1]
                 found[match[1]] = entry["filename"]
-    storage.engine.dispose()
     return found
 
 

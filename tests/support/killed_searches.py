@@ -1,6 +1,6 @@
 """Searches that are killed at their n-th write to the database, for `test_killed.py`.
 
-    python -m tests.killed_searches FOLDER N_TRIALS
+    python -m tests.support.killed_searches FOLDER N_TRIALS
 
 For each line on standard input, an n or nothing, it searches the study `killed` in FOLDER in a
 process forked from this one, which has imported all that takes long, and answers with that
@@ -43,6 +43,7 @@ def main(folder: Path, n_trials: int) -> None:
     # Imported here, because each worker imports this file anew.
     import optuna
 
+    import search.report.figures  # noqa: F401
     from search.tuner.options import SearchRequest
     from search.tuner.plan import plan_search
     from search.tuner.request import check_request
@@ -62,8 +63,9 @@ def main(folder: Path, n_trials: int) -> None:
         worker_log=folder / "log",
     )
     plan = plan_search(check_request(request))
-    with begin_search(plan) as search:  # brings what is imported late
-        pass
+    for _ in range(2):  # brings what is imported late, and what a process finds out once
+        with begin_search(plan):
+            pass
     print("ready", flush=True)
     for line in sys.stdin:
         child = os.fork()
@@ -73,8 +75,8 @@ def main(folder: Path, n_trials: int) -> None:
             forkserver.ensure_running = forkserver._forkserver.ensure_running
             if line.strip():
                 die_at_write(int(line))
-            with begin_search(plan) as search:
-                search.run(lambda event: None, should_stop=lambda: False)
+            with begin_search(plan) as begun:
+                begun.run(lambda event: None, should_stop=lambda: False)
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
 import os
 import runpy
@@ -22,6 +23,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
@@ -70,17 +72,17 @@ class PreparedProcess:
             os.close(self._status)
         return self.returncode
 
-    def wait(self) -> int:
+    def wait(self, timeout: float = HANG_SECONDS) -> int:
         """Its exit code, once it has ended.
 
         Raises:
-            subprocess.TimeoutExpired: if it hangs.
+            subprocess.TimeoutExpired: if it has not in time.
         """
         if self.returncode is None:
-            select.select([self._status], [], [], HANG_SECONDS)
+            select.select([self._status], [], [], timeout)
         code = self.poll()
         if code is None:
-            raise subprocess.TimeoutExpired("search", HANG_SECONDS)
+            raise subprocess.TimeoutExpired("search", timeout)
         return code
 
     def communicate(self) -> tuple[str, str]:
@@ -111,6 +113,9 @@ class PreparedProcess:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
     def _read_status(self) -> int:
         (status,) = _STATUS.unpack(os.read(self._status, _STATUS.size))
         return int(status)
@@ -137,6 +142,7 @@ class Preparation:
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
         terminal: str | None = None,
+        output: int | None = None,
         is_merged: bool = False,
     ) -> PreparedProcess:
         """Starts `python` with these words, of which the first is -m or -c.
@@ -145,18 +151,20 @@ class Preparation:
             folder: in which it runs, by default that of this process.
             environment: by default that of this process.
             terminal: the path of one that it is to have, for its input and output.
+            output: the descriptor of a file that all it prints goes to, in place of its streams.
             is_merged: whether errors go where output goes.
         """
         status, status_theirs = os.pipe()
         out, out_theirs = os.pipe()
         err, err_theirs = (out, out_theirs) if is_merged else os.pipe()
+        printed = [out_theirs, err_theirs] if output is None else [output, output]
         inherited = os.environ if environment is None else environment
         order = json.dumps(
             [list(words), str(folder or Path.cwd()), dict(inherited), terminal]
         ).encode()
-        fds = [status_theirs, out_theirs, err_theirs]
-        socket.send_fds(self._socket, [struct.pack("i", len(order)), order], fds)
-        for fd in set(fds):
+        head = struct.pack("i", len(order))
+        socket.send_fds(self._socket, [head, order], [status_theirs, *printed])
+        for fd in {status_theirs, out_theirs, err_theirs}:
             os.close(fd)
         return PreparedProcess(status, os.fdopen(out), None if is_merged else os.fdopen(err))
 
@@ -169,8 +177,7 @@ def preparation() -> Preparation:
 
 def serve(connection: socket.socket) -> None:
     """Forks a process for each order, until nobody is left to send one."""
-    for name in _PRELOADED:
-        __import__(name)
+    _prepare()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how those below ended
     while True:
         size, fds, _, _ = socket.recv_fds(connection, 4, 3)
@@ -182,6 +189,19 @@ def serve(connection: socket.socket) -> None:
             _watch(order, *fds)
         for fd in set(fds):
             os.close(fd)
+
+
+def _prepare() -> None:
+    """Imports what commands will, and has found out what a process finds out once."""
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    from search.storage.open import opened_storage
+
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            with opened_storage(f"sqlite:///{folder}/prepared.db", create=True):
+                pass
+    tempfile.tempdir = None  # of which the environment says where it is
 
 
 def _watch(order: bytes, status: int, out: int, err: int) -> None:

@@ -93,9 +93,10 @@ class Here:
         answer: Callable[[SearchEvent], None] = lambda event: None,
         *,
         should_stop: Callable[[list[float]], bool] = lambda limits: False,
+        is_time_over: Callable[[], bool] = lambda: False,
         **options: Any,
     ) -> list[float]:
-        """Searches to the end, or until it is to stop; returns the limits on a trial's time."""
+        """Searches until one of these ends it; returns the limits that a trial's time had."""
 
         def listener(event: SearchEvent) -> None:
             self.events.append(event)
@@ -115,7 +116,7 @@ class Here:
                 device="cpu",
                 listener=listener,
                 should_stop=lambda: should_stop(pool.limits),
-                is_time_over=lambda: False,
+                is_time_over=is_time_over,
                 trial_timeout_seconds=plan.request.trial_timeout_seconds,
                 sharing=search.sharing,
             ).run()
@@ -263,6 +264,16 @@ def test_a_trial_may_take_ten_times_what_the_slowest_would_and_a_minute_at_least
     least, most = (max(60, 10 * epochs * bound(seconds)) for bound in (min, max))
     assert limits
     assert all(least <= limit <= most for limit in limits)
+
+
+def test_time_that_is_over_puts_back_what_runs(here: Here) -> None:
+    here.watch(
+        epochs=100_000,
+        is_time_over=lambda: any(isinstance(event, TrialEpoch) for event in here.events),
+    )
+    stopped, queued = here.trials()
+    assert (stopped.state, queued.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert queued.user_attrs["repeats"] == stopped.number
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -18,11 +17,12 @@ import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from scripts.chaos import Audit, Witness, check_study, read_log, read_trials
+from scripts.chaos import Audit, Chaos, Witness, check_study, read_log, read_trials
 from search.report.artifacts import N_BEST
 from search.study.summary import by_accuracy, is_trained
 from tests.conftest import alive, wait_until
 from tests.support.artifact_files import entered, lying
+from tests.support.prepared import PreparedProcess, preparation
 
 ROOT = Path(__file__).parents[2]
 OF_A_REPEATED_TRIAL = (
@@ -132,17 +132,10 @@ def test_a_study_survives_thirty_kills_of_its_coordinator(survivor: Path) -> Non
 
 
 def test_chaos_loses_counts_twice_changes_and_leaves_behind_nothing(tmp_path: Path) -> None:
-    options = ("--seed", "1", "--minutes", "0.4", "--trials", "20", "--folder", tmp_path / "chaos")
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "chaos.py", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    kills = re.search(r"coordinator (\d+) times, other processes (\d+) times", done.stdout)
-    assert kills is not None
-    assert int(kills[1]) + int(kills[2]) >= 3
-    for words in ("lost", "counted twice", "changed", "left behind", "crashed"):
-        assert f"{words}: 0\n" in done.stdout
+    def start(words: Sequence[str], log: int) -> PreparedProcess:
+        return preparation().start(words, output=log)
+
+    chaos = Chaos(tmp_path / "chaos", seed=1, n_trials=20, start=start, pace=6.0)
+    audit = chaos.run(minutes=0, n_kills=2)
+    assert audit.is_clean, audit
+    assert min(chaos.kills["coordinator"], chaos.kills["other"]) >= 2

@@ -220,8 +220,7 @@ def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_c
 
 def test_a_run_leaves_nothing_in_the_temporary_folder(command: Command) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a short path, as sockets go there
-        words = command.words(*DIGITS_RUN, "--trials", "1")
-        done = command.run_words(words, TMPDIR=folder)
+        done = command.apart(*DIGITS_RUN, "--trials", "1", TMPDIR=folder)
         assert done.code == 0, done.err
         assert "Best: " in done.out
         left = [path.name for path in Path(folder).iterdir()]
@@ -464,11 +463,13 @@ def test_a_tiny_budget_works(command: Command) -> None:
 
 
 def test_timeout_ends_the_search_and_puts_back_what_runs(command: Command) -> None:
-    done = command(*DIGITS_RUN, *ENDLESS, "--timeout", "8s")
+    done = command(*DIGITS_RUN, *ENDLESS, "--timeout", "2s")
     assert done.code == 0, done.err
     assert "The time is over" in done.out
     states = [trial.state for trial in command.study("long").trials]
-    assert states.count(TrialState.WAITING) == states.count(TrialState.FAIL) > 0
+    assert TrialState.RUNNING not in states
+    # None where two seconds are too few to begin: `test_faults.py` does not go by time.
+    assert states.count(TrialState.WAITING) == states.count(TrialState.FAIL)
 
 
 def test_a_study_that_no_longer_improves_ends_itself_and_goes_on_with_more_patience(
