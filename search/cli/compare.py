@@ -95,11 +95,11 @@ def _print_table(console: Console, comparison: Comparison) -> None:
 
 
 def _print_configurations(console: Console, comparison: Comparison) -> None:
-    if not comparison.configurations:
+    if not comparison.recipes:
         return
     rows = [
         (name.replace("_", " "), [_shown(value) for value in values])
-        for name, values in comparison.configurations.items()
+        for name, values in comparison.recipes.items()
     ]
     console.print()
     _print(console, "best recipes differ in", [entry.name for entry in comparison.entries], rows)

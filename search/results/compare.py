@@ -72,7 +72,7 @@ class Entry:
     confirmed: Confirmed | None
     seconds_until_best: float | None
     seconds: float
-    hyperparameters: dict[str, Any]
+    recipe: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Comparison:
     """
 
     entries: list[Entry]
-    configurations: dict[str, list[Any]]
+    recipes: dict[str, list[Any]]
     differences: list[Difference]
     notes: list[str]
 
@@ -115,10 +115,10 @@ def compare(studies: Sequence[Study]) -> Comparison:
         StudyError: if one was made by something else than `search run`.
     """
     entries = [_entry(study) for study in studies]
-    names = dict.fromkeys(name for entry in entries for name in entry.hyperparameters)
-    columns = [entry.hyperparameters for entry in entries if entry.hyperparameters]
+    names = dict.fromkeys(name for entry in entries for name in entry.recipe)
+    columns = [entry.recipe for entry in entries if entry.recipe]
     configurations = {
-        name: [entry.hyperparameters.get(name) for entry in entries]
+        name: [entry.recipe.get(name) for entry in entries]
         for name in names
         if any(hyperparameters.get(name) != columns[0].get(name) for hyperparameters in columns)
     }
@@ -164,7 +164,7 @@ def _entry(study: Study) -> Entry:
         confirmed=_confirmed(attributes, trials),
         seconds_until_best=None if best is None else _seconds_until(best, trained),
         seconds=sum(map(training_seconds, trained)),
-        hyperparameters={} if best is None else _hyperparameters(study, best),
+        recipe={} if best is None else _hyperparameters(study, best),
     )
 
 
