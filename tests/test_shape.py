@@ -230,6 +230,24 @@ def test_every_command_is_documented(name: str) -> None:
     assert f"search {name}" in (ROOT / "README.md").read_text()
 
 
+def test_what_is_stored_has_its_names_in_the_room_that_stores_it() -> None:
+    named = {
+        name: {node.attr for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
+        for name, path in OWN.items()
+        if room(name) != "search.storage"
+    }
+    study = {"user_attrs", "set_user_attr"}
+    trial = {"system_attrs", "set_trial_user_attr", "set_trial_system_attr"}
+    elsewhere = {name for name in named if room(name) != "search.study" and named[name] & study}
+    assert elsewhere == {"search.tuner.warm_start"}  # which keeps what is still to be queued
+    assert not [path for path in ROOT.glob("search/**/*.html") if "user_attrs" in path.read_text()]
+    # Of trials the record, and of studies what optuna-dashboard looks for.
+    assert {name for name in named if named[name] & trial} == {
+        "search.study.record",
+        "search.report.artifacts",
+    }
+
+
 def test_only_the_modules_of_pictures_meet_matplotlib() -> None:
     found = {
         name

@@ -86,7 +86,7 @@ def trial_event(event: SearchEvent) -> dict[str, Any]:
 
 def search_ends(search: Search, outcome: Outcome) -> dict[str, Any]:
     study = search.study
-    best = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
+    best = chosen_trial(study, study.get_trials(deepcopy=False))
     return {
         "event": "search_end",
         "outcome": outcome.name.lower(),

@@ -55,7 +55,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
         except StudyError:  # a database of somebody else's studies
             return [], []
         trials = study.get_trials(deepcopy=False)
-        summary = summarize_study(study.study_name, study.user_attrs, trials)
+        summary = summarize_study(study, trials)
         steps = next_steps(study, trials)
         if steps and steps[0].command == "run":  # the search has not come to its end
             return _standing(summary), steps[:1]

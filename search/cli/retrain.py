@@ -45,6 +45,7 @@ def retrain(
     from search.data.names import short_name
     from search.folders import default_folder
     from search.storage.open import opened_storage
+    from search.study.findings import Findings
     from search.study.next_steps import steps_with_weights
     from search.study.open import load_study_data, open_trial, rebuild, select_study
     from search.study.settings import StudySettings
@@ -87,7 +88,7 @@ def retrain(
         shown = describe_spread([repeat.last_three_mean for repeat in repeats])
         metric = metric_words(settings.metric)
         console.print(f"\nTest {metric}, last three epochs: {shown}", style="bold")
-        looks = _times(chosen.user_attrs["test_looks"])
+        looks = _times(Findings.read(chosen).test_looks)
         console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
     console.print(f"Weights and card: {folder}")
     console.print(f'In Python: network = search.load("{folder}")')

@@ -223,7 +223,7 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     if search.plan.request.objective == "accuracy":
         console.print(f"\nBest: {describe_best(best)}", style="bold green")
         console.print(f"That is its validation {metric} over {over}.")
-        winner = confirmed_number(search.study.user_attrs, search.study.get_trials(deepcopy=False))
+        winner = confirmed_number(search.study, search.study.get_trials(deepcopy=False))
         if winner not in (None, best.number):
             console.print(f"Over fresh seeds trial {winner} was the best: it won the race before.")
         return
@@ -268,7 +268,7 @@ def echo_chosen(search: Search) -> None:
     from search.study.summary import accuracy_of, chosen_trial, parameter_count_of
 
     study = search.study
-    trial = chosen_trial(study.user_attrs, study.get_trials(deepcopy=False))
+    trial = chosen_trial(study, study.get_trials(deepcopy=False))
     accuracy = None if trial is None else accuracy_of(trial)
     if trial is not None and accuracy is not None:
         best = Best(trial.number, accuracy, parameter_count_of(trial))

@@ -114,15 +114,16 @@ def _show(
 ) -> None:
 
     from search.storage.open import opened_storage
+    from search.study.findings import Findings
     from search.study.open import open_trial, select_study
-    from search.study.summary import CONFIRMATION, summarize_trial
+    from search.study.summary import summarize_trial
 
     with opened_storage(storage) as opened:
         study = select_study(opened, study_name)
         trial = open_trial(study, number)
     summary = summarize_trial(trial)
     spec = _spec(study, trial)
-    confirmation = study.user_attrs.get(CONFIRMATION)
+    confirmation = Findings.read(study).confirmation
     if confirmation is not None and confirmation["trial"] != trial.number:
         confirmation = None
     if as_json:

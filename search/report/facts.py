@@ -21,6 +21,7 @@ from search.report.hyperparameter_table import Setting, settings_of
 from search.report.importance import Influence, influences
 from search.report.outcomes import RaceResult, TestResult, race_result, test_result
 from search.space.hyperparameters import Hyperparameters
+from search.study.findings import Findings
 from search.study.history import run_records, search_words
 from search.study.next_steps import NextStep, next_steps
 from search.study.open import rebuild
@@ -208,9 +209,9 @@ def read_report(study: Study, *, with_influences: bool = True) -> Report:
         StudyError: if the study was made by something else than `search run`.
     """
     settings = StudySettings.from_study(study)
-    attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
+    findings, trials = Findings.read(study), study.get_trials(deepcopy=False)
     split = settings.known_split
-    chosen = chosen_trial(attributes, trials)
+    chosen = chosen_trial(study, trials)
     value = None if chosen is None else accuracy_of(chosen)
     interval = None
     if value is not None and split is not None and settings.metric == "accuracy":
@@ -226,11 +227,11 @@ def read_report(study: Study, *, with_influences: bool = True) -> Report:
         chosen=chosen,
         interval=interval,
         hyperparameters=None if chosen is None else _hyperparameters(study, chosen),
-        race=race_result(attributes, trials),
-        test=test_result(attributes, number),
-        test_looks=attributes.get("test_looks", 0),
+        race=race_result(study, trials),
+        test=test_result(study, number),
+        test_looks=findings.test_looks,
         influences=influences(trials) if with_influences else [],
-        ablation=attributes.get(f"ablation_{number}"),
+        ablation=None if number is None else findings.ablation(number),
         effort=effort(trials, settings.epochs),
         failures=_failures(trials),
         runs=run_records(study),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.results.race import SeedRace, Standing, share_interval
-from search.study.summary import CONFIRMATION, confirmed_number, retraining
+from search.study.findings import Findings
+from search.study.summary import confirmed_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,9 @@ class TestResult:
     values: tuple[float, ...]
 
 
-def race_result(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RaceResult | None:
-    """What the race told that a study's attributes hold; None where there was none."""
-    stored = attributes.get(CONFIRMATION)
+def race_result(study: Study, trials: Sequence[FrozenTrial]) -> RaceResult | None:
+    """The outcome of a study's race over fresh seeds; None where there was none."""
+    stored = Findings.read(study).confirmation
     if stored is None:
         return None
     candidates = {row["trial"]: row for row in stored["candidates"]}
@@ -73,13 +74,13 @@ def race_result(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) ->
         search_values={number: row["search_value"] for number, row in candidates.items()},
         search_best=stored["search_best_trial"],
         luck=stored["luck"],
-        is_current=confirmed_number(dict(attributes), trials) is not None,
+        is_current=confirmed_number(study, trials) is not None,
     )
 
 
-def test_result(attributes: Mapping[str, Any], number: int | None) -> TestResult | None:
+def test_result(study: Study, number: int | None) -> TestResult | None:
     """The last retraining of a trial; None where there was none."""
-    stored = None if number is None else retraining(attributes, number)
+    stored = None if number is None else Findings.read(study).retraining(number)
     if stored is None:
         return None
     values = tuple(float(run["last_three_mean"]) for run in stored["runs"])

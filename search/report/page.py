@@ -19,6 +19,7 @@ from search.report import palette
 from search.report.facts import SPACE_FILE, Report
 from search.report.importance import BEST_SHARE, LEAST_TRIALS
 from search.report.pictures import Picture, image_png
+from search.study.record import TrialRecord
 from search.wording import counted, duration, percent, thousands
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "record": TrialRecord.read,
         "utc": lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}",
         "percent": lambda share: _unbroken(percent(share)),
         "thousands": thousands,

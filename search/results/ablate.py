@@ -20,6 +20,7 @@ from search.data.dataset import DatasetInfo
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.ablation import UNCHANGED, Row, make_row, variants
 from search.space.hyperparameters import Hyperparameters
+from search.study.findings import Findings, store_ablation
 from search.study.open import check_same_data, rebuild
 from search.study.record import TrialRecord
 from search.study.repeat_runs import RepeatStore
@@ -55,7 +56,7 @@ class Ablation:
         self.epochs = settings.epochs
         self.metric = settings.metric
         self._study = study
-        self._key = f"ablation_{trial.number}"
+        self._number = trial.number
         self._seeds = list(seeds)
         self._changes = [(UNCHANGED, hyperparameters), *variants(hyperparameters)]
         self._trained = [
@@ -199,10 +200,10 @@ class Ablation:
             "rows": [asdict(row) for row in self.rows()],
         }
         try:
-            stored = self._study.user_attrs.get(self._key, {})
+            stored = Findings.read(self._study).ablation(self._number) or {}
             is_larger = not is_complete or len(stored.get("seeds", ())) > len(self._seeds)
             if self.n_finished > 0 and not (stored.get("complete") and is_larger):
-                self._study.set_user_attr(self._key, rows)
+                store_ablation(self._study, self._number, rows)
         except KeyError as error:
             raise StudyDeletedError(
                 f"The study must stay while its recipe is changed, but {self._study.study_name!r} "

@@ -14,10 +14,10 @@ from scipy.special import stdtrit
 
 from search.exceptions import StudyError
 from search.results.race import CONFIDENCE
+from search.study.findings import Findings
 from search.study.open import rebuild
 from search.study.settings import StudySettings
 from search.study.summary import (
-    CONFIRMATION,
     accuracy_of,
     chosen_trial,
     confirmed_number,
@@ -145,8 +145,8 @@ def welch_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[floa
 
 def _entry(study: Study) -> Entry:
     settings = StudySettings.from_study(study)
-    attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
-    best = chosen_trial(attributes, trials)
+    trials = study.get_trials(deepcopy=False)
+    best = chosen_trial(study, trials)
     trained = [trial for trial in trials if is_trained(trial)]
     return Entry(
         name=study.study_name,
@@ -161,18 +161,17 @@ def _entry(study: Study) -> Entry:
         best_trial=None if best is None else best.number,
         best_value=None if best is None else accuracy_of(best),
         parameter_count=None if best is None else parameter_count_of(best),
-        confirmed=_confirmed(attributes, trials),
+        confirmed=_confirmed(study, trials),
         seconds_until_best=None if best is None else _seconds_until(best, trained),
         seconds=sum(map(training_seconds, trained)),
         recipe={} if best is None else _hyperparameters(study, best),
     )
 
 
-def _confirmed(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> Confirmed | None:
-    number = confirmed_number(attributes, trials)
-    if number is None:
+def _confirmed(study: Study, trials: Sequence[FrozenTrial]) -> Confirmed | None:
+    number, stored = confirmed_number(study, trials), Findings.read(study).confirmation
+    if number is None or stored is None:
         return None
-    stored = attributes[CONFIRMATION]
     (winner,) = (row for row in stored["candidates"] if row["trial"] == number)
     return Confirmed(stored["mean"], stored["low"], stored["high"], tuple(winner["values"]))
 

@@ -17,11 +17,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.race import SeedRace, Standing
+from search.study.findings import Findings, store_confirmation
 from search.study.open import rebuild
 from search.study.record import TrialRecord
 from search.study.repeat_runs import NOT_FINITE, RepeatStore
 from search.study.settings import StudySettings
-from search.study.summary import CONFIRMATION, CONFIRMS, accuracy_of, by_accuracy
+from search.study.summary import CONFIRMS, accuracy_of, by_accuracy
 from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, WorkerPool
 from search_models.size import parameter_count
@@ -289,7 +290,7 @@ class ConfirmationRun:
         confirmation = Confirmation(standings, values, self._search_best, n_racing)
         if confirmation.is_conclusive:
             try:
-                self.study.set_user_attr(CONFIRMATION, confirmation.to_attribute())
+                store_confirmation(self.study, confirmation.to_attribute())
             except KeyError as error:
                 raise StudyDeletedError(
                     f"The study must stay while it is confirmed, but {self.study.study_name!r} was "
@@ -312,5 +313,5 @@ def _candidates(study: Study, trials: list[FrozenTrial], top: int) -> list[Froze
             f"A study must have a complete trial to confirm, but {study.study_name!r} has none "
             "yet; go on with 'search run'."
         )
-    earlier = study.user_attrs.get(CONFIRMATION, {}).get("trial")
+    earlier = (Findings.read(study).confirmation or {}).get("trial")
     return complete[:top] + [trial for trial in complete[top:] if trial.number == earlier]

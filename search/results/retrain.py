@@ -16,10 +16,10 @@ from search.data.dataset import DatasetInfo
 from search.exceptions import InputError
 from search.folders import CARD_NAME, PICTURES, make_folder
 from search.space.hyperparameters import Hyperparameters
+from search.study.findings import count_looks, store_retraining
 from search.study.history import DISTRIBUTION
 from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
-from search.study.summary import RETRAINING
 from search.training.epochs import EpochResult
 from search.training.weights import CARD_VERSION, save_card, weights_name
 from search.workers.jobs import WorkerPool
@@ -73,8 +73,7 @@ def retrain(
     beside = [folder / name for name in (CARD_NAME, *PICTURES)]
     for stale in (*beside, *folder.glob(weights_name("*"))):
         stale.unlink(missing_ok=True)
-    looks = study.user_attrs.get("test_looks", 0) + len(seeds)
-    study.set_user_attr("test_looks", looks)
+    looks = count_looks(study, len(seeds))
     repeats = train_repeats(
         pool,
         hyperparameters,
@@ -97,7 +96,7 @@ def retrain(
     )
     save_card(card, folder)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
-    study.set_user_attr(f"{RETRAINING}{looks:06d}", summary)
+    store_retraining(study, looks, summary)
     return repeats
 
 

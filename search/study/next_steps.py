@@ -9,9 +9,10 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from search.study.findings import Findings
 from search.study.history import run_records, search_words
 from search.study.settings import StudySettings
-from search.study.summary import chosen_trial, confirmed_number, retraining, tally
+from search.study.summary import chosen_trial, confirmed_number, tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> list[NextStep]:
     Raises:
         StudyError: if the study was made by something else than `search run`.
     """
-    settings, attributes = StudySettings.from_study(study), study.user_attrs
-    chosen = chosen_trial(attributes, trials)
+    settings = StudySettings.from_study(study)
+    chosen = chosen_trial(study, trials)
     records = run_records(study)
     n_wanted = int(records[-1]["n_trials"]) if records else 0
     n_trained = tally(trials).n_trained
@@ -84,10 +85,10 @@ def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> list[NextStep]:
     if not by_accuracy:
         front = ("best", "--front", *on_study)
         steps.append(NextStep(front, "the most accurate network of each size"))
-    elif has_images and confirmed_number(attributes, trials) is None:
+    elif has_images and confirmed_number(study, trials) is None:
         race = ("confirm", *on_study)
         steps.append(NextStep(race, "race the best trials over fresh seeds", reads_data=True))
-    if has_images and retraining(attributes, chosen.number) is None:
+    if has_images and Findings.read(study).retraining(chosen.number) is None:
         steps.append(retrain_step(study.study_name))
     steps.append(_report_step(study.study_name))
     steps.append(NextStep(("dashboard",), "look at all trials in a browser"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from search.data.names import find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.space.hyperparameters import Hyperparameters
 from search.study.history import last_used
-from search.study.settings import StudySettings, check_same
+from search.study.settings import StudySettings, check_same, store_settings, stored_settings
 from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
 from search.wording import meant
 
@@ -84,7 +83,7 @@ def select_study(storage: BaseStorage, name: str | None) -> Study:
     names = [
         study.study_name
         for study in optuna.get_all_study_summaries(storage)
-        if "settings" in study.user_attrs
+        if stored_settings(study) is not None
     ]
     if not names:
         raise StudyError(
@@ -102,7 +101,7 @@ def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
     """
     trials = study.get_trials(deepcopy=False)
     if number is None:
-        best = chosen_trial(study.user_attrs, trials)
+        best = chosen_trial(study, trials)
         if best is None:
             raise StudyError(
                 f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
@@ -127,13 +126,14 @@ def create_or_open_study(storage: BaseStorage, name: str, settings: StudySetting
     study = optuna.create_study(
         study_name=name, storage=storage, directions=settings.directions, load_if_exists=True
     )
-    if "settings" not in study.user_attrs and study.directions != settings.directions:
+    is_new = stored_settings(study) is None
+    if is_new and study.directions != settings.directions:
         raise StudyError(
             f"A study must have the objective {settings.objective}, but {name!r} was made by "
             "something else and has another; name another study with --study."
         )
-    if "settings" not in study.user_attrs and not study.get_trials(deepcopy=False):
-        study.set_user_attr("settings", asdict(settings))
+    if is_new and not study.get_trials(deepcopy=False):
+        store_settings(study, settings)
         return study
     check_same(name, StudySettings.from_study(study), settings)
     return study

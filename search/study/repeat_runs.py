@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.exceptions import StudyDeletedError, StudyError
 from search.study.open import find_repeats, open_study, study_names
 from search.study.record import TrialRecord
-from search.study.settings import StudySettings
+from search.study.settings import StudySettings, stored_settings
 from search.study.summary import repeats_name
 from search.training.epochs import last_epochs_mean
 
@@ -45,7 +45,7 @@ class RepeatStore:
             return False
         repeats = open_study(self._storage, self.name)
         owner = repeats.user_attrs.get(self._purpose)
-        is_used = "settings" in repeats.user_attrs or bool(repeats.get_trials(deepcopy=False))
+        is_used = stored_settings(repeats) is not None or bool(repeats.get_trials(deepcopy=False))
         return owner != self._owner and (owner is not None or is_used)
 
     def check_name(self) -> None:

@@ -9,7 +9,7 @@ import textwrap
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from optuna.study import Study, StudyDirection
+from optuna.study import Study, StudyDirection, StudySummary
 
 from search.data.names import SPLITS, TENSORS, Split
 from search.exceptions import StudyError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # it imports torch, which reading a study does not need
 _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "size": StudyDirection.MINIMIZE}
 _N_DIFFERENCES, _LONGEST_VALUE = 4, 60  # of a space that is refused; characters
 OBJECTIVES = ("accuracy", "accuracy,size")
+_SETTINGS = "settings"  # attribute of a study
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class StudySettings:
         Raises:
             StudyError: if the study was made by something else.
         """
-        values = study.user_attrs.get("settings")
+        values = stored_settings(study)
         if values is None:
             raise StudyError(
                 f"A study must have been made by 'search run', but {study.study_name!r} holds no "
@@ -131,6 +132,15 @@ class StudySettings:
 
     def search_space(self) -> Space:
         return Space(self.space_name, self.space, self.input_shape, self.n_classes, self.budget)
+
+
+def stored_settings(study: Study | StudySummary) -> dict[str, Any] | None:
+    """A study's settings as they are stored, by whichever version; None where no search made it."""
+    return study.user_attrs.get(_SETTINGS)
+
+
+def store_settings(study: Study, settings: StudySettings) -> None:
+    study.set_user_attr(_SETTINGS, asdict(settings))
 
 
 # A built-in space may have changed since an earlier version, and then its name is not enough.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.study.findings import Findings
 from search.study.record import TrialRecord
+from search.study.settings import stored_settings
 
 
 def is_trained(trial: FrozenTrial) -> bool:
@@ -95,8 +98,6 @@ def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return best
 
 
-CONFIRMATION = "confirmation"  # attribute of a study: the outcome of its race over fresh seeds
-RETRAINING = "retrain_"  # attributes of a study: what each retraining gave, numbered behind that
 # Attributes of the studies that keep a race's runs and an ablation's: whose they are.
 CONFIRMS = "confirms"
 ABLATES = "ablates"
@@ -108,12 +109,12 @@ def repeats_name(study_name: str, purpose: str) -> str:
     return study_name + _SUFFIXES[purpose]
 
 
-def confirmed_number(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> int | None:
+def confirmed_number(study: Study, trials: Sequence[FrozenTrial]) -> int | None:
     """The trial that won a study's race; None where there was none, or it is out of date.
 
     That is so once the search has found a better trial, which was not in the race.
     """
-    confirmation = attributes.get(CONFIRMATION)
+    confirmation = Findings.read(study).confirmation
     best = best_trial(trials)
     if confirmation is None or best is None:
         return None
@@ -121,20 +122,13 @@ def confirmed_number(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) 
     return confirmation["trial"] if best.number in raced else None
 
 
-def chosen_trial(attributes: dict[str, Any], trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+def chosen_trial(study: Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """The trial that a study stands for: the winner of its race, else the highest value."""
-    number = confirmed_number(attributes, trials)
+    number = confirmed_number(study, trials)
     for trial in trials:
         if trial.number == number:
             return trial
     return best_trial(trials)
-
-
-def retraining(attributes: Mapping[str, Any], number: int) -> dict[str, Any] | None:
-    """What the last retraining of a trial gave, as `search retrain` stored it; None without one."""
-    stored = [attributes[key] for key in sorted(attributes) if key.startswith(RETRAINING)]
-    of_trial: list[dict[str, Any]] = [each for each in stored if each["trial"] == number]
-    return of_trial[-1] if of_trial else None
 
 
 # What is printed of an epoch under longer names.
@@ -202,15 +196,15 @@ class StudySummary:
     test_looks: int
 
 
-def summarize_study(
-    name: str, attributes: dict[str, Any], trials: Sequence[FrozenTrial]
-) -> StudySummary:
-    """A study from its name, its user attributes and its trials."""
-    settings = attributes["settings"]
-    best = chosen_trial(attributes, trials)
-    is_confirmed = confirmed_number(attributes, trials) is not None
+def summarize_study(study: Study, trials: Sequence[FrozenTrial]) -> StudySummary:
+    """A study that a search made, with its trials, even one of a later version."""
+    settings, findings = stored_settings(study), Findings.read(study)
+    assert settings is not None
+    best = chosen_trial(study, trials)
+    is_confirmed = confirmed_number(study, trials) is not None
+    confirmation = findings.confirmation if is_confirmed else None
     return StudySummary(
-        name=name,
+        name=study.study_name,
         dataset=settings["dataset"],
         budget=settings["budget"],
         epochs=settings["epochs"],
@@ -219,6 +213,6 @@ def summarize_study(
         best_value=accuracy_of(best) if best else None,
         best_trial=best.number if best else None,
         best_parameter_count=parameter_count_of(best) if best else None,
-        confirmed_mean=attributes[CONFIRMATION]["mean"] if is_confirmed else None,
-        test_looks=attributes.get("test_looks", 0),
+        confirmed_mean=None if confirmation is None else confirmation["mean"],
+        test_looks=findings.test_looks,
     )

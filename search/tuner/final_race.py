@@ -54,7 +54,5 @@ def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | N
         n_seeds=_CONFIRMED_SEEDS,
         limit_seconds=limit,
     )
-    is_due = run.next() is not None or (
-        run.n_kept > 0 and confirmed_number(study.user_attrs, trials) is None
-    )
+    is_due = run.next() is not None or (run.n_kept > 0 and confirmed_number(study, trials) is None)
     return run if is_due else None

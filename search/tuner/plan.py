@@ -17,7 +17,7 @@ from search.storage.checks import has_studies
 from search.storage.open import opened_storage
 from search.study.history import last_used, run_records
 from search.study.open import open_study, study_names
-from search.study.settings import StudySettings
+from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
 from search.training.train import find_device
 from search.tuner.final_race import race_at_the_end
@@ -172,7 +172,7 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
     with opened_storage(request.storage) as storage:
         candidates = [request.study] if request.study else [_study_name(request, d) for d in SPLITS]
         studies = [open_study(storage, name) for name in study_names(storage) if name in candidates]
-        found = [study for study in studies if "settings" in study.user_attrs]
+        found = [study for study in studies if stored_settings(study) is not None]
         if request.study is None:  # a folder of images may be called as a built-in data set
             found = [
                 study

@@ -16,6 +16,7 @@ import pytest
 
 from search.results.confirm import ConfirmationRun
 from search.results.race import SeedRace, mean_interval, share_interval
+from search.study.findings import store_confirmation
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
@@ -213,12 +214,12 @@ def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:
     study = optuna.create_study(direction="maximize")
     for value in (0.97, 0.98, 0.96):
         study.add_trial(optuna.create_trial(value=value))
-    confirmation = {"trial": 0, "candidates": [{"trial": 0}, {"trial": 1}]}
-    chosen = chosen_trial({"confirmation": confirmation}, study.get_trials())
+    store_confirmation(study, {"trial": 0, "candidates": [{"trial": 0}, {"trial": 1}]})
+    chosen = chosen_trial(study, study.get_trials())
     assert chosen is not None
     assert chosen.number == 0
     study.add_trial(optuna.create_trial(value=0.99))
-    chosen = chosen_trial({"confirmation": confirmation}, study.get_trials())
+    chosen = chosen_trial(study, study.get_trials())
     assert chosen is not None
     assert chosen.number == 3
 
