@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 _BUSY_TIMEOUT_SECONDS = 60
 _CHECKPOINT_MILLISECONDS = 500
 _CONNECT_TIMEOUT_SECONDS = 10
+_LONGEST_IDLE_SECONDS = 15  # in the midst of a transaction, of which ours take milliseconds
 # A server whose host vanished without a word is noticed after about a minute.
 _KEEPALIVE = {
     "keepalives_idle": 30,  # seconds
@@ -35,11 +36,11 @@ def connect_args(url: URL) -> dict[str, Any]:
 
 
 def set_up_connections(engine: Engine, *, write: bool) -> None:
-    """Has all connections made from now on set up: for `write` with SQLite's log, else for UTC."""
+    """Has all connections made from now on set up: for `write` with SQLite's log; a server's."""
     if engine.name == "sqlite" and write:
         event.listen(engine, "connect", _set_pragmas)
     elif engine.name == "postgresql":
-        event.listen(engine, "connect", _use_utc)
+        event.listen(engine, "connect", _set_up_session)
     engine.dispose()  # what is connected already has not heard of it
 
 
@@ -63,9 +64,15 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _use_utc(connection: Any, _record: object) -> None:
-    """Heartbeats are times of day without a zone, and an hour of summer time is not silence."""
+def _set_up_session(connection: Any, _record: object) -> None:
+    """Of PostgreSQL.
+
+    Heartbeats are times of day without a zone, and an hour of summer time is not silence. A process
+    that is stopped between two statements of a transaction keeps rows locked, for which all others
+    would wait; the server takes them back, and what was not committed is done again.
+    """
     cursor = connection.cursor()
     cursor.execute("SET TIME ZONE 'UTC'")
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{_LONGEST_IDLE_SECONDS}s'")
     cursor.close()
     connection.commit()

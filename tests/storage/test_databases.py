@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.pool import PoolProxiedConnection
 
 from search.exceptions import DatabaseError, StorageError
@@ -307,3 +307,12 @@ def test_a_url_is_shown_without_the_passwords_in_its_query() -> None:
     assert shown_url(url) == (
         "postgresql+psycopg://user:***@host/db?password=***&sslmode=x&sslpassword=***"
     )
+
+
+def test_a_process_that_is_stopped_in_a_transaction_keeps_others_waiting_only_so_long(
+    postgres: Postgres,
+) -> None:
+    url = shown(postgres.url(postgres.new_database()))
+    with opened_storage(url, create=True) as storage, storage.engine.connect() as connection:
+        longest = connection.scalar(text("SHOW idle_in_transaction_session_timeout"))
+    assert longest == "15s"
