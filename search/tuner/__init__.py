@@ -15,8 +15,8 @@ While it runs:
 - `coordinator.py`: the loop: see what is new, start what is missing, write what workers send.
 - `trial_starter.py`: how a trial begins; `sampler.py`: where its candidate is drawn, under the cap;
   `dedup.py`: not one that was tried; `window.py`: what a sampler sees of a long study.
-- `trial_writer.py`: an epoch and an end of a trial written, then told as one of `events.py`.
-- `pruning.py`: whether to stop a trial; `pruners.py`: Optuna's pruners by name.
+- `trial_writer.py`: an epoch stored, a trial stopped or ended, then told as one of `events.py`.
+- `pruning.py`: whether a trial is weak; `pruners.py`: Optuna's pruners by name.
 - `patience.py`: when a study has stopped improving.
 - `trackers.py`: what other programs are told, as TensorBoard.
 - `final_race.py`: the race over fresh seeds at its end.
