@@ -1,8 +1,8 @@
 """Hyperparameter search for small convolutional networks under a hard cap on parameters.
 
-A search goes from `cli` (or `api.py`) to `tuner`, which hands trials to `workers`; `training` trains
-the networks of `search_models` on `data`, drawn from a `space`. `study` and `storage` are its memory;
-`results`, `report` and `export` are for what follows.
+A search goes from `cli` (or `api.py`) to `tuner`, which hands trials to `workers`; `training`
+trains the networks of `search_models` on `data`, drawn from a `space`. `study` and `storage` are
+its memory; `results`, `report` and `export` are for what follows.
 
 The names below load when they are asked for, so that importing this package is quick.
 """
