@@ -130,8 +130,10 @@ def test_weights_with_any_byte_changed_load_or_are_refused(
             place = data.draw(st.integers(0, min(len(damaged) - 1, 400)))
             damaged[place] = data.draw(st.integers(0, 255))
     (folder / "seed-1.safetensors").write_bytes(damaged)
+    count = parameter_count(read_card(folder).hyperparameters.spec)
     with contextlib.suppress(CardError):
-        load(folder, seed=1)
+        network = load(folder, seed=1).network
+        assert sum(p.numel() for p in network.parameters()) == count
 
 
 def _toml(value: Any) -> str:
@@ -172,7 +174,10 @@ def test_a_space_file_with_anything_in_it_is_refused_or_is_a_space(
     with contextlib.suppress(SearchError):
         space = Space.load(str(path), parameter_cap=3000)
         space.check_fits()
-        space.first()
+        assert space.smallest_count() < 3000
+        values = space.first()
+        if values.keys() == space.distributions.keys():
+            assert parameter_count(space.spec(values)) < 3000
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a." * 2000 + "b = 1", "a = 9" * 9000])

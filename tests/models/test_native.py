@@ -644,9 +644,10 @@ def test_a_matrix_that_is_not_finite_reads_nothing_outside(kernel: Kernel) -> No
     for value in (torch.nan, torch.inf, -torch.inf, 3e38):
         matrices = torch.full((20, 2, 3), value)
         labels, index = torch.zeros(20, dtype=torch.int64), torch.arange(20)
-        batch.fill(images, labels, index, matrices)
         displacements = torch.full((20, 2, 5, 5), value)
-        batch.fill(images, labels, index, torch.eye(2, 3).repeat(20, 1, 1), displacements)
+        for moved in ((matrices, None), (torch.eye(2, 3).repeat(20, 1, 1), displacements)):
+            batch.fill(images, labels, index, *moved)
+            assert ((batch.images() >= 0) & (batch.images() <= 1)).all()  # as in the images
 
 
 # --- What is refused ---

@@ -507,6 +507,8 @@ def test_a_cap_one_above_the_smallest_count_is_enough() -> None:
     space = Space.load("standard")
 
     under(space.smallest_count() + 1, space).check_fits()
+    with pytest.raises(SpaceError):
+        under(space.smallest_count(), space).check_fits()
 
 
 @pytest.mark.parametrize(
