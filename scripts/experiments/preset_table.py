@@ -10,7 +10,8 @@ import statistics
 
 from search.folders import CARD_NAME
 from search.results.race import mean_interval
-from search.space.presets import PRESETS, find_system, preset_folder
+from search.space.presets import PRESETS, preset_folder
+from search.space.systems import find_system
 from search_models.size import layer_table, parameter_count
 
 

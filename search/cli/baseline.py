@@ -58,7 +58,7 @@ def baseline(
     Example: search baseline three-step-3 --seeds 3
     """
 
-    from search.space.presets import find_system
+    from search.space.systems import find_system
 
     console = make_console(to_stderr=as_json)
     if name is None:
@@ -129,7 +129,7 @@ def _measured(
 def _list_baselines(console: Console) -> None:
     from rich.table import Table
 
-    from search.space.presets import all_systems
+    from search.space.systems import all_systems
     from search_models.size import parameter_count, receptive_field
 
     systems = all_systems()

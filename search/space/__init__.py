@@ -8,5 +8,6 @@
 - `topologies.py`: the networks whose widths are open; `widths.py`: widths scaled to fill the cap
 - `effects.py`: which hyperparameters matter in a space at all
 - `transfer.py`: values of one space taken over into another
-- `baselines.py`: systems that were tuned by hand; `presets.py`: networks shipped with the package
+- `baselines.py`: systems that were tuned by hand; `presets.py`: where shipped networks lie
+- `systems.py`: both kinds by name
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from search.space.presets import all_systems
+from search.space.systems import all_systems
 from tests.conftest import DIGITS_RUN, ENDLESS, Command, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

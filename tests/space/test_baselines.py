@@ -23,7 +23,7 @@ from search.space.hyperparameters import (
     Schedule,
     StepDecay,
 )
-from search.space.presets import find_system
+from search.space.systems import find_system
 from search.training.epochs import EpochResult
 from search.training.train import train
 from search_models.size import parameter_count, receptive_field

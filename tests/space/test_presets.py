@@ -14,8 +14,9 @@ from optuna import create_study
 from optuna.samplers import RandomSampler
 
 from search.data.load import load_dataset
-from search.space.presets import PRESETS, all_systems, find_system, preset_folder
+from search.space.presets import PRESETS, preset_folder
 from search.space.space import Space
+from search.space.systems import all_systems, find_system
 from search.training.weights import kept_seed, load, read_card
 from search_models.size import parameter_count
 from tests.conftest import run_here
