@@ -23,6 +23,7 @@ from search.training.epochs import EpochResult
 INTERRUPTED = "interrupted"  # the reason of a trial that failed through no fault of its own
 _QUEUED = "fixed_params"  # where Optuna keeps what was queued
 _NUMBER = (int, float)
+_ALWAYS_STORED = ("parameter_count", "epochs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +90,25 @@ class TrialRecord:
 
     @classmethod
     def read(cls, trial: FrozenTrial) -> TrialRecord:
-        """The record of a trial; `NO_RECORD` where it has none, or one that does not parse.
+        """The record of a trial; `NO_RECORD` where it has none, or one that cannot be a search's.
 
-        Raises nothing, whatever a person or another program has stored.
+        Raises nothing, whatever a person or another program has stored. What a search always stores
+        as it trains must parse; of all else a part that does not is as if it were not there, since
+        a person may have given an attribute of his own such a name.
         """
-        found: dict[str, Any] = {}
-        for key, value in trial.user_attrs.items():
-            if key in _KINDS:
-                if not isinstance(value, _KINDS[key]):
-                    return NO_RECORD
-                found[key] = value
+        found: dict[str, Any] = {
+            key: value
+            for key, value in trial.user_attrs.items()
+            if key in _KINDS and isinstance(value, _KINDS[key])
+        }
+        if any(key in trial.user_attrs and key not in found for key in _ALWAYS_STORED):
+            return NO_RECORD
         if "epochs" in found:
             if not {dict}.issuperset(map(type, found["epochs"])):
                 return NO_RECORD
             found["epochs"] = _StoredEpochs(found["epochs"])
         if "owner" in found:
             found["owner"] = _read_owner(found["owner"])
-            if found["owner"] is None:
-                return NO_RECORD
         return cls(**found) if found else NO_RECORD
 
     def to_attributes(self) -> dict[str, Any]:

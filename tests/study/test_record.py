@@ -136,21 +136,39 @@ def test_a_trial_that_no_search_has_written_has_no_record(stored: dict[str, Any]
         {"epochs": 15},
         {"epochs": [1, 2, 3]},
         {"epochs": {"epoch": 1}},
-        {"owner": "me"},
-        {"owner": {"host": "vm"}},
-        {"owner": {**_STORED["owner"], "pid": "2883"}},
         {"parameter_count": "many"},
         {"parameter_count": 7.5},
-        {"seconds": None},
-        {"repeats": [1]},
-        {"reason": 5},
     ],
 )
-def test_a_record_of_which_a_part_does_not_parse_is_none(stored: dict[str, Any]) -> None:
+def test_a_record_that_no_search_can_have_written_is_none(stored: dict[str, Any]) -> None:
     trial = _trial({**_STORED, **stored}, TrialState.COMPLETE)
 
     assert TrialRecord.read(trial) is NO_RECORD
     assert not is_trained(trial)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"owner": "me"},
+        {"owner": {"host": "vm"}},
+        {"owner": {**_STORED["owner"], "pid": "2883"}},
+        {"seconds": None},
+        {"repeats": [1]},
+        {"reason": 5},
+        {"change": 3},
+        {"settings": {"note": "mine"}},
+        {"from_study": 7},
+    ],
+)
+def test_an_attribute_of_a_persons_own_costs_a_trial_that_part_alone(
+    stored: dict[str, Any],
+) -> None:
+    trial = _trial({**_STORED, **stored}, TrialState.COMPLETE)
+    others = _trial({key: value for key, value in _STORED.items() if key not in stored})
+
+    assert TrialRecord.read(trial).to_attributes() == TrialRecord.read(others).to_attributes()
+    assert is_trained(trial)
 
 
 def test_an_epoch_of_another_program_raises_nothing() -> None:
