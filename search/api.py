@@ -23,8 +23,7 @@ from search.tuner.request import check_request, check_whole
 from search.tuner.run import run_search as run_checked
 from search.tuner.session import Search
 from search.tuner.watcher import Listener, SearchWatcher
-from search.workers.fork_server import start_server
-from search.workers.setup import prepare_workers
+from search.workers.setup import prepare_workers, start_workers
 
 
 def run_search(request: SearchRequest, *, show: bool = True) -> Study:
@@ -46,8 +45,7 @@ def run_search(request: SearchRequest, *, show: bool = True) -> Study:
         TrainingError: if workers cannot be started, or trial after trial fails.
     """
     checked = check_request(request)
-    if checked.resources is None:
-        start_server()
+    start_workers(checked.resources)
     with _quiet_optuna():
         result = run_checked(checked, _PrintingWatcher() if show else SearchWatcher())
     return open_study(result.study, storage=request.storage)

@@ -8,7 +8,7 @@ import typer
 
 from search.cli.output import EXIT_INTERRUPTED, make_console
 from search.cli.run_options import read_options, takes_options
-from search.workers.fork_server import start_server
+from search.workers.setup import start_workers
 
 
 @takes_options
@@ -26,9 +26,7 @@ def run(**options: Any) -> None:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         checked = check_request(request)
-        # From here on PyTorch is imported, here and in the server, which takes seconds.
-        if checked.resources is None:
-            start_server()
+        start_workers(checked.resources)
 
         from search.cli.run_watcher import TerminalWatcher
         from search.tuner.run import run_search

@@ -20,5 +20,4 @@ While it runs:
 - `patience.py`: when a study has stopped improving.
 - `trackers.py`: what other programs are told, as TensorBoard.
 - `final_race.py`: the race over fresh seeds at its end.
-- `pools.py`: the Ray cluster of its workers.
 """

@@ -19,14 +19,12 @@ from search.study.history import last_used, run_records
 from search.study.open import open_study, study_names
 from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
-from search.training.train import find_device
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
-from search.tuner.pools import pool_of_actors
 from search.tuner.request import CheckedRequest, load_space
 from search.tuner.warm_start import WarmStart, warm_start
-from search.workers.local_pool import default_worker_count
-from search.workers.setup import WorkerSetup
+from search.workers.ray_cluster import count_actors
+from search.workers.setup import WorkerSetup, local_workers
 
 
 @dataclass(frozen=True)
@@ -86,16 +84,15 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
 
 
 def _choose_workers(checked: CheckedRequest) -> WorkerSetup:
-    """Who trains: on this machine, or on the Ray cluster that `opened_engine` has connected to.
+    """Who trains: on this machine, or on the Ray cluster that `connected_cluster` gives.
 
     Raises:
         InputError: if there is no such device.
     """
     request, resources = checked.asked, checked.resources
     if resources is None:
-        device = str(find_device(request.device))
-        return WorkerSetup(request.n_workers or default_worker_count(), device)
-    n_workers = request.n_workers or pool_of_actors().n_actors(resources)
+        return local_workers(request.n_workers, request.device)
+    n_workers = request.n_workers or count_actors(resources)
     return WorkerSetup(n_workers, resources.device, resources)
 
 

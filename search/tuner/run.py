@@ -11,11 +11,11 @@ from search.study.history import make_last_used
 from search.study.open import open_study
 from search.tuner.events import Outcome
 from search.tuner.plan import SearchPlan, plan_search
-from search.tuner.pools import opened_engine
 from search.tuner.request import CheckedRequest, check_request
 from search.tuner.session import Search, begin_search
 from search.tuner.target_search import TargetSearch
 from search.tuner.watcher import SearchWatcher, ShouldStop
+from search.workers.ray_cluster import connected_cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,10 @@ class SearchResult:
     Args:
         study: its name; under a target, that of the smallest network that reached it or, where none
             did, of the last cap.
-        outcome: of the last cap.
         is_interrupted: whether it was stopped before it had ended.
     """
 
     study: str
-    outcome: Outcome
     is_interrupted: bool
 
 
@@ -45,10 +43,11 @@ def run_search(checked: CheckedRequest, watcher: SearchWatcher) -> SearchResult:
         TrainingError: if workers cannot be started, or trial after trial fails.
         ArtifactError: if curves or weights of trials cannot be written.
     """
-    with opened_engine(checked):
+    request = checked.asked
+    with connected_cluster(checked.resources, request.ray_address, n_workers=request.n_workers):
         plan = _plan(checked, watcher)
         with watcher.until_stopped() as should_stop:
-            if checked.asked.target is None:
+            if request.target is None:
                 return _search_one_cap(plan, watcher, should_stop)
             return _search_for_target(plan, watcher, should_stop)
 
@@ -65,9 +64,8 @@ def _search_one_cap(
         outcome = _train_trials(search, watcher, should_stop)
         if outcome is not Outcome.INTERRUPTED:
             _race(search, outcome, watcher, should_stop)
-        return SearchResult(
-            plan.study_name, outcome, outcome is Outcome.INTERRUPTED or should_stop()
-        )
+        is_interrupted = outcome is Outcome.INTERRUPTED or should_stop()
+        return SearchResult(plan.study_name, is_interrupted=is_interrupted)
 
 
 def _search_for_target(
@@ -78,10 +76,10 @@ def _search_for_target(
         with begin_search(plan, watcher.waiting(should_stop)) as search:
             outcome = _train_trials(search, watcher, should_stop)
             if outcome is Outcome.INTERRUPTED:
-                return SearchResult(plan.study_name, outcome, is_interrupted=True)
+                return SearchResult(plan.study_name, is_interrupted=True)
             race = _race(search, outcome, watcher, should_stop)
             if should_stop():
-                return SearchResult(plan.study_name, outcome, is_interrupted=True)
+                return SearchResult(plan.study_name, is_interrupted=True)
             following = target.next_request(search, outcome, race)
         if following is None:
             break
@@ -93,7 +91,7 @@ def _search_for_target(
             make_last_used(open_study(storage, found.study))
     watcher.target_ends(plan, target.steps, is_timed_out=target.is_timed_out)
     name = plan.study_name if found is None else found.study
-    return SearchResult(name, outcome, is_interrupted=False)
+    return SearchResult(name, is_interrupted=False)
 
 
 def _train_trials(search: Search, watcher: SearchWatcher, should_stop: ShouldStop) -> Outcome:
@@ -110,7 +108,7 @@ def _race(
     search: Search, outcome: Outcome, watcher: SearchWatcher, should_stop: ShouldStop
 ) -> ConfirmationRun | None:
     """The race at the search's end; None where there is none to run, or another host runs it."""
-    with search.race(should_stop) as race:
+    with search.hold_race(should_stop) as race:
         if race.run is not None:
             watcher.race_begins(race.run)
             search.confirm(race.run, watcher.race_goes_on, should_stop=should_stop)

@@ -74,6 +74,21 @@ class WorkerSetup:
                     yield actors
 
 
+def start_workers(resources: Resources | None) -> None:
+    """Starts what workers are forked from, where they are processes on this machine.
+
+    Call it before PyTorch is imported here, which takes seconds: the server imports it meanwhile.
+
+    Args:
+        resources: what each takes of a Ray cluster, or None.
+
+    Raises:
+        InputError: if there is no temporary folder for the server.
+    """
+    if resources is None:
+        start_server()
+
+
 def prepare_workers(n_workers: int | None, device: str) -> WorkerSetup:
     """Starts the server that workers on this machine are forked from; says what they train on.
 
@@ -87,7 +102,19 @@ def prepare_workers(n_workers: int | None, device: str) -> WorkerSetup:
         InputError: if there is no such device, or no temporary folder for the server.
     """
     start_server()
+    return local_workers(n_workers, device)
 
+
+def local_workers(n_workers: int | None, device: str) -> WorkerSetup:
+    """Workers on this machine.
+
+    Args:
+        n_workers: by default one for each core that this process may use.
+        device: as a user names it.
+
+    Raises:
+        InputError: if there is no such device.
+    """
     from search.training.train import find_device
     from search.workers.local_pool import default_worker_count
 
