@@ -57,10 +57,11 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
         trials = study.get_trials(deepcopy=False)
         summary = summarize_study(study, trials)
         steps = next_steps(study, trials)
-        if steps and steps[0].command == "run":  # the search has not come to its end
-            return _standing(summary), steps[:1]
+        if steps.go_on is not None:
+            return _standing(summary), [steps.go_on]
         # The line above has told of the best trial.
-        return _standing(summary), [step for step in steps if step.command != "show"]
+        shown = [step for step in steps.with_result if step.command != "show"]
+        return _standing(summary), [*shown, *filter(None, [steps.search_on])]
 
 
 def _standing(summary: StudySummary) -> list[str]:

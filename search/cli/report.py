@@ -94,7 +94,7 @@ def report(
     options = ["--study", facts.study, *storage_words(storage)]
     if facts.settings.is_of_tensors:
         return  # what comes next would train, and commands have no images
-    if facts.chosen is not None and facts.race is None:
+    if facts.next_steps.command("confirm") is not None:
         console.print(f"Not confirmed yet: {shown_command(['confirm', *options])}", soft_wrap=True)
     if facts.weights_name is not None and validated is None:
         options += [] if out is None else ["--out", str(out)]

@@ -236,8 +236,7 @@ def print_next(console: Console, search: Search) -> None:
     """What to do with a study whose search has ended; how that goes on stands above."""
     from search.study.next_steps import next_steps
 
-    found = next_steps(search.study, search.study.get_trials(deepcopy=False))
-    steps = [step for step in found if step.command != "run"]
+    steps = next_steps(search.study, search.study.get_trials(deepcopy=False)).with_result
     if not steps:
         return
     request = search.plan.request

@@ -21,9 +21,10 @@ from search.report.hyperparameter_table import Setting, settings_of
 from search.report.importance import Influence, influences
 from search.report.outcomes import RaceResult, TestResult, race_result, test_result
 from search.space.hyperparameters import Hyperparameters
+from search.study import defaults
 from search.study.findings import Findings
 from search.study.history import run_records, search_words
-from search.study.next_steps import NextStep, next_steps
+from search.study.next_steps import NextSteps, next_steps
 from search.study.open import rebuild
 from search.study.record import TrialRecord
 from search.study.settings import StudySettings
@@ -84,7 +85,7 @@ class Report:
     failures: list[tuple[str, int]]
     runs: list[dict[str, Any]]
     space_text: str | None
-    next_steps: list[NextStep]
+    next_steps: NextSteps
 
     @property
     def trained(self) -> list[FrozenTrial]:
@@ -182,7 +183,11 @@ class Report:
     def _run_options(self) -> list[str]:
         record = self.runs[-1] if self.runs else {}
         options: list[str] = []
-        for option, default in (("sampler", "tpe"), ("pruner", "halving"), ("seed", 0)):
+        for option, default in (
+            ("sampler", defaults.SAMPLER),
+            ("pruner", defaults.PRUNER),
+            ("seed", defaults.SEED),
+        ):
             if record.get(option, default) != default:
                 options += [f"--{option}", str(record[option])]
         n_workers = max((run.get("n_workers", 0) for run in self.runs), default=0)

@@ -101,11 +101,14 @@ def _layers(report: Report) -> str:
 
 
 def _next(report: Report) -> str:
-    if not report.next_steps:
-        return f"## Next\n\nSearch {_IN_PYTHON}"
-    # Who reads the note is in the dashboard, and the command that searches stands above.
-    steps = [step for step in report.next_steps if step.command not in ("run", "dashboard")]
-    lines = [f"{_line(step.words)}  # {step.purpose}" for step in steps or report.next_steps]
+    # Who reads the note is in the dashboard.
+    steps = [step for step in report.next_steps.with_result if step.command != "dashboard"]
+    if not steps:
+        if report.next_steps.go_on is None:
+            return f"## Next\n\nSearch {_IN_PYTHON}"
+        steps = [report.next_steps.go_on]
+    # The command that searches stands above.
+    lines = [f"{_line(step.words)}  # {step.purpose}" for step in steps]
     return "\n".join(["## Next\n\n```sh", *lines, "```"])
 
 

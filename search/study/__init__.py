@@ -4,6 +4,7 @@ The study:
 
 - `open.py`: studies created, opened and chosen; a trial of one and its hyperparameters
 - `settings.py`: `StudySettings`, what belongs to a study and never changes
+- `defaults.py`: what a search takes where it is not told
 - `history.py`: its runs, which study was used last, the command that searches it again
 - `findings.py`: `Findings`, what came after its trials: its race, ablations, looks at the test set
 - `repeat_runs.py`: `RepeatStore`, the runs of a race or an ablation, in a study beside it

@@ -15,6 +15,8 @@ from typing import Any
 
 from optuna.study import Study
 
+from search.data.names import DEFAULT_IMAGE_SIZE
+from search.study import defaults
 from search.study.settings import StudySettings
 
 DISTRIBUTION = "budget-search"
@@ -132,11 +134,11 @@ def search_words(
     words = ["run", "--dataset", settings.dataset, "--budget", str(settings.budget)]
     words += ["--epochs", str(settings.epochs), "--trials", str(n_trials)]
     for option, value, default in (
-        ("--space", space or settings.space_name, "standard"),
-        ("--objective", settings.objective, "accuracy"),
-        ("--metric", settings.metric, "accuracy"),
-        # Only a folder's images have a size that is asked for, and it is a folder's that is 28.
-        ("--image-size", str(settings.image_size), "28"),
+        ("--space", space or settings.space_name, defaults.SPACE),
+        ("--objective", settings.objective, defaults.OBJECTIVE),
+        ("--metric", settings.metric, defaults.METRIC),
+        # Only a folder's images have a size that is asked for.
+        ("--image-size", str(settings.image_size), str(DEFAULT_IMAGE_SIZE)),
     ):
         words += [option, value] if value != default else []
     return [*words, *options, "--study", name]

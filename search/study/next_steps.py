@@ -36,6 +36,26 @@ class NextStep:
         return self.words[0]
 
 
+@dataclass(frozen=True, slots=True)
+class NextSteps:
+    """What is worth doing with a study as it stands.
+
+    Args:
+        go_on: its search, where that has not come to its end.
+        with_result: what to do with what it has found, the most useful first; none as long as no
+            trial is complete.
+        search_on: for more trials than were asked for, where it has come to its end.
+    """
+
+    go_on: NextStep | None
+    with_result: tuple[NextStep, ...] = ()
+    search_on: NextStep | None = None
+
+    def command(self, name: str) -> NextStep | None:
+        """The step with the result that is this command; None where there is none."""
+        return next((step for step in self.with_result if step.command == name), None)
+
+
 def first_steps() -> list[NextStep]:
     """What to do where nothing has been searched yet."""
     return [
@@ -53,11 +73,8 @@ def first_steps() -> list[NextStep]:
     ]
 
 
-def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> list[NextStep]:
-    """What is worth doing with a study as it stands, the most useful first.
-
-    A `run` comes first where the search has not come to its end, and last where it has. It is all
-    there is as long as no trial is complete. Whoever shows the steps may leave some out.
+def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> NextSteps:
+    """What is worth doing with a study as it stands; whoever shows it may leave some out.
 
     Args:
         trials: all of the study's.
@@ -70,19 +87,17 @@ def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> list[NextStep]:
     records = run_records(study)
     n_wanted = int(records[-1]["n_trials"]) if records else 0
     n_trained = tally(trials).n_trained
-    on_study = ("--study", study.study_name)
-    has_images = not settings.is_of_tensors  # no command has the tensors of a program
-    by_accuracy = len(study.directions) == 1  # else there is no one best to race for
 
-    def search(n_trials: int, purpose: str) -> list[NextStep]:
+    def search(n_trials: int, purpose: str) -> NextStep | None:
         words = search_words(study.study_name, settings, n_trials=n_trials)
-        return [] if words is None else [NextStep(tuple(words), purpose, reads_data=True)]
+        return None if words is None else NextStep(tuple(words), purpose, reads_data=True)
 
     if chosen is None:
-        return search(max(n_wanted, n_trained + 1), "go on with the search")
-    steps = search(n_wanted, "go on with the search") if n_trained < n_wanted else []
-    steps.append(NextStep(("show", str(chosen.number), *on_study), "its layers and epochs"))
-    if not by_accuracy:
+        return NextSteps(search(max(n_wanted, n_trained + 1), "go on with the search"))
+    on_study = ("--study", study.study_name)
+    has_images = not settings.is_of_tensors  # no command has the tensors of a program
+    steps = [NextStep(("show", str(chosen.number), *on_study), "its layers and epochs")]
+    if len(study.directions) > 1:  # there is no one best to race for
         front = ("best", "--front", *on_study)
         steps.append(NextStep(front, "the most accurate network of each size"))
     elif has_images and confirmed_number(study, trials) is None:
@@ -90,11 +105,11 @@ def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> list[NextStep]:
         steps.append(NextStep(race, "race the best trials over fresh seeds", reads_data=True))
     if has_images and Findings.read(study).retraining(chosen.number) is None:
         steps.append(retrain_step(study.study_name))
-    steps.append(_report_step(study.study_name))
+    steps.append(_report_step(study.study_name, "its story on one page"))
     steps.append(NextStep(("dashboard",), "look at all trials in a browser"))
-    if n_trained >= n_wanted:
-        steps += search(2 * n_trained, "search on")
-    return steps
+    if n_trained < n_wanted:
+        return NextSteps(search(n_wanted, "go on with the search"), tuple(steps))
+    return NextSteps(None, tuple(steps), search(2 * n_trained, "search on"))
 
 
 def retrain_step(study: str, trial: int | None = None) -> NextStep:
@@ -123,9 +138,9 @@ def steps_with_weights(folder: Path, study: str, dataset: str) -> list[NextStep]
             else []
         ),
         with_data(("export", weights, "--out", "network.onnx"), "take it elsewhere"),
-        _report_step(study),
+        _report_step(study, "the study's story on one page"),
     ]
 
 
-def _report_step(study: str) -> NextStep:
-    return NextStep(("report", "--study", study), "the study's story on one page")
+def _report_step(study: str, purpose: str) -> NextStep:
+    return NextStep(("report", "--study", study), purpose)

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.data.names import DEFAULT_IMAGE_SIZE
 from search.exceptions import InputError
 from search.folders import DATABASE_URL
+from search.study import defaults
 
 if TYPE_CHECKING:  # it imports torch
     from search.data.dataset import Dataset
@@ -67,13 +69,13 @@ class Goal:
             "Epochs that each network is trained. A trial's value is the mean of the last three."
         ),
     )
-    space: str = field(default="standard", metadata=_text("standard, wide, or a TOML file."))
+    space: str = field(default=defaults.SPACE, metadata=_text("standard, wide, or a TOML file."))
     objective: str = field(
-        default="accuracy",
+        default=defaults.OBJECTIVE,
         metadata=_text("accuracy, or accuracy,size to search the best of each size."),
     )
     metric: str = field(
-        default="accuracy",
+        default=defaults.METRIC,
         metadata=_text("accuracy, or balanced-accuracy: the mean of each class's own accuracy."),
     )
     target: Target | None = field(
@@ -122,7 +124,8 @@ class Images:
     image_size: int | None = field(
         default=None,
         metadata=_text(
-            "Pixels along a side, to which a folder's images are scaled.", default_words="28"
+            "Pixels along a side, to which a folder's images are scaled.",
+            default_words=f"{DEFAULT_IMAGE_SIZE}",
         ),
     )
     data_dir: Path | None = field(
@@ -183,11 +186,13 @@ class Place:
 class Method:
     """How it searches."""
 
-    sampler: str = field(default="tpe", metadata=_text("tpe, random, qmc, gp or cmaes."))
+    sampler: str = field(default=defaults.SAMPLER, metadata=_text("tpe, random, qmc, gp or cmaes."))
     pruner: str = field(
-        default="halving", metadata=_text("halving, median, percentile, hyperband or none.")
+        default=defaults.PRUNER, metadata=_text("halving, median, percentile, hyperband or none.")
     )
-    seed: int = field(default=0, metadata=_text("From which all random numbers follow."))
+    seed: int = field(
+        default=defaults.SEED, metadata=_text("From which all random numbers follow.")
+    )
     from_study: str | None = field(
         default=None,
         metadata=_text("Start a new study from the best trials of this one, of any budget."),

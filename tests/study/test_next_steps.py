@@ -22,7 +22,8 @@ OF_ANOTHER = {"retrain_000001": {"trial": 1}, "test_looks": 1}
 
 def steps_of(folder: Path, trials: list[MadeTrial], **options: Any) -> list[NextStep]:
     study = make_study(f"sqlite:///{folder / 'studies.db'}", "made", trials, **options)
-    return next_steps(study, study.get_trials())
+    steps = next_steps(study, study.get_trials())
+    return [*filter(None, [steps.go_on]), *steps.with_result, *filter(None, [steps.search_on])]
 
 
 @pytest.mark.parametrize(

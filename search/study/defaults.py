@@ -1,0 +1,10 @@
+"""What a search takes where it is not told: a command that is told again leaves these out."""
+
+from __future__ import annotations
+
+SPACE = "standard"
+OBJECTIVE = "accuracy"
+METRIC = "accuracy"
+SAMPLER = "tpe"
+PRUNER = "halving"
+SEED = 0
