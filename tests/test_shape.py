@@ -159,6 +159,12 @@ def test_descriptions_never_meet_torch(name: str) -> None:
     assert not {found for found in brought if found.split(".")[0] == "torch"}
 
 
+def test_the_tests_have_the_rooms_that_the_package_has() -> None:
+    rooms = {path.parent.name for path in ROOT.glob("search/*/__init__.py")}
+    found = {path.parent.name for path in ROOT.glob("tests/*/*.py")}
+    assert found == rooms | {"models", "support"}
+
+
 @pytest.mark.parametrize("code", ["import search", "import search.cli"])
 def test_importing_the_package_brings_neither_torch_nor_optuna(code: str) -> None:
     slow = {"torch", "optuna", "rich", "matplotlib"}

@@ -1,6 +1,7 @@
 """How fast it is, and how it grows: what is measured on one machine, for the figures in `docs/`.
 
 - `help_latency.py`: how long each command takes to answer `--help`
+- `stop_latency.py`: how long a search takes to end once it is asked to
 - `training_step.py`: how fast a network trains, each way of doing it: in a `step_process.py` of its
   own, beside what `step_flops.py` says that it must compute
 - `scale.py`: how a search grows, whose training is played back

@@ -46,11 +46,12 @@ class Ablation:
     def __init__(self, study: Study, trial: FrozenTrial, *, seeds: Sequence[int]) -> None:
         hyperparameters = rebuild(study, trial)
         settings = StudySettings.from_study(study)
-        count = parameter_count(hyperparameters.spec)
-        if count >= settings.budget:
+        space = settings.search_space()
+        if not space.fits(hyperparameters.spec):
             raise StudyError(
                 f"A network must have fewer parameters than the budget of {settings.budget:,}, but "
-                f"that of trial {trial.number} has {count:,}; take another with --trial."
+                f"that of trial {trial.number} has {parameter_count(hyperparameters.spec):,}; take "
+                "another with --trial."
             )
         self.hyperparameters = hyperparameters
         self.epochs = settings.epochs
@@ -60,9 +61,7 @@ class Ablation:
         self._seeds = list(seeds)
         self._changes = [(UNCHANGED, hyperparameters), *variants(hyperparameters)]
         self._trained = [
-            (name, changed)
-            for name, changed in self._changes
-            if parameter_count(changed.spec) < settings.budget
+            (name, changed) for name, changed in self._changes if space.fits(changed.spec)
         ]
         # What each run came to, by change and seed; None where its loss was not finite.
         self._finished: dict[tuple[str, int], float | None] = {}

@@ -36,7 +36,7 @@ def confirms(request: SearchRequest) -> bool:
 
 
 def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | None:
-    """The race that a study still lacks, as `Search.race` says; None where it lacks none."""
+    """The race that a study still lacks, as `Search.hold_race` says; None where it lacks none."""
     trials = study.get_trials(deepcopy=False)
     if not confirms(request) or best_trial(trials) is None:
         return None

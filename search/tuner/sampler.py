@@ -91,7 +91,7 @@ class CappedSampler(BaseSampler):
 
     @property
     def seen(self) -> SeenConfigurations:
-        """What the study had tried when the newest candidate was drawn."""
+        """What the study had tried as of the last `refresh`."""
         return self._seen
 
     def refresh(self, study: Study, *, besides: int | None = None) -> Sequence[FrozenTrial]:

@@ -132,7 +132,7 @@ class Search:
         return outcome
 
     @contextmanager
-    def race(self, should_stop: Callable[[], bool]) -> Iterator[FinalRace]:
+    def hold_race(self, should_stop: Callable[[], bool]) -> Iterator[FinalRace]:
         """The race at the end of the search, of which one runs at a time.
 
         A study of 20 trained trials or more races its best three over three seeds, for at most a

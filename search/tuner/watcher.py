@@ -26,7 +26,8 @@ def _ignore(event: object) -> None:
 class SearchWatcher:
     """Is told what happens in a search, in this order; by itself it does nothing.
 
-    Under a target, what stands between `loading` and `judged` happens for each cap.
+    Under a target all but `until_stopped`, which happens once, happens for each cap, and
+    `target_ends` at last. A search that is interrupted while its trials train is not judged.
     """
 
     def loading(self) -> AbstractContextManager[object]:

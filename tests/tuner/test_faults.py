@@ -323,7 +323,7 @@ def test_a_study_that_is_deleted_while_nothing_trains_ends_the_search_as_well(he
     def confirm_what_is_deleted() -> None:
         with begin_search(here.plan(confirm=True)) as search:
             optuna.delete_study(study_name=NAME, storage=here.url)
-            with search.race(lambda: False):
+            with search.hold_race(lambda: False):
                 pass
 
     with pytest.raises(StudyDeletedError, match="'faulty' was deleted"):
