@@ -43,8 +43,9 @@ def stop_search(how: signal.Signals, *, with_hanging_worker: bool) -> float:
             if len(training) == 2:
                 break
         if with_hanging_worker:
-            (server,) = psutil.Process(process.pid).children()
-            server.children()[0].suspend()
+            children = psutil.Process(process.pid).children()
+            worker = next(worker for server in children for worker in server.children())
+            worker.suspend()
         asked = time.perf_counter()
         process.send_signal(how)
         process.stdout.read()
