@@ -19,11 +19,12 @@ from search.study.open import check_same_data, load_study_data, open_trial, sele
 from search.training.epochs import EpochResult
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
 from search.tuner.options import SearchRequest
+from search.tuner.preflight import prepare_search
 from search.tuner.request import check_request, check_whole
 from search.tuner.run import run_search as run_checked
 from search.tuner.session import Search
 from search.tuner.watcher import Listener, SearchWatcher
-from search.workers.setup import prepare_workers, start_workers
+from search.workers.setup import prepare_workers
 
 
 def run_search(request: SearchRequest, *, show: bool = True) -> Study:
@@ -45,7 +46,7 @@ def run_search(request: SearchRequest, *, show: bool = True) -> Study:
         TrainingError: if workers cannot be started, or trial after trial fails.
     """
     checked = check_request(request)
-    start_workers(checked.resources)
+    prepare_search(checked)
     with _quiet_optuna():
         result = run_checked(checked, _PrintingWatcher() if show else SearchWatcher())
     return open_study(result.study, storage=request.storage)

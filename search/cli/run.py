@@ -8,7 +8,6 @@ import typer
 
 from search.cli.output import EXIT_INTERRUPTED, make_console
 from search.cli.run_options import read_options, takes_options
-from search.workers.setup import start_workers
 
 
 @takes_options
@@ -22,11 +21,12 @@ def run(**options: Any) -> None:
     with console.status("Loading"):
         import optuna
 
+        from search.tuner.preflight import prepare_search
         from search.tuner.request import check_request
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         checked = check_request(request)
-        start_workers(checked.resources)
+        prepare_search(checked)
 
         from search.cli.run_watcher import TerminalWatcher
         from search.tuner.run import run_search

@@ -4,6 +4,7 @@ Before it begins:
 
 - `options.py`: what may be asked, each option with its text and its default.
 - `request.py`: a request checked, and its texts parsed.
+- `preflight.py`: what it would meet, looked at before PyTorch is loaded.
 - `plan.py`: what a search will do: its data, space, study and workers.
 - `warm_start.py`: the best trials of an earlier study, which a new one tries first.
 

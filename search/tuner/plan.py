@@ -9,7 +9,7 @@ from optuna.study import Study
 from search.data.built_in import default_data_dir, is_available
 from search.data.dataset import Dataset
 from search.data.load import load_dataset
-from search.data.names import SPLITS, short_name
+from search.data.names import SPLITS
 from search.exceptions import DataUnavailableError, SpaceError, StudyError
 from search.folders import make_folder
 from search.space.space import Space
@@ -21,7 +21,7 @@ from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
-from search.tuner.request import CheckedRequest, load_space
+from search.tuner.request import CheckedRequest, load_space, study_name
 from search.tuner.warm_start import WarmStart, warm_start
 from search.workers.ray_cluster import count_actors
 from search.workers.setup import WorkerSetup, local_workers
@@ -66,8 +66,8 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
     info = dataset.info
     space = load_space(request, info.input_shape, info.n_classes)
     _check_batches(space, info.n_training)
-    study_name = _study_name(request, info.name) if request.study is None else request.study
-    warm_start = _plan_warm_start(request, study_name, space)
+    name = study_name(request, info.name)
+    warm_start = _plan_warm_start(request, name, space)
     if request.worker_log is not None:
         make_folder(request.worker_log, option="--worker-log")
     if request.artifacts is not None:
@@ -77,7 +77,7 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
         dataset=dataset,
         dataset_note=note,
         space=space,
-        study_name=study_name,
+        study_name=name,
         workers=workers,
         warm_start=warm_start,
     )
@@ -94,11 +94,6 @@ def _choose_workers(checked: CheckedRequest) -> WorkerSetup:
         return local_workers(request.n_workers, request.device)
     n_workers = request.n_workers or count_actors(resources)
     return WorkerSetup(n_workers, resources.device, resources)
-
-
-def _study_name(request: SearchRequest, dataset: str) -> str:
-    size = "" if request.objective == "accuracy" else "-by-size"
-    return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}"
 
 
 def _check_batches(space: Space, n_training: int) -> None:
@@ -138,11 +133,11 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
         return load_dataset(request.dataset, data_dir, image_size=size), ""
     known = _known_study(request)
     if known is not None:
-        study_name, settings = known
+        name, settings = known
         dataset = load_dataset(
             settings.dataset, data_dir, image_size=settings.image_size if size is None else size
         )
-        return dataset, f"that of {study_name}, which goes on"
+        return dataset, f"that of {name}, which goes on"
     if is_available("mnist", data_dir):
         return load_dataset("mnist", data_dir, image_size=size), "found; another with --dataset"
     try:
@@ -167,7 +162,7 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
     if not has_studies(request.storage):
         return None
     with opened_storage(request.storage) as storage:
-        candidates = [request.study] if request.study else [_study_name(request, d) for d in SPLITS]
+        candidates = {study_name(request, dataset) for dataset in SPLITS}
         studies = [open_study(storage, name) for name in study_names(storage) if name in candidates]
         found = [study for study in studies if stored_settings(study) is not None]
         if request.study is None:  # a folder of images may be called as a built-in data set

@@ -13,6 +13,7 @@ from search.data.names import (
     check_folder,
     check_image_size,
     folder_of,
+    short_name,
 )
 from search.exceptions import InputError
 from search.space.space import Space
@@ -117,6 +118,18 @@ def load_space(
         space = space.with_open_size()
     space.check_fits()
     return space
+
+
+def study_name(request: SearchRequest, dataset: str) -> str:
+    """The name of the study: that which is asked for, else what data, cap and epochs make.
+
+    Args:
+        dataset: the name of the data set.
+    """
+    if request.study is not None:
+        return request.study
+    size = "" if request.objective == "accuracy" else "-by-size"
+    return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}"
 
 
 def _check_numbers(request: SearchRequest) -> None:

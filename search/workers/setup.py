@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from search.training.devices import check_device_name
 from search.workers.fork_server import start_server
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def prepare_workers(n_workers: int | None, device: str) -> WorkerSetup:
     Raises:
         InputError: if there is no such device, or no temporary folder for the server.
     """
+    check_device_name(device)
     start_server()
     return local_workers(n_workers, device)
 

@@ -1,0 +1,82 @@
+"""What is wrong with where a search would write is told before PyTorch, which takes seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# In one process, one after another: PyTorch must not be there after any of them.
+_CODE = """
+import contextlib, io, json, sys
+from search.cli import main
+told = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main(words)
+            code = 0
+        except SystemExit as exit:
+            code = exit.code
+    told.append([code, " ".join(err.getvalue().split()), "torch" in sys.modules])
+print(json.dumps(told))
+"""
+_HERE = "sqlite:///studies.db"  # where the study digits-3000x3 is
+
+
+def _run(
+    *words: str, budget: int = 3000, dataset: str = "digits", storage: str = _HERE
+) -> list[str]:
+    data = ["--dataset", dataset, "--budget", str(budget), "--epochs", "3"]
+    return ["run", *data, "--storage", storage, *words]
+
+
+_CASES = {
+    "must exist, but nowhere does not": _run(storage="sqlite:///nowhere/studies.db"),
+    "cannot be opened": _run(storage="postgresql://a:b@127.0.0.1:1/studies"),
+    "budget 3000 there and 2999 here": _run("--study", "digits-3000x3", budget=2999),
+    "metric accuracy there and balanced-accuracy here": _run("--metric", "balanced-accuracy"),
+    "dataset digits there and mnist here": _run("--study", "digits-3000x3", dataset="mnist"),
+    "space standard there and wide here": _run("--space", "wide"),
+}
+_WITHOUT_GPU = {
+    "The device cuda needs a GPU": _run("--device", "cuda"),
+    "The device cuda:1 needs a GPU": ["retrain", "--storage", _HERE, "--device", "cuda:1"],
+}
+
+
+def test_a_place_that_cannot_be_is_told_before_pytorch_is_loaded(finished_folder: Path) -> None:
+    cases = _CASES | ({} if torch.cuda.is_available() else _WITHOUT_GPU)
+    before = {path: path.stat().st_mtime_ns for path in finished_folder.rglob("*.db")}
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE, json.dumps(list(cases.values()))],
+        cwd=finished_folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for why, (code, error, has_torch) in zip(cases, json.loads(done.stdout), strict=True):
+        assert why in error
+        assert code == 2, error
+        assert not has_torch, error
+    assert before == {path: path.stat().st_mtime_ns for path in finished_folder.rglob("*.db")}
+    assert not (finished_folder / "nowhere").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_is_refused_before_the_server_of_workers_is_started() -> None:
+    code = """
+import sys
+from search.exceptions import DeviceError
+from search.workers.setup import prepare_workers
+import multiprocessing.forkserver as forkserver
+try:
+    prepare_workers(None, "cuda")
+except DeviceError:
+    sys.exit(forkserver._forkserver._forkserver_pid is not None)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
