@@ -125,6 +125,12 @@ def print_confirmation(console: Console, study: Study, confirmation: Confirmatio
         f"\nConfirmed: trial {winner.candidate}, {describe_mean(*_interval(confirmation))}",
         style="bold green",
     )
+    if confirmation.luck_of_winning is not None and len(confirmation.standings) > 1:
+        console.print(
+            f"It is the highest of {len(confirmation.standings)}: up to "
+            f"{100 * confirmation.luck_of_winning:.2f} points of its mean may be luck, which the "
+            "interval allows for."
+        )
     close = [standing.candidate for standing in confirmation.standings if not standing.is_out][1:]
     if close:
         console.print(

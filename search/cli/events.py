@@ -114,6 +114,7 @@ def race_ends(confirmation: Confirmation) -> dict[str, Any]:
         "mean": winner.mean,
         "low": winner.low,
         "high": winner.high,
+        "luck_of_winning": confirmation.luck_of_winning,
         "seeds": len(winner.values),
         "conclusive": confirmation.is_conclusive,
     }

@@ -80,7 +80,12 @@ def _answer(report: Report) -> str:
         if winner.low is not None and winner.high is not None:
             interval = f" (95 %: {percent(winner.low)} to {percent(winner.high)})"
         seeds = counted(len(winner.values), "fresh seed")
-        lines.append(f"Confirmed: **{percent(winner.mean)}** over {seeds}{interval}.")
+        luck = ""
+        if race.luck_of_winning is not None and len(race.standings) > 1:
+            luck = (
+                f" Up to {100 * race.luck_of_winning:.2f} points of it may be the luck of winning."
+            )
+        lines.append(f"Confirmed: **{percent(winner.mean)}** over {seeds}{interval}.{luck}")
     if report.test is not None:
         lines.append(f"Trained on all data: {_right(report, report.test.mean, 'test')}.")
     if report.layers:

@@ -24,6 +24,7 @@ class RaceResult:
         luck: by how much its value was above its mean over fresh seeds; None where that is not
             known.
         is_current: whether the search has found no better trial since.
+        luck_of_winning: what may be too much of the winner's mean; None where nothing tells.
     """
 
     standings: tuple[Standing, ...]
@@ -31,6 +32,7 @@ class RaceResult:
     search_best: int
     luck: float | None
     is_current: bool
+    luck_of_winning: float | None
 
     @property
     def winner(self) -> Standing:
@@ -75,6 +77,7 @@ def race_result(study: Study, trials: Sequence[FrozenTrial]) -> RaceResult | Non
         search_best=stored["search_best_trial"],
         luck=stored["luck"],
         is_current=confirmed_number(study, trials) is not None,
+        luck_of_winning=race.luck_of_winning(),
     )
 
 

@@ -56,12 +56,14 @@ class Confirmation:
         search_values: what each candidate reached in the search, by its number.
         search_best: the search's own best trial.
         n_racing: how many candidates are still in the race, run or not.
+        luck_of_winning: what may be too much of the winner's mean; None where nothing tells.
     """
 
     standings: tuple[Standing, ...]
     search_values: dict[int, float]
     search_best: int
     n_racing: int
+    luck_of_winning: float | None
 
     @property
     def winner(self) -> Standing:
@@ -287,7 +289,9 @@ class ConfirmationRun:
             return None
         values = {number: accuracy_of(trial) or 0.0 for number, trial in self._trials.items()}
         n_racing = sum(not self.race.is_out(number) for number in self.race.candidates)
-        confirmation = Confirmation(standings, values, self._search_best, n_racing)
+        confirmation = Confirmation(
+            standings, values, self._search_best, n_racing, self.race.luck_of_winning()
+        )
         if confirmation.is_conclusive:
             try:
                 store_confirmation(self.study, confirmation.to_attribute())

@@ -3,6 +3,13 @@
 Candidates are run seed by seed. One whose chance of being the best is gone gets no more seeds, so
 that the runs go to those that are still in question (Maron and Moore, "Hoeffding Races", 1993).
 
+Both the interval of the winner and the verdict on a loser allow for the race itself. A winner is
+the highest of k, so its mean is rather too high than too low: the lower bound of its interval is
+Bonferroni's for the largest of k means, the upper one that of a single mean; a loser's the other
+way round. A loser is compared with the leader after each round of seeds, and who leads the data
+say: so the chance that it must fall below is shared among the rounds, on both sides of no
+difference. `scripts/experiments/race_coverage.py` simulates how often that holds.
+
 What a run scatters by is taken to be the same for all candidates and is estimated from all of them
 together (the pooled variance), since a few runs of one say little. A test by ranks, as Optuna's
 Wilcoxon pruner has it, cannot tell two candidates apart at this number of runs: with five pairs
@@ -16,10 +23,13 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
-LEAST_CHANCE = 0.05  # of being better than the leader; below it a candidate is out
+DROPPED_BY_CHANCE = 0.05  # how often a candidate may lose its place that is as good as the leader
 CONFIDENCE = 0.95  # of the intervals
+# How often the side of an interval may miss to which having won, or lost, has moved the mean. The
+# other side misses less often than it would otherwise, so that both may add up to over 5 %.
+_MOVED_SIDE = 0.04
 _ROUNDING = 1e-12  # a scatter below it is none
 
 
@@ -46,7 +56,8 @@ class Standing:
 
     Args:
         values: one a seed, in order of the seeds.
-        low, high: the 95 % confidence interval of the mean; None where nothing tells the scatter.
+        low, high: the 95 % confidence interval of the mean, for one that has won or lost a race;
+            None where nothing tells the scatter.
         is_out: whether its chance of being the best is gone.
     """
 
@@ -108,7 +119,7 @@ class SeedRace:
         return candidate, open_seeds[candidate][0]
 
     def is_out(self, candidate: int) -> bool:
-        """Whether its chance of being better than the leader is below `LEAST_CHANCE`.
+        """Whether its chance of being better than the leader is gone.
 
         The chance is that of Student's t for the difference of two means of equal variance.
         """
@@ -122,7 +133,9 @@ class SeedRace:
             return False
         n, n_leader = len(self._values[candidate]), len(self._values[leader])
         lead = self._mean(leader) - self._mean(candidate)
-        return float(stdtr(freedom, -lead / (std * math.sqrt(1 / n + 1 / n_leader)))) < LEAST_CHANCE
+        chance = float(stdtr(freedom, -lead / (std * math.sqrt(1 / n + 1 / n_leader))))
+        n_looks = max(1, len(self.seeds) - 1)  # one run of each tells nothing
+        return chance < DROPPED_BY_CHANCE / 2 / n_looks
 
     def bounds(self, candidate: int, confidence: float) -> tuple[float, float] | None:
         """The least and the most that its mean can be, each one-sided; None where nothing tells.
@@ -130,24 +143,50 @@ class SeedRace:
         Args:
             confidence: that the mean is not below the first; and that it is not above the second.
         """
-        std, freedom = self._scatter()
-        values = self._values[candidate]
-        if std is None or not values:
+        low, high = self._bound(candidate, 1 - confidence), self._bound(candidate, confidence)
+        return None if low is None or high is None else (low, high)
+
+    def luck_of_winning(self) -> float | None:
+        """By how much the winner's mean is too high on average, if all that were run are equal.
+
+        That is the expectation of the largest of so many standard normal numbers (Blom,
+        "Statistical Estimates and Transformed Beta-Variables", 1958) in standard errors of the
+        mean; it is less where they differ. None where nothing tells the scatter.
+        """
+        leader = self._leader()
+        std, _ = self._scatter()
+        if leader is None or std is None:
             return None
-        margin = float(stdtrit(freedom, confidence)) * std / len(values) ** 0.5
-        return self._mean(candidate) - margin, self._mean(candidate) + margin
+        n_run = sum(map(bool, self._values.values()))
+        expected = float(ndtri((n_run - 0.375) / (n_run + 0.25)))
+        return expected * std / math.sqrt(len(self._values[leader]))
 
     def standings(self) -> list[Standing]:
         """Candidates that were run at least once: those in the race first, by their means."""
+        leader = self._leader()
+        plain = (1 + CONFIDENCE) / 2
+        n_run = sum(map(bool, self._values.values()))
+        moved = max(plain, 1 - _MOVED_SIDE / max(1, n_run))
         standings = []
         for candidate in self.candidates:
             values = tuple(value for _, value in sorted(self._values[candidate].items()))
             if not values:
                 continue
-            bounds = self.bounds(candidate, (1 + CONFIDENCE) / 2)
-            low, high = (None, None) if bounds is None else (max(0, bounds[0]), min(1, bounds[1]))
+            below, above = (moved, plain) if candidate == leader else (plain, moved)
+            low, high = self._bound(candidate, 1 - below), self._bound(candidate, above)
+            if low is not None and high is not None:
+                low, high = max(0.0, low), min(1.0, high)
             standings.append(Standing(candidate, values, low, high, self.is_out(candidate)))
         return sorted(standings, key=lambda standing: (standing.is_out, -standing.mean))
+
+    def _bound(self, candidate: int, probability: float) -> float | None:
+        """What the mean of a candidate is below with that probability; None where nothing tells."""
+        std, freedom = self._scatter()
+        values = self._values[candidate]
+        if std is None or not values:
+            return None
+        margin = float(stdtrit(freedom, probability)) * std / math.sqrt(len(values))
+        return self._mean(candidate) + margin
 
     def _leader(self) -> int | None:
         run = [

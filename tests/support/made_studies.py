@@ -121,4 +121,6 @@ def confirmation(search_best: int, values: Mapping[int, Sequence[float]]) -> dic
         for seed, value in enumerate(found):
             race.add(candidate, seed, value)
     searched = dict.fromkeys(values, 0.9) | {search_best: 0.95}
-    return Confirmation(tuple(race.standings()), searched, search_best, len(values)).to_attribute()
+    return Confirmation(
+        tuple(race.standings()), searched, search_best, len(values), race.luck_of_winning()
+    ).to_attribute()
