@@ -6,9 +6,10 @@ that made them; the rules are those of `search.workers.base_pool`. Alone imports
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
-import socket
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ import torch
 
 from search.data.dataset import DatasetInfo, Examples
 from search.data.mapped import DatasetFiles, sealed_test
-from search.exceptions import InputError
+from search.exceptions import InputError, TrainingError
 from search.workers.base_pool import BaseWorkerPool
+from search.workers.ray_head import answers, check_answers
 from search.workers.resources import DeviceShare, Resources
 from search.workers.worker_loop import Message, Order, work
 
@@ -32,10 +34,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import ActorUnavailableError, RayError
 
-_REACH_SECONDS = 5.0
 _GET_SECONDS = 10.0  # in which a message that is there must come over
+_LOST_SECONDS = 30.0  # after which a cluster that does not answer is lost
+_LOOK_SECONDS = 5.0  # between two looks whether it answers
 
 
 @contextmanager
@@ -60,29 +64,35 @@ def connected(address: str | None, *, n_cpus: int) -> Iterator[None]:
                 "out --engine ray."
             ) from error
     else:
-        _check_reachable(address)
         try:
+            check_answers(_host_and_port(address))
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise _unreachable(address, str(error)) from error
     _end_rays_own_words()
+    head = ray.get_runtime_context().gcs_address
     try:
         yield
     finally:
-        ray.shutdown()
+        if answers(head):
+            ray.shutdown()
+        else:  # Ray would wait for it, for minutes, now or as this process ends
+            atexit.unregister(ray.shutdown)
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
+def _host_and_port(address: str) -> str:
+    """Where the cluster's head is.
+
+    Raises:
+        ValueError: if that is no address.
+        ConnectionError: if it is auto, and no cluster was started on this machine.
+    """
     if address == "auto":
-        return
+        return str(canonicalize_bootstrap_address(address))
     host, _, port = address.rpartition(":")
-    try:
-        if "/" in host or not 0 < int(port) < 65536:
-            raise _unreachable(address, "an address is HOST:PORT, or auto")
-        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
-    except (ValueError, OSError) as error:
-        raise _unreachable(address, str(error)) from error
+    if "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("an address is HOST:PORT, or auto")
+    return address
 
 
 def _unreachable(address: str, why: str) -> InputError:
@@ -258,16 +268,40 @@ class RayWorkerPool(BaseWorkerPool[_ActorProcess]):
             max_concurrency=2,
             max_restarts=0,  # the pool replaces it, because what that means for a job is its rule
         )
+        self._head: str = ray.get_runtime_context().gcs_address
+        self._looked = self._answered = time.monotonic()
         super().__init__(n_workers)
 
     def close(self) -> None:
+        if not answers(self._head):
+            return  # actors end with the cluster, or once it has noticed that this process has
         for worker in self._workers:
             worker.process.kill()
 
     def _start(self, index: int) -> _ActorProcess:
         return _ActorProcess(self._actor_class.remote(self._data, index, self._log_folder))
 
+    def _look_at_head(self) -> None:
+        """Raises TrainingError where the cluster's head has not answered for too long.
+
+        Ray itself says nothing for a minute, and then ends this process.
+        """
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        try:
+            check_answers(self._head, timeout=1.0)
+        except OSError as error:
+            self._looked = time.monotonic()
+            if self._looked - self._answered > _LOST_SECONDS:
+                raise TrainingError(
+                    f"The Ray cluster at {self._head} must answer, but its head has not for "
+                    f"{_LOST_SECONDS:.0f} s ({error}); once there is one, the same command goes on."
+                ) from error
+        else:
+            self._looked = self._answered = time.monotonic()
+
     def _wait(self, processes: Sequence[_ActorProcess], timeout: float) -> Sequence[_ActorProcess]:
+        self._look_at_head()
         streams = [process.stream for process in processes]
         ray.wait(streams, num_returns=1, timeout=timeout)
         heard, _ = ray.wait(streams, num_returns=len(streams), timeout=0)

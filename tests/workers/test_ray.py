@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from search.data.load import load_dataset
 from search.data.mapped import dataset_files
 from search.exceptions import TrainingError
 from search.study.summary import is_trained
+from search.workers import ray_pool
+from search.workers.ray_head import answers
 from search.workers.ray_pool import RayWorkerPool, connected
 from search.workers.resources import Resources
 from tests.conftest import DIGITS_RUN, Command, alive, n_reported, wait_until
@@ -84,6 +87,46 @@ def test_an_actor_waits_for_room_while_another_has_some(cluster: Cluster, tmp_pa
             without_room.startup_seconds = 0.5
             with pytest.raises(TrainingError, match=r"3 in a row ended while they did.* CPU"):
                 wait_until(lambda: bool(list(without_room.events(0.1))))
+
+
+@contextmanager
+def stopped_head(cluster: Cluster) -> Iterator[None]:
+    """A head that accepts connections and says nothing, as one that hangs."""
+    assert cluster.head_node is not None
+    (server,) = cluster.head_node.all_processes["gcs_server"]
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+def test_a_search_is_refused_where_the_head_of_a_cluster_hangs(
+    cluster: Cluster, command: Command
+) -> None:
+    assert answers(cluster.address)
+    with stopped_head(cluster):
+        assert not answers(cluster.address)
+        done = command(*ON_RAY, "--ray-address", cluster.address)
+    assert done.code == 2
+    assert f"{cluster.address!r} does not (timed out)" in done.err
+    assert not command.database.exists()
+
+
+def test_a_head_that_hangs_while_workers_train_ends_them(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pool, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(ray_pool, "_LOST_SECONDS", 0.5)
+    dataset = load_dataset("digits", tmp_path)
+    with (
+        connected(cluster.address, n_cpus=1),
+        dataset_files(dataset, with_test=False) as files,
+        RayWorkerPool(1, files, resources=Resources(cpu=1)) as pool,
+    ):
+        wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle == 1)
+        with stopped_head(cluster), pytest.raises(TrainingError, match="its head has not for"):
+            wait_until(lambda: bool(list(pool.events(0.1))))
 
 
 def test_what_no_machine_of_the_cluster_has_is_refused(cluster: Cluster, command: Command) -> None:
