@@ -13,16 +13,11 @@ from typing import TypeVar
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from search.data.pictures import IMAGE_ENDINGS, READS_LIKE, read_square
 from search.exceptions import DataError, InputError
 
 LEAST_OF_CLASS = 5  # images: three train, one validates, one tests
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-IMAGE_ENDINGS = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-)
-_DETAIL = 2  # how many times larger than needed a JPEG is at least decoded
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -48,7 +43,7 @@ class ImageFolder:
 
     def pixels_key(self, size: int) -> str:
         """SHA-256 of what `pixels` depends on: the files, the size, and who reads and scales."""
-        parts = (PIL.__version__, size, self.digests)
+        parts = (PIL.__version__, READS_LIKE, size, self.digests)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
@@ -154,44 +149,3 @@ def _in_threads(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
         except BaseException:  # a first error, or Ctrl-C, does not wait for thousands of files
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def read_picture(
-    path: Path, *, largest_side: int, formats: tuple[str, ...] = _FORMATS
-) -> Image.Image:
-    """The picture in a file, in colour, as the camera was held; what is transparent is white.
-
-    Args:
-        largest_side: of a larger picture, after it was scaled down.
-        formats: that the file may have, by Pillow's names.
-
-    Raises:
-        InputError: if the file is no such picture.
-    """
-    try:
-        with Image.open(path, formats=formats) as file:
-            file.draft(None, (_DETAIL * largest_side, _DETAIL * largest_side))
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-                picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
-            picture.thumbnail((largest_side, largest_side))
-            layers = picture.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        kinds = formats[0] if len(formats) == 1 else f"{', '.join(formats[:-1])} or {formats[-1]}"
-        raise InputError(
-            f"Each picture must be a {kinds} file that can be read, but {path} is not ({reason})."
-        ) from error
-    paper = Image.new("RGBA", layers.size, "white")
-    return Image.alpha_composite(paper, layers).convert("RGB")
-
-
-def read_square(path: Path, size: int) -> NDArray[np.uint8]:
-    """The picture in a file, (3, size, size), its proportions kept; what it leaves free is black.
-
-    Raises:
-        InputError: if the file is no picture.
-    """
-    picture = read_picture(path, largest_side=size)
-    square = ImageOps.pad(picture, (size, size), method=Image.Resampling.BICUBIC, color="black")
-    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))

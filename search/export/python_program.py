@@ -8,8 +8,8 @@ from typing import Any
 
 import jinja2
 
-from search.data.image_folders import IMAGE_ENDINGS
 from search.data.names import TENSORS, folder_of, short_name
+from search.data.pictures import IMAGE_ENDINGS
 from search.exceptions import InputError
 from search.space.baselines import Baseline
 from search.space.hyperparameters import (

@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
 
 from search.data.dataset import Examples
-from search.data.image_folders import read_square
 from search.data.load import load_dataset
 from search.data.own import from_tensors
+from search.data.pictures import read_square
 from search.exceptions import DataError
 from search.space.hyperparameters import Hyperparameters
 from search.study.settings import StudySettings
@@ -186,8 +186,25 @@ def a_picture_of_16_bits(images: Path) -> None:
     Image.fromarray(ramp).save(images / "leaf" / "deep.png")
 
 
+def pictures_of_other_modes(images: Path) -> None:
+    line = np.full((300, 300), 255, dtype=np.uint8)
+    line[100] = 0
+    Image.fromarray(line).convert("1").save(images / "leaf" / "ink.png")
+    line[200] = 0
+    Image.fromarray(line).convert("P").save(images / "leaf" / "palette.gif")
+    line[50] = 0
+    Image.fromarray((line / 255).astype(np.float32)).save(images / "leaf" / "float.tiff")
+    Image.fromarray(line).convert("CMYK").resize((90, 90)).save(images / "leaf" / "print.tiff")
+
+
 @pytest.mark.parametrize(
-    "add", [a_hidden_folder, a_folder_named_like_a_picture, a_picture_of_16_bits]
+    "add",
+    [
+        a_hidden_folder,
+        a_folder_named_like_a_picture,
+        a_picture_of_16_bits,
+        pictures_of_other_modes,
+    ],
 )
 def test_an_exported_program_reads_what_the_search_reads(
     add: Callable[[Path], None], searched: tuple[Command, Result, Result], tmp_path: Path
