@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import logging
 import threading
 import warnings
 from collections.abc import Iterator, MutableSequence
@@ -20,12 +21,6 @@ from search.exceptions import InputError
 
 READS_LIKE = 2  # goes up where a file is read as other pixels than before: old ones are read anew
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-IMAGE_ENDINGS = frozenset(
-    (
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pbm", ".pnm"),
-    )
-)
 _DETAIL = 2  # how many times larger than needed a JPEG is at least decoded
 _ORIENTATION = 0x0112  # the tag of EXIF
 _UPRIGHT = {  # what makes a picture upright that has such an orientation
@@ -101,8 +96,9 @@ def read_square(
 
 
 @functools.cache
-def _silence_libtiff() -> None:
-    """Keeps libtiff from printing what is wrong with a file: Pillow raises that as well."""
+def _silence_decoders() -> None:
+    """Keeps Pillow and libtiff from printing what is wrong with a file, which Pillow raises."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # in place of standard error
     with contextlib.suppress(AttributeError, OSError):  # where it is linked in another way
         library = ctypes.CDLL(
             importlib.import_module("PIL._imaging").__file__
@@ -113,7 +109,7 @@ def _silence_libtiff() -> None:
 
 
 def _decode(path: Path, side: int, formats: tuple[str, ...], heard: list[str]) -> Image.Image:
-    _silence_libtiff()
+    _silence_decoders()
     with Image.open(path, formats=formats) as file:
         file.draft(None, (_DETAIL * side, _DETAIL * side))
         is_deep = _has_deep_colours(file)
