@@ -19,4 +19,8 @@ Recorded trainings, and searches replayed from them in a second each:
 - `compare_windows.py`: what TPE loses by learning from some of a long study's trials
 - `surrogate.py`: what a recipe that was never trained would have reached
     - `recorded_points.py`, `recipe_features.py`, `regressors.py`: from what it learns, and how
+
+Picture files:
+
+- `fuzz_pictures.py`: files of each kind, damaged at random, and how they are read
 """

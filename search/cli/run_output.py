@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from search.tuner.plan import SearchPlan
     from search.tuner.session import Search
 
+_N_CLASSES = 12  # that the plan lists
+
 
 def why_no_lower(steps: Sequence[Step], plan: SearchPlan, *, is_timed_out: bool) -> str:
     """Why a search for a target has come to its end."""
@@ -72,6 +74,7 @@ def print_plan(console: Console, search: Search) -> None:
             f"{short_name(info.name)} ({info.origin}): {info.n_training:,} images train, "
             f"{info.n_validation:,} validate{_image_words(info)}{note}",
         ),
+        *_class_rows(info),
         (
             "space",
             f"{plan.space.name}: {len(plan.space.distributions)} hyperparameters searched, "
@@ -122,6 +125,21 @@ def _image_words(info: DatasetInfo) -> str:
     channels, height, width = info.input_shape
     colours = {1: " in grey", 3: " in colour"}.get(channels, f" of {channels} channels")
     return f", {info.n_test:,} test; {height}×{width} pixels{colours}"
+
+
+def _class_rows(info: DatasetInfo) -> list[tuple[str, str]]:
+    """How many images each class has, and what was left out, of images that are a user's own."""
+    from search.data.names import SPLITS
+
+    if info.name in SPLITS:
+        return []
+    pairs = list(zip(info.classes, info.image_counts, strict=True))
+    shown = ", ".join(f"{name} {n:,}" for name, n in pairs[:_N_CLASSES]) + " images"
+    if len(pairs) > _N_CLASSES:
+        rest = [n for _, n in pairs[_N_CLASSES:]]
+        shown += f", and {len(rest):,} more with {min(rest):,} to {max(rest):,} each"
+    rows = [("classes", f"{len(pairs):,}: {shown}")]
+    return [*rows, ("left out", info.left_out)] if info.left_out else rows
 
 
 def _print_uneven(console: Console, search: Search) -> None:

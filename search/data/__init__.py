@@ -4,7 +4,8 @@
 - `names.py`: what can be a name, and how many images of each built-in set train, validate, test
 - `dataset.py`: `Dataset`, and how it is split and fingerprinted
 - `built_in.py`: MNIST and its kin, found or downloaded, and the digits of scikit-learn
-- `own.py`: data sets of tensors and of folders; `image_folders.py`: picture files, by class
+- `own.py`: data sets of tensors and of folders; `image_folders.py`: which files of a folder differ,
+  and their pixels; `folder_layout.py`: where they lie; `pictures.py`: one picture file
 - `digit_photos.py`: photographs of digits made like MNIST's images
 - `mapped.py`: the files that workers map; a search's are without the test set, which is sealed
 - `tensors.py`: tensors written to files

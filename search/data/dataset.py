@@ -51,6 +51,9 @@ class DatasetInfo:
         origin: where it came from, for people.
         classes: what people call them, by label.
         class_counts: how many of the validation images are of each class, by label.
+        image_counts: how many of all images are of each class, by label.
+        left_out: what there was besides these images, and why it is not among them; empty where
+            there was nothing.
         n_training: how many of the development images train during a search; the rest validate.
         fingerprint: SHA-256 of all its pixels and labels, and of the names of its classes where
             it is not built in.
@@ -68,6 +71,8 @@ class DatasetInfo:
     normalization: Normalization
     fingerprint: str
     split_fingerprint: str
+    image_counts: tuple[int, ...]
+    left_out: str = ""
 
     @property
     def n_classes(self) -> int:
@@ -116,20 +121,55 @@ def stratified_split(labels: NDArray[np.int64], n_held_out: int) -> NDArray[np.i
 
 
 def split_by_class(
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64], parts: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Which examples train, validate and test: of each class a fifth, but at least one, for both.
 
     The same for the same labels; each class must have three examples or more.
+
+    Args:
+        parts: a split that is there, (N,), as 0, 1 and 2 for the three; what nothing validates or
+            tests in it, a fifth of those that train does.
     """
     shuffled = np.random.RandomState(_SPLIT_SEED).permutation(len(labels))
-    part = np.zeros(len(labels), dtype=np.int64)  # 0 trains
+    part = np.zeros(len(labels), dtype=np.int64) if parts is None else parts.copy()
+    missing = [number for number in (2, 1) if not (part == number).any()]
     for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
+        members = shuffled[(labels[shuffled] == label) & (part[shuffled] == 0)]
         fifth = max(1, round(len(members) / 5))
-        part[members[:fifth]], part[members[fifth : 2 * fifth]] = 2, 1
+        for place, number in enumerate(missing):
+            part[members[place * fifth : (place + 1) * fifth]] = number
     training, validation, test = (shuffled[part[shuffled] == number] for number in range(3))
     return training, validation, test
+
+
+def first_of_each(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], parts: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """The places of images, (N, ...), without those whose pixels their class has already, in order.
+
+    Of copies it is the first, or with parts, as for `split_by_class`, the first of those that test,
+    validate, train.
+
+    Raises:
+        SameImageError: if two classes have the same pixels.
+    """
+    order = np.arange(len(labels)) if parts is None else np.argsort(-parts, kind="stable")
+    seen: dict[bytes, int] = {}
+    for place in order.tolist():
+        pixels = hashlib.sha256(np.ascontiguousarray(images[place]).data).digest()
+        first = seen.setdefault(pixels, place)
+        if labels[first] != labels[place]:
+            raise SameImageError(*sorted((first, place)))
+    return np.sort(np.fromiter(seen.values(), dtype=np.int64))
+
+
+class SameImageError(Exception):
+    """Two classes have the same pixels; `places` says where."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(one, other)
+        self.places = one, other
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +190,7 @@ def assemble(
     origin: str,
     classes: tuple[str, ...],
     fingerprint: str,
+    left_out: str = "",
 ) -> Dataset:
     images, labels = parts.images, parts.labels
     order = np.concatenate([parts.training, parts.validation])
@@ -157,6 +198,7 @@ def assemble(
     # A channel that is the same everywhere has nothing to be scaled by.
     deviations = [std or 1.0 for std in scaled.std(axis=(0, 2, 3)).round(4).tolist()]
     counts = np.bincount(labels[parts.validation], minlength=len(classes))
+    all_counts = np.bincount(np.concatenate([labels[order], test[1]]), minlength=len(classes))
     info = DatasetInfo(
         name=name,
         origin=origin,
@@ -171,6 +213,8 @@ def assemble(
         ),
         fingerprint=fingerprint,
         split_fingerprint=sha256(parts.training, parts.validation),
+        image_counts=tuple(all_counts.tolist()),
+        left_out=left_out,
     )
     return Dataset(
         info,

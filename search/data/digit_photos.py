@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from search.data.image_folders import read_picture
+from search.data.pictures import read_picture
 from search.exceptions import InputError
 
 SIDE, _BOX = 28, 20

@@ -1,28 +1,25 @@
-"""Picture files: one of them, and folders with a sub-folder of them for each class."""
+"""Folders of images: which files differ, and their pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, MutableSequence, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from search.data.folder_layout import FolderLayout, check_counts, folder_layout
+from search.data.pictures import READS_LIKE, read_square
 from search.exceptions import DataError, InputError
 
-LEAST_OF_CLASS = 5  # images: three train, one validates, one tests
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-IMAGE_ENDINGS = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-)
-_DETAIL = 2  # how many times larger than needed a JPEG is at least decoded
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -32,33 +29,38 @@ class ImageFolder:
     """The images of a folder, by class and then by content, whatever their files are called.
 
     Args:
-        classes: the names of the sub-folders, sorted.
         paths: N files; of several with the same content in one class, the first.
-        labels: the place in `classes` of each, (N,).
+        labels: the place in the layout's classes of each, (N,).
+        parts: `TRAINING`, `VALIDATION` or `TEST` for each, (N,); all train where the folder brings
+            no split.
         digests: the SHA-256 of each file's bytes, (N,).
         n_copies: files that were left out, because their class has their content already.
     """
 
-    folder: Path
-    classes: tuple[str, ...]
+    layout: FolderLayout
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
+    parts: tuple[int, ...]
     digests: tuple[str, ...]
     n_copies: int
 
     def pixels_key(self, size: int) -> str:
         """SHA-256 of what `pixels` depends on: the files, the size, and who reads and scales."""
-        parts = (PIL.__version__, size, self.digests)
+        parts = (PIL.__version__, READS_LIKE, size, self.digests)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def pixels(self, size: int) -> NDArray[np.uint8]:
+    def pixels(self, size: int, remarks: MutableSequence[str]) -> NDArray[np.uint8]:
         """All images as `read_square` gives them, (N, C, size, size); C is 1 where all are grey.
+
+        Args:
+            remarks: takes the names of files that have something that their decoders complained of.
 
         Raises:
             DataError: if a file cannot be read.
         """
+        read = partial(read_square, size=size, remarks=remarks)
         try:
-            images = np.stack(_in_threads(lambda path: read_square(path, size), self.paths))
+            images = np.stack(_in_threads(read, self.paths))
         except InputError as error:
             raise DataError(f"{error} Mend it, or take it out of the folder.") from error
         is_grey = (images == images[:, :1]).all()
@@ -66,83 +68,66 @@ class ImageFolder:
 
 
 def find_images(folder: Path) -> ImageFolder:
-    """The images in the sub-folders of `folder`, one sub-folder a class; other files are left out.
+    """The images of a folder, as `folder_layout` finds them, without copies.
 
-    Images in folders below those belong to the same class; what begins with a dot is left out.
+    Of a picture that is in two parts of a split, the copy is kept that tests, or else validates.
 
     Raises:
-        DataError: if it has fewer than two classes, a class has fewer than five different images,
-            two classes have the same file, or a file cannot be read.
+        DataError: as `folder_layout` does, for what is left; or if two classes have the same file,
+            or a file cannot be read.
     """
-    classes = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
-    if len(classes) < 2:
-        raise DataError(
-            f"A folder of images must have a sub-folder for each of two classes or more, but "
-            f"{folder} has {f'only {classes[0]!r}' if classes else 'no sub-folder'}; sort the "
-            "images into sub-folders, as cat/ and dog/."
-        )
-    paths: list[Path] = []
-    labels: list[int] = []
-    digests: list[str] = []
-    places: dict[str, Path] = {}
-    n_files = 0
-    for label, name in enumerate(classes):
-        files = sorted(_images_below(folder / name))
-        by_content: dict[str, Path] = {}
-        for digest, path in zip(_in_threads(_digest, files), files, strict=True):
-            by_content.setdefault(digest, path)
-        if len(by_content) < LEAST_OF_CLASS:
-            raise DataError(
-                f"Each class must have {LEAST_OF_CLASS} different images or more, as each needs "
-                f"some to train, to validate and to test, but {folder / name} has "
-                f"{len(by_content)} ({', '.join(sorted(IMAGE_ENDINGS))}); add some, or take the "
-                "folder away."
-            )
-        n_files += len(files)
-        for digest in sorted(by_content):
-            elsewhere = places.setdefault(digest, by_content[digest])
-            if elsewhere != by_content[digest]:
-                raise DataError(
-                    "Each image must belong to one class, as it could both train and test "
-                    f"otherwise, but {elsewhere} and {by_content[digest]} are the same, byte for "
-                    "byte; take one of them away."
-                )
-            paths.append(by_content[digest])
-            labels.append(label)
-            digests.append(digest)
+    layout = folder_layout(folder)
+    rows: list[tuple[int, str, int, Path]] = []  # label, digest, part
+    places: dict[str, tuple[int, Path]] = {}
+    for label in range(len(layout.classes)):
+        found: dict[str, tuple[int, Path]] = {}
+        for part in sorted({part for _, part in layout.files}, reverse=True):
+            files = layout.files[label, part]
+            for digest, path in zip(_in_threads(_digest, files), files, strict=True):
+                found.setdefault(digest, (part, path))
+        for digest, (part, path) in sorted(found.items()):
+            there, elsewhere = places.setdefault(digest, (label, path))
+            if there != label:
+                raise in_two_classes(elsewhere, path)
+            rows.append((label, digest, part, path))
+    counts = dict.fromkeys(layout.files, 0)
+    for label, _, part, _ in rows:
+        counts[label, part] += 1
+    check_counts(layout, counts)
     return ImageFolder(
-        folder=folder,
-        classes=tuple(classes),
-        paths=tuple(paths),
-        labels=tuple(labels),
-        digests=tuple(digests),
-        n_copies=n_files - len(paths),
+        layout=layout,
+        paths=tuple(path for *_, path in rows),
+        labels=tuple(label for label, *_ in rows),
+        parts=tuple(part for _, _, part, _ in rows),
+        digests=tuple(digest for _, digest, *_ in rows),
+        n_copies=sum(map(len, layout.files.values())) - len(rows),
     )
 
 
-def _images_below(folder: Path) -> list[Path]:
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]  # os.walk leaves those out, too
-        found += [
-            Path(place) / name
-            for name in names
-            if name[0] != "." and Path(name).suffix.lower() in IMAGE_ENDINGS
-        ]
-    return found
+def in_two_classes(one: object, other: object) -> DataError:
+    """What to raise where two classes have the same picture."""
+    return DataError(
+        "Each image must belong to one class, as it could both train and test otherwise, but "
+        f"{one} and {other} are the same, pixel for pixel; take one of them away."
+    )
 
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(0, "it is no file with contents")
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
             f"Each image must be a file that can be read, but {path} is not ({error.strerror}); "
             "mend it, or take it out of the folder."
         ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe that nobody writes to would be waited for.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _in_threads(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
@@ -154,44 +139,3 @@ def _in_threads(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
         except BaseException:  # a first error, or Ctrl-C, does not wait for thousands of files
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def read_picture(
-    path: Path, *, largest_side: int, formats: tuple[str, ...] = _FORMATS
-) -> Image.Image:
-    """The picture in a file, in colour, as the camera was held; what is transparent is white.
-
-    Args:
-        largest_side: of a larger picture, after it was scaled down.
-        formats: that the file may have, by Pillow's names.
-
-    Raises:
-        InputError: if the file is no such picture.
-    """
-    try:
-        with Image.open(path, formats=formats) as file:
-            file.draft(None, (_DETAIL * largest_side, _DETAIL * largest_side))
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-                picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
-            picture.thumbnail((largest_side, largest_side))
-            layers = picture.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        kinds = formats[0] if len(formats) == 1 else f"{', '.join(formats[:-1])} or {formats[-1]}"
-        raise InputError(
-            f"Each picture must be a {kinds} file that can be read, but {path} is not ({reason})."
-        ) from error
-    paper = Image.new("RGBA", layers.size, "white")
-    return Image.alpha_composite(paper, layers).convert("RGB")
-
-
-def read_square(path: Path, size: int) -> NDArray[np.uint8]:
-    """The picture in a file, (3, size, size), its proportions kept; what it leaves free is black.
-
-    Raises:
-        InputError: if the file is no picture.
-    """
-    picture = read_picture(path, largest_side=size)
-    square = ImageOps.pad(picture, (size, size), method=Image.Resampling.BICUBIC, color="black")
-    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,23 @@ FOLDER, TENSORS = "folder:", "tensors:"
 # Pixels along a side. The standard topology was made for 28 and needs as many; above 128 a network
 # of some thousand parameters sees too small a part of the image.
 DEFAULT_IMAGE_SIZE, SMALLEST_IMAGE_SIZE, LARGEST_IMAGE_SIZE = 28, 8, 128
+
+
+def check_text(name: str, what: str) -> str:
+    """A name, if databases, pictures, terminals and programs can have it in them.
+
+    Args:
+        what: the name is of, as the beginning of a sentence.
+
+    Raises:
+        DataError: if it has control characters or is not UTF-8, as the name of a file need not be.
+    """
+    # Zl and Zp end a line; Cs is what Python makes of bytes that are not UTF-8.
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+        raise DataError(
+            f"{what} must be UTF-8 without control characters, but got {name!r}; rename it."
+        )
+    return name
 
 
 def folder_of(name: str) -> Path | None:
@@ -33,6 +51,7 @@ def check_folder(folder: Path) -> Path:
         raise DataError("A folder of images must have a name, as folder:photos, but got none.")
     # A link that stands for the folder stays one: it may point elsewhere tomorrow.
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100
+    check_text(str(folder), "The path of a folder of images")
     if not folder.is_dir():
         raise DataError(
             f"A folder of images must be there, but {folder} is no folder; name one that has a "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from search.data.dataset import APPLICATION, Dataset, Parts, assemble, sha256, split_by_class
-from search.data.image_folders import LEAST_OF_CLASS, ImageFolder, find_images
-from search.data.names import (
-    FOLDER,
-    TENSORS,
-    check_folder,
+from search.data.dataset import (
+    APPLICATION,
+    Dataset,
+    Parts,
+    SameImageError,
+    assemble,
+    first_of_each,
+    sha256,
+    split_by_class,
 )
+from search.data.folder_layout import LEAST_OF_CLASS, check_counts
+from search.data.image_folders import ImageFolder, find_images, in_two_classes
+from search.data.names import FOLDER, TENSORS, check_folder, check_text
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
 
@@ -35,7 +41,8 @@ def from_tensors(
 ) -> Dataset:
     """A data set of your own: three fifths of each class train, a fifth validates, a fifth tests.
 
-    The split is fixed: the same tensors are always split in the same way.
+    The split is fixed: the same tensors are always split in the same way. Images of the same pixels
+    are one image.
 
     Args:
         images: (N, H, W) or (N, C, H, W), as bytes from 0 to 255 or as floats from 0 to 1.
@@ -45,16 +52,23 @@ def from_tensors(
 
     Raises:
         DataError: if images or labels are of another shape, type or range, or a class has fewer
-            than five images.
+            than five images, two classes have the same image, or a name has control characters.
     """
     pixels = _as_pixels(torch.as_tensor(images))
     numbers = _as_labels(torch.as_tensor(labels), len(pixels))
+    try:
+        kept = first_of_each(pixels, numbers)
+    except SameImageError as error:
+        raise in_two_classes(*(f"image {place}" for place in error.places)) from None
+    n_copies = len(pixels) - len(kept)
+    if n_copies:
+        pixels, numbers = pixels[kept], numbers[kept]
     counts = np.bincount(numbers)
     if len(counts) < 2 or counts.min() < LEAST_OF_CLASS:
         raise DataError(
-            f"There must be two classes or more, each with {LEAST_OF_CLASS} images or more, but "
-            f"the labels from 0 to {len(counts) - 1} come {counts.tolist()} times; add images, or "
-            "number the classes without gaps."
+            f"There must be two classes or more, each with {LEAST_OF_CLASS} different images or "
+            f"more, but the labels from 0 to {len(counts) - 1} come {counts.tolist()} times; add "
+            "images, or number the classes without gaps."
         )
     names = tuple(map(str, range(len(counts)) if classes is None else classes))
     if len(names) != len(counts):
@@ -62,12 +76,16 @@ def from_tensors(
             f"Each class must have a name, but there are {len(counts)} classes and {len(names)} "
             "names; give as many."
         )
+    for each in names:
+        check_text(each, "The name of a class")
     return _split_dataset(
         pixels,
         numbers,
+        None,
         name=f"{TENSORS}{name}",
         origin="given in Python",
         classes=names,
+        left_out="1 copy" if n_copies == 1 else f"{n_copies:,} copies" if n_copies else "",
     )
 
 
@@ -110,24 +128,53 @@ def _as_labels(labels: Tensor, n: int) -> NDArray[np.int64]:
 
 def folder_dataset(folder: Path, image_size: int) -> Dataset:
     found = find_images(check_folder(folder))
-    copies = f", {found.n_copies:,} copies left out" if found.n_copies else ""
+    layout, remarks = found.layout, list[str]()
+    pixels = _folder_pixels(found, image_size, remarks)
+    labels, parts = (np.array(each, dtype=np.int64) for each in (found.labels, found.parts))
+    try:
+        kept = first_of_each(pixels, labels, parts)
+    except SameImageError as error:
+        raise in_two_classes(*(found.paths[place] for place in error.places)) from None
+    if len(kept) < len(pixels):
+        pixels, labels, parts = pixels[kept], labels[kept], parts[kept]
+        counts = {
+            (label, part): int(((labels == label) & (parts == part)).sum())
+            for label, part in layout.files
+        }
+        differing = f" that differ at {image_size}×{image_size} pixels"
+        check_counts(layout, counts, differing=differing)
     return _split_dataset(
-        _folder_pixels(found, image_size),
-        np.array(found.labels, dtype=np.int64),
-        name=f"{FOLDER}{found.folder}",
-        origin=f"{found.folder}, {len(found.classes)} classes{copies}",
-        classes=found.classes,
+        pixels,
+        labels,
+        parts if layout.is_split else None,
+        name=f"{FOLDER}{layout.folder}",
+        origin=f"{layout.folder}, {len(layout.classes)} classes"
+        f"{', split in folders' if layout.is_split else ''}",
+        classes=layout.classes,
+        left_out=_left_out(found, found.n_copies + len(found.paths) - len(kept), remarks),
     )
 
 
-def _folder_pixels(found: ImageFolder, image_size: int) -> NDArray[np.uint8]:
+def _left_out(found: ImageFolder, n_copies: int, remarks: Sequence[str]) -> str:
+    words = [found.layout.left_out.words()]
+    if n_copies:
+        words.append("1 copy" if n_copies == 1 else f"{n_copies:,} copies")
+    if remarks:
+        more = f" and {len(remarks) - 1:,} others" if len(remarks) > 1 else ""
+        words.append(f"metadata that cannot be read, as of {remarks[0]}{more}")
+    return ", ".join(filter(None, words))
+
+
+def _folder_pixels(
+    found: ImageFolder, image_size: int, remarks: MutableSequence[str]
+) -> NDArray[np.uint8]:
     """The images of a folder, (N, C, H, W), from the user's cache where they were read before."""
     cache = platformdirs.user_cache_path(APPLICATION) / "folders"
     path = cache / f"{found.pixels_key(image_size)[:32]}.safetensors"
     with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="np") as file:
         cached: NDArray[np.uint8] = file.get_tensor("images")
         return cached
-    images = found.pixels(image_size)
+    images = found.pixels(image_size, remarks)
     with contextlib.suppress(OSError):  # the next start reads them again
         cache.mkdir(parents=True, exist_ok=True)
         write_tensors({"images": torch.from_numpy(images)}, path)
@@ -137,14 +184,16 @@ def _folder_pixels(found: ImageFolder, image_size: int) -> NDArray[np.uint8]:
 def _split_dataset(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
+    parts: NDArray[np.int64] | None,
     *,
     name: str,
     origin: str,
     classes: tuple[str, ...],
+    left_out: str,
 ) -> Dataset:
-    """A data set that comes without a test set of its own."""
+    """A data set that comes without a test set of its own, or as `parts`, (N,), split it."""
     contents = sha256(images, labels)
-    training, validation, test = split_by_class(labels)
+    training, validation, test = split_by_class(labels, parts)
     return assemble(
         Parts(images, labels, training, validation),
         (images[test], labels[test]),
@@ -152,4 +201,5 @@ def _split_dataset(
         origin=origin,
         classes=classes,
         fingerprint=hashlib.sha256(repr((contents, classes)).encode()).hexdigest(),
+        left_out=left_out,
     )

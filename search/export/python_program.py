@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from search.data.image_folders import IMAGE_ENDINGS
+from search.data.folder_layout import IMAGE_ENDINGS, PART_NAMES, SYSTEM_ENDINGS, SYSTEM_FOLDERS
 from search.data.names import TENSORS, folder_of, short_name
 from search.exceptions import InputError
 from search.space.baselines import Baseline
@@ -167,6 +167,9 @@ def _values(source: Source, file_name: str) -> dict[str, Any]:
         "is_folder": is_folder,
         "size": spec.input_shape[-1],
         "endings": sorted(IMAGE_ENDINGS),
+        "part_names": PART_NAMES,
+        "system_folders": sorted(SYSTEM_FOLDERS),
+        "system_endings": SYSTEM_ENDINGS,
         "dataset_class": _DATASET_CLASSES.get(source.dataset),
         "n_held_out": source.n_held_out,
         "layers": _layers(spec),

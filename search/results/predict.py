@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from search.data.digit_photos import SIDE, read_digit
-from search.data.image_folders import read_square
 from search.data.names import TENSORS, folder_of, short_name
+from search.data.pictures import read_square
 from search.exceptions import InputError
 from search.training.weights import Card, Classifier
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from search.data.folder_layout import folder_layout
 from search.data.names import (
     FOLDER,
     SPLITS,
@@ -92,10 +93,10 @@ def _parse_resources(request: SearchRequest) -> Resources | None:
 
 
 def _check_dataset(name: str) -> None:
-    """Raises DataError where there is no data set of that name."""
+    """Raises DataError where there is no data set of that name, or no folder that can be one."""
     folder = folder_of(name)
     if folder is not None:
-        check_folder(folder)
+        folder_layout(check_folder(folder))
     elif name != "auto" and not name.startswith(TENSORS):
         check_dataset_name(name, besides=("auto", f"{FOLDER}PATH"))
 

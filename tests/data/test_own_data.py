@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
 
 from search.data.dataset import Examples
-from search.data.image_folders import read_square
 from search.data.load import load_dataset
 from search.data.own import from_tensors
+from search.data.pictures import read_square
 from search.exceptions import DataError
 from search.space.hyperparameters import Hyperparameters
 from search.study.settings import StudySettings
@@ -53,6 +53,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Command, Result,
     command = Command(tmp_path_factory.mktemp("own"))
     command.environment["XDG_CACHE_HOME"] = str(command.folder / "cache")
     make_folder(command.folder / "images", SIZES, colour=True, ending=".jpg")
+    (command.folder / "images" / "leaf" / "@eaDir").mkdir()  # as a file server makes it
+    Image.new("RGB", (9, 9), "red").save(command.folder / "images" / "leaf" / "@eaDir" / "0.jpg")
     (command.folder / "space.toml").write_text(SPACE)
     search = command(*BALANCED)
     assert search.code == 0, search.err
@@ -66,7 +68,10 @@ def test_a_folder_is_searched_and_the_best_network_retrained(
 ) -> None:
     command, search, retrained = searched
     assert "66 images train, 22 validate, 22 test; 32×32 pixels in colour" in search.out
-    assert "goal     the highest balanced accuracy" in search.out
+    shown = " ".join(search.out.split())
+    assert "classes 3: gauze 60, leaf 20, tile 30 images" in shown
+    assert "left out 1 folder of a system (@eaDir)" in shown
+    assert "goal the highest balanced accuracy" in shown
     assert "The classes are uneven" not in search.out  # that metric is for them
     assert "Training on 88 images of images, testing on 22" in retrained.out
     assert "Test balanced accuracy, last three epochs: " in retrained.out
@@ -186,8 +191,54 @@ def a_picture_of_16_bits(images: Path) -> None:
     Image.fromarray(ramp).save(images / "leaf" / "deep.png")
 
 
+def pictures_of_other_modes(images: Path) -> None:
+    line = np.full((300, 300), 255, dtype=np.uint8)
+    line[100] = 0
+    Image.fromarray(line).convert("1").save(images / "leaf" / "ink.png")
+    line[200] = 0
+    Image.fromarray(line).convert("P").save(images / "leaf" / "palette.gif")
+    line[50] = 0
+    Image.fromarray((line / 255).astype(np.float32)).save(images / "leaf" / "float.tiff")
+    Image.fromarray(line).convert("CMYK").resize((90, 90)).save(images / "leaf" / "print.tiff")
+
+
+def a_copy_of_another_kind(images: Path) -> None:
+    with Image.open(images / "leaf" / "1.jpg") as picture:
+        picture.save(images / "leaf" / "a.png")
+        picture.save(images / "leaf" / "b.bmp")
+
+
+def a_split_in_folders(images: Path) -> None:
+    a_copy_of_another_kind(images)
+    for name in SIZES:
+        for part in ("train", "TEST"):
+            (images / part / name).mkdir(parents=True)
+        for path in (images / name).glob("*.*"):
+            path.rename(
+                images
+                / ("TEST" if path.stem in "1234567b" else "train")
+                / path.parent.name
+                / path.name
+            )
+        shutil.rmtree(images / name)
+
+
+def a_split_without_a_test(images: Path) -> None:
+    a_split_in_folders(images)
+    (images / "TEST").rename(images / "val")
+
+
 @pytest.mark.parametrize(
-    "add", [a_hidden_folder, a_folder_named_like_a_picture, a_picture_of_16_bits]
+    "add",
+    [
+        a_copy_of_another_kind,
+        a_split_in_folders,
+        a_split_without_a_test,
+        a_hidden_folder,
+        a_folder_named_like_a_picture,
+        a_picture_of_16_bits,
+        pictures_of_other_modes,
+    ],
 )
 def test_an_exported_program_reads_what_the_search_reads(
     add: Callable[[Path], None], searched: tuple[Command, Result, Result], tmp_path: Path
@@ -273,8 +324,8 @@ def test_an_image_keeps_its_proportions(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", {"a": 5, "b": 5}, colour=True)
     for label, name in enumerate("ab"):
         for path in (folder / name).iterdir():
-            wide = np.full((10, 40, 3), 200, dtype=np.uint8)
-            wide[0, 0] = 10 * label + int(path.stem)  # no two files with one content
+            level = 200 - 2 * (5 * label + int(path.stem))  # no two files with one content
+            wide = np.full((10, 40, 3), level, dtype=np.uint8)
             Image.fromarray(wide).save(path)
     images = load_dataset(f"folder:{folder}", image_size=20).development.images
     rows = images.float().mean(dim=(0, 1, 3))
@@ -297,7 +348,9 @@ def test_what_files_are_called_does_not_matter_and_copies_do_not_count(
     after = load_dataset(f"folder:{folder}")
     assert after.info.fingerprint == before.info.fingerprint
     assert torch.equal(after.development.images, before.development.images)
-    assert "1 copies left out" in after.info.origin
+    assert after.info.left_out == (
+        "files of kinds that are not read (1 .txt), 1 hidden image, 1 copy"
+    )
 
 
 def test_a_file_in_two_classes_is_refused(grey: Path, tmp_path: Path) -> None:

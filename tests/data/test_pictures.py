@@ -1,0 +1,194 @@
+"""Picture files: the same pixels from every kind of file, or a refusal that names the file."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from scripts.experiments import fuzz_pictures
+from search.data.pictures import read_square
+from search.exceptions import InputError
+
+Levels = NDArray[np.uint8]
+
+
+def of_numbers(dtype: Any, white: float) -> Callable[[Levels], Image.Image]:
+    """Makes a picture whose samples are of that type, with that one for white."""
+
+    def make(levels: Levels) -> Image.Image:
+        samples = levels * (white / 255)
+        if not np.issubdtype(dtype, np.floating):
+            samples = samples.round()
+        return Image.fromarray(samples.astype(dtype))
+
+    return make
+
+
+def in_mode(mode: str) -> Callable[[Levels], Image.Image]:
+    return lambda levels: Image.fromarray(levels).convert(mode)
+
+
+def of_ink(mode: str) -> Callable[[Levels], Image.Image]:
+    """Makes a picture of black ink on nothing: only its transparency says what it shows."""
+
+    def make(levels: Levels) -> Image.Image:
+        picture = Image.new("RGBA", levels.shape[::-1], (0, 0, 0, 0))
+        picture.putalpha(Image.fromarray(255 - levels))
+        return picture.convert(mode)
+
+    return make
+
+
+def tags(**numbers: int) -> dict[str, Any]:
+    directory = ImageFileDirectory_v2()
+    for name, number in numbers.items():
+        directory[int(name[1:])] = number
+    return {"tiffinfo": directory}
+
+
+def shades() -> Levels:
+    """All levels, and a thin line across."""
+    levels = np.tile(np.linspace(0, 255, 900).round().astype(np.uint8), (900, 1))
+    levels[400:402] = 255
+    return levels
+
+
+def thin_lines() -> Levels:
+    levels = np.full((900, 900), 255, dtype=np.uint8)
+    levels[:, 448:450] = 0
+    levels[100:102] = 0
+    return levels
+
+
+LOSSLESS = {"lossless": True}
+SAME: list[tuple[str, Callable[[Levels], Image.Image], dict[str, Any]]] = [
+    *((f"{mode}.png", in_mode(mode), {}) for mode in ("RGB", "P", "RGBA", "LA")),
+    *((f"{mode}.tif", in_mode(mode), {}) for mode in ("L", "RGB", "P", "LA", "CMYK", "YCbCr")),
+    *((f"{mode}.bmp", in_mode(mode), {}) for mode in ("L", "RGB", "P")),
+    *((f"{mode}.gif", in_mode(mode), {}) for mode in ("L", "P")),
+    *((f"{mode}.webp", in_mode(mode), LOSSLESS) for mode in ("L", "RGBA")),
+    ("grey.pgm", in_mode("L"), {}),
+    ("colour.ppm", in_mode("RGB"), {}),
+    ("lzw.tiff", in_mode("RGB"), {"compression": "tiff_lzw"}),
+    ("deep.png", of_numbers(np.uint16, 65535), {}),
+    ("deep.tif", of_numbers(np.uint16, 65535), {}),
+    ("deep.pgm", of_numbers(np.int32, 65535), {}),
+    ("twelve.tif", of_numbers(np.uint16, 4095), tags(_281=4095)),
+    ("float.tif", of_numbers(np.float32, 1), {}),
+    *((f"ink-{mode}.png", of_ink(mode), {}) for mode in ("RGBA", "LA")),
+    ("ink.webp", of_ink("RGBA"), LOSSLESS),
+]
+
+
+@pytest.mark.parametrize("draw", [shades, thin_lines])
+def test_the_same_picture_gives_the_same_pixels_in_every_kind_of_file(
+    draw: Callable[[], Levels], tmp_path: Path
+) -> None:
+    levels = draw()
+    Image.fromarray(levels).save(tmp_path / "L.png")
+    expected = read_square(tmp_path / "L.png", 28)
+    assert expected.min() < 253, "the thin lines are seen"
+    for name, make, options in SAME:
+        make(levels).save(tmp_path / name, **options)
+        assert np.array_equal(read_square(tmp_path / name, 28), expected), name
+    Image.fromarray(levels).save(tmp_path / "q100.jpg", quality=100)
+    lossy = read_square(tmp_path / "q100.jpg", 28).astype(int)
+    assert abs(lossy - expected).max() <= 3
+
+
+def test_a_thin_line_is_seen_in_black_and_white_and_through_a_transparent_colour(
+    tmp_path: Path,
+) -> None:
+    levels = thin_lines()
+    Image.fromarray(levels).save(tmp_path / "L.png")
+    expected = read_square(tmp_path / "L.png", 28)
+    black = np.where(levels > 0, 7, 0).astype(np.uint8)
+    for name, picture, key in (
+        ("1.png", Image.fromarray(levels > 0), None),
+        ("1.gif", Image.fromarray(levels > 0), None),
+        ("1.pbm", Image.fromarray(levels > 0), None),
+        ("1.tif", Image.fromarray(levels > 0), None),
+        ("1-clear.png", Image.fromarray(levels > 0), 1),
+        ("L-clear.png", Image.fromarray(black), 7),
+        ("P-clear.png", Image.fromarray(black).convert("P"), 7),
+        ("RGB-clear.png", Image.fromarray(black).convert("RGB"), (7, 7, 7)),
+    ):
+        options: dict[str, Any] = {} if key is None else {"transparency": key}
+        picture.save(tmp_path / name, **options)
+        assert np.array_equal(read_square(tmp_path / name, 28), expected), name
+
+
+def test_grey_whose_white_is_zero_is_turned_round(tmp_path: Path) -> None:
+    levels = shades()
+    Image.fromarray(levels).save(tmp_path / "L.png")
+    turned = Image.fromarray((65535 - levels.astype(np.uint16) * 257).astype(np.uint16))
+    turned.save(tmp_path / "deep.tif", **tags(_262=0))
+    with Image.open(tmp_path / "deep.tif") as file:
+        tag_v2: Any = getattr(file, "tag_v2", None)
+        assert tag_v2[262] == 0
+    ours, theirs = (read_square(tmp_path / name, 28) for name in ("L.png", "deep.tif"))
+    assert np.array_equal(ours, theirs)
+
+
+REFUSED: list[tuple[str, Callable[[Levels], Image.Image], str]] = [
+    ("twelve.png", of_numbers(np.uint16, 4095), "as where they hold 10, 12 or 14 bits"),
+    ("ten.tif", of_numbers(np.uint16, 1023), "as where they hold 10, 12 or 14 bits"),
+    ("long.tif", of_numbers(np.int32, 255), "32 bits"),
+    ("longer.tif", of_numbers(np.int32, 2**31 - 1), "32 bits"),
+    ("bytes.tif", of_numbers(np.float32, 255), "from 0 to 1, but are 0 to 255"),
+    ("nothing.tif", of_numbers(np.float32, np.nan), "are nan to nan"),
+    ("lab.tif", lambda levels: in_mode("RGB")(levels).convert("LAB"), "its colours are LAB"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "message"), REFUSED)
+def test_a_file_that_does_not_say_how_bright_it_is_is_refused_by_name(
+    name: str, make: Callable[[Levels], Image.Image], message: str, tmp_path: Path
+) -> None:
+    make(shades()).save(tmp_path / name)
+    with pytest.raises(InputError) as refused:
+        read_square(tmp_path / name, 28)
+    assert f"{tmp_path / name} is not (" in str(refused.value)
+    assert message in str(refused.value)
+
+
+def test_colours_of_12_bits_in_16_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "deep.ppm"
+    samples = np.full((4, 4, 3), 4095, dtype=">u2").tobytes()
+    path.write_bytes(b"P6\n4 4\n65535\n" + samples)
+    with pytest.raises(InputError, match=r"deep.ppm is not .*10, 12 or 14 bits"):
+        read_square(path, 28)
+    path.write_bytes(b"P6\n4 4\n4095\n" + samples)  # the file says what is white
+    assert (read_square(path, 28) == 255).all()
+
+
+def test_metadata_that_cannot_be_read_cost_no_pixel_and_name_the_file(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(shades()).save(file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12\xff")
+    broken, whole = tmp_path / "broken.jpg", tmp_path / "whole.jpg"
+    broken.write_bytes(file.getvalue())
+    Image.fromarray(shades()).save(whole)
+    remarks: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as python -W error has it
+        assert np.array_equal(
+            read_square(broken, 28, remarks=remarks), read_square(whole, 28, remarks=remarks)
+        )
+    (remark,) = remarks
+    assert remark.startswith(f"{broken} (")
+
+
+@pytest.mark.parametrize("kind", fuzz_pictures.seeds())
+def test_damaged_files_are_read_or_refused_by_name(kind: str, tmp_path: Path) -> None:
+    """A share of the long run, `python -m scripts.experiments.fuzz_pictures`."""
+    counts = fuzz_pictures.fuzz(kind, fuzz_pictures.seeds()[kind], 150, seed=2, folder=tmp_path)
+    assert set(counts) == {"read", "refused"}
