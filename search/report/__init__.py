@@ -14,8 +14,10 @@ The report:
 - `page.py`: one HTML file, by the template `report.html`
 - `pictures.py`: which pictures it has, as SVG and as PNG; `figures.py`: what each shows;
   `axes.py`: what they share
-- `weights_figures.py`: how retrained networks learnt, what they confuse, where they err
-- `palette.py`: the colours of all pictures
+- `weights_figures.py`: how retrained networks learnt, what they confuse, where they err;
+  `confusions.py`: which classes are taken for which
+- `drawing.py`: settings, fonts and texts of all pictures, `palette.py`: their colours;
+  `loading.py`: matplotlib imported
 
 The dashboard:
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from search.plain_text import printable
 from search.report.dashboard_sync import DashboardSync
 from search.storage.open import opened_storage
 from search.study.open import open_study
@@ -18,6 +19,7 @@ from tests.report.test_dashboard import start_dashboard
 from tests.support.made_studies import MadeTrial, make_study
 
 STUDY = "digits-3000x3"
+STRANGE = "folder:/<h1>**photos**</h1>|`www.example.org`\n\n# ![x](y)\x1b[2J ``` <script>"
 LARGE = "of-twenty"  # enough trials to tell importance from chance
 
 
@@ -45,8 +47,11 @@ def served(
         for number, rate in enumerate(rates)
     ]
     make_study(url, LARGE, made)
+    make_study(url, "strange", made[:1], dataset=STRANGE)
     with opened_storage(url, write=True) as storage:
-        DashboardSync(storage, open_study(storage, LARGE), folder / "studies.db-artifacts").update()
+        for name in (LARGE, "strange"):
+            study = open_study(storage, name)
+            DashboardSync(storage, study, folder / "studies.db-artifacts").update()
     process, address = start_dashboard(command)
     yield address, command
     command.stop()
@@ -103,6 +108,21 @@ def test_the_note_the_artifacts_and_a_trial_are_found_by_clicking(
     page.wait_for_function("picture => picture.naturalWidth === 720", arg=picture.element_handle())
     expect(page.get_by_text(f"trial-{best.number}.safetensors")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+
+
+def test_the_name_of_a_data_set_is_no_markup(page: Page, served: tuple[str, Command]) -> None:
+    page.goto(served[0])
+    page.get_by_text("strange").first.click()
+    page.locator("a[href$='/note']").click()
+    cell = page.locator("td", has_text="folder:").first
+    expect(cell).to_be_visible()
+    name = printable(STRANGE)
+    assert name in cell.inner_text()
+    note = page.locator("table", has_text="folder:").locator("xpath=..")
+    assert note.locator("h1, img, script, a, strong:has-text('photos')").count() == 0
+    (command,) = note.locator("pre", has_text="search run").all()
+    assert "$'folder:/<h1>" in command.inner_text()
+    assert "```" in command.inner_text()
 
 
 def test_trials_are_sorted_by_their_parameter_counts(
