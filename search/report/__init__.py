@@ -21,7 +21,7 @@ The report:
 
 The dashboard:
 
-- `dashboard.py`: optuna-dashboard, served
+- `dashboard.py`: optuna-dashboard, served; `dashboard_pages.py`: what its pages are told
 - `dashboard_sync.py`: keeps current, while a search runs, what follows
 - `note.py`, `graphs.py`: a study's note and its graphs
 - `artifacts.py`: learning curves and weights of the best trials, in files

@@ -105,6 +105,7 @@ def test_a_report_tells_what_was_asked_what_came_out_and_how_sure_that_is(
         f"in its one run it got {100 * best.values[0]:.2f} % of the validation images right",
         f"{best.user_attrs['parameter_count']:,}",
         *("Not confirmed yet.", f"search confirm --study {STUDY}"),
+        "candidates over the cap; none became a trial",
         *("The test set is still sealed", f"search report --train --study {STUDY}"),
         f"Too few trials to say: it takes {LEAST_TRIALS}",
         "search run --dataset digits --budget 3000 --epochs 3 --trials 4 --pruner none --seed 1 "
