@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 
 from search.data.dataset import Dataset
 from search.folders import DATABASE_URL, default_folder
-from search.results.retrain import make_weights_folder, retrain
+from search.plain_text import printable
+from search.results.retrain import WeightsFolder, retrain
 from search.storage.open import opened_storage
 from search.study.open import check_same_data, load_study_data, open_trial, select_study
 from search.training.epochs import EpochResult
@@ -67,13 +68,15 @@ class _PrintingWatcher(SearchWatcher):
     """Prints a line for each trial, and for what a search begins and ends with."""
 
     def begins(self, search: Search) -> None:
-        print(f"{search.plan.study_name}: {search.before.n_trained} trials trained before")
+        print(
+            f"{printable(search.plan.study_name)}: {search.before.n_trained} trials trained before"
+        )
 
     def listening(self, search: Search) -> AbstractContextManager[Listener]:
         return nullcontext(_print_event)
 
     def judged(self, search: Search, outcome: Outcome, *, is_stopped: bool) -> None:
-        print(f"{search.plan.study_name}: {outcome.value}")
+        print(f"{printable(search.plan.study_name)}: {outcome.value}")
 
 
 def _print_event(event: SearchEvent) -> None:
@@ -82,7 +85,7 @@ def _print_event(event: SearchEvent) -> None:
     if event.state == TrialState.COMPLETE and event.value is not None:
         print(f"trial {event.number}: {event.value:.2%}, {event.parameter_count:,} parameters")
     else:
-        print(f"trial {event.number}: {event.reason}")
+        print(f"trial {event.number}: {printable(str(event.reason))}")
 
 
 def open_study(name: str | None = None, *, storage: str = DATABASE_URL) -> Study:
@@ -138,19 +141,20 @@ def retrain_trial(
     if dataset is None:
         dataset = load_study_data(study, data_dir)
     check_same_data(study, dataset.info)
-    target = make_weights_folder(folder or default_folder(study.study_name, trial.number))
+    numbers = range(1, seeds + 1)
+    target = WeightsFolder(folder or default_folder(study.study_name, trial.number), numbers)
     with workers.pool(dataset, with_test=True, n_jobs=seeds) as pool:
         retrain(
             study,
             trial,
             pool,
             dataset.info,
-            seeds=range(1, seeds + 1),
+            seeds=numbers,
             device=workers.device,
             folder=target,
             listener=_ignore_epoch,
         )
-    return target
+    return target.path
 
 
 def _ignore_epoch(seed: int, result: EpochResult) -> None:

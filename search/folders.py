@@ -13,7 +13,7 @@ CARD_NAME = "card.json"  # beside weights, what rebuilds their network
 # What `search pictures` draws, beside the weights.
 PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 
-# What `search report` writes, in place of what is there.
+# What `search report` writes.
 PAGE = "report.html"
 _DRAWN = ("race", "size", "learning", "influence", "history", "confusion", "mistakes")
 REPORT_FILES = (PAGE, "space.toml", *(f"{name}.png" for name in _DRAWN))

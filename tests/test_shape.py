@@ -260,7 +260,7 @@ def test_only_the_modules_of_pictures_meet_matplotlib() -> None:
         for name, path in OWN.items()
         if any(imported.split(".")[0] == "matplotlib" for imported in imports(path))
     }
-    names = ("axes", "figures", "pictures", "weights_figures")
+    names = ("axes", "drawing", "figures", "pictures", "weights_figures")
     assert found == {f"search.report.{name}" for name in names}
 
 

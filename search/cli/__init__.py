@@ -11,7 +11,8 @@ A command has a file of its name, but for these:
 What commands share:
 
 - `options.py`: options; `completion.py`: what the Tab key offers; `grouped_help.py`: `--help`
-- `output.py`: consoles, figures, signals; `wrapping.py`: how wide lines are
+- `output.py`: consoles, figures, signals; `plain_console.py`: what a console prints;
+  `wrapping.py`: how wide lines are
 - `repeats.py`: runs over several seeds, printed
 
 Modules that are slow to import (torch, optuna, rich) are imported inside the commands, so that

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +18,7 @@ from search.cli.options import (
     Workers,
     not_negative,
 )
-from search.cli.output import EXIT_INTERRUPTED, make_console, shown_waiting, stop_signals
+from search.cli.output import EXIT_INTERRUPTED, echo_json, make_console, shown_waiting, stop_signals
 from search.folders import DATABASE_URL
 from search.wording import counted, percent
 from search.workers.setup import prepare_workers
@@ -171,7 +170,7 @@ def _print_rows(console: Console, ablation: Ablation, *, as_json: bool) -> None:
         done = f"{ablation.n_finished} of {counted(ablation.n_runs, 'training run')}"
         console.print(f"\nEnded early: {done} had finished.", style="bold")
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        echo_json([asdict(row) for row in rows], indent=2)
         return
     console.print()
     console.print(_table(rows, with_seeds=not is_complete))

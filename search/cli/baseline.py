@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from search.cli.completion import complete_datasets, complete_systems
 from search.cli.options import AsJson, DataDir, Device, Seeds, Workers, count_option
-from search.cli.output import make_console
+from search.cli.output import echo_json, make_console
 from search.cli.repeats import describe_spread, epoch_printer, print_repeats
 from search.exceptions import InputError
 from search.wording import counted
@@ -104,7 +103,7 @@ def baseline(
     print_repeats(console, repeats, "test")
     _print_claim(console, found, repeats)
     if as_json:
-        typer.echo(json.dumps(_measured(found, data.info, n_epochs, repeats), indent=2))
+        echo_json(_measured(found, data.info, n_epochs, repeats), indent=2)
 
 
 def _measured(

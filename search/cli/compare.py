@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from search.cli.completion import complete_studies
 from search.cli.options import AsJson, Storage
-from search.cli.output import make_console
+from search.cli.output import echo_json, make_console
 from search.exceptions import InputError
 from search.folders import DATABASE_URL
 from search.wording import duration, percent, thousands
@@ -55,7 +54,7 @@ def compare(
     with opened_storage(storage) as opened:
         comparison = compare_studies([open_study(opened, name) for name in names])
     if as_json:
-        typer.echo(json.dumps(asdict(comparison), indent=2))
+        echo_json(asdict(comparison), indent=2)
         return
     console = make_console()
     _print_table(console, comparison)

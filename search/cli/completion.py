@@ -11,6 +11,7 @@ import typer
 
 from search.data.names import SPLITS
 from search.folders import CARD_NAME
+from search.plain_text import printable
 from search.space.presets import PRESETS
 
 _SQLITE = "sqlite:///"
@@ -71,4 +72,4 @@ def complete_studies(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
+    return [name for name in names if name.startswith(incomplete) and printable(name) == name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ from search.cli.options import (
 )
 from search.cli.output import (
     EXIT_INTERRUPTED,
+    echo_json,
     make_console,
     next_lines,
     shown_waiting,
@@ -94,7 +94,7 @@ def confirm(
         DashboardSync(opened, chosen, artifact_folder(storage, artifacts)).update()
         print_confirmation(console, chosen, confirmation)
         if as_json and confirmation is not None:
-            typer.echo(json.dumps(confirmation.to_attribute(), indent=2))
+            echo_json(confirmation.to_attribute(), indent=2)
     if not is_done:
         console.print("Interrupted. The runs above are kept; the same command goes on.")
         raise typer.Exit(EXIT_INTERRUPTED)

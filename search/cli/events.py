@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import typer
-
+from search.cli.output import echo_json
 from search.results.confirm import Confirmation, RepeatEnded
 from search.study.summary import chosen_trial, parameter_count_of
 from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
@@ -27,7 +25,7 @@ def make_emit(*, as_json: bool) -> Emit:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in event.items()
         }
-        typer.echo(json.dumps(finite))  # which flushes: a reader hears of it when it happens
+        echo_json(finite)  # which flushes: a reader hears of it when it happens
 
     return emit
 

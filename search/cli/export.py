@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,8 @@ from search.cli.completion import complete_weights
 from search.cli.options import DataDir
 from search.cli.output import make_console
 from search.exceptions import InputError
+from search.plain_text import shell_line
+from search.published import check_file
 from search.wording import install_words
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from search.training.weights import Card
 
 _ENDINGS = {".onnx": "onnx", ".py": "python"}
+# What stands in each file of that format that this package writes.
+_MARKS = {
+    "onnx": b"budget-search",
+    "python": b"and nothing else. Numbers are rounded to four digits.",
+}
 _N_COMPARED = 1_000  # images on which the exported network must do what the original does
 
 
@@ -57,13 +63,14 @@ def export(
     console = make_console()
     if format is None:
         format = _ENDINGS.get(out.suffix)
-    if format not in _ENDINGS.values():
+    if format is None or format not in _MARKS:
         raise InputError(
             "A format must be onnx or python, or the file end with .onnx or .py, but got "
             f"{format or out.name!r}; name one with --format."
         )
     if out.is_dir():
         raise InputError(f"--out must name a file, but {out} is a folder; add a name to it.")
+    check_file(out, _MARKS[format])
     if format == "onnx":
         _export_onnx(console, what, out, seed, data_dir)
     else:
@@ -185,4 +192,4 @@ def _export_python(console: Console, what: Path, out: Path, seed: int | None) ->
     words = ["python", str(out)]
     if source.dataset != "digits":
         words += ["--data", str(folder_of(source.dataset) or "DIR")]
-    console.print(f"{out}; run it with {shlex.join(words)}", soft_wrap=True)
+    console.print(f"{out}; run it with {shell_line(words)}", soft_wrap=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +16,7 @@ import typer
 
 from search.cli.wrapping import width_of, wrapped
 from search.folders import DATABASE_URL
+from search.plain_text import printable_json, printable_lines, shell_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,17 +44,19 @@ class _WithoutTrailingBlanks:
 def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints what it is given: names and paths may look like Rich's markup.
 
+    Whatever is printed, in tables as well, nothing in it acts on the terminal.
+
     Args:
         to_stderr: for what a person may read beside the JSON that a program reads.
         quiet: prints nothing at all.
     """
-    from rich.console import Console
+    from search.cli.plain_console import PlainConsole
 
     stream = sys.stderr if to_stderr else sys.stdout
     if stream.isatty():
-        return Console(highlight=False, markup=False, stderr=to_stderr, quiet=quiet)
+        return PlainConsole(highlight=False, markup=False, stderr=to_stderr, quiet=quiet)
     piped: Any = _WithoutTrailingBlanks(stream)
-    return Console(
+    return PlainConsole(
         highlight=False,
         markup=False,
         width=width_of(stream),
@@ -97,18 +100,27 @@ def next_lines(
 
 def echo(text: str) -> None:
     """Prints sentences on standard output, without Rich, which takes a while to import."""
-    typer.echo(wrapped(text, sys.stdout))
+    typer.echo(wrapped(printable_lines(text), sys.stdout))
+
+
+def echo_json(values: object, **how: Any) -> None:
+    """Prints JSON on standard output.
+
+    Args:
+        how: what `json.dumps` takes besides.
+    """
+    typer.echo(printable_json(json.dumps(values, **how)))
 
 
 def print_error(error: object) -> None:
     """Prints an error on standard error."""
-    typer.echo(wrapped(f"Error: {error}", sys.stderr), err=True)
+    typer.echo(wrapped(printable_lines(f"Error: {error}"), sys.stderr), err=True)
 
 
 def shown_command(words: list[str]) -> str:
     """A command of ours as a user types it: behind `uv run`, where this one came by that."""
     prefix = ["uv", "run"] if "UV" in os.environ else []
-    return shlex.join([*prefix, "search", *words])
+    return shell_line([*prefix, "search", *words])
 
 
 def storage_words(storage: str) -> list[str]:

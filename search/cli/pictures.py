@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from search.cli.completion import complete_weights
 from search.cli.options import DataDir
-from search.cli.output import make_console
+from search.cli.output import make_console, print_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,18 +38,23 @@ def pictures(
     Example: search pictures runs/mnist-8000x15/trial-17
     """
     from search.data.load import load_dataset
-    from search.folders import PICTURES, make_folder
+    from search.exceptions import SearchError
+    from search.folders import PICTURES
+    from search.published import OutputFolder
+    from search.report.loading import left_out, load_matplotlib
+
+    load_matplotlib()
     from search.report.weights_figures import (
         Answers,
         confusion_matrix,
         draw_confusion,
         draw_curves,
         draw_mistakes,
+        picture_png,
         probabilities_of,
-        save_picture,
     )
     from search.space.presets import weights_folder
-    from search.training.weights import kept_seed, load, read_card
+    from search.training.weights import kept_seed, load, read_card, unlisted_files
 
     console = make_console()
     weights = weights_folder(folder)
@@ -60,17 +66,31 @@ def pictures(
     size = card.hyperparameters.spec.input_shape[-1]
     dataset = load_dataset(card.dataset, data_dir, image_size=size)
     card.check_data(dataset.info)
-    target = make_folder(out or default)
-
-    def save(figure: Figure, name: str) -> None:
-        save_picture(figure, target / name)
-        console.print(str(target / name), soft_wrap=True)
-
+    path = out or default
+    target = OutputFolder(path, "pictures", older=unlisted_files(path))
+    target.check(PICTURES)
     classes = list(card.classes)
     probabilities = probabilities_of(network, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)
     answers = Answers.of(card, seed)
     curves, confusion, mistakes = PICTURES
-    save(draw_confusion(answers, counts, classes), confusion)
-    save(draw_mistakes(answers, dataset.test, probabilities, classes), mistakes)
-    save(draw_curves(card), curves)  # the last: an old card has nothing to draw it from
+    drawn, refused = {}, []
+    draws: dict[str, Callable[[], Figure]] = {
+        confusion: lambda: draw_confusion(answers, counts, classes),
+        mistakes: lambda: draw_mistakes(answers, dataset.test, probabilities, classes),
+        curves: lambda: draw_curves(card),  # an old card has nothing to draw it from
+    }
+    for name, draw in draws.items():
+        try:
+            drawn[name] = picture_png(draw())
+        except SearchError as error:
+            refused.append(str(error))
+        except Exception as error:  # whatever a drawing library meets on a machine
+            refused.append(left_out(name, error))
+    target.replace(drawn)
+    for name in drawn:
+        console.print(str(target.path / name), soft_wrap=True)
+    for text in refused:
+        print_error(text)
+    if refused:
+        raise typer.Exit(1)

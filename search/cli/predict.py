@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +10,10 @@ import typer
 
 from search.cli.completion import complete_weights
 from search.cli.options import AsJson
-from search.cli.output import make_console, print_error
+from search.cli.output import echo_json, make_console, print_error
 from search.exceptions import InputError
+from search.plain_text import printable
+from search.published import check_file
 from search.wording import percent
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from search.results.predict import Prediction
 
 
+_STRIP_MARK = "search predict"  # in each picture of what a network saw
 _LONGEST_NAME = 36  # columns of a picture's name, before it is broken
 
 
@@ -75,6 +77,8 @@ def predict(
             "like MNIST's; one that learnt MNIST reads them better, as best-1-epoch.",
             style="yellow",
         )
+    if show is not None:
+        check_file(show, _STRIP_MARK.encode())
     pixels, refused = _read(images, image_reader(card))
     if pixels:
         stacked = torch.stack(list(pixels.values()))
@@ -108,6 +112,7 @@ def _write_strip(pixels: Tensor, path: Path) -> None:
     import io
 
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     from search.files import write_bytes
     from search.folders import make_folder
@@ -116,7 +121,9 @@ def _write_strip(pixels: Tensor, path: Path) -> None:
     strip = Image.fromarray(beside if beside.shape[-1] == 3 else beside[..., 0])
     large = strip.resize((8 * strip.width, 8 * strip.height), Image.Resampling.NEAREST)
     png = io.BytesIO()
-    large.save(png, "PNG")
+    origin = PngInfo()
+    origin.add_text("Software", _STRIP_MARK)
+    large.save(png, "PNG", pnginfo=origin)
     make_folder(path.parent)
     write_bytes(png.getvalue(), path)
 
@@ -135,7 +142,7 @@ def _values(path: Path, prediction: Prediction, classes: list[str]) -> dict[str,
 
 def _print_json(answers: dict[Path, Prediction], classes: list[str]) -> None:
     for path, prediction in answers.items():
-        typer.echo(json.dumps(_values(path, prediction, classes), ensure_ascii=False))
+        echo_json(_values(path, prediction, classes), ensure_ascii=False)
 
 
 def _print_table(answers: dict[Path, Prediction], classes: list[str]) -> None:
@@ -150,6 +157,6 @@ def _print_table(answers: dict[Path, Prediction], classes: list[str]) -> None:
     for path, prediction in answers.items():
         row = []
         for label in (prediction.label, prediction.runner_up):
-            row += [classes[label], percent(prediction.probabilities[label])]
+            row += [printable(classes[label]), percent(prediction.probabilities[label])]
         table.add_row(str(path), *row, "" if prediction.is_sure else "not sure")
     make_console().print(table)

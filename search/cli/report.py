@@ -15,6 +15,9 @@ from search.wording import percent
 from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
     from optuna.study import Study
     from rich.console import Console
 
@@ -52,9 +55,10 @@ def report(
     """
     import optuna
 
-    from search.files import write_bytes, write_text
-    from search.folders import PAGE, REPORT_FILES, make_folder, study_folder
+    from search.folders import PAGE, REPORT_FILES, study_folder
+    from search.published import OutputFolder
     from search.report.facts import SPACE_FILE, read_report
+    from search.report.loading import load_matplotlib
     from search.storage.open import opened_storage
     from search.study.open import select_study
 
@@ -69,28 +73,31 @@ def report(
                 f"A study must have a complete trial to train it again, but {facts.study!r} has "
                 "none yet; leave out --train, or go on with 'search run'."
             )
-        folder = make_folder(out or study_folder(facts.study) / "report")
+        path = out or study_folder(facts.study) / "report"
+        folder = OutputFolder(path, "report", older=_of_older_version(path))
+        folder.check(REPORT_FILES)
+        load_matplotlib()
         validated = _validated(
-            console, chosen, facts, folder, train=train, data_dir=data_dir, device=device
+            console, chosen, facts, folder.path, train=train, data_dir=data_dir, device=device
         )
 
     from search.report.page import Errors, render_page
     from search.report.pictures import draw_pictures
 
-    for stale in REPORT_FILES:  # what is not drawn now would belong to another report
-        (folder / stale).unlink(missing_ok=True)
+    def say(text: str) -> None:
+        console.print(text, style="yellow", soft_wrap=True)
+
     with console.status("Drawing"):
-        pictures = draw_pictures(facts)
+        pictures = draw_pictures(facts, say)
         errors = None if validated is None else Errors.of(validated)
         page = render_page(facts, pictures, errors)
-        for picture in pictures:
-            write_bytes(picture.png, folder / f"{picture.name}.png")
+        files = {f"{picture.name}.png": picture.png for picture in pictures}
         if validated is not None:
-            _draw_errors(facts, validated, folder)
+            files |= _draw_errors(facts, validated, say)
     if facts.space_text is not None:
-        write_text(facts.space_text, folder / SPACE_FILE)
-    write_text(page, folder / PAGE)
-    console.print(str(folder / PAGE), soft_wrap=True)
+        files[SPACE_FILE] = facts.space_text.encode()
+    folder.replace({**files, PAGE: page.encode()})
+    console.print(str(folder.path / PAGE), soft_wrap=True)
     options = ["--study", facts.study, *storage_words(storage)]
     if facts.settings.is_of_tensors:
         return  # what comes next would train, and commands have no images
@@ -154,21 +161,40 @@ def _train(
         train_again(pool, facts, weights, device=workers.device, listener=show)
 
 
-def _draw_errors(facts: Report, validated: Validated, folder: Path) -> None:
-    """The pictures of what is confused, and of the mistakes."""
+def _of_older_version(folder: Path) -> list[str]:
+    """The names of a report's files, where a version wrote it that kept no list of them."""
+    from search.folders import PAGE, REPORT_FILES
+
+    page = folder / PAGE
+    if not page.is_file() or b"Made by <code>search report</code>" not in page.read_bytes():
+        return []
+    written = page.stat().st_mtime  # the last of them
+    files = [folder / name for name in REPORT_FILES]
+    return [file.name for file in files if file.is_file() and file.stat().st_mtime <= written]
+
+
+def _draw_errors(
+    facts: Report, validated: Validated, undrawn: Callable[[str], None]
+) -> dict[str, bytes]:
+    """The pictures of what is confused, and of the mistakes, by the names of their files."""
     from search.data.names import short_name
-    from search.report.weights_figures import Answers, draw_confusion, draw_mistakes, save_picture
+    from search.report.loading import left_out
+    from search.report.weights_figures import Answers, draw_confusion, draw_mistakes, picture_png
 
     assert facts.chosen is not None
     classes = validated.classes
     trial = f"trial {facts.chosen.number} of {facts.study}"
     origin = f"{short_name(facts.settings.dataset)}; {trial}, trained again on the search's split"
     answers = Answers("validation", validated.seed, origin)
-    for figure, name in (
-        (draw_confusion(answers, validated.counts, classes), "confusion.png"),
-        (
-            draw_mistakes(answers, validated.examples, validated.probabilities, classes),
-            "mistakes.png",
-        ),
-    ):
-        save_picture(figure, folder / name)
+    examples, probabilities = validated.examples, validated.probabilities
+    files = {}
+    draws: dict[str, Callable[[], Figure]] = {
+        "confusion.png": lambda: draw_confusion(answers, validated.counts, classes),
+        "mistakes.png": lambda: draw_mistakes(answers, examples, probabilities, classes),
+    }
+    for name, draw in draws.items():
+        try:
+            files[name] = picture_png(draw())
+        except Exception as error:  # whatever a drawing library meets on a machine
+            undrawn(left_out(name, error))
+    return files

@@ -60,11 +60,12 @@ def retrain(
         folder = out or default_folder(chosen.study_name, frozen.number)
         prepared = prepare_workers(workers, device)
 
-        from search.results.retrain import make_weights_folder
+        from search.results.retrain import WeightsFolder
         from search.results.retrain import retrain as retrain_trial
 
+        numbers = range(1, seeds + 1)
+        weights = WeightsFolder(folder, numbers)
         dataset = load_study_data(chosen, data_dir)
-        make_weights_folder(folder)
         _print_replaced(console, folder, chosen.study_name, frozen.number)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
         data_name = short_name(dataset.info.name)
@@ -79,9 +80,9 @@ def retrain(
                 frozen,
                 pool,
                 dataset.info,
-                seeds=range(1, seeds + 1),
+                seeds=numbers,
                 device=prepared.device,
-                folder=folder,
+                folder=weights,
                 listener=epoch_printer(console),
             )
         print_repeats(console, repeats, "test")

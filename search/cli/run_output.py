@@ -13,6 +13,7 @@ from search.cli.output import (
     shown_command,
 )
 from search.cli.show import front_table
+from search.plain_text import printable
 from search.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -152,8 +153,9 @@ def _print_uneven(console: Console, search: Search) -> None:
     sizes = dict(zip(info.classes, info.class_counts, strict=True))
     small, large = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
     console.print(
-        f"The classes are uneven: {sizes[large]:,} validation images of {large}, "
-        f"{sizes[small]:,} of {small}. With --metric balanced-accuracy each class counts the same.",
+        f"The classes are uneven: {sizes[large]:,} validation images of {printable(large)}, "
+        f"{sizes[small]:,} of {printable(small)}. With --metric balanced-accuracy each class "
+        "counts the same.",
         style="yellow",
     )
 

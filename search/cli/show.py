@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from search.cli.confirm import describe_mean
 from search.cli.options import AsJson, Storage, StudyName, not_negative
-from search.cli.output import make_console
+from search.cli.output import echo_json, make_console
 from search.folders import DATABASE_URL
 from search.wording import duration, percent, thousands
 
@@ -61,7 +60,7 @@ def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
             }
             for trial in trials
         ]
-        typer.echo(json.dumps(rows, indent=2))
+        echo_json(rows, indent=2)
         return
     console = make_console()
     console.print(f"Of {study.study_name}, no network is better than these and no larger:\n")
@@ -135,7 +134,7 @@ def _show(
         }
         if with_tables:
             values["layers"] = _layers(spec)
-        typer.echo(json.dumps(values, indent=2))
+        echo_json(values, indent=2)
         return
     console = make_console()
     _print_trial(console, study, summary)

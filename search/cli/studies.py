@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
-import typer
-
 from search.cli.options import AsJson, Storage
-from search.cli.output import make_console
+from search.cli.output import echo_json, make_console
 from search.folders import DATABASE_URL
 from search.wording import percent, thousands
 
@@ -33,7 +30,7 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
             if stored_settings(study) is not None
         ]
     if as_json:
-        typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
+        echo_json([asdict(summary) for summary in summaries], indent=2)
         return
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("study", overflow="fold")

@@ -14,12 +14,14 @@ The report:
 - `page.py`: one HTML file, by the template `report.html`
 - `pictures.py`: which pictures it has, as SVG and as PNG; `figures.py`: what each shows;
   `axes.py`: what they share
-- `weights_figures.py`: how retrained networks learnt, what they confuse, where they err
-- `palette.py`: the colours of all pictures
+- `weights_figures.py`: how retrained networks learnt, what they confuse, where they err;
+  `confusions.py`: which classes are taken for which
+- `drawing.py`: settings, fonts and texts of all pictures, `palette.py`: their colours;
+  `loading.py`: matplotlib imported
 
 The dashboard:
 
-- `dashboard.py`: optuna-dashboard, served
+- `dashboard.py`: optuna-dashboard, served; `dashboard_pages.py`: what its pages are told
 - `dashboard_sync.py`: keeps current, while a search runs, what follows
 - `note.py`, `graphs.py`: a study's note and its graphs
 - `artifacts.py`: learning curves and weights of the best trials, in files

@@ -112,7 +112,7 @@ class StudyArtifacts:
         return self._folder / self._name(trial_id, _WEIGHTS)
 
     def settle(
-        self, trials: Sequence[FrozenTrial], draw_curve: Callable[[FrozenTrial], bytes]
+        self, trials: Sequence[FrozenTrial], draw_curve: Callable[[FrozenTrial], bytes | None]
     ) -> Settlement:
         """Writes the curves that the best few lack; returns what else makes theirs all there is.
 
@@ -120,7 +120,7 @@ class StudyArtifacts:
         folder goes, and comes back in a search whose folder has it.
 
         Args:
-            draw_curve: a trial's learning curve as PNG.
+            draw_curve: a trial's learning curve as PNG; None where it cannot be drawn.
 
         Raises:
             ArtifactError: if a file cannot be written.
@@ -140,8 +140,10 @@ class StudyArtifacts:
                 if stored.get(key) == _DELETED:
                     continue
                 if kind == _CURVE and not path.exists():
-                    with _named_errors(self._folder):
-                        write_bytes(draw_curve(trial), path)
+                    curve = draw_curve(trial)
+                    if curve is not None:
+                        with _named_errors(self._folder):
+                            write_bytes(curve, path)
                 if path.exists():
                     entries[key] = _entry(name, file_name)
         for key in stored:

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
@@ -17,8 +16,8 @@ import optuna_dashboard
 
 from search.exceptions import InputError
 from search.report.artifacts import ArtifactFolder, artifact_folder
+from search.report.dashboard_pages import StudyPages
 from search.storage.open import opened_storage
-from search.study.record import LONG_ATTRIBUTES
 
 HOST = "127.0.0.1"  # optuna-dashboard has no log-in: whoever reaches it may delete studies
 EXPOSED = (
@@ -27,33 +26,6 @@ EXPOSED = (
     "it through a tunnel (ssh -L 8080:127.0.0.1:8080 THIS-HOST), or put a web server with a "
     "log-in before it (nginx: proxy_pass with auth_basic, over HTTPS)."
 )
-
-
-class _ShortAttributes:
-    """A plugin of the dashboard's web framework: leaves out attributes that pages are no place for.
-
-    An entry for each epoch makes a trial's page some thousand pixels wide, and its row in the table
-    as high. The database keeps them.
-    """
-
-    name, api = "short-attributes", 2
-
-    def apply(self, callback: Callable[..., Any], route: Any) -> Callable[..., Any]:
-        if (route.method, route.rule) != ("GET", "/api/studies/<study_id:int>"):
-            return callback
-
-        def shortened(*args: Any, **kwargs: Any) -> Any:
-            detail = callback(*args, **kwargs)
-            if "trials" in detail:  # else it says what went wrong
-                for trial in (*detail["trials"], *detail["best_trials"]):
-                    trial["user_attrs"] = self._short(trial["user_attrs"])
-                detail["union_user_attrs"] = self._short(detail["union_user_attrs"])
-            return detail
-
-        return shortened
-
-    def _short(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [attribute for attribute in attributes if attribute["key"] not in LONG_ATTRIBUTES]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -93,8 +65,9 @@ def serve(
         folder = artifact_folder(url, artifacts)
         store = None if folder is None else ArtifactFolder(folder)
         # Optuna's cache: else each look at a page reads all trials again.
-        app = optuna_dashboard.wsgi(optuna.storages.get_storage(storage), artifact_store=store)
-        app.install(_ShortAttributes())
+        cached = optuna.storages.get_storage(storage)
+        app = optuna_dashboard.wsgi(cached, artifact_store=store)
+        app.install(StudyPages(cached))
         try:
             server = make_server(
                 host, port, app, _Server6 if ":" in host else _Server, _QuietHandler

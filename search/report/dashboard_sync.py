@@ -20,6 +20,7 @@ from search.report.artifacts import StudyArtifacts
 from search.report.facts import Report, read_report
 from search.report.graphs import influence_graph, learning_graph, size_graph
 from search.report.importance import influences
+from search.report.loading import left_out, load_matplotlib
 from search.report.note import note_text
 from search.storage.retrying import RetryingStorage, WriteConflictError
 from search.study.summary import is_trained
@@ -50,6 +51,7 @@ class DashboardSync:
         storage: that of the study.
         folder: of artifacts; None keeps none.
         lock: lets one search of the study at a time update it; false where that took too long.
+        notice: told, once, that learning curves cannot be drawn, which ends nothing.
 
     Raises:
         ArtifactError: if the folder cannot be made.
@@ -62,11 +64,14 @@ class DashboardSync:
         folder: Path | None,
         *,
         lock: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+        notice: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._storage = storage
         self._study = study
         self._artifacts = None if folder is None else StudyArtifacts(study, folder)
         self._lock = lock
+        self._notice = notice
+        self._draws = True  # until a curve cannot be drawn
         self._due = 0.0  # by the monotonic clock
         self._n_judged = 0  # trials, when importance was judged last
 
@@ -133,7 +138,7 @@ class DashboardSync:
         report = read_report(study, with_influences=False)
         settlement = None
         if self._artifacts is not None:
-            settlement = self._artifacts.settle(report.trials, partial(_draw, report))
+            settlement = self._artifacts.settle(report.trials, partial(self._draw, report))
         graphs = {
             "size": size_graph(report),
             "learning": learning_graph(report),
@@ -153,13 +158,21 @@ class DashboardSync:
         for path in settlement.outdated if settlement is not None else ():
             path.unlink(missing_ok=True)
 
+    def _draw(self, report: Report, trial: FrozenTrial) -> bytes | None:
+        """A trial's learning curve as PNG; None where it cannot be drawn."""
+        if not self._draws:
+            return None
+        try:
+            load_matplotlib()
+            from search.report.figures import draw_curve
+
+            return draw_curve(report, trial)
+        except Exception as error:  # whatever a drawing library meets on a machine
+            self._draws = False
+            self._notice(left_out("The learning curve of a trial", error))
+            return None
+
     def _is_to_judge(self, n_trained: int, *, has_time: bool) -> bool:
         if has_time:
             return n_trained > self._n_judged
         return n_trained <= _MANY_TRIALS and n_trained >= _GROWTH * self._n_judged
-
-
-def _draw(report: Report, trial: FrozenTrial) -> bytes:
-    from search.report.figures import draw_curve
-
-    return draw_curve(report, trial)

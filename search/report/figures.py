@@ -22,6 +22,7 @@ from search.report.axes import (
     percents,
     plain_figure,
 )
+from search.report.drawing import own_settings, picture_text
 from search.report.facts import Report
 from search.report.hyperparameter_table import shown
 from search.report.importance import Influence
@@ -260,6 +261,7 @@ def draw_history(report: Report, width: float) -> Figure:
     return figure
 
 
+@own_settings()
 def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     """How one trained trial learnt, as PNG: its accuracies after each epoch."""
     figure = Figure((WIDE, 3.9), dpi=100, facecolor=PAPER)
@@ -285,16 +287,8 @@ def draw_curve(report: Report, trial: FrozenTrial) -> bytes:
     add_legend(axes, [line(names[0], RIGHT, 2.4), line(names[1], SEED)], WIDE)
     accuracy = accuracy_of(trial)
     reached = "" if accuracy is None else f": {percent(accuracy)} {report.metric}"
-    # A study's name is a user's: what looks like a formula in it is none.
-    figure.text(
-        0.02,
-        0.93,
-        f"Trial {trial.number} of {report.study}{reached}",
-        color=INK,
-        fontsize=12,
-        weight="bold",
-        parse_math=False,
-    )
+    title = f"Trial {trial.number} of {picture_text(report.study)}{reached}"
+    figure.text(0.02, 0.93, title, color=INK, fontsize=12, weight="bold")
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor=PAPER)
     return file.getvalue()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
+from search.data.names import SPLITS
+from search.plain_text import markdown, shell_line
 from search.report.facts import Report
 from search.wording import counted, percent
 
@@ -39,17 +40,18 @@ def _own(before: str) -> str:
 def _question(report: Report) -> str:
     settings, counts = report.settings, report.tally
     goal = "the best network of each size" if report.has_two_objectives else "the best network"
+    dataset = settings.dataset if settings.dataset in SPLITS else markdown(settings.dataset)
     images = ""
     if report.split is not None:
         images = (
             f" ({report.split.n_training:,} images train, {report.split.n_validation:,} validate)"
         )
     rows = [
-        ("data", f"{settings.dataset}{images}"),
+        ("data", f"{dataset}{images}"),
         ("cap", f"fewer than {settings.budget:,} parameters, {counted(settings.epochs, 'epoch')}"),
         (
             "space",
-            f"{_plain(settings.space_name)}, "
+            f"{markdown(settings.space_name)}, "
             f"{len(settings.search_space().distributions)} hyperparameters searched",
         ),
         (
@@ -122,12 +124,7 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _line(words: Sequence[str]) -> str:
-    return shlex.join(["search", *words])
-
-
-def _plain(text: str) -> str:
-    """A user's text, in which nothing is Markdown."""
-    return f"`{text}`" if "`" not in text else "a file"
+    return shell_line(["search", *words])
 
 
 def _right(report: Report, share: float, part: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from search.data.names import short_name
+from search.plain_text import printable_lines, shell_line
 from search.report import palette
+from search.report.confusions import MOST_CLASSES, most_confused, off_diagonal
 from search.report.facts import SPACE_FILE, Report
 from search.report.importance import BEST_SHARE, LEAST_TRIALS
 from search.report.pictures import Picture, image_png
@@ -50,8 +51,10 @@ class Errors:
 
     Args:
         rows: of the confusion matrix: the true class, a count for each class, and their sum
-            without the diagonal.
+            without the diagonal; none where it has too many classes to be read.
         most: the highest count beside the diagonal.
+        pairs: where there are no rows, the classes that are confused most: the true one, the other,
+            how many images, and of how many.
     """
 
     seed: int
@@ -61,22 +64,28 @@ class Errors:
     classes: Sequence[str]
     rows: Sequence[tuple[str, Sequence[int], int]]
     most: int
+    pairs: Sequence[tuple[str, str, int, int]]
     mistakes: Sequence[Mistake]
 
     @classmethod
     def of(cls, validated: Validated) -> Errors:
-        counts, classes = validated.counts.tolist(), validated.classes
-        wrong = [sum(row) - row[index] for index, row in enumerate(counts)]
-        beside = [n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j]
+        classes, wrong = validated.classes, off_diagonal(validated.counts)
+        is_readable = len(classes) <= MOST_CLASSES
+        per_class = zip(classes, validated.counts.tolist(), wrong.sum(axis=1).tolist(), strict=True)
+        pairs = () if is_readable else most_confused(validated.counts)
         shown = validated.mistakes.tolist()[:N_MISTAKES]
         return cls(
             seed=validated.seed,
             accuracy=validated.accuracy,
             n_images=len(validated.examples),
-            n_wrong=sum(wrong),
+            n_wrong=int(wrong.sum()),
             classes=classes,
-            rows=list(zip(classes, counts, wrong, strict=True)),
-            most=max(1, *beside),
+            rows=list(per_class) if is_readable else [],
+            most=max(1, int(wrong.max())),
+            pairs=[
+                (classes[pair.label], classes[pair.answer], pair.n_wrong, pair.n_images)
+                for pair in pairs
+            ],
             mistakes=[_mistake(validated, index) for index in shown],
         )
 
@@ -116,8 +125,15 @@ def _unbroken(text: str) -> str:
 
 def _command(*words: object) -> Markup:
     """A command of ours; a line may end between its words only, and not at a hyphen."""
-    quoted = [shlex.quote(str(word)) for word in ("search", *words)]
+    quoted = [shell_line([str(word)]) for word in ("search", *words)]
     return Markup(" ").join(Markup("<span>{}</span>").format(word) for word in quoted)
+
+
+def _shown(value: object) -> object:
+    """What the page shows of a value, before it is escaped as HTML."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return printable_lines(value)
 
 
 def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | None) -> str:
@@ -132,6 +148,7 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {
         "record": TrialRecord.read,

@@ -19,8 +19,10 @@ from optuna.trial import FrozenTrial
 
 from search.report import palette
 from search.report.axes import NARROW, WIDE
+from search.report.drawing import own_settings, picture_text
 from search.report.facts import Report
 from search.report.figures import draw_history, draw_influences, draw_learning, draw_race, draw_size
+from search.report.loading import left_out
 from search.report.palette import INK, PAPER
 
 _DOTS_PER_INCH = 200
@@ -47,8 +49,13 @@ class Picture:
     png: bytes
 
 
-def draw_pictures(report: Report) -> list[Picture]:
-    """The pictures that a study has something to show in."""
+@own_settings()
+def draw_pictures(report: Report, undrawn: Callable[[str], None]) -> list[Picture]:
+    """The pictures that a study has something to show in.
+
+    Args:
+        undrawn: told, in a sentence, of each that cannot be drawn; the others are.
+    """
     candidates: tuple[tuple[str, str, object, Callable[[Report, float], Figure]], ...] = (
         ("race", "Fresh seeds of the best trials", report.race, draw_race),
         ("size", "Accuracy against size", report.front, draw_size),
@@ -56,9 +63,14 @@ def draw_pictures(report: Report) -> list[Picture]:
         ("influence", "What sets the best trials apart", report.influences, draw_influences),
         ("history", "The best, trial by trial", report.complete, draw_history),
     )
-    return [
-        _picture(report, name, title, draw) for name, title, content, draw in candidates if content
-    ]
+    pictures = []
+    for name, title, content, draw in candidates:
+        if content:
+            try:
+                pictures.append(_picture(report, name, title, draw))
+            except Exception as error:  # whatever a drawing library meets on a machine
+                undrawn(left_out(f"{name}.png", error))
+    return pictures
 
 
 def _learners(report: Report) -> list[FrozenTrial]:
@@ -109,15 +121,13 @@ def _svg(figure: Figure, name: str, title: str) -> str:
 
 
 def _png(figure: Figure, title: str) -> bytes:
-    # A study's name is a user's: what looks like a formula in it is none.
-    figure.suptitle(
-        title, x=0.01, ha="left", color=INK, fontsize=12, weight="bold", parse_math=False
-    )
+    figure.suptitle(picture_text(title), x=0.01, ha="left", color=INK, fontsize=12, weight="bold")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DOTS_PER_INCH, facecolor=PAPER)
     return file.getvalue()
 
 
+@own_settings()
 def image_png(pixels: Sequence[Sequence[Sequence[int]]]) -> bytes:
     """An image as PNG; a grey one is black on nothing, so that a page's own paper shows through.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from search.data.dataset import Examples
 from search.data.names import short_name
 from search.exceptions import SearchError
-from search.files import write_bytes
+from search.report.confusions import MOST_CLASSES, most_confused, off_diagonal
+from search.report.drawing import class_labels, own_settings, picture_text
 from search.report.palette import FAINT, INK, MUTED, RIGHT, SEED, WRONG
 from search.training.epochs import N_LAST_EPOCHS
 from search.training.metrics import metric_words
@@ -35,6 +37,8 @@ _DOTS_PER_INCH = 200
 _MARGIN = 0.3
 _HEAD = 0.95  # title and subtitle
 _FOOT = 0.4  # whose weights these are
+
+_LETTERS_ABREAST = 100  # of the names of all classes, below the columns of a matrix
 
 _WRONG_SHADES = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fdba8c", WRONG])
 
@@ -94,17 +98,15 @@ def find_mistakes(probabilities: Tensor, labels: Tensor) -> Tensor:
     return wrong[probability[wrong].argsort(descending=True, stable=True)]
 
 
-def save_picture(figure: Figure, path: Path) -> None:
-    """Writes a picture as PNG; never half a file.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+@own_settings()
+def picture_png(figure: Figure) -> bytes:
+    """A picture as PNG."""
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    write_bytes(png.getvalue(), path)
+    return png.getvalue()
 
 
+@own_settings()
 def draw_curves(card: Card) -> Figure:
     """The accuracy on the test images after each epoch: a line for each run, and their mean.
 
@@ -185,24 +187,31 @@ def _limits(accuracies: NDArray[np.float64]) -> tuple[float, float]:
     return low - margin, min(high + margin, 1 + margin / 5)  # no tick above 100 %
 
 
+@own_settings()
 def draw_confusion(answers: Answers, counts: NDArray[np.int64], classes: list[str]) -> Figure:
     """How many images of each class were taken for each, coloured by the mistakes alone.
+
+    Of more classes than can be read, the pairs that are confused most.
 
     Args:
         counts: (n_classes, n_classes), true classes in rows.
         classes: the classes' names, by label.
     """
-    n_classes = len(counts)
-    off_diagonal = counts * (1 - np.eye(n_classes, dtype=np.int64))
-    n_wrong, most = int(off_diagonal.sum()), max(1, int(off_diagonal.max()))
+    wrong = off_diagonal(counts)
+    title = f"{wrong.sum():,} of {counts.sum():,} {answers.part} images wrong"
+    if len(counts) > MOST_CLASSES:
+        return _draw_pairs(answers, counts, classes, title)
+    n_classes, most = len(counts), max(1, int(wrong.max()))
+    labels = class_labels(classes)
     figure, axes = _page(
         answers.origin,
         8.6,
-        f"{n_wrong:,} of {counts.sum():,} {answers.part} images wrong",
+        title,
         f"How many images of each class (row) the network of seed {answers.seed} took for each "
-        "class (column).",
+        f"class (column).{_numbers_note(labels, classes)}",
     )
-    axes.imshow(off_diagonal, cmap=_WRONG_SHADES, vmin=0, vmax=most, aspect="auto")
+    axes.imshow(wrong, cmap=_WRONG_SHADES, vmin=0, vmax=most, aspect="auto")
+    size = min(11.0, 130 / n_classes)  # points: a number of four digits fits its cell
     for row, column in np.argwhere(counts > 0):
         count = counts[row, column]
         if row == column:
@@ -211,24 +220,70 @@ def draw_confusion(answers: Answers, counts: NDArray[np.int64], classes: list[st
             color = RIGHT
         else:
             color = "white" if count > 0.8 * most else INK
-        axes.text(column, row, f"{count:,}", color=color, fontsize=11, ha="center", va="center")
+        axes.text(column, row, f"{count:,}", color=color, fontsize=size, ha="center", va="center")
     edges = np.arange(n_classes + 1) - 0.5
     for draw_lines in (axes.hlines, axes.vlines):
         draw_lines(edges, edges[0], edges[-1], color=FAINT, linewidth=0.7, clip_on=False)
     ticks = range(n_classes)
-    axes.set_xticks(ticks, classes, parse_math=False)  # a user's names, as those of studies
-    axes.set_yticks(ticks, classes, parse_math=False)
-    axes.tick_params(length=0, labelsize=9.5, labelcolor=INK)
+    axes.set_xticks(ticks, labels)
+    axes.set_yticks(ticks, labels)
+    axes.tick_params(length=0, labelsize=min(9.5, 1.1 * size), labelcolor=INK)
+    if n_classes * max(map(len, labels)) > _LETTERS_ABREAST:
+        axes.tick_params(axis="x", rotation=90)
     axes.set_xlabel("taken for", color=MUTED, fontsize=9)
     axes.set_ylabel("true class", color=MUTED, fontsize=9)
     sums = axes.secondary_yaxis("right")
-    sums.set_yticks(ticks, [f"{wrong:,} wrong" for wrong in off_diagonal.sum(axis=1)])
-    sums.tick_params(length=0, labelsize=9, labelcolor=WRONG)
+    sums.set_yticks(ticks, [f"{n:,} wrong" for n in wrong.sum(axis=1)])
+    sums.tick_params(length=0, labelsize=min(9.0, 1.1 * size), labelcolor=WRONG)
     for spine in (*axes.spines.values(), *sums.spines.values()):
         spine.set_visible(False)
     return figure
 
 
+def _draw_pairs(
+    answers: Answers, counts: NDArray[np.int64], classes: list[str], title: str
+) -> Figure:
+    """A bar for each of the pairs of classes that are confused most."""
+    pairs = most_confused(counts)
+    shown = [classes[number] for pair in pairs for number in (pair.label, pair.answer)]
+    labels = class_labels(classes)
+    figure, axes = _page(
+        answers.origin,
+        _HEAD + _FOOT + 0.7 + 0.22 * max(1, len(pairs)),
+        title,
+        f"{len(classes):,} classes; the {len(pairs)} pairs that the network of seed {answers.seed} "
+        "confuses most, as true class → taken for."
+        + _numbers_note([labels[n] for pair in pairs for n in (pair.label, pair.answer)], shown)
+        if pairs
+        else f"The network of seed {answers.seed} confuses none of {len(classes):,} classes.",
+    )
+    axes.barh(range(len(pairs)), [pair.n_wrong for pair in pairs], 0.7, color=WRONG)
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
+    names = [f"{labels[pair.label]} → {labels[pair.answer]}" for pair in pairs]
+    axes.set_yticks(range(len(pairs)), names)
+    for place, pair in enumerate(pairs):
+        text = f"{pair.n_wrong:,} of {pair.n_images:,}"
+        axes.text(pair.n_wrong, place, f" {text}", color=INK, fontsize=9, va="center")
+    axes.set_xlim(0, 1.2 * max((pair.n_wrong for pair in pairs), default=1))
+    axes.set_xticks([])
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def _numbers_note(labels: Sequence[str], classes: Sequence[str]) -> str:
+    """What is to be said where classes stand by their numbers."""
+    is_numbered = any(
+        label != name and re.fullmatch(r"class \d+", label)
+        for label, name in zip(labels, classes, strict=True)
+    )
+    return (
+        " Classes whose names cannot be written here have numbers, from 0." if is_numbered else ""
+    )
+
+
+@own_settings()
 def draw_mistakes(
     answers: Answers, examples: Examples, probabilities: Tensor, classes: list[str]
 ) -> Figure:
@@ -243,7 +298,8 @@ def draw_mistakes(
     n_wrong, shown = len(mistakes), mistakes[:N_MISTAKES].tolist()
     n_columns = 10
     n_rows = max(1, -(-len(shown) // n_columns))
-    names_are_long = max(map(len, classes)) > 3
+    labels = class_labels(classes)
+    names_are_long = max(map(len, labels)) > 3
     gap, caption = 0.12, 0.58 if names_are_long else 0.44
     side = (_WIDTH - 2 * _MARGIN + gap) / n_columns - gap
     height = n_rows * (side + caption)
@@ -273,19 +329,11 @@ def draw_mistakes(
         percent = min(99, int(100 * probabilities[index, answer]))  # no mistake is 100 % sure
         sure = f"\n{percent} %" if names_are_long else f" ({percent} %)"
         for below, text, color in (
-            (0.05, classes[label], INK),
-            (0.19, classes[answer] + sure, WRONG),
+            (0.05, labels[label], INK),
+            (0.19, labels[answer] + sure, WRONG),
         ):
             place_of_text = (left + side / 2, top + side + below)
-            axes.text(
-                *place_of_text,
-                text,
-                color=color,
-                fontsize=8.5,
-                ha="center",
-                va="top",
-                parse_math=False,
-            )
+            axes.text(*place_of_text, text, color=color, fontsize=8.5, ha="center", va="top")
     axes.set_xlim(0, _WIDTH - 2 * _MARGIN)
     axes.set_ylim(height, 0)
     return figure
@@ -304,6 +352,7 @@ def _origin(card: Card) -> str:
 
 def _page(origin: str, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
     """A page with a heading, the weights' origin at its foot, and axes between the two."""
+    origin = picture_text(origin)
     left = _MARGIN / _WIDTH
     area = (left, _FOOT / height, 1 - 2 * left, 1 - (_HEAD + _FOOT) / height)
     figure = Figure(
@@ -315,6 +364,5 @@ def _page(origin: str, height: float, title: str, subtitle: str) -> tuple[Figure
     FigureCanvasAgg(figure)
     figure.text(left, 1 - 0.42 / height, title, color=INK, fontsize=15, weight="bold")
     figure.text(left, 1 - 0.68 / height, subtitle, color=MUTED, fontsize=9.5)
-    # A study's name is a user's: what looks like a formula in it is none.
-    figure.text(left, 0.14 / height, origin, color=MUTED, fontsize=7.5, parse_math=False)
+    figure.text(left, 0.14 / height, origin, color=MUTED, fontsize=7.5)
     return figure, figure.subplots()

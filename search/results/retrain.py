@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,35 +14,47 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.data.dataset import DatasetInfo
-from search.exceptions import InputError
-from search.folders import CARD_NAME, PICTURES, make_folder
+from search.folders import CARD_NAME, PICTURES
+from search.published import OutputFolder
 from search.space.hyperparameters import Hyperparameters
 from search.study.findings import count_looks, store_retraining
 from search.study.history import DISTRIBUTION
 from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
 from search.training.epochs import EpochResult
-from search.training.weights import CARD_VERSION, save_card, weights_name
+from search.training.weights import CARD_VERSION, card_text, unlisted_files, weights_name
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import Repeat, Spread, train_repeats
 from search_models.size import parameter_count
 
 
-def make_weights_folder(folder: Path) -> Path:
-    """Makes a folder for weights, in place of those that are there; returns it.
+class WeightsFolder:
+    """A folder for the weights of a retraining and their card, made where it is missing.
+
+    They take the place of those, and of the pictures, of an earlier one; of nothing else.
 
     Raises:
-        InputError: if files cannot be written there, or pictures are there that are of no weights.
+        InputError: if files cannot be written there, or one of a user's is in the way.
     """
-    make_folder(folder)
-    is_of_weights = (folder / CARD_NAME).exists() or any(folder.glob(weights_name("*")))
-    pictures = [name for name in PICTURES if (folder / name).exists()]
-    if pictures and not is_of_weights:
-        raise InputError(
-            f"New weights take the place of a run's pictures, but {folder / pictures[0]} is of no "
-            "run; move it, or name another folder with --out."
-        )
-    return folder
+
+    def __init__(self, path: Path, seeds: Sequence[int]) -> None:
+        seen = unlisted_files(path)
+        self.path = path
+        self._weights = OutputFolder(path, "weights", older=seen)
+        self._pictures = OutputFolder(path, "pictures", older=seen)
+        self._weights.check((CARD_NAME, *map(weights_name, seeds)))
+        self._pictures.check(PICTURES)
+
+    def replace(self, trained: Path, card: Mapping[str, Any]) -> None:
+        """Moves weights here from the folder where they were trained, and writes their card.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
+        files: dict[str, bytes | Path] = {path.name: path for path in sorted(trained.iterdir())}
+        # Beside the pictures of another run, a card would be a lie.
+        self._pictures.replace({})
+        self._weights.replace({**files, CARD_NAME: card_text(card).encode()})
 
 
 def retrain(
@@ -52,12 +65,12 @@ def retrain(
     *,
     seeds: Sequence[int],
     device: str,
-    folder: Path,
+    folder: WeightsFolder,
     listener: Callable[[int, EpochResult], None],
 ) -> list[Repeat]:
     """Trains a trial's recipe on training and validation data, and tests it.
 
-    Writes the weights of each seed and a card into `folder`, which must exist, in place of those
+    Writes the weights of each seed and a card into `folder` once all are trained, in place of those
     that an earlier run left there, and stores the result with the study. Each seed is one look at
     the test set, counted before it is taken; it is scored after every epoch, and nothing is
     chosen by that.
@@ -69,32 +82,29 @@ def retrain(
     check_same_data(study, info)
     hyperparameters = rebuild(study, trial)
     settings = StudySettings.from_study(study)
-    # A card beside the weights or pictures of another run would be a lie.
-    beside = [folder / name for name in (CARD_NAME, *PICTURES)]
-    for stale in (*beside, *folder.glob(weights_name("*"))):
-        stale.unlink(missing_ok=True)
     looks = count_looks(study, len(seeds))
-    repeats = train_repeats(
-        pool,
-        hyperparameters,
-        seeds=seeds,
-        epochs=settings.epochs,
-        training="development",
-        evaluation="test",
-        device=device,
-        listener=listener,
-        folder=folder,
-        metric=settings.metric,
-    )
-    card = _card(
-        study,
-        trial,
-        info,
-        hyperparameters=hyperparameters,
-        settings=settings,
-        repeats=repeats,
-    )
-    save_card(card, folder)
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".training-") as trained:
+        repeats = train_repeats(
+            pool,
+            hyperparameters,
+            seeds=seeds,
+            epochs=settings.epochs,
+            training="development",
+            evaluation="test",
+            device=device,
+            listener=listener,
+            folder=Path(trained),
+            metric=settings.metric,
+        )
+        card = _card(
+            study,
+            trial,
+            info,
+            hyperparameters=hyperparameters,
+            settings=settings,
+            repeats=repeats,
+        )
+        folder.replace(Path(trained), card)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
     store_retraining(study, looks, summary)
     return repeats

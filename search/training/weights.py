@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +20,7 @@ from search.data.dataset import DatasetInfo, Normalization
 from search.data.names import check_dataset_name, find_data_words
 from search.data.tensors import tensors_as_bytes
 from search.exceptions import CardError, InputError
-from search.files import write_text
-from search.folders import CARD_NAME
+from search.folders import CARD_NAME, PICTURES
 from search.space.hyperparameters import Hyperparameters
 from search.space.presets import PRESETS, weights_folder
 from search.training.metrics import Metric, check_metric
@@ -46,9 +46,9 @@ def weights_as_bytes(network: nn.Module) -> bytes:
     return tensors_as_bytes(network.state_dict())
 
 
-def save_card(card: dict[str, Any], folder: Path) -> None:
-    """Writes `card.json` into `folder`; never half a file."""
-    write_text(json.dumps(card, indent=2) + "\n", folder / CARD_NAME)
+def card_text(card: Mapping[str, Any]) -> str:
+    """A card as its file has it."""
+    return json.dumps(card, indent=2) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +220,25 @@ def read_card(folder: Path) -> Card:
                 f"{len(run.accuracies)} accuracies; the card was changed by hand."
             )
     return card
+
+
+def unlisted_files(folder: Path) -> list[str]:
+    """The names of a retraining's files where a version wrote them that kept no list of files.
+
+    Those are a card that can be used, the weights that it names, and pictures drawn of them.
+    """
+    try:
+        card = read_card(folder)
+    except CardError:
+        return []
+    names = [CARD_NAME, *(weights_name(run.seed) for run in card.runs)]
+    drawn = [name for name in PICTURES if _is_drawn(folder / name)]
+    return [*(name for name in names if (folder / name).is_file()), *drawn]
+
+
+def _is_drawn(path: Path) -> bool:
+    """Whether a file is a picture that was drawn as all of ours are."""
+    return path.is_file() and b"Software\0Matplotlib" in path.read_bytes()[:1000]
 
 
 def _parse(contents: dict[str, Any]) -> Card:

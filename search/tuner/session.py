@@ -239,12 +239,17 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
                 study,
                 artifact_folder(request.storage, request.artifacts),
                 lock=lambda: shared.lock(_after(_LONGEST_LOCK_SECONDS)),
+                notice=_say_nothing if waiting is None else waiting.notice,
             )
             with shared.lock(lambda: False):
                 search = _begin(plan, study, shared, dashboard_sync, started)
             dashboard_sync.begin(is_alone=not shared.is_shared)
             yield search
             dashboard_sync.update()
+
+
+def _say_nothing(text: str) -> None:
+    """What nobody reads."""
 
 
 def _after(seconds: float) -> Callable[[], bool]:

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from search.plain_text import printable
 from search.report.dashboard_sync import DashboardSync
 from search.storage.open import opened_storage
-from search.study.open import open_study
+from search.study.open import open_study, rebuild
+from search.study.summary import ABLATES, CONFIRMS, repeats_name
 from tests.conftest import Command
 from tests.report.test_dashboard import start_dashboard
-from tests.support.made_studies import MadeTrial, make_study
+from tests.support.made_studies import MadeTrial, confirmation, make_study
 
 STUDY = "digits-3000x3"
+STRANGE = "folder:/<h1>**photos**</h1>|`www.example.org`\n\n# ![x](y)\x1b[2J ``` <script>"
 LARGE = "of-twenty"  # enough trials to tell importance from chance
 
 
@@ -45,8 +48,15 @@ def served(
         for number, rate in enumerate(rates)
     ]
     make_study(url, LARGE, made)
+    make_study(url, "strange", made[:1], dataset=STRANGE)
     with opened_storage(url, write=True) as storage:
-        DashboardSync(storage, open_study(storage, LARGE), folder / "studies.db-artifacts").update()
+        raced = confirmation(19, {4: (0.94, 0.95, 0.96), 19: (0.91, 0.92, 0.92)})
+        make_study(url, "raced", made, attributes={"confirmation": raced})
+        for purpose in (CONFIRMS, ABLATES):
+            make_study(url, repeats_name("raced", purpose), [], attributes={purpose: "raced"})
+        for name in (LARGE, "strange", "raced"):
+            study = open_study(storage, name)
+            DashboardSync(storage, study, folder / "studies.db-artifacts").update()
     process, address = start_dashboard(command)
     yield address, command
     command.stop()
@@ -102,7 +112,37 @@ def test_the_note_the_artifacts_and_a_trial_are_found_by_clicking(
     expect(picture).to_be_visible()
     page.wait_for_function("picture => picture.naturalWidth === 720", arg=picture.element_handle())
     expect(page.get_by_text(f"trial-{best.number}.safetensors")).to_be_visible()
+    network = rebuild(command.study(STUDY), best).spec
+    expect(page.get_by_text(f"network {network}")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+
+
+def test_the_name_of_a_data_set_is_no_markup(page: Page, served: tuple[str, Command]) -> None:
+    page.goto(served[0])
+    page.get_by_text("strange").first.click()
+    page.locator("a[href$='/note']").click()
+    cell = page.locator("td", has_text="folder:").first
+    expect(cell).to_be_visible()
+    name = printable(STRANGE)
+    assert name in cell.inner_text()
+    note = page.locator("table", has_text="folder:").locator("xpath=..")
+    assert note.locator("h1, img, script, a, strong:has-text('photos')").count() == 0
+    (command,) = note.locator("pre", has_text="search run").all()
+    assert "$'folder:/<h1>" in command.inner_text()
+    assert "```" in command.inner_text()
+
+
+def test_the_best_trial_is_the_one_of_the_note_and_runs_of_races_are_not_listed(
+    page: Page, served: tuple[str, Command]
+) -> None:
+    page.goto(served[0])
+    expect(page.get_by_text("4. raced")).to_be_visible()
+    assert page.get_by_text(re.compile("raced-|-confirmed|-ablated")).count() == 0
+    page.get_by_text("4. raced").click()
+    page.screenshot(path="/tmp/bt/p.png", full_page=True)
+    expect(page.get_by_text(re.compile(r"Best Trial \(number=4\)"))).to_be_visible()
+    page.locator("a[href$='/note']").click()
+    expect(page.get_by_role("heading", name="Best: trial 4")).to_be_visible()
 
 
 def test_trials_are_sorted_by_their_parameter_counts(

@@ -14,6 +14,7 @@ import search
 from search.data.built_in import class_names
 from search.data.load import load_dataset
 from search.data.names import DatasetName
+from search.published import LIST_NAME
 from search.report.weights_figures import (
     N_MISTAKES,
     Answers,
@@ -22,8 +23,8 @@ from search.report.weights_figures import (
     draw_curves,
     draw_mistakes,
     find_mistakes,
+    picture_png,
     probabilities_of,
-    save_picture,
 )
 from search.training.weights import Card, read_card
 from tests.conftest import run_here
@@ -111,7 +112,7 @@ def test_a_network_without_mistakes_has_its_pictures_too(weights: Path, tmp_path
         (draw_curves(card), "100.00 % of the test images right"),
     ):
         assert figure.texts[0].get_text() == title
-        save_picture(figure, tmp_path / "picture.png")
+        (tmp_path / "picture.png").write_bytes(picture_png(figure))
         assert not is_blank(tmp_path / "picture.png")
 
 
@@ -141,7 +142,11 @@ def test_an_old_card_has_no_curves(
     out = tmp_path / "new" / "folder"
     assert run_here("pictures", str(weights), "--out", str(out)) == 1
     assert "run 'search retrain' again" in capsys.readouterr().err
-    assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "mistakes.png"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        LIST_NAME,
+        "confusion.png",
+        "mistakes.png",
+    ]
 
 
 def test_what_does_not_belong_together_is_refused_and_nothing_is_written(

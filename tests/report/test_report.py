@@ -21,6 +21,7 @@ from scipy.stats import binomtest
 from search.data.load import load_dataset
 from search.data.names import SPLITS, Split
 from search.folders import REPORT_FILES
+from search.published import LIST_NAME
 from search.report.dashboard_sync import DashboardSync
 from search.report.effort import effort
 from search.report.facts import wilson_interval
@@ -104,6 +105,7 @@ def test_a_report_tells_what_was_asked_what_came_out_and_how_sure_that_is(
         f"in its one run it got {100 * best.values[0]:.2f} % of the validation images right",
         f"{best.user_attrs['parameter_count']:,}",
         *("Not confirmed yet.", f"search confirm --study {STUDY}"),
+        "candidates over the cap; none became a trial",
         *("The test set is still sealed", f"search report --train --study {STUDY}"),
         f"Too few trials to say: it takes {LEAST_TRIALS}",
         "search run --dataset digits --budget 3000 --epochs 3 --trials 4 --pruner none --seed 1 "
@@ -116,7 +118,7 @@ def test_a_report_tells_what_was_asked_what_came_out_and_how_sure_that_is(
 def test_a_report_is_one_file_with_its_pictures_inside_and_beside_it(reported: Reported) -> None:
     page, out = reported.page, reported.folder / "out"
     assert {path.name for path in out.iterdir()} == {
-        *("report.html", "size.png", "learning.png", "history.png")
+        *("report.html", "size.png", "learning.png", "history.png", LIST_NAME)
     }
     assert {"script", "link", "iframe"}.isdisjoint(page.tags)
     assert page.addresses
@@ -171,9 +173,9 @@ def test_where_the_best_errs_is_shown_once_it_is_trained_again(
     assert right == 359 - n_wrong
     assert first.tags.count("img") == min(n_wrong, 30)
     assert {"confusion.png", "mistakes.png"} <= {path.name for path in out.iterdir()}
-    assert {path.name for path in out.iterdir() if path.suffix != ".safetensors"} <= set(
-        REPORT_FILES
-    )
+    assert {path.name for path in out.iterdir() if path.suffix != ".safetensors"} <= {
+        *(LIST_NAME, *REPORT_FILES)
+    }
 
     again = report(reported.url, out)  # finds the weights, and trains nothing
     assert f"{n_wrong} of 359" in again.text
@@ -248,7 +250,7 @@ STRANGE: dict[str, tuple[list[MadeTrial], dict[str, str], tuple[str, ...]]] = {
 @pytest.mark.parametrize("kind", STRANGE)
 def test_a_study_of_any_kind_has_a_report(kind: str, tmp_path: Path) -> None:
     trials, settings, parts = STRANGE[kind]
-    url, name = f"sqlite:///{tmp_path / 'own.db'}", '<i>$x_ & "y"'
+    url, name = f"sqlite:///{tmp_path / 'own.db'}", '<i>$x_ & 猫 "y"'
     make_study(url, name, trials, objective=settings.get("objective", "accuracy"))
     page = report(url, tmp_path / "out")
     for part in (name, *parts):

@@ -80,7 +80,7 @@ def test_weights_take_the_place_of_others_only_with_a_word(
     looks = command.study(NAME).user_attrs["test_looks"]
     refused = command(*options, "own")
     assert refused.code == 2
-    assert "but own/curves.png is of no run" in refused.err
+    assert "but own/curves.png is another, or was changed since" in refused.err
     assert (tmp_path / "own" / "curves.png").read_text() == "mine"
     assert command.study(NAME).user_attrs["test_looks"] == looks
 

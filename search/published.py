@@ -1,0 +1,142 @@
+"""Files of ours in folders of a user's: what a command wrote there, and nothing else, it replaces.
+
+Beside the files lies a list of them, with a digest of what each contained. A file that it does not
+name, or that was changed since, is the user's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from search.exceptions import InputError
+from search.files import write_bytes, write_text
+from search.folders import make_folder
+
+LIST_NAME = ".search-files.json"
+
+_Digests = dict[str, list[str]]  # of a file's name; two while it is being replaced
+
+
+class OutputFolder:
+    """A folder that a command writes into, made where it is missing.
+
+    Args:
+        kind: of the files, as `report`: those of other kinds stay.
+        option: that names the folder.
+        older: names of files there that a version wrote which kept no list.
+
+    Raises:
+        InputError: if files cannot be written there.
+    """
+
+    def __init__(
+        self, path: Path, kind: str, *, option: str = "--out", older: Iterable[str] = ()
+    ) -> None:
+        self.path = make_folder(path, option=option)
+        self._kind = kind
+        self._option = option
+        listed = _read_list(path).get(kind)
+        known = {name: _digests(path / name) for name in older}
+        self._digests: _Digests = known if listed is None else listed
+
+    def check(self, names: Iterable[str]) -> None:
+        """Sees that no file of a user's has one of these names.
+
+        Raises:
+            InputError: if one has; nothing was written then.
+        """
+        for name in names:
+            if (self.path / name).exists() and not self._is_ours(name):
+                raise InputError(
+                    f"What is replaced must be a file that this command wrote, but "
+                    f"{self.path / name} is another, or was changed since; move it, or name "
+                    f"another folder with {self._option}."
+                )
+
+    def replace(self, files: Mapping[str, bytes | Path]) -> None:
+        """Writes files in place of all of their kind that were written before.
+
+        Args:
+            files: by name, their contents, or a file that is moved there.
+
+        Raises:
+            InputError: if a file of a user's has such a name; nothing was written then.
+            OSError: if a file cannot be written.
+        """
+        self.check(files)
+        before = {name for name in self._digests if self._is_ours(name)}
+        written = {
+            name: hashlib.sha256(_contents(content)).hexdigest() for name, content in files.items()
+        }
+        # Both are ours, should this end in the middle.
+        both = {
+            name: [*self._digests.get(name, ()), *([written[name]] if name in written else [])]
+            for name in before | set(written)
+        }
+        self._write_list(both)
+        for name, content in files.items():
+            if isinstance(content, Path):
+                content.replace(self.path / name)
+            else:
+                write_bytes(content, self.path / name)
+        for name in before - set(written):
+            (self.path / name).unlink(missing_ok=True)
+        self._write_list({name: [digest] for name, digest in written.items()})
+
+    def _is_ours(self, name: str) -> bool:
+        return bool(set(_digests(self.path / name)) & set(self._digests.get(name, ())))
+
+    def _write_list(self, digests: _Digests) -> None:
+        self._digests = digests
+        kinds = _read_list(self.path) | {self._kind: digests}
+        write_text(json.dumps(kinds, indent=2) + "\n", self.path / LIST_NAME)
+
+
+def check_file(path: Path, mark: bytes) -> None:
+    """Sees that a file that is to be written takes the place of none, or of one of ours.
+
+    Args:
+        mark: what stands in each of that kind that this package writes.
+
+    Raises:
+        InputError: if it would take the place of a user's.
+    """
+    if path.exists() and not (path.is_file() and mark in path.read_bytes()):
+        raise InputError(
+            f"What is replaced must be a file that this command wrote, but {path} is another; move "
+            "it, or give the new one another name."
+        )
+
+
+def _contents(content: bytes | Path) -> bytes:
+    return content if isinstance(content, bytes) else content.read_bytes()
+
+
+def _digests(path: Path) -> list[str]:
+    """The digest of a file's contents; none where it is no file that can be read."""
+    try:
+        return [hashlib.sha256(path.read_bytes()).hexdigest()]
+    except OSError:
+        return []
+
+
+def _read_list(folder: Path) -> dict[str, _Digests]:
+    """What the list says, by kind; nothing where it is none of ours."""
+    try:
+        stored = json.loads((folder / LIST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    kinds = stored.items() if isinstance(stored, dict) else ()
+    return {
+        kind: {
+            name: [digest for digest in digests if isinstance(digest, str)]
+            for name, digests in names.items()
+            # A name that leads elsewhere is none that was written.
+            if isinstance(digests, list) and Path(name).name == name
+        }
+        for kind, names in kinds
+        if isinstance(names, dict)
+    }

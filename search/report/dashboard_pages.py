@@ -1,0 +1,109 @@
+"""What optuna-dashboard's pages are told of studies of ours, beside what it says of any study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from optuna_dashboard._serializer import serialize_frozen_trial
+
+from search.exceptions import SearchError
+from search.study.open import rebuild
+from search.study.record import LONG_ATTRIBUTES
+from search.study.settings import stored_settings
+from search.study.summary import ABLATES, CONFIRMS, chosen_trial
+
+_LONGEST_SECONDS = 1.0  # for the networks of a page: what is left comes with the next look
+_NETWORK = "network"
+
+
+class StudyPages:
+    """A plugin of the dashboard's web framework.
+
+    - The list leaves out the studies that keep the single runs of races and ablations.
+    - The best trial of a study is the one that it stands for, as in its note.
+    - Each trial has its network as built among its attributes: its widths as drawn are shares,
+      which are scaled to the budget.
+    - Attributes with an entry for each epoch are left out: they make a trial's page some thousand
+      pixels wide, and its row in the table as high. The database keeps them.
+
+    Args:
+        storage: from which the dashboard reads as well.
+    """
+
+    name, api = "study-pages", 2
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+        self._networks: dict[int, str | None] = {}  # by Optuna's identifier of a trial
+
+    def apply(self, callback: Callable[..., Any], route: Any) -> Callable[..., Any]:
+        changes = {"/api/studies": self._list, "/api/studies/<study_id:int>": self._detail}
+        change = changes.get(route.rule) if route.method == "GET" else None
+        if change is None:
+            return callback
+
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            answer = callback(*args, **kwargs)
+            change(answer)
+            return answer
+
+        return changed
+
+    def _list(self, answer: dict[str, Any]) -> None:
+        answer["study_summaries"] = [
+            study
+            for study in answer["study_summaries"]
+            if not {CONFIRMS, ABLATES}.intersection(each["key"] for each in study["user_attrs"])
+        ]
+
+    def _detail(self, detail: dict[str, Any]) -> None:
+        if "trials" not in detail:  # it says what went wrong
+            return
+        study = optuna.load_study(study_name=detail["name"], storage=self._storage)
+        if stored_settings(study) is not None:
+            trials = study.get_trials(deepcopy=False)
+            self._choose(detail, study, trials)
+            self._add_networks(detail, study, trials)
+        for trial in (*detail["trials"], *detail["best_trials"]):
+            trial["user_attrs"] = self._short(trial["user_attrs"])
+        detail["union_user_attrs"] = self._short(detail["union_user_attrs"])
+
+    def _choose(self, detail: dict[str, Any], study: Study, trials: list[FrozenTrial]) -> None:
+        if len(study.directions) > 1:  # there is no one best
+            return
+        chosen = chosen_trial(study, trials)
+        attributes = self._storage.get_study_system_attrs(study._study_id)
+        detail["best_trials"] = (
+            [] if chosen is None else [serialize_frozen_trial(study._study_id, chosen, attributes)]
+        )
+
+    def _add_networks(
+        self, detail: dict[str, Any], study: Study, trials: list[FrozenTrial]
+    ) -> None:
+        latest = time.monotonic() + _LONGEST_SECONDS
+        by_id = {trial._trial_id: trial for trial in trials}
+        # The newest first, which are the ones that are looked at.
+        for shown in (*detail["best_trials"], *reversed(detail["trials"])):
+            number = shown["trial_id"]
+            if number not in self._networks and number in by_id and time.monotonic() < latest:
+                self._networks[number] = _network(study, by_id[number])
+            network = self._networks.get(number)
+            if network is not None:
+                shown["user_attrs"].append({"key": _NETWORK, "value": network})
+
+    def _short(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [attribute for attribute in attributes if attribute["key"] not in LONG_ATTRIBUTES]
+
+
+def _network(study: Study, trial: FrozenTrial) -> str | None:
+    """A trial's layers with their widths; None where it ended before it had them."""
+    try:
+        return str(rebuild(study, trial).spec)
+    except SearchError:
+        return None

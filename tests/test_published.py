@@ -1,0 +1,136 @@
+"""Files of ours in folders of a user's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from search.exceptions import InputError
+from search.folders import PICTURES, REPORT_FILES
+from search.published import LIST_NAME, OutputFolder
+from search.training.weights import unlisted_files
+from tests.conftest import Command, run_here
+from tests.support.made_studies import MadeTrial, make_study
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LIST_NAME}
+
+
+def test_what_was_written_is_replaced_and_what_is_not_written_again_goes(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "moved").write_bytes(b"weights")
+    OutputFolder(tmp_path, "one").replace({"a": b"1", "b": b"1", "c": tmp_path / "moved"})
+    OutputFolder(tmp_path, "two").replace({"d": b"1"})
+    folder = OutputFolder(tmp_path, "one")
+    folder.check(["a", "b"])
+    folder.replace({"a": b"2"})
+    assert contents(tmp_path) == {"mine": b"mine", "a": b"2", "d": b"1"}
+
+
+def test_a_file_of_a_users_or_one_that_was_changed_is_never_replaced(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path, "one")
+    folder.replace({"a": b"1", "b": b"1", "c": b"1"})
+    (tmp_path / "b").write_bytes(b"changed")
+    (tmp_path / "d").write_bytes(b"mine")
+    before = contents(tmp_path)
+    for name in ("b", "d"):
+        with pytest.raises(InputError, match=f"{name} is another, or was changed since"):
+            OutputFolder(tmp_path, "one").replace({"a": b"2", name: b"2"})
+    assert contents(tmp_path) == before
+    OutputFolder(tmp_path, "one").replace({})
+    assert contents(tmp_path) == {"b": b"changed", "d": b"mine"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"one": 3}', '{"one": {"../mine": ["x"], "a": [3]}}', '{"one": {}}']
+)
+def test_a_list_with_anything_in_it_makes_nothing_ours(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "mine").write_bytes(b"mine")
+    (folder / "a").write_bytes(b"mine")
+    (folder / LIST_NAME).write_text(text)
+    OutputFolder(folder, "one").replace({"b": b"1"})
+    assert contents(folder) == {"a": b"mine", "b": b"1"}
+    assert (tmp_path / "mine").exists()
+    with pytest.raises(InputError):
+        OutputFolder(folder, "one").check(["a"])
+
+
+def test_what_ended_in_the_middle_is_finished_by_the_next(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path, "one")
+    folder.replace({"a": b"1", "b": b"1"})
+    # As a disk that is full does it: after the first file, before the second.
+    with pytest.raises(FileNotFoundError):
+        folder.replace({"a": b"2", "missing/c": b"2"})
+    assert contents(tmp_path) == {"a": b"2", "b": b"1"}
+    OutputFolder(tmp_path, "one").replace({"a": b"3"})
+    assert (tmp_path / "a").read_bytes() == b"3"
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_report_in_a_folder_of_a_users_touches_nothing_of_his(command: Command) -> None:
+    url = f"sqlite:///{command.database}"
+    make_study(url, "made", [MadeTrial([0.5] * 3)])
+    own = {name: name.encode() for name in REPORT_FILES}
+    for name, content in own.items():
+        (command.folder / name).write_bytes(content)
+        refused = command("report", "--out", ".")
+        assert refused.code == 2
+        assert f"but {name} is another" in refused.err
+        assert (command.folder / name).read_bytes() == content
+        (command.folder / name).unlink()
+    assert command("report", "--out", ".").code == 0
+    # What it did not write this time is not its own either.
+    (command.folder / "race.png").write_bytes(b"mine")
+    assert command("report", "--out", ".").code == 2
+    assert (command.folder / "race.png").read_bytes() == b"mine"
+    # A version that kept no list drew it before its page.
+    os.utime(command.folder / "race.png", (0, 0))
+    (command.folder / LIST_NAME).unlink()
+    assert command("report", "--out", ".").code == 0
+    assert not (command.folder / "race.png").exists()
+
+
+def test_retraining_touches_nothing_of_a_users(finished: Command) -> None:
+    own = {"card.json": b'{"mine": 1}', "seed-1.safetensors": b"mine", PICTURES[0]: b"mine"}
+    for name, content in own.items():
+        folder = finished.folder / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        refused = finished("retrain", "--seeds", "1", "--out", str(folder))
+        assert refused.code == 2
+        assert f"{name} is another" in refused.err
+        assert contents(folder) == {name: content}
+    assert "test_looks" not in finished.study("digits-3000x3").user_attrs
+
+
+def test_weights_of_a_version_that_kept_no_list_are_known(weights: Path) -> None:
+    (weights / LIST_NAME).unlink()
+    (weights / "curves.png").write_bytes(b"mine")
+    assert sorted(unlisted_files(weights)) == [
+        *("card.json", "seed-1.safetensors", "seed-2.safetensors")
+    ]
+    card = json.loads((weights / "card.json").read_text())
+    (weights / "card.json").write_text(json.dumps({**card, "card_version": "mine"}))
+    assert unlisted_files(weights) == []
+
+
+def test_one_file_takes_the_place_of_its_own_kind_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.py"
+    export = ("export", "best-small", "--out", str(path))
+    assert run_here(*export) == run_here(*export) == 0
+    path.write_text("mine")
+    assert run_here(*export) == 2
+    assert path.read_text() == "mine"
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"mine")
+    assert run_here("predict", "best-small", str(photo), "--show", str(photo)) == 2
+    assert photo.read_bytes() == b"mine"
+    assert "move it, or give the new one another name" in capsys.readouterr().err
