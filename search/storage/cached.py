@@ -175,10 +175,6 @@ class CachedStorage(_CachedStorage):
             if trial.state != TrialState.RUNNING:
                 self._own.discard(trial._trial_id)
         self._add_trials_to_cache(study_id, list(trials))
-        distributions = self._studies[study_id].param_distribution
-        for trial in trials:
-            for name, distribution in trial.distributions.items():
-                distributions.setdefault(name, distribution)
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
         if study_id not in self._studies:
@@ -232,6 +228,9 @@ class CachedStorage(_CachedStorage):
         with self._lock:
             trial = self._database._create_new_trial(study_id, template_trial)
             self._put(study_id, [trial])
+            # Not those of trials that another program has made, which may be of any kind.
+            for name, distribution in trial.distributions.items():
+                self._studies[study_id].param_distribution.setdefault(name, distribution)
             if trial.state == TrialState.RUNNING:
                 self._own.add(trial._trial_id)
             return trial._trial_id
