@@ -101,6 +101,13 @@ class CachedStorage(_CachedStorage):
         self._gathered: dict[int, TrialWrites] | None = None
         self._lock = threading.RLock()  # type: ignore[assignment]
 
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "_own": set(), "_gathered": None}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._lock = threading.RLock()  # type: ignore[assignment]
+
     # --- Reading ---
 
     def get_all_trials(
@@ -259,10 +266,15 @@ class CachedStorage(_CachedStorage):
     ) -> None:
         with self._lock:
             study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
-            before = self._studies[study_id].param_distribution.setdefault(param_name, distribution)
-            check_distribution_compatibility(before, distribution)
+            known = self._studies[study_id].param_distribution
+            try:
+                check_distribution_compatibility(known.get(param_name, distribution), distribution)
+            except ValueError:  # that it has ended is the better reason
+                self.check_trial_is_updatable(trial_id, self._database.trial_state(trial_id))
+                raise
             value = distribution.to_external_repr(param_value_internal)
             self._write(trial_id, TrialWrites(params={param_name: (distribution, value)}))
+            known.setdefault(param_name, distribution)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._write(trial_id, TrialWrites(user_attrs={key: value}))

@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from search.storage.checks import HalfMadeError, check_schema, check_sqlite_file
-from search.storage.connections import checkpoint, connect_args, set_up_connections
+from search.storage.connections import checkpoint, connect_args
 from search.storage.errors import cannot_open
 from search.storage.retry import Waiting
 from search.storage.retrying import RetryingStorage
@@ -39,7 +39,7 @@ def opened_storage(
     if is_sqlite:
         check_sqlite_file(parsed, create=create, write=write)
     storage = _open(parsed, waiting or Waiting(), create=create)
-    set_up_connections(storage.engine, write=write)
+    storage.set_up_connections(write=write)
     try:
         yield storage
     finally:
