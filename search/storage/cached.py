@@ -319,6 +319,14 @@ class CachedStorage(_CachedStorage):
             self._known[study_id].refreshed_at.pop(trial_id, None)
 
 
+def check_database(study: Study) -> None:
+    """Raises DatabaseError where the file of a study's database is gone; reads nothing of it."""
+    storage = study._storage
+    database = storage._database if isinstance(storage, CachedStorage) else storage
+    if isinstance(database, RetryingStorage):
+        database.check()
+
+
 def batch_writes(study: Study) -> AbstractContextManager[None]:
     """Writes what is set of each trial inside in one transaction, where the storage can."""
     storage = study._storage

@@ -80,6 +80,14 @@ class RetryingStorage(RDBStorage):
         self._is_to_write = write
         set_up_connections(self.engine, write=write)
 
+    def guard(self, check: Callable[[], None]) -> None:
+        """Has `check` called before each call: it raises where the database is not to be used."""
+        self._retry.check = check
+
+    def check(self) -> None:
+        """Raises DatabaseError where the file of the database is gone, without another call."""
+        self._retry.check()
+
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         del state["_retry"], state["_gathered"]
