@@ -180,7 +180,8 @@ def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
 
     from search.study.settings import StudySettings
 
-    facts = [summary.state, *_reached(summary, _metric(study))]
+    state = "foreign, written by another program" if summary.is_foreign else summary.state
+    facts = [state, *_reached(summary, _metric(study))]
     if summary.parameter_count is not None:
         facts.append(f"{thousands(summary.parameter_count)} parameters")
     name = f"Trial {summary.trial} of {study.study_name}"

@@ -34,8 +34,9 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
         return
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("study", overflow="fold")
+    has_foreign = any(summary.trials["n_foreign"] for summary in summaries)
     headings = (
-        *("trained", "pruned", "failed"),
+        *("trained", "pruned", "failed", *(("foreign",) if has_foreign else ())),
         *("best", "confirmed", "parameters", "test set seen"),
     )
     for heading in headings:
@@ -46,6 +47,7 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
             str(summary.trials["n_trained"]),
             str(summary.trials["n_pruned"]),
             str(summary.trials["n_failed"]),
+            *((str(summary.trials["n_foreign"]),) if has_foreign else ()),
             percent(summary.best_value),
             percent(summary.confirmed_mean),
             thousands(summary.best_parameter_count),

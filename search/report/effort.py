@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.record import TrialRecord
-from search.study.summary import is_trained, training_seconds
+from search.study.summary import is_diverged, is_trained, training_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,3 @@ def effort(trials: Iterable[FrozenTrial], epochs: int) -> Effort:
         n_stopped=n_stopped,
         n_diverged=n_diverged,
     )
-
-
-def is_diverged(trial: FrozenTrial) -> bool:
-    """Whether a trained trial ended because its loss was not finite."""
-    return not TrialRecord.read(trial).epochs[-1].is_finite

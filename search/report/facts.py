@@ -26,7 +26,7 @@ from search.study.findings import Findings
 from search.study.history import run_records, search_words
 from search.study.next_steps import NextSteps, next_steps
 from search.study.open import rebuild
-from search.study.record import TrialRecord
+from search.study.record import TrialRecord, is_foreign
 from search.study.settings import StudySettings
 from search.study.summary import (
     Tally,
@@ -151,7 +151,8 @@ class Report:
 
     @property
     def began(self) -> datetime | None:
-        times = [trial.datetime_start for trial in self.trials if trial.datetime_start]
+        own = [trial for trial in self.trials if not is_foreign(trial)]
+        times = [trial.datetime_start for trial in own if trial.datetime_start]
         return min(times, default=None)
 
     @property
@@ -266,7 +267,8 @@ def _hyperparameters(study: Study, trial: FrozenTrial) -> Hyperparameters | None
 
 
 def _failures(trials: Iterable[FrozenTrial]) -> list[tuple[str, int]]:
-    records = [TrialRecord.read(trial) for trial in trials if trial.state == TrialState.FAIL]
+    failed = [t for t in trials if t.state == TrialState.FAIL and not is_foreign(t)]
+    records = [TrialRecord.read(trial) for trial in failed]
     return Counter(
         record.reason or "no reason was stored" for record in records if not record.is_interrupted
     ).most_common()

@@ -57,7 +57,8 @@ def _question(report: Report) -> str:
         (
             "trials",
             f"{counts.n_trained} trained, {counts.n_pruned} of them stopped early; "
-            f"{counts.n_failed} failed",
+            f"{counts.n_failed} failed"
+            + (f"; {counts.n_foreign} by other programs" if counts.n_foreign else ""),
         ),
     ]
     table = "\n".join(f"| **{name}** | {_GAP}{value} |" for name, value in rows)

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.race import SeedRace, Standing
+from search.storage.cached import check_database
 from search.study.findings import Findings, store_confirmation
 from search.study.open import rebuild
 from search.study.record import TrialRecord
@@ -201,6 +202,7 @@ class ConfirmationRun:
                     n_jobs += 1
                 if not running and self.next(taken) is None:
                     return True
+                check_database(self.study)
                 for event in pool.events(_WAIT_SECONDS):
                     if event.key in running:
                         self._take(event, running, gone, listener)

@@ -11,6 +11,7 @@ Opening one:
 Reading and writing:
 
 - `retrying.py`: `RetryingStorage`, Optuna's storage whose calls wait for a server that is away
+- `guard.py`: `FileGuard`, whether a SQLite file is still the one at its path
 - `retry.py`: how long they wait, and who hears of it
 - `cached.py`: `CachedStorage` around it, which reads each trial once and writes in batches
 - `news.py`: `TrialNews`, the trials that have finished since the last call

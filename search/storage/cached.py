@@ -101,6 +101,13 @@ class CachedStorage(_CachedStorage):
         self._gathered: dict[int, TrialWrites] | None = None
         self._lock = threading.RLock()  # type: ignore[assignment]
 
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "_own": set(), "_gathered": None}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._lock = threading.RLock()  # type: ignore[assignment]
+
     # --- Reading ---
 
     def get_all_trials(
@@ -175,10 +182,6 @@ class CachedStorage(_CachedStorage):
             if trial.state != TrialState.RUNNING:
                 self._own.discard(trial._trial_id)
         self._add_trials_to_cache(study_id, list(trials))
-        distributions = self._studies[study_id].param_distribution
-        for trial in trials:
-            for name, distribution in trial.distributions.items():
-                distributions.setdefault(name, distribution)
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
         if study_id not in self._studies:
@@ -232,6 +235,9 @@ class CachedStorage(_CachedStorage):
         with self._lock:
             trial = self._database._create_new_trial(study_id, template_trial)
             self._put(study_id, [trial])
+            # Not those of trials that another program has made, which may be of any kind.
+            for name, distribution in trial.distributions.items():
+                self._studies[study_id].param_distribution.setdefault(name, distribution)
             if trial.state == TrialState.RUNNING:
                 self._own.add(trial._trial_id)
             return trial._trial_id
@@ -260,10 +266,15 @@ class CachedStorage(_CachedStorage):
     ) -> None:
         with self._lock:
             study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
-            before = self._studies[study_id].param_distribution.setdefault(param_name, distribution)
-            check_distribution_compatibility(before, distribution)
+            known = self._studies[study_id].param_distribution
+            try:
+                check_distribution_compatibility(known.get(param_name, distribution), distribution)
+            except ValueError:  # that it has ended is the better reason
+                self.check_trial_is_updatable(trial_id, self._database.trial_state(trial_id))
+                raise
             value = distribution.to_external_repr(param_value_internal)
             self._write(trial_id, TrialWrites(params={param_name: (distribution, value)}))
+            known.setdefault(param_name, distribution)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._write(trial_id, TrialWrites(user_attrs={key: value}))
@@ -306,6 +317,14 @@ class CachedStorage(_CachedStorage):
         if self._is_known(trial_id):
             study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
             self._known[study_id].refreshed_at.pop(trial_id, None)
+
+
+def check_database(study: Study) -> None:
+    """Raises DatabaseError where the file of a study's database is gone; reads nothing of it."""
+    storage = study._storage
+    database = storage._database if isinstance(storage, CachedStorage) else storage
+    if isinstance(database, RetryingStorage):
+        database.check()
 
 
 def batch_writes(study: Study) -> AbstractContextManager[None]:

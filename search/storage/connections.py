@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-_BUSY_TIMEOUT_SECONDS = 60
+BUSY_TIMEOUT_SECONDS = 60
 _CHECKPOINT_MILLISECONDS = 500
 _CONNECT_TIMEOUT_SECONDS = 10
 _LONGEST_IDLE_SECONDS = 15  # in the midst of a transaction, of which ours take milliseconds
@@ -29,7 +29,7 @@ _KEEPALIVE = {
 def connect_args(url: URL) -> dict[str, Any]:
     """What a driver is given to connect with, beside the URL."""
     if url.get_backend_name() == "sqlite":
-        return {"timeout": _BUSY_TIMEOUT_SECONDS}
+        return {"timeout": BUSY_TIMEOUT_SECONDS}
     if url.get_driver_name() in ("psycopg", "psycopg2"):
         return {"connect_timeout": _CONNECT_TIMEOUT_SECONDS, **_KEEPALIVE}
     return {}

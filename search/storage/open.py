@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from search.storage.checks import HalfMadeError, check_schema, check_sqlite_file
-from search.storage.connections import checkpoint, connect_args, set_up_connections
+from search.storage.connections import BUSY_TIMEOUT_SECONDS, checkpoint, connect_args
 from search.storage.errors import cannot_open
+from search.storage.guard import FileGuard
 from search.storage.retry import Waiting
 from search.storage.retrying import RetryingStorage
 from search.storage.urls import parse_url
@@ -32,6 +34,8 @@ def opened_storage(
 
     Raises:
         StorageError: if it cannot be opened; nothing is written then.
+        DatabaseError: if the file of a SQLite database that is written is deleted or replaced while
+            the context lasts; what it had is saved beside it.
     """
     parsed = parse_url(url)
     write = write or create
@@ -39,13 +43,22 @@ def opened_storage(
     if is_sqlite:
         check_sqlite_file(parsed, create=create, write=write)
     storage = _open(parsed, waiting or Waiting(), create=create)
-    set_up_connections(storage.engine, write=write)
+    storage.set_up_connections(write=write)
+    guard: FileGuard | None = None
+    if is_sqlite and write:
+        guard = FileGuard(Path(str(parsed.database)), timeout=BUSY_TIMEOUT_SECONDS)
+    if guard is not None:
+        storage.guard(guard.check)
     try:
         yield storage
+        if guard is not None:  # what was written last is not lost unsaid
+            guard.check()
     finally:
         storage.remove_session()
-        if is_sqlite and write:
-            checkpoint(storage.engine)
+        if guard is not None:
+            guard.close()
+            if not guard.is_lost:
+                checkpoint(storage.engine)
         storage.engine.dispose()
 
 

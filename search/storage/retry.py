@@ -51,6 +51,9 @@ class Retry:
 
     Args:
         reset: called after each failure, as its connection may be the broken one.
+
+    Attributes:
+        check: called before each call, to raise where there is no use in making it.
     """
 
     def __init__(self, url: URL, waiting: Waiting, reset: Callable[[], None]) -> None:
@@ -58,6 +61,7 @@ class Retry:
         self._waiting = waiting
         self._reset = reset
         self._has_given_up = False
+        self.check: Callable[[], None] = lambda: None
         self.returned_at = -math.inf  # when a server that was away answered again; monotonic
 
     def call(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -68,6 +72,7 @@ class Retry:
         """
         deadline = wait = None
         while True:
+            self.check()
             try:
                 result = call(*args, **kwargs)
             except (StorageInternalError, SQLAlchemyError) as error:

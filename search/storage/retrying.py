@@ -28,8 +28,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from search.storage.connections import set_up_connections
 from search.storage.retry import Retry, Waiting
 from search.storage.rows import (
+    MARK,
     TrialWrites,
     can_write,
     read_open_states,
@@ -39,8 +41,6 @@ from search.storage.rows import (
     write_trial,
 )
 from search.storage.server_locks import acquire_lock, release_lock
-
-_MARK = "budget-search:made"
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -65,13 +65,40 @@ class RetryingStorage(RDBStorage):
         skip_compatibility_check: bool = False,
         **engine_kwargs: Any,
     ) -> None:
+        self._own_url = url
         self._backend_name = url.get_backend_name()
         self._retry = Retry(url, waiting, reset=self.remove_session)
+        self._is_to_write = False
         self._gathered: dict[int, dict[str, Any]] | None = None  # by study, within a batch
         text = url.render_as_string(hide_password=False)
         # Optuna fills in a template, and a file's name may have braces of its own.
         text = text.replace("{", "{{").replace("}", "}}")
         super().__init__(text, engine_kwargs, skip_compatibility_check)
+
+    def set_up_connections(self, *, write: bool) -> None:
+        """Has all connections made from now on set up, for `write` with what writing needs."""
+        self._is_to_write = write
+        set_up_connections(self.engine, write=write)
+
+    def guard(self, check: Callable[[], None]) -> None:
+        """Has `check` called before each call: it raises where the database is not to be used."""
+        self._retry.check = check
+
+    def check(self) -> None:
+        """Raises DatabaseError where the file of the database is gone, without another call."""
+        self._retry.check()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        del state["_retry"], state["_gathered"]
+        return state
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """In another process perhaps, where nobody is told of a server that is away: none waits."""
+        super().__setstate__(state)
+        self._retry = Retry(self._own_url, Waiting(), reset=self.remove_session)
+        self._gathered = None
+        self.set_up_connections(write=self._is_to_write)
 
     # --- Optuna's calls: each that reaches the database is made again while its server is away ---
 
@@ -118,19 +145,19 @@ class RetryingStorage(RDBStorage):
         # a template has no owner when it is made twice, and the next start puts that right.
         if template_trial is not None and self._backend_name != "sqlite":
             template_trial = copy.copy(template_trial)
-            mark = {_MARK: uuid.uuid4().hex}
+            mark = {MARK: uuid.uuid4().hex}
             template_trial.system_attrs = {**template_trial.system_attrs, **mark}
-        return self._retry.call(super()._create_new_trial, study_id, template_trial)
+        return _unmarked(self._retry.call(super()._create_new_trial, study_id, template_trial))
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
     ) -> models.TrialModel:
         """In the transaction of one try, of which Optuna makes several by itself."""
-        if template_trial is not None and _MARK in template_trial.system_attrs:
+        if template_trial is not None and MARK in template_trial.system_attrs:
             marks = models.TrialSystemAttributeModel
-            mark = json.dumps(template_trial.system_attrs[_MARK])
+            mark = json.dumps(template_trial.system_attrs[MARK])
             query = session.query(models.TrialModel).join(marks)
-            made = query.filter(marks.key == _MARK, marks.value_json == mark).one_or_none()
+            made = query.filter(marks.key == MARK, marks.value_json == mark).one_or_none()
             if made is not None:
                 return made
         return super()._get_prepared_new_trial(study_id, template_trial, session)
@@ -190,7 +217,7 @@ class RetryingStorage(RDBStorage):
         self._retry.call(super().record_heartbeat, trial_id)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._retry.call(super().get_trial, trial_id)
+        return _unmarked(self._retry.call(super().get_trial, trial_id))
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         return self._retry.call(
@@ -204,7 +231,8 @@ class RetryingStorage(RDBStorage):
         return self._retry.call(super().get_trial_user_attrs, trial_id)
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        return self._retry.call(super().get_trial_system_attrs, trial_id)
+        stored = self._retry.call(super().get_trial_system_attrs, trial_id)
+        return {key: value for key, value in stored.items() if key != MARK}
 
     def _get_best_trial_id(self, study_id: int, direction: StudyDirection) -> int:
         return self._retry.call(super()._get_best_trial_id, study_id, direction)
@@ -364,3 +392,8 @@ class RetryingStorage(RDBStorage):
                 return read(connection, *args, **kwargs)
 
         return self._retry.call(call)
+
+
+def _unmarked(trial: FrozenTrial) -> FrozenTrial:
+    trial.system_attrs.pop(MARK, None)
+    return trial

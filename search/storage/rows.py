@@ -23,6 +23,9 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 _AT_A_TIME = 500  # trials; SQLite took no more than 999 values in a statement before 3.32
+# A system attribute that tells a trial from one that the same call has made before its connection
+# broke; nobody is shown it.
+MARK = "budget-search:made"
 _INSERTS: dict[str, Callable[[Any], Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
@@ -210,7 +213,9 @@ def _with_details(
             params={name: kind.to_external_repr(value) for name, value, kind in drawn},
             distributions={name: kind for name, _, kind in drawn},
             user_attrs={key: json.loads(text) for key, text in stored_user[trial_id]},
-            system_attrs={key: json.loads(text) for key, text in stored_system[trial_id]},
+            system_attrs={
+                key: json.loads(text) for key, text in stored_system[trial_id] if key != MARK
+            },
             intermediate_values={
                 step: steps.stored_repr_to_intermediate_value(value, kind)
                 for step, value, kind in stored_steps[trial_id]

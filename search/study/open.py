@@ -16,6 +16,7 @@ from search.data.names import find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.space.hyperparameters import Hyperparameters
 from search.study.history import last_used
+from search.study.record import is_foreign
 from search.study.settings import StudySettings, check_same, store_settings, stored_settings
 from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
 from search.wording import meant
@@ -143,8 +144,13 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
     """The hyperparameters of a stored trial, by the code that suggested them.
 
     Raises:
-        StudyError: if the trial ended before it had them.
+        StudyError: if the trial ended before it had them, or another program has written it.
     """
+    if is_foreign(trial):
+        raise StudyError(
+            f"A trial must have been written by a search, but trial {trial.number} of "
+            f"{study.study_name!r} was by another program; take another with --trial."
+        )
     try:
         return StudySettings.from_study(study).search_space().suggest(trial)
     except ValueError as error:

@@ -6,23 +6,28 @@ these names. Studies of every version are read. What is missing was not stored:
 - what a trial had not come to before it ended, and `shrunk` where its network fitted as drawn;
 - `owner` where its search died before it could say so, and `machine` of it in the oldest studies;
 - a number of an epoch that is null was not finite, which JSON has no word for.
+
+Other programs write to studies, too, and what they wrote is foreign (`is_foreign`): it is shown,
+and nothing else is done with it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, overload
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from search.training.epochs import EpochResult
+from search.training.epochs import EpochResult, last_epochs_mean
 
 INTERRUPTED = "interrupted"  # the reason of a trial that failed through no fault of its own
 _QUEUED = "fixed_params"  # where Optuna keeps what was queued
 _NUMBER = (int, float)
+_ROUNDING = 1e-9  # of a value, by which databases may differ from what they were given
 _ALWAYS_STORED = ("parameter_count", "epochs")
 
 
@@ -93,23 +98,27 @@ class TrialRecord:
         """The record of a trial; `NO_RECORD` where it has none, or one that cannot be a search's.
 
         Raises nothing, whatever a person or another program has stored. What a search always stores
-        as it trains must parse; of all else a part that does not is as if it were not there, since
+        as it trains must parse, and the values of a complete trial must be what its epochs and its
+        network make them; of all else a part that does not parse is as if it were not there, since
         a person may have given an attribute of his own such a name.
         """
         found: dict[str, Any] = {
             key: value
             for key, value in trial.user_attrs.items()
-            if key in _KINDS and isinstance(value, _KINDS[key])
+            if key in _KINDS and _is_of_kind(value, _KINDS[key])
         }
         if any(key in trial.user_attrs and key not in found for key in _ALWAYS_STORED):
             return NO_RECORD
         if "epochs" in found:
-            if not {dict}.issuperset(map(type, found["epochs"])):
+            if not all(map(_is_epoch, found["epochs"], itertools.count(1))):
                 return NO_RECORD
             found["epochs"] = _StoredEpochs(found["epochs"])
         if "owner" in found:
             found["owner"] = _read_owner(found["owner"])
-        return cls(**found) if found else NO_RECORD
+        record = cls(**found) if found else NO_RECORD
+        if trial.state == TrialState.COMPLETE and not _is_value_of(record, trial.values):
+            return NO_RECORD
+        return record
 
     def to_attributes(self) -> dict[str, Any]:
         """As the attributes of a trial have it, without what is None."""
@@ -147,6 +156,21 @@ NO_RECORD = TrialRecord()
 LONG_ATTRIBUTES = ("epochs", "owner")  # which a page or a table has no room for
 
 
+def is_foreign(trial: FrozenTrial) -> bool:
+    """Whether another program has written a trial.
+
+    A search has written what has a record that says how its state came about. What waits may be
+    queued by anybody, and a trial that a person has failed before it began is nobody else's.
+    """
+    record = TrialRecord.read(trial)
+    match trial.state:
+        case TrialState.COMPLETE | TrialState.PRUNED:
+            return record.parameter_count is None
+        case TrialState.FAIL | TrialState.RUNNING:
+            return record is NO_RECORD and bool(trial.params)
+    return False
+
+
 def queued_values(trial: FrozenTrial) -> dict[str, Any] | None:
     """The hyperparameters with which a trial was queued; None for one that was not."""
     return trial.system_attrs.get(_QUEUED)
@@ -175,13 +199,45 @@ _EPOCH_KEYS = tuple(field.name for field in fields(EpochResult))
 
 
 def _read_epoch(stored: Mapping[str, Any]) -> EpochResult:
-    stored_values = map(stored.get, _EPOCH_KEYS)
-    values: list[Any] = [v if isinstance(v, _NUMBER) else math.nan for v in stored_values]
-    return EpochResult(*values)
+    values: dict[str, Any] = {
+        key: math.nan if stored[key] is None else stored[key] for key in _EPOCH_KEYS
+    }
+    return EpochResult(**values)
+
+
+def _is_epoch(stored: Any, number: int) -> bool:
+    """Whether that is what a search stores of its epoch of this number, counted from 1."""
+    if type(stored) is not dict or stored.get("epoch") != number:
+        return False
+    for key in _EPOCH_KEYS:
+        value = stored.get(key, "")
+        if type(value) not in (int, float) and (value is not None or key in _FINITE):
+            return False
+    return bool(0 <= stored["accuracy"] <= 1 and 0 <= stored["seconds"] < math.inf)
+
+
+_FINITE = ("epoch", "accuracy", "seconds")
+
+
+def _is_of_kind(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a value of JSON can be what a search stores: its numbers are counts or seconds."""
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return False
+    return not isinstance(value, _NUMBER) or 0 <= value < math.inf
+
+
+def _is_value_of(record: TrialRecord, values: Sequence[float]) -> bool:
+    """Whether a complete trial that a search has written with this record has these values."""
+    if not record.epochs or record.parameter_count is None:
+        return False
+    value, *sizes = values
+    is_mean = math.isclose(value, last_epochs_mean(record.epochs), rel_tol=0, abs_tol=_ROUNDING)
+    return is_mean and all(size == record.parameter_count for size in sizes)
 
 
 def _read_owner(stored: Mapping[str, Any]) -> Owner | None:
     match stored:
         case {"host": str(host), "pid": int(pid), "started": int() | float() as started}:
-            return Owner(host, stored.get("machine"), pid, started)
+            machine = stored.get("machine")
+            return Owner(host, machine if isinstance(machine, str) else None, pid, started)
     return None

@@ -8,7 +8,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study.record import INTERRUPTED, TrialRecord, queued_values
+from search.study.record import INTERRUPTED, TrialRecord, is_foreign, queued_values
 
 MAX_CRASHES = 2  # workers that one configuration may kill
 
@@ -23,7 +23,7 @@ def requeue_left(study: Study, left: Sequence[FrozenTrial]) -> int:
     """
     # What is known of a trial that runs elsewhere may be some seconds old.
     left = [study._storage.get_trial(trial._trial_id) for trial in left]
-    left = [trial for trial in left if trial.state == TrialState.RUNNING]
+    left = [t for t in left if t.state == TrialState.RUNNING and not is_foreign(t)]
     repeated = {TrialRecord.read(trial).repeats for trial in study.get_trials(deepcopy=False)}
     for trial in left:
         # A search may have died between queueing and telling: then the repeat is there already.

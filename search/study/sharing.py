@@ -24,6 +24,7 @@ from search.storage.retrying import RetryingStorage
 from search.storage.server_locks import ServerLock
 from search.storage.urls import sqlite_path
 from search.study.locks import check_no_owner_alive, is_owner_dead, locked_file
+from search.study.record import is_foreign
 from search.study.repair import requeue_left
 
 _RETRY_SECONDS = 0.5  # while another races
@@ -111,7 +112,11 @@ class Shared:
         return self._storage.lock(f"study {self._study._study_id}", should_stop)
 
     def n_elsewhere(self, trials: Collection[FrozenTrial], own: Collection[int]) -> int:
-        running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+        running = {
+            trial.number
+            for trial in trials
+            if trial.state == TrialState.RUNNING and not is_foreign(trial)
+        }
         return len(running.difference(own))
 
     def record_start(self, trial_id: int) -> None:

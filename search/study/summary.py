@@ -10,7 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.findings import Findings
-from search.study.record import TrialRecord
+from search.study.record import TrialRecord, is_foreign
 from search.study.settings import stored_settings
 
 
@@ -19,6 +19,11 @@ def is_trained(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and bool(
         TrialRecord.read(trial).epochs
     )
+
+
+def is_diverged(trial: FrozenTrial) -> bool:
+    """Whether a trained trial ended because its loss was not finite."""
+    return not TrialRecord.read(trial).epochs[-1].is_finite
 
 
 def training_seconds(trial: FrozenTrial) -> float:
@@ -34,7 +39,8 @@ class Tally:
     """How many trials of a study are in which state.
 
     `n_trained` counts what `is_trained` says, `n_pruned` the pruned ones among them.
-    `n_interrupted` are failed trials that were put back in the queue through no fault of theirs.
+    `n_interrupted` are failed trials that were put back in the queue through no fault of theirs,
+    `n_foreign` what other programs have written, which counts as nothing else.
     """
 
     n_trained: int = 0
@@ -44,11 +50,13 @@ class Tally:
     n_running: int = 0
     n_waiting: int = 0
     n_redraws: int = 0
+    n_foreign: int = 0
 
 
 def tally(trials: Iterable[FrozenTrial]) -> Tally:
     """Counts the trials of a study."""
-    trials = list(trials)
+    everything = list(trials)
+    trials = [trial for trial in everything if not is_foreign(trial)]
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     n_interrupted = sum(TrialRecord.read(trial).is_interrupted for trial in failed)
     trained = [trial for trial in trials if is_trained(trial)]
@@ -60,12 +68,13 @@ def tally(trials: Iterable[FrozenTrial]) -> Tally:
         n_running=sum(trial.state == TrialState.RUNNING for trial in trials),
         n_waiting=sum(trial.state == TrialState.WAITING for trial in trials),
         n_redraws=sum(TrialRecord.read(trial).redraws or 0 for trial in trials),
+        n_foreign=len(everything) - len(trials),
     )
 
 
 def accuracy_of(trial: FrozenTrial) -> float | None:
-    """What a complete trial reached, the first of its values; None for any other."""
-    is_complete = trial.state == TrialState.COMPLETE and bool(trial.values)
+    """What a complete trial of a search reached, the first of its values; None for any other."""
+    is_complete = trial.state == TrialState.COMPLETE and not is_foreign(trial)
     return trial.values[0] if is_complete else None
 
 
@@ -142,10 +151,12 @@ class TrialSummary:
     Args:
         trial: its number.
         value: a share from 0 to 1, of a complete trial.
+        is_foreign: whether another program has written it; then there is no more to tell.
     """
 
     trial: int
     state: str
+    is_foreign: bool
     value: float | None
     parameter_count: int | None
     hyperparameters: dict[str, Any]
@@ -161,6 +172,7 @@ def summarize_trial(trial: FrozenTrial) -> TrialSummary:
     return TrialSummary(
         trial=trial.number,
         state=trial.state.name,
+        is_foreign=is_foreign(trial),
         value=accuracy_of(trial),
         parameter_count=record.parameter_count,
         hyperparameters=trial.params,

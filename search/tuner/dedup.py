@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
-from search.study.record import TrialRecord, queued_values
+from search.study.record import TrialRecord, is_foreign, queued_values
 from search.study.summary import is_trained
 
 _MAX_LISTED = 10_000  # combinations; to list more would take longer than it saves
@@ -107,6 +107,8 @@ class SeenConfigurations:
 
     def _configurations_for(self, trial: FrozenTrial) -> _Configurations | None:
         """Where a trial belongs; None where its configuration may be drawn again."""
+        if is_foreign(trial):
+            return None
         if is_trained(trial):
             return self._trained
         match trial.state:

@@ -16,9 +16,11 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search.storage.news import TrialNews
 from search.study.record import TrialRecord
 from search.study.subset import StudyView
-from search.study.summary import accuracy_of, is_trained
+from search.study.summary import accuracy_of, is_diverged, is_trained
+from search.tuner.window import History
 
 
 class Pruning(Protocol):
@@ -41,13 +43,25 @@ class Pruning(Protocol):
 
 
 class AccuracyPruning:
-    """By the study's own pruner."""
+    """By the study's own pruner, among the trials that searches have written.
+
+    Of those, a trial whose loss did not stay finite is no rival: how good it was before
+    says nothing of what it takes to be good to the end.
+    """
+
+    def __init__(self) -> None:
+        self._news = TrialNews()
+        self._rivals = History()
 
     def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> None:
         trial.report(accuracy, step=epoch)
 
     def should_prune(self, trial: Trial) -> bool:
-        return trial.should_prune()
+        study = trial.study
+        news = self._news.take_new(study)
+        self._rivals.add(t for t in news.finished if is_trained(t) and not is_diverged(t))
+        stored = study._storage.get_trial(trial._trial_id)
+        return study.pruner.prune(self._rivals.view(study, news.open), stored)
 
     def end(self, number: int, accuracy: float | None) -> None:
         pass  # the study knows

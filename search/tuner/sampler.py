@@ -26,7 +26,7 @@ from search.space.space import Space
 from search.storage.news import TrialNews
 from search.study.record import queued_values
 from search.tuner.dedup import SeenConfigurations
-from search.tuner.window import HistoryWindow
+from search.tuner.window import History, HistoryWindow
 from search_models.spec import SpecError
 
 _N_RANDOM_DRAWS = 200  # that find nothing new: a range of floats gives something new in one or two
@@ -77,7 +77,7 @@ class CappedSampler(BaseSampler):
         self._draw = Draw()
         self._news = TrialNews()
         self._seen = SeenConfigurations(space)
-        self._window = HistoryWindow() if forgets else None
+        self._history = HistoryWindow() if forgets else History()
         self._random = random.Random(seed)
         self._random_sampler = optuna.samplers.RandomSampler(seed=seed)
 
@@ -101,8 +101,7 @@ class CappedSampler(BaseSampler):
         """
         news = self._news.take_new(study)
         self._seen.update([*news.finished, *news.open], besides=besides)
-        if self._window is not None:
-            self._window.add(news.finished)
+        self._history.add(news.finished)
         return news.open
 
     def infer_relative_search_space(
@@ -119,8 +118,7 @@ class CappedSampler(BaseSampler):
     ) -> dict[str, Any]:
         fixed = queued_values(trial) or {}
         open_trials = self.refresh(study, besides=trial.number)
-        if self._window is not None:
-            study = self._window.view(study, open_trials)
+        study = self._history.view(study, open_trials)
         for full_params, draw in self._candidates(study, trial, search_space, fixed):
             self._draw = replace(draw, is_new=full_params not in self._seen)
             if self._draw.is_new:

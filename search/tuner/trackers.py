@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from search.exceptions import InputError
 from search.folders import file_name, make_folder
 from search.study.settings import StudySettings
-from search.study.summary import parameter_count_of
+from search.study.summary import accuracy_of, parameter_count_of
 from search.training.epochs import EpochResult
 from search.training.metrics import Metric
 from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch
@@ -126,8 +126,8 @@ class TensorBoard:
         if trial.number not in self._writers:
             return  # it never trained
         writer = self._writers.pop(trial.number)
-        is_complete = trial.state == TrialState.COMPLETE
-        value = trial.values[0] if is_complete and trial.values else math.nan
+        accuracy = accuracy_of(trial)
+        value = math.nan if accuracy is None else accuracy
         writer.add_scalar("value", value)
         count = parameter_count_of(trial) or 0
         searched = {**trial.params, "parameter_count": count, "state": trial.state.name}

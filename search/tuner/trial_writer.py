@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.exceptions import TrainingError
 from search.storage.cached import batch_writes
-from search.study.record import TrialRecord
+from search.study.record import TrialRecord, is_foreign
 from search.study.repair import fail, fail_crashed
 from search.study.settings import StudySettings
 from search.training.epochs import EpochResult, last_epochs_mean
@@ -197,7 +197,7 @@ class TrialWriter:
 
     def publish_elsewhere(self, trial: FrozenTrial) -> None:
         """Tells of the end of a trial that another search of the study ran, once."""
-        if trial.number in self._published:
+        if trial.number in self._published or is_foreign(trial):
             return
         self._published.add(trial.number)
         if not TrialRecord.read(trial).is_interrupted:  # else its repeat will be told of

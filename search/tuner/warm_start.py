@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from search.exceptions import StudyError
 from search.space.space import Space
 from search.space.transfer import transfer_values
 from search.study.record import TrialRecord
 from search.study.settings import StudySettings
+from search.study.summary import by_accuracy
 
 _N_BEST = 5
 _TO_QUEUE = "warm_start"  # attribute of a study: what is to be queued; None once all of it is
@@ -73,7 +74,7 @@ def warm_start(earlier: Study, space: Space) -> WarmStart:
         StudyError: if the study has no complete trial, or was not made by `search run`.
     """
     settings = StudySettings.from_study(earlier)
-    trials = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = by_accuracy(earlier.get_trials(deepcopy=False))
     if not trials:
         raise StudyError(
             f"A study to start from must have a complete trial, but {earlier.study_name!r} has "
@@ -95,8 +96,8 @@ def warm_start(earlier: Study, space: Space) -> WarmStart:
 def _nearest_values(
     trials: list[FrozenTrial], theirs: Space, space: Space
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and values of each trial that `space` can express, best first."""
-    for trial in sorted(trials, key=lambda trial: (-trial.values[0], trial.number)):
+    """Number and values of each of these trials that `space` can express."""
+    for trial in trials:
         if theirs.distributions.keys() <= trial.params.keys():  # else it was added by hand
             values = transfer_values(trial.params, theirs, space)
             if values is not None:

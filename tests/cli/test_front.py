@@ -22,6 +22,7 @@ from search.tuner.pruning import AccuracyAmongNoLarger
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from tests.conftest import Command, Result, run_here
+from tests.support.made_studies import record
 
 RUN = (
     *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--workers", "2"),
@@ -190,8 +191,8 @@ def test_studies_of_one_objective_and_of_two_start_from_each_other(by_size: Comm
 
 def test_a_front_leaves_out_what_is_larger_and_no_better() -> None:
     study = optuna.create_study(direction="maximize")
-    for size, accuracy in ((900, 0.97), (800, 0.98), (1_000, 0.98), (1_200, 0.99), (1_200, 0.985)):
-        study.add_trial(optuna.create_trial(value=accuracy, user_attrs={"parameter_count": size}))
+    for count, value in ((900, 0.97), (800, 0.98), (1_000, 0.98), (1_200, 0.99), (1_200, 0.985)):
+        study.add_trial(optuna.create_trial(value=value, user_attrs=record(value, count=count)))
     study.add_trial(optuna.create_trial(state=optuna.trial.TrialState.PRUNED))
     assert [trial.number for trial in front(study.get_trials())] == [1, 3]
 

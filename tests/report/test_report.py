@@ -31,7 +31,7 @@ from search.storage.open import opened_storage
 from search.study.history import RunRecord, record_run
 from search.study.open import open_study
 from tests.conftest import Command, Result, run_here
-from tests.support.made_studies import MadeTrial, confirmation, make_study
+from tests.support.made_studies import MadeTrial, confirmation, make_study, record
 
 STUDY = "digits-3000x3"
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -358,7 +358,7 @@ def drawn(n: int) -> list[FrozenTrial]:
                 "kind": str(random.choice(["a", "b"])),
             },
             distributions=distributions,
-            user_attrs={"epochs": [{"accuracy": accuracy}]},
+            user_attrs=record(accuracy),
         )
         trial.number = number
         trials.append(trial)

@@ -21,6 +21,7 @@ from search.study.findings import store_confirmation
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
+from tests.support.made_studies import record
 
 SEEDS = (11, 12, 13, 14, 15)
 STUDY = "digits-3000x3"
@@ -179,6 +180,7 @@ def test_best_and_retrain_take_the_confirmed_winner(
     for trial, value in ((first, 0.1), (second, 0.999)):
         for seed in (1001, 1002):
             attributes = {
+                **record(value + seed / 1e7),
                 "candidate": trial.number,
                 "training_seed": seed,
                 "seconds": 0.1,
@@ -224,12 +226,12 @@ def test_deleting_a_study_spares_another_of_that_name(finished: Command) -> None
 def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:
     study = optuna.create_study(direction="maximize")
     for value in (0.97, 0.98, 0.96):
-        study.add_trial(optuna.create_trial(value=value))
+        study.add_trial(optuna.create_trial(value=value, user_attrs=record(value)))
     store_confirmation(study, {"trial": 0, "candidates": [{"trial": 0}, {"trial": 1}]})
     chosen = chosen_trial(study, study.get_trials())
     assert chosen is not None
     assert chosen.number == 0
-    study.add_trial(optuna.create_trial(value=0.99))
+    study.add_trial(optuna.create_trial(value=0.99, user_attrs=record(0.99)))
     chosen = chosen_trial(study, study.get_trials())
     assert chosen is not None
     assert chosen.number == 3

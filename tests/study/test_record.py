@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.cached import CachedStorage, batch_writes
 from search.storage.open import opened_storage
-from search.study.record import NO_RECORD, Owner, TrialRecord, queued_values
+from search.study.record import NO_RECORD, Owner, TrialRecord, is_foreign, queued_values
 from search.study.summary import is_trained, training_seconds
 from search.training.epochs import EpochResult
 
@@ -51,7 +51,7 @@ _RECORD = TrialRecord(
 
 
 def _trial(attributes: dict[str, Any], state: TrialState = TrialState.PRUNED) -> FrozenTrial:
-    value = 0.5 if state == TrialState.COMPLETE else None
+    value = 0.1615598885793872 if state == TrialState.COMPLETE else None
     return optuna.create_trial(state=state, value=value, user_attrs=attributes)
 
 
@@ -138,12 +138,21 @@ def test_a_trial_that_no_search_has_written_has_no_record(stored: dict[str, Any]
         {"epochs": {"epoch": 1}},
         {"parameter_count": "many"},
         {"parameter_count": 7.5},
+        {"parameter_count": True},
+        {"epochs": []},
+        {"epochs": [{"accuracy": 0.1615598885793872, "loss": "low"}]},
+        {"epochs": [{**_STORED["epochs"][0], "epoch": 2}]},
+        {"epochs": [{**_STORED["epochs"][0], "accuracy": None}]},
+        {"epochs": [{**_STORED["epochs"][0], "accuracy": 88.5}]},
+        {"epochs": [{**_STORED["epochs"][0], "seconds": math.inf}]},
+        {"epochs": [{**_STORED["epochs"][0], "accuracy": 0.5}]},  # which is not the value
     ],
 )
 def test_a_record_that_no_search_can_have_written_is_none(stored: dict[str, Any]) -> None:
     trial = _trial({**_STORED, **stored}, TrialState.COMPLETE)
 
     assert TrialRecord.read(trial) is NO_RECORD
+    assert is_foreign(trial)
     assert not is_trained(trial)
 
 
@@ -169,14 +178,6 @@ def test_an_attribute_of_a_persons_own_costs_a_trial_that_part_alone(
 
     assert TrialRecord.read(trial).to_attributes() == TrialRecord.read(others).to_attributes()
     assert is_trained(trial)
-
-
-def test_an_epoch_of_another_program_raises_nothing() -> None:
-    (result,) = TrialRecord.read(_trial({"epochs": [{"accuracy": 0.5, "loss": "low"}]})).epochs
-
-    assert result.accuracy == 0.5
-    assert math.isnan(result.loss)
-    assert math.isnan(result.seconds)
 
 
 def test_what_was_queued_is_told_from_what_was_drawn() -> None:

@@ -11,9 +11,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.space.space import Space
+from search.study.locks import owner_of_this_process
+from search.study.record import TrialRecord
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.sampler import CappedSampler, make_sampler
 from search_models.size import parameter_count
+from tests.support.made_studies import record
 from tests.support.spaces import under
 
 _CAP = 100_000
@@ -43,6 +46,7 @@ def _study(space: Space, sampler: str | BaseSampler = "random", *, cap: int = _C
 
 def _ask(study: Study, space: Space) -> Trial:
     trial = study.ask()
+    TrialRecord(owner=owner_of_this_process()).write(study, trial._trial_id)
     space.suggest(trial)
     return trial
 
@@ -52,8 +56,10 @@ def _train(study: Study, space: Space, values: dict[str, Any] | None = None) -> 
     if values is not None:
         study.enqueue_trial(values)
     trial = _ask(study, space)
-    trial.set_user_attr("epochs", [{}])
-    study.tell(trial, trial.params.get("learning_rate", 0.5))
+    value = trial.params.get("learning_rate", 0.5)
+    for key, attribute in record(value).items():
+        trial.set_user_attr(key, attribute)
+    study.tell(trial, value)
     return trial
 
 

@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search.tuner.patience import Patience
+from tests.support.made_studies import record
 
 _START = datetime(2025, 1, 1)
 
@@ -20,7 +21,7 @@ def _trials(*values: float | None, is_trained: bool = True) -> list[FrozenTrial]
         trial = optuna.trial.create_trial(
             state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
             value=value,
-            user_attrs={"epochs": [{}]} if is_trained else {},
+            user_attrs=record(value or 0.0) if is_trained else {},
         )
         trial.number = number
         trial.datetime_complete = _START + timedelta(seconds=number)

@@ -17,6 +17,7 @@ from search.exceptions import InputError
 from search.space.space import Space
 from search.tuner.sampler import SAMPLERS, CappedSampler, Draw, make_sampler
 from search_models.size import parameter_count
+from tests.support.made_studies import record
 from tests.support.spaces import under
 
 _SMALLEST = 702
@@ -39,7 +40,10 @@ def _counts(study: Study, space: Space, n_trials: int) -> tuple[list[int], list[
         recipe = space.suggest(trial)
         counts.append(parameter_count(recipe.spec))
         draws.append(_capped(study).take_draw())
-        study.tell(trial, recipe.learning_rate + recipe.momentum)
+        value = (recipe.learning_rate + recipe.momentum) / 2
+        for key, attribute in record(value).items():
+            trial.set_user_attr(key, attribute)
+        study.tell(trial, value)
     return counts, draws
 
 
