@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from search.data.folder_layout import folder_layout
-from search.data.idx_files import check_obtainable, default_data_dir
 from search.data.names import (
     FOLDER,
     SPLITS,
@@ -62,7 +60,7 @@ def check_request(request: SearchRequest) -> CheckedRequest:
         check_image_size(request.image_size)
     checked = CheckedRequest(request, metric, resources, n_objectives)
     if isinstance(request.dataset, str):
-        _check_dataset(request.dataset, request.data_dir or default_data_dir())
+        _check_dataset(request.dataset)
         # Other data, and a study that `auto` goes on with, may have images of another shape.
         if request.dataset in SPLITS or (request.dataset == "auto" and request.study is None):
             load_space(request)
@@ -94,13 +92,13 @@ def _parse_resources(request: SearchRequest) -> Resources | None:
     return None
 
 
-def _check_dataset(name: str, data_dir: Path) -> None:
-    """Raises DataError where there is no data set of that name, or it cannot be had."""
+def _check_dataset(name: str) -> None:
+    """Raises DataError where there is no data set of that name, or no folder that can be one."""
     folder = folder_of(name)
     if folder is not None:
         folder_layout(check_folder(folder))
     elif name != "auto" and not name.startswith(TENSORS):
-        check_obtainable(check_dataset_name(name, besides=("auto", f"{FOLDER}PATH")), data_dir)
+        check_dataset_name(name, besides=("auto", f"{FOLDER}PATH"))
 
 
 def load_space(
