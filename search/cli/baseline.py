@@ -71,7 +71,7 @@ def baseline(
 
     prepared = prepare_workers(workers, device)
 
-    from search.data.built_in import default_data_dir
+    from search.data.idx_files import default_data_dir
     from search.data.load import load_dataset
     from search.data.names import check_dataset_name
     from search.workers.repeats import train_repeats

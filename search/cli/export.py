@@ -80,7 +80,7 @@ def export(
 def _export_onnx(
     console: Console, what: Path, out: Path, seed: int | None, data_dir: Path | None
 ) -> None:
-    from search.data.built_in import default_data_dir
+    from search.data.idx_files import default_data_dir
     from search.files import write_bytes
     from search.folders import make_folder
     from search.space.baselines import BASELINES
@@ -126,7 +126,7 @@ def _images(card: Card, data_dir: Path) -> tuple[Tensor, str]:
     """Images to compare on, (N, C, H, W), and what they are; no test images, which stay sealed."""
     import torch
 
-    from search.data.built_in import is_available
+    from search.data.idx_files import is_available
     from search.data.load import load_dataset
     from search.data.names import short_name
 

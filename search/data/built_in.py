@@ -8,20 +8,20 @@ import urllib.error
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
-from numpy.typing import NDArray
 
-from search.data.dataset import APPLICATION, stratified_split
-from search.data.names import (
-    SPLITS,
-    TENSORS,
-    DatasetName,
-    folder_of,
+from search.data.dataset import sha256, stratified_split
+from search.data.idx_files import (
+    TORCHVISION,
+    Arrays,
+    check_obtainable,
+    find_idx_files,
+    read_idx_files,
+    unavailable,
 )
-from search.exceptions import DataError, DataUnavailableError
+from search.data.names import SPLITS, DatasetName
+from search.exceptions import DataError
 
-_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _CLASS_NAMES: dict[DatasetName, str] = {
     "mnist": "0 1 2 3 4 5 6 7 8 9",
     "digits": "0 1 2 3 4 5 6 7 8 9",
@@ -30,22 +30,18 @@ _CLASS_NAMES: dict[DatasetName, str] = {
     "kmnist": "o ki su tsu na ha ma ya re wo",
 }
 _DOWNLOAD_TIMEOUT_SECONDS = 20
-# SHA-256 of MNIST's pixels and labels, training set before test set. The IDX files have no
-# checksum of their own, and a file of the right length may still be another one.
-MNIST_FINGERPRINT = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
-
-
-def default_data_dir() -> Path:
-    """Where data sets are downloaded to unless a user says otherwise."""
-    return platformdirs.user_cache_path(APPLICATION) / "data"
+# SHA-256 of pixels and labels, training set before test set. The IDX files have no checksum of
+# their own, and a file of the right length may still be another one: those of all three data sets
+# are called the same. Nobody had KMNIST here.
+_FINGERPRINTS: dict[DatasetName, str] = {
+    "mnist": "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf",
+    "fashion-mnist": "c2df23e9d135ade7af62bf6273886728f606f79e67e066d2485f52ee9d597534",
+}
 
 
 def class_names(name: DatasetName) -> list[str]:
     """What people call the classes of a data set, by label."""
     return _CLASS_NAMES[name].split()
-
-
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
 
 
 def read_digits() -> Arrays:
@@ -63,88 +59,49 @@ def read_digits() -> Arrays:
     return images[kept], labels[kept], images[tested], labels[tested]
 
 
-def is_available(name: str, data_dir: Path) -> bool:
-    """Whether a data set is in `data_dir`, needed nowhere, or a folder that is there."""
-    folder = folder_of(name)
-    if folder is not None:
-        return folder.is_dir()
-    if name.startswith(TENSORS):
-        return False
-    if name == "digits":
-        return True
-    raw = data_dir / _TORCHVISION[name] / "raw"
-    return all(
-        (raw / name).is_file()
-        for part in ("train", "t10k")
-        for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-    )
-
-
-def read_idx_files(name: DatasetName, data_dir: Path) -> Arrays:
-    if not is_available(name, data_dir):
-        _download(name, data_dir)
-    raw = data_dir / _TORCHVISION[name] / "raw"
-    parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
-    split = SPLITS[name]
-    n_development = split.n_training + split.n_validation
-    for part, n in (("train", n_development), ("t10k", split.n_test)):
-        try:
-            images = _read_idx(raw / f"{part}-images-idx3-ubyte", (n, 28, 28))
-            labels = _read_idx(raw / f"{part}-labels-idx1-ubyte", (n,))
-        except (ValueError, OSError) as error:
-            raise _broken(name, data_dir, str(error)) from error
-        if labels.max() > 9:
-            raise _broken(name, data_dir, f"labels must be 0 to 9, but got {labels.max()}")
-        parts.append((images[:, np.newaxis], labels.astype(np.int64)))
-    return (*parts[0], *parts[1])
-
-
-def _read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The bytes of an IDX file (http://yann.lecun.com/exdb/mnist/) that must have that shape.
-
-    torchvision reads them too, but takes seconds to be imported.
+def read_mnist(name: DatasetName, data_dir: Path) -> tuple[Arrays, str, Path]:
+    """A data set of MNIST's kind, downloaded where it is missing; its fingerprint, and its folder.
 
     Raises:
-        ValueError: if the file is something else.
-        OSError: if it cannot be read.
+        DataError: if its files are damaged, or another data set's.
+        DataUnavailableError: if it is neither there nor to be downloaded.
     """
-    data = bytearray(path.read_bytes())  # so that the array may be written to
-    n_bytes = 4 * (1 + len(shape))
-    header = np.frombuffer(data[:n_bytes], dtype=">u4") if len(data) >= n_bytes else np.zeros(1)
-    expected = (0x0800 + len(shape), *shape)
-    if tuple(header) != expected or len(data) != n_bytes + np.prod(shape):
-        raise ValueError(
-            f"{path.name} must hold {shape[0]:,} items in {n_bytes + np.prod(shape):,} bytes, but "
-            f"has {len(data):,} bytes and the header {tuple(map(int, header))}"
+    files = find_idx_files(name, data_dir)
+    if files is None:
+        _download(name, data_dir)
+        files = find_idx_files(name, data_dir)
+    if files is None:
+        raise unavailable(name, data_dir, "what was downloaded is not all of it")
+    arrays = read_idx_files(name, files)
+    fingerprint = sha256(*arrays)
+    is_of = {known: other for other, known in _FINGERPRINTS.items()}.get(fingerprint)
+    if is_of != name and (is_of is not None or name in _FINGERPRINTS):
+        raise DataError(
+            f"The files of {name} in {files.folder} are not those of {name}: "
+            + (
+                f"they are those of {is_of}. Take --dataset {is_of}, or name another folder with "
+                "--data-dir."
+                if is_of
+                else "the checksum of their contents differs. Delete them, and they are "
+                "downloaded again."
+            )
         )
-    return np.frombuffer(data, dtype=np.uint8, offset=n_bytes).reshape(shape)
-
-
-def _broken(name: str, data_dir: Path, why: str) -> DataError:
-    return DataError(
-        f"The files of {name} in {data_dir} are damaged: {why}. Delete the folder "
-        f"{_TORCHVISION[name]} in it, and they are downloaded again."
-    )
+    return arrays, fingerprint, files.folder
 
 
 def _download(name: DatasetName, data_dir: Path) -> None:
+    check_obtainable(name, data_dir)
     import torchvision.datasets
 
-    cls = getattr(torchvision.datasets, _TORCHVISION[name])
+    cls = getattr(torchvision.datasets, TORCHVISION[name])
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         cls(root=data_dir, train=True, download=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
-        _remove_empty_folders(data_dir / _TORCHVISION[name] / "raw", above=data_dir.parent)
-        reason = _reason(error)
-        raise DataUnavailableError(
-            f"The data set {name} must be in the data folder or be downloadable, but {data_dir} "
-            f"does not have it and the download failed ({reason}). Name a folder that has it with "
-            "--data-dir (or SEARCH_DATA_DIR), or take the embedded digits with --dataset digits.",
-            reason=reason,
-        ) from error
+        _remove_empty_folders(data_dir / TORCHVISION[name] / "raw", above=data_dir.parent)
+        raise unavailable(name, data_dir, _reason(error)) from error
     finally:
         socket.setdefaulttimeout(previous)
 

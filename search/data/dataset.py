@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _SPLIT_SEED = 0
-APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 
 
 @dataclass(frozen=True, slots=True)

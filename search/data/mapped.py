@@ -12,7 +12,8 @@ from typing import Protocol
 import platformdirs
 from safetensors import safe_open
 
-from search.data.dataset import APPLICATION, Dataset, DatasetInfo, Examples
+from search.data.dataset import Dataset, DatasetInfo, Examples
+from search.data.names import APPLICATION
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
 

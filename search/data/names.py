@@ -14,6 +14,7 @@ from search.wording import meant
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 FOLDER, TENSORS = "folder:", "tensors:"
+APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 # Pixels along a side. The standard topology was made for 28 and needs as many; above 128 a network
 # of some thousand parameters sees too small a part of the image.
 DEFAULT_IMAGE_SIZE, SMALLEST_IMAGE_SIZE, LARGEST_IMAGE_SIZE = 28, 8, 128

@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from search.data.dataset import (
-    APPLICATION,
     Dataset,
     Parts,
     SameImageError,
@@ -27,7 +26,7 @@ from search.data.dataset import (
 )
 from search.data.folder_layout import LEAST_OF_CLASS, check_counts
 from search.data.image_folders import ImageFolder, find_images, in_two_classes
-from search.data.names import FOLDER, TENSORS, check_folder, check_text
+from search.data.names import APPLICATION, FOLDER, TENSORS, check_folder, check_text
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
 

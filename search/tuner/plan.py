@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from optuna.study import Study
 
-from search.data.built_in import default_data_dir, is_available
 from search.data.dataset import Dataset
+from search.data.idx_files import default_data_dir, is_available
 from search.data.load import load_dataset
 from search.data.names import SPLITS
 from search.exceptions import DataUnavailableError, SpaceError, StudyError

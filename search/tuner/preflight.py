@@ -1,14 +1,22 @@
 """What a search would meet, looked at before PyTorch is loaded, which takes seconds.
 
-What is wrong with the place that it writes to, or with the study that it would go on with, is told
-at once. Imports nothing slow but Optuna.
+What is wrong with the place that it writes to, with the study that it would go on with, or with
+its data, is told at once. Imports nothing slow but Optuna.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from search.data.names import FOLDER, SPLITS, check_folder, folder_of
+from search.data.idx_files import check_obtainable, default_data_dir
+from search.data.names import (
+    DEFAULT_IMAGE_SIZE,
+    FOLDER,
+    SPLITS,
+    check_dataset_name,
+    check_folder,
+    folder_of,
+)
 from search.storage.checks import check_sqlite_file, has_studies
 from search.storage.open import opened_storage
 from search.storage.urls import parse_url
@@ -27,6 +35,7 @@ def prepare_search(checked: CheckedRequest) -> None:
         StorageError: if the storage cannot be opened, or cannot be written.
         StudyError: if the study was made with other settings, as far as that can be told without
             the data.
+        DataUnavailableError: if a built-in data set is neither there nor to be downloaded.
         InputError: if there is no temporary folder for the server.
     """
     url = parse_url(checked.asked.storage)
@@ -34,6 +43,11 @@ def prepare_search(checked: CheckedRequest) -> None:
         check_sqlite_file(url, create=True, write=True)
     if has_studies(checked.asked.storage):
         _check_study(checked)
+    request = checked.asked
+    if isinstance(request.dataset, str) and request.dataset in SPLITS:
+        check_obtainable(
+            check_dataset_name(request.dataset), request.data_dir or default_data_dir()
+        )
     start_workers(checked.resources)
 
 
@@ -57,8 +71,8 @@ def _check_study(checked: CheckedRequest) -> None:
         metric=checked.metric,
         dataset=stored.dataset if dataset is None else dataset,
     )
-    if request.image_size is not None and folder_of(stored.dataset) is not None:
-        size = request.image_size
+    if dataset == stored.dataset and folder_of(dataset) is not None:
+        size = request.image_size or DEFAULT_IMAGE_SIZE
         wanted = replace(wanted, input_shape=(stored.input_shape[0], size, size))
     if wanted.dataset == stored.dataset:  # else its images may have another shape
         space = load_space(request, wanted.input_shape, wanted.n_classes)

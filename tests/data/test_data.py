@@ -20,8 +20,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.data.built_in import is_available
 from search.data.dataset import Dataset, stratified_split
+from search.data.idx_files import is_available
 from search.data.load import load_dataset
 from search.data.mapped import DatasetFiles
 from search.data.names import check_dataset_name
@@ -286,16 +286,6 @@ def test_a_folder_without_one_of_the_files_does_not_count_as_there(
     (folder / "MNIST" / "raw" / stem).unlink()
 
     assert not is_available("mnist", folder)
-
-
-def test_compressed_files_are_either_read_or_do_not_count_as_there(tmp_path: Path) -> None:
-    folder = _small_files(tmp_path)
-    for path in list((folder / "MNIST" / "raw").iterdir()):
-        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-        path.unlink()
-
-    if is_available("mnist", folder):
-        assert "60,000 images of 28×28" in _refused(folder)
 
 
 def test_embedded_digits_are_always_available(tmp_path: Path) -> None:

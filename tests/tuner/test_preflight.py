@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.image_folders import make_folder
+
 # In one process, one after another: PyTorch must not be there after any of them.
 _CODE = """
 import contextlib, io, json, sys
@@ -49,8 +51,18 @@ _WITHOUT_GPU = {
 }
 
 
-def test_a_place_that_cannot_be_is_told_before_pytorch_is_loaded(finished_folder: Path) -> None:
+def test_a_place_that_cannot_be_is_told_before_pytorch_is_loaded(
+    finished_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "flat.jpg").write_bytes(b"no image")
+    make_folder(tmp_path / "few", {"cat": 5, "dog": 4}, colour=False)
     cases = _CASES | ({} if torch.cuda.is_available() else _WITHOUT_GPU)
+    cases |= {
+        "has no sub-folder; sort the": _run(dataset=f"folder:{tmp_path / 'few' / 'cat'}"),
+        "has only 'few'; are its classes in": _run(dataset=f"folder:{tmp_path}"),
+        "dog has 4 (": _run(dataset=f"folder:{tmp_path / 'few'}"),
+        "in it lies few, flat.jpg": _run("--data-dir", str(tmp_path), dataset="fashion-mnist"),
+    }
     before = {path: path.stat().st_mtime_ns for path in finished_folder.rglob("*.db")}
     done = subprocess.run(
         [sys.executable, "-c", _CODE, json.dumps(list(cases.values()))],
