@@ -121,6 +121,7 @@ def test_doctor_says_which_step_serves(capsys: pytest.CaptureFixture[str]) -> No
     kernel = native.kernel()
     assert (f"native step for {kernel.isa}" if kernel else "PyTorch, because") in out
     assert "three-step-3" in out
+    assert out.splitlines() == [line.rstrip() for line in out.splitlines()]
 
 
 def test_doctor_without_the_compiled_part_says_why_and_how_to_get_it(command: Command) -> None:
@@ -210,7 +211,7 @@ def test_delete_says_that_a_search_is_running(finished: Command) -> None:
 
 
 def test_no_line_ends_with_blanks_where_it_is_piped(finished: Command) -> None:
-    for words in (("studies",), ("best",), ("show", "2"), ("doctor",)):
+    for words in (("studies",), ("best",), ("show", "2")):
         lines = finished(*words).out.splitlines()
         assert lines == [line.rstrip() for line in lines]
 
