@@ -8,7 +8,6 @@ Its cells run in an empty folder, so that what they write is gone afterwards.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -33,8 +32,7 @@ def run_notebook(path: Path, out: Path) -> None:
             resources={"metadata": {"path": folder}},
             record_timing=False,  # which would differ each time
         )
-        # A progress bar that nobody asked for is missed by a package that nobody needs.
-        client.execute(env={**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"})
+        client.execute()
     nbformat.validate(notebook)
     nbformat.write(notebook, out)
 

@@ -10,6 +10,7 @@ The names below load when they are asked for, so that importing this package is 
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ _MODULES = {
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'search' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    with warnings.catch_warnings():  # what Optuna imports misses a progress bar in notebooks
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +63,7 @@ def predict(
     """
     import torch
 
-    from search.results.predict import image_reader
+    from search.results.predict import image_reader, several_seer
     from search.results.predict import predict as ask
     from search.space.presets import weights_folder
     from search.training.weights import load, read_card
@@ -80,13 +80,15 @@ def predict(
     if show is not None:
         check_file(show, _STRIP_MARK.encode())
     pixels, refused = _read(images, image_reader(card))
+    is_several = several_seer(card)
+    several = {path for path in pixels if is_several(path)}
     if pixels:
         stacked = torch.stack(list(pixels.values()))
         if show is not None:
             _write_strip(stacked, show)
         answers = dict(zip(pixels, ask(network, stacked), strict=True))
         print_answers = _print_json if as_json else _print_table
-        print_answers(answers, list(card.classes))
+        print_answers(answers, list(card.classes), several)
     for error in refused:
         print_error(error)
     if refused:
@@ -128,24 +130,32 @@ def _write_strip(pixels: Tensor, path: Path) -> None:
     write_bytes(png.getvalue(), path)
 
 
-def _values(path: Path, prediction: Prediction, classes: list[str]) -> dict[str, object]:
+def _values(
+    path: Path, prediction: Prediction, classes: list[str], *, is_several: bool
+) -> dict[str, object]:
     """A prediction as values that JSON knows, probabilities as shares from 0 to 1."""
     return {
         "image": str(path),
         "class": classes[prediction.label],
         "probability": prediction.probability,
-        "is_sure": prediction.is_sure,
+        "is_sure": prediction.is_sure and not is_several,
+        "shows_several": is_several,
         "runner_up": classes[prediction.runner_up],
         "probabilities": dict(zip(classes, prediction.probabilities, strict=True)),
     }
 
 
-def _print_json(answers: dict[Path, Prediction], classes: list[str]) -> None:
+def _print_json(
+    answers: dict[Path, Prediction], classes: list[str], several: Collection[Path]
+) -> None:
     for path, prediction in answers.items():
-        echo_json(_values(path, prediction, classes), ensure_ascii=False)
+        values = _values(path, prediction, classes, is_several=path in several)
+        echo_json(values, ensure_ascii=False)
 
 
-def _print_table(answers: dict[Path, Prediction], classes: list[str]) -> None:
+def _print_table(
+    answers: dict[Path, Prediction], classes: list[str], several: Collection[Path]
+) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -158,5 +168,7 @@ def _print_table(answers: dict[Path, Prediction], classes: list[str]) -> None:
         row = []
         for label in (prediction.label, prediction.runner_up):
             row += [printable(classes[label]), percent(prediction.probabilities[label])]
-        table.add_row(str(path), *row, "" if prediction.is_sure else "not sure")
+        note = "" if prediction.is_sure else "not sure"
+        # The probability is that of one digit, which is not what the picture shows.
+        table.add_row(str(path), *row, "several digits?" if path in several else note)
     make_console().print(table)

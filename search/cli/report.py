@@ -125,7 +125,15 @@ def _validated(
     weights = folder / facts.weights_name
     if not train and not weights.exists():
         return None
-    workers = None if weights.exists() else prepare_workers(1, device)
+    workers = None
+    if not weights.exists():
+        assert facts.chosen is not None
+        console.print(  # before PyTorch and the data are loaded, which takes a while
+            f"Training trial {facts.chosen.number} of {facts.study} once more, as the search did; "
+            "the test set stays closed.",
+            soft_wrap=True,
+        )
+        workers = prepare_workers(1, device)
 
     from search.report.validation import validate
     from search.study.open import load_study_data
@@ -153,10 +161,6 @@ def _train(
     def show(seed: int, result: EpochResult) -> None:
         console.print(f"epoch {result.epoch} of {epochs}: {percent(result.accuracy)}")
 
-    console.print(
-        f"Training trial {facts.chosen.number} of {facts.study} once more, as the search did; the "
-        "test set stays closed."
-    )
     with workers.pool(dataset, with_test=False, n_jobs=1) as pool:
         train_again(pool, facts, weights, device=workers.device, listener=show)
 

@@ -16,6 +16,7 @@ from search.wording import counted
 from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
     from rich.console import Console
 
 
@@ -42,6 +43,8 @@ def retrain(
 
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
+    from optuna.trial import TrialState
+
     from search.data.names import short_name
     from search.folders import default_folder
     from search.storage.open import opened_storage
@@ -68,6 +71,8 @@ def retrain(
         dataset = load_study_data(chosen, data_dir)
         _print_replaced(console, folder, chosen.study_name, frozen.number)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
+        if frozen.state != TrialState.COMPLETE:
+            console.print(_why_unfinished(frozen), style="yellow")
         data_name = short_name(dataset.info.name)
         console.print(
             f"Training on {dataset.info.n_development:,} images of {data_name}, testing on "
@@ -97,6 +102,18 @@ def retrain(
     steps = steps_with_weights(folder, chosen.study_name, settings.dataset)
     for line in next_lines(steps, console.width, storage=storage, data=data):
         console.print(line, soft_wrap=True)
+
+
+def _why_unfinished(trial: FrozenTrial) -> str:
+    """What is said of a trial that the search did not train to its end."""
+    from search.study.record import TrialRecord
+
+    record = TrialRecord.read(trial)
+    why = "" if record.reason is None else f" ({record.reason})"
+    return (
+        f"The search did not train it to its end: it is {trial.state.name} after "
+        f"{counted(len(record.epochs), 'epoch')}{why}. Here it trains all of them."
+    )
 
 
 def _print_replaced(console: Console, folder: Path, study: str, number: int) -> None:

@@ -284,7 +284,8 @@ def same_command() -> str:
 
 def echo_chosen(search: Search) -> None:
     """What `--quiet` leaves: the confirmed winner, or else the best trial."""
-    from search.cli.view import Best, describe_best
+    from search.cli.progress import Best
+    from search.cli.view import describe_best
     from search.study.summary import accuracy_of, chosen_trial, parameter_count_of
 
     study = search.study
@@ -296,7 +297,7 @@ def echo_chosen(search: Search) -> None:
 
 
 def best_so_far(search: Search) -> Any:
-    from search.cli.view import Best
+    from search.cli.progress import Best
     from search.study.summary import accuracy_of, best_trial, parameter_count_of
 
     trial = best_trial(search.study.get_trials(deepcopy=False))

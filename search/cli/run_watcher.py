@@ -17,6 +17,7 @@ from search.cli.events import (
     trial_event,
 )
 from search.cli.output import data_words, shown_waiting, stop_signals
+from search.cli.progress import Forecast, Progress
 from search.cli.run_options import Display
 from search.cli.run_output import (
     best_so_far,
@@ -27,12 +28,13 @@ from search.cli.run_output import (
     same_command,
     why_no_lower,
 )
-from search.cli.view import Progress, make_view
+from search.cli.view import make_view
 from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded
 from search.results.target import Step
 from search.storage.retry import Waiting
 from search.training.metrics import metric_words
 from search.tuner.events import Outcome, SearchEvent
+from search.tuner.final_race import longest_race
 from search.tuner.plan import SearchPlan
 from search.tuner.session import Search
 from search.tuner.trackers import tracking
@@ -78,6 +80,7 @@ class TerminalWatcher(SearchWatcher):
             best=best_so_far(search),
             n_trials=request.n_trials,
             timeout_seconds=request.timeout_seconds,
+            forecast=_forecast(search),
         )
         with (
             tracking(self._display.log, search.study) as track,
@@ -149,3 +152,16 @@ class TerminalWatcher(SearchWatcher):
             storage=plan.request.storage,
             data=data_words(plan.dataset.info.name, plan.request.data_dir),
         )
+
+
+def _forecast(search: Search) -> Forecast:
+    """What is known of a search's length as it begins."""
+    request = search.plan.request
+    n_runs, share = longest_race(request)
+    return Forecast(
+        epochs=request.epochs,
+        pruner=request.pruner,
+        n_workers=search.n_workers,
+        n_race_runs=n_runs,
+        race_share=share,
+    )

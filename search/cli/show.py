@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from search_models.spec import ModelSpec
 
 
+_MANY_DIGITS = 1e5  # from here on a figure of an epoch is written with an exponent
+
+
 def best(
     study: StudyName = None,
     front: Annotated[
@@ -270,4 +273,7 @@ def _print_epochs(console: Console, summary: TrialSummary, metric: str) -> None:
 
 def _number(value: float | None, form: str) -> str:
     """A number; what was not finite is stored as null."""
-    return "not finite" if value is None else format(value, form)
+    if value is None:
+        return "not finite"
+    # What grows beyond all bounds would make its column as wide as that.
+    return format(value, form) if abs(value) < _MANY_DIGITS else f"{value:.2e}"

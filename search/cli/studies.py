@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 
 from search.cli.options import AsJson, Storage
 from search.cli.output import echo_json, make_console
@@ -37,7 +38,8 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
     has_foreign = any(summary.trials["n_foreign"] for summary in summaries)
     headings = (
         *("trained", "pruned", "failed", *(("foreign",) if has_foreign else ())),
-        *("best", "confirmed", "parameters", "test set seen"),
+        *("best", "confirmed", "size", "test seen"),
+        "last used",
     )
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -52,5 +54,14 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
             percent(summary.confirmed_mean),
             thousands(summary.best_parameter_count),
             str(summary.test_looks),
+            f"{summary.n_training} train" if summary.n_training else _date(summary.last_used),
         )
     make_console().print(table)
+
+
+def _date(moment: str) -> str:
+    """The day of a moment as ISO 8601 has it, by this machine's clock."""
+    try:
+        return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d}"
+    except ValueError:
+        return ""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -20,8 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.study.summary import Tally
-from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.cli.progress import Best, Progress, Row
+from search.tuner.events import SearchEvent, TrialEnded
 from search.wording import duration, percent
 
 _BAR_WIDTH = 60
@@ -31,96 +29,9 @@ _WIDTH_FOR_CURVES = 72  # columns of the terminal
 _LEAST_ERROR = 1e-4  # of a curve: 100 % has no logarithm
 _N_ENDS = 100  # trials that ended, of which those are shown that the terminal has room for
 _N_NOTICES = 3  # the last ones printed
-_WIDTH_FOR_HINT = 90  # columns of the terminal
+_HINT = "Ctrl-C stops, and is safe"
+_WIDTH_FOR_HINT = 68  # columns of the terminal, beside the times
 _LEAVE_SCREEN, _ENTER_SCREEN = b"\x1b[?1049l\x1b[?25h", b"\x1b[?1049h\x1b[?25l"  # and its cursor
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best complete trial so far."""
-
-    number: int
-    value: float
-    parameter_count: int | None
-
-
-@dataclass(slots=True)
-class _Row:
-    """A trial that runs; where its worker dies before it has begun, another one takes it over."""
-
-    number: int
-    worker: int
-    parameter_count: int
-    accuracies: list[float] = field(default_factory=list)  # one an epoch
-
-    @property
-    def epoch(self) -> int:
-        return len(self.accuracies)
-
-    @property
-    def accuracy(self) -> float | None:
-        return self.accuracies[-1] if self.accuracies else None
-
-
-class Progress:
-    """Keeps count of a search from its events, beginning with what the study already had."""
-
-    def __init__(
-        self, *, before: Tally, best: Best | None, n_trials: int, timeout_seconds: float | None
-    ) -> None:
-        self.n_trials = n_trials
-        self.n_trained = before.n_trained
-        self.n_pruned = before.n_pruned
-        self.n_failed = before.n_failed
-        self.n_redraws = before.n_redraws
-        self.best = best
-        self.running: dict[int, _Row] = {}  # by the trial's number
-        self.lowest, self.highest = 1.0, 0.0  # accuracy after any epoch of this run
-        self._n_before = before.n_trained
-        self._timeout_seconds = timeout_seconds
-        self._started = time.monotonic()
-
-    @property
-    def elapsed_seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    @property
-    def seconds_left(self) -> float | None:
-        """An estimate from the trials of this run; None while there is none to go by."""
-        n_done = self.n_trained - self._n_before
-        if n_done == 0:
-            return None
-        left = self.elapsed_seconds / n_done * (self.n_trials - self.n_trained)
-        if self._timeout_seconds is not None:
-            left = min(left, self._timeout_seconds - self.elapsed_seconds)
-        return max(0.0, left)
-
-    def take(self, event: SearchEvent) -> bool:
-        """Counts an event; true where it brought a new best trial."""
-        match event:
-            case TrialStarted():
-                self.n_redraws += event.n_redraws
-                row = _Row(event.number, event.worker, event.parameter_count)
-                self.running[event.number] = row
-            case TrialEpoch(number=number, worker=worker, result=result):
-                self.running[number].worker = worker
-                self.running[number].accuracies.append(result.accuracy)
-                self.lowest = min(self.lowest, result.accuracy)
-                self.highest = max(self.highest, result.accuracy)
-            case TrialEnded():
-                return self._end(event)
-        return False
-
-    def _end(self, event: TrialEnded) -> bool:
-        is_trained = event.n_epochs > 0
-        self.n_trained += is_trained and event.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        self.n_pruned += is_trained and event.state == TrialState.PRUNED
-        self.n_failed += event.state == TrialState.FAIL
-        self.running.pop(event.number, None)
-        if event.value is None or (self.best is not None and event.value <= self.best.value):
-            return False
-        self.best = Best(event.number, event.value, event.parameter_count)
-        return True
 
 
 def sparkline(accuracies: Sequence[float], lowest: float, highest: float) -> str:
@@ -208,6 +119,10 @@ def describe_end(event: TrialEnded) -> str:
     return f"trial {event.number}{where}{size}: {how}"
 
 
+def _first(pair: tuple[int, Row | None]) -> int:
+    return pair[0]
+
+
 class _Notices(RenderHook):
     """Keeps what is printed while the live view has the terminal and would paint over it."""
 
@@ -241,6 +156,7 @@ class LiveView:
         self._ends: deque[Text] = deque(maxlen=_N_ENDS)  # the last one first
         self._console = console
         self._notices = _Notices()
+        self._workers_seen = set(range(progress.forecast.n_workers))
         self._live = Live(
             console=console, refresh_per_second=4, get_renderable=self.render, screen=True
         )
@@ -303,10 +219,10 @@ class LiveView:
             )
         )
         return Group(
-            self._heading(),
+            Text(self._title, style="bold"),
             bar,
             Text(counts),
-            self._times(),
+            *self._times(),
             Text(""),
             self._workers(),
             self._best(),
@@ -315,35 +231,55 @@ class LiveView:
             *tuple(self._ends),  # at once: another thread adds to them
         )
 
-    def _heading(self) -> Table:
-        heading = Table.grid(expand=True)
-        heading.add_column()
-        heading.add_column(justify="right", no_wrap=True)
-        hint = "Ctrl-C stops, and is safe" if self._console.width >= _WIDTH_FOR_HINT else ""
-        heading.add_row(Text(self._title, style="bold"), Text(hint, style="dim"))
-        return heading
-
-    def _times(self) -> Text:
+    def _times(self) -> Iterator[RenderableType]:
         left = self._progress.seconds_left
         shown = "estimating the time left" if left is None else f"about {duration(left)} left"
-        return Text(f"{duration(self._progress.elapsed_seconds)} so far, {shown}", style="dim")
+        times = f"{duration(self._progress.elapsed_seconds)} so far, {shown}"
+        if self._console.width < _WIDTH_FOR_HINT:
+            yield Text(times, style="dim")
+            yield Text(_HINT, style="dim")
+            return
+        line = Table.grid(expand=True)
+        line.add_column()
+        line.add_column(justify="right", no_wrap=True)
+        line.add_row(Text(times, style="dim"), Text(_HINT, style="dim"))
+        yield line
 
     def _workers(self) -> Table:
+        """A line a worker, also for one that waits, and columns that stay as wide as they are."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for heading in ("worker", "trial", "parameters", "epoch", self._metric):
-            table.add_column(heading, justify="right")
         progress, has_room = self._progress, self._console.width >= _WIDTH_FOR_CURVES
+        for heading, widest in (
+            ("worker", ""),
+            ("trial", "1,000"),
+            ("parameters", ""),
+            ("epoch", f"{self._epochs}/{self._epochs}"),
+            (self._metric, percent(1)),
+        ):
+            table.add_column(heading, justify="right", min_width=len(widest))
         if has_room:
             table.add_column("curve", no_wrap=True, min_width=min(self._epochs, _CURVE_WIDTH))
-        for row in sorted(progress.running.values(), key=lambda row: row.worker):
+            table.add_column("this epoch", justify="right", no_wrap=True)
+        rows = sorted(progress.running.values(), key=lambda row: row.worker)
+        busy = {row.worker for row in rows}
+        self._workers_seen |= busy
+        waiting = [(worker, None) for worker in self._workers_seen - busy]
+        for worker, row in sorted([*((row.worker, row) for row in rows), *waiting], key=_first):
+            if row is None:
+                table.add_row(str(worker), "–", "waits", style="dim")
+                continue
             curve = sparkline(row.accuracies, progress.lowest, progress.highest)
+            moving: list[str | Text] = [
+                Text(curve, style="cyan"),
+                duration(progress.seconds_since(row)),
+            ]
             table.add_row(
                 str(row.worker),
                 str(row.number),
                 f"{row.parameter_count:,}",
                 f"{row.epoch}/{self._epochs}",
                 percent(row.accuracy),
-                *([Text(curve, style="cyan")] if has_room else []),
+                *(moving if has_room else []),
             )
         return table
 

@@ -7,6 +7,7 @@ image of 28×28 pixels so that the digit's centre of mass is in the centre.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ _PAPER_FITS = 5  # each leaves out more of the ink
 _LEAST_CONTRAST = 0.15  # by how much ink is darker than paper; less is a shadow
 _LEAST_EXTENT = 0.1  # of a digit, as a share of the picture's shorter side
 _LEAST_SHARE = 0.1  # of a detached stroke's area in that of the largest one; dust has less
+_TALL = 0.5  # of the tallest part's height: what stands beside it and is as tall is a digit, too
+_WIDEST = 1.5  # times as wide as it is high is one in a thousand digits of MNIST at most
 _LEAST_STROKE = 2.0  # pixels of the box; one in twenty of 600 digits of MNIST has thinner ones
 _STROKE = 2.5  # pixels of the box, what a thinner stroke becomes
 
@@ -50,6 +53,32 @@ def read_digit(path: Path) -> NDArray[np.uint8]:
             "none; take one in more even light, of one digit that fills more of the picture."
         )
     return digit.round().astype(np.uint8)
+
+
+def shows_several(path: Path) -> bool:
+    """Whether a picture seems to show more than one digit, of which `read_digit` makes one.
+
+    Digits that touch are seen by the shape of all of them, wider than any digit is written.
+
+    Raises:
+        InputError: if the file is no picture.
+    """
+    grey = _read_grey(path)
+    ink = _ink(grey)
+    strokes = _strokes(ink > _otsu(ink))
+    if not strokes.any():
+        return False
+    labels, _ = ndimage.label(strokes, np.ones((3, 3)))
+    parts = ndimage.find_objects(labels)
+    tallest = max(rows.stop - rows.start for rows, _ in parts)
+    tall = [part for part in parts if part[0].stop - part[0].start >= _TALL * tallest]
+    is_apart = any(
+        later[axis].start >= earlier[axis].stop
+        for axis in (0, 1)  # one below the other, one beside the other
+        for earlier, later in pairwise(sorted(tall, key=lambda part: part[axis].start))
+    )
+    height, width = (np.ptp(np.flatnonzero(strokes.any(axis=axis))) + 1 for axis in (1, 0))
+    return is_apart or bool(width > _WIDEST * height)
 
 
 def _read_grey(path: Path) -> Floats:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from search.data.digit_photos import SIDE, read_digit
+from search.data.digit_photos import SIDE, read_digit, shows_several
 from search.data.names import TENSORS, folder_of, short_name
 from search.data.pictures import read_square
 from search.exceptions import InputError
@@ -65,6 +65,14 @@ def image_reader(card: Card) -> Callable[[Path], Tensor]:
             "search.load."
         )
     return lambda path: torch.from_numpy(read_digit(path)).unsqueeze(0)
+
+
+def several_seer(card: Card) -> Callable[[Path], bool]:
+    """What says whether a picture seems to show more than the one digit that a network is asked of.
+
+    Of a network that learnt from a folder of images nobody knows what is one.
+    """
+    return shows_several if folder_of(card.dataset) is None else lambda path: False
 
 
 def _scaled(path: Path, channels: int, side: int) -> Tensor:

@@ -10,6 +10,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.findings import Findings
+from search.study.history import last_used
+from search.study.locks import is_owner_dead
 from search.study.record import TrialRecord, is_foreign
 from search.study.settings import stored_settings
 
@@ -193,6 +195,10 @@ class StudySummary:
 
     The best trial is the confirmed winner, where there is one; `best_value` is what it reached in
     the search, `confirmed_mean` what it reaches over fresh seeds.
+
+    Args:
+        last_used: when it was last searched or chosen, in UTC, as ISO 8601 has it; empty if never.
+        n_training: how many of its trials train now, as far as this machine can tell.
     """
 
     name: str
@@ -206,6 +212,8 @@ class StudySummary:
     best_parameter_count: int | None
     confirmed_mean: float | None
     test_looks: int
+    last_used: str
+    n_training: int
 
 
 def summarize_study(study: Study, trials: Sequence[FrozenTrial]) -> StudySummary:
@@ -227,4 +235,11 @@ def summarize_study(study: Study, trials: Sequence[FrozenTrial]) -> StudySummary
         best_parameter_count=parameter_count_of(best) if best else None,
         confirmed_mean=None if confirmation is None else confirmation["mean"],
         test_looks=findings.test_looks,
+        last_used=last_used(study),
+        n_training=sum(
+            trial.state == TrialState.RUNNING
+            and TrialRecord.read(trial).owner is not None
+            and not is_owner_dead(trial)
+            for trial in trials
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from optuna.study import Study
@@ -33,6 +34,17 @@ class FinalRace:
 def confirms(request: SearchRequest) -> bool:
     """Whether a race is to follow: with two objectives there is no one best."""
     return request.confirm and request.objective == "accuracy"
+
+
+def longest_race(request: SearchRequest) -> tuple[int, float]:
+    """How many runs the race of a search may have, and for what share of its trials' time."""
+    if not confirms(request):
+        return 0, 0.0
+    if request.target is not None:
+        return TARGET_TRIALS * TARGET_SEEDS, math.inf
+    if request.n_trials < CONFIRMED_FROM:
+        return 0, 0.0
+    return _CONFIRMED_TRIALS * _CONFIRMED_SEEDS, _CONFIRMATION_LIMIT
 
 
 def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import heapq
 import io
+from collections.abc import Iterator
+from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from search.cli.view import Best, LiveView, Progress, make_view, sparkline
+from search.cli.progress import Best, Forecast, Progress
+from search.cli.view import LiveView, make_view, sparkline
 from search.study.summary import Tally
 from search.training.epochs import EpochResult
 from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.pruners import make_pruner
 from search.wording import counted, duration, percent
+
+DATA = Path(__file__).parents[1] / "data"
 
 EVENTS: list[SearchEvent] = [
     TrialStarted(4, worker=0, parameter_count=7258, n_redraws=3),
@@ -118,3 +128,111 @@ def test_figures_are_written_as_people_read_them() -> None:
     assert (percent(0.99424), percent(None)) == ("99.42 %", "–")
     assert (duration(45), duration(200), duration(7500)) == ("45 s", "3 min 20 s", "2 h 05 min")
     assert (counted(1, "epoch"), counted(1500, "epoch")) == ("1 epoch", "1,500 epochs")
+
+
+def test_a_worker_that_waits_keeps_its_line_and_nothing_jumps() -> None:
+    def lines(events: list[SearchEvent]) -> list[str]:
+        console = Console(
+            force_terminal=True, color_system=None, width=80, height=24, file=io.StringIO()
+        )
+        count = Progress(
+            before=Tally(),
+            best=None,
+            n_trials=10,
+            timeout_seconds=None,
+            forecast=Forecast(15, "halving", n_workers=2),
+        )
+        view = LiveView(count, console, epochs=15, title="study", metric="accuracy")
+        for event in events:
+            view._show(event)
+        with console.capture() as capture:
+            console.print(view.render())
+        return capture.get().splitlines()
+
+    pictures = [lines(EVENTS[:n]) for n in range(len(EVENTS) + 1)]
+    titles = [next(i for i, line in enumerate(each) if "this epoch" in line) for each in pictures]
+    assert len(set(titles)) == 1
+    (place,) = set(titles)
+    assert len({each[place] for each in pictures}) == 1  # each column where it was
+    for each in pictures:
+        assert [line.split()[0] for line in each[place + 1 : place + 3]] == ["0", "1"]
+        assert max(map(len, each)) <= 80
+        assert sum("Ctrl-C stops, and is safe" in line for line in each) == 1
+    assert "waits" in pictures[0][place + 1]
+    assert "waits" in pictures[-1][place + 2]  # its trial failed
+
+
+def test_something_moves_within_an_epoch() -> None:
+    now = [0.0]
+    count = Progress(
+        before=Tally(), best=None, n_trials=3, timeout_seconds=None, clock=lambda: now[0]
+    )
+    count.take(EVENTS[0])
+    (row,) = count.running.values()
+    now[0] = 700.0
+    assert (count.elapsed_seconds, count.seconds_since(row)) == (700.0, 700.0)
+    count.take(EVENTS[2])
+    assert count.seconds_since(row) == 0.0
+
+
+def estimates(curves: list[list[float]], n_workers: int) -> Iterator[tuple[int, float, float]]:
+    """A search of recorded curves, played by a clock of its own.
+
+    Yields:
+        as each trial ends: how many have, the time, and what was thought to be left.
+    """
+    epochs, now, queue = len(curves[0]), [5.0], list(enumerate(curves))
+    count = Progress(
+        before=Tally(),
+        best=None,
+        n_trials=len(curves),
+        timeout_seconds=None,
+        forecast=Forecast(epochs, "halving", n_workers, n_race_runs=9, race_share=0.25),
+        clock=lambda: now[0],
+    )
+    study = optuna.create_study(direction="maximize", pruner=make_pruner("halving", epochs=epochs))
+    due: list[tuple[float, int, int, int]] = []  # when a trial ends an epoch, which, on what worker
+    trials = {}
+
+    def start(worker: int) -> None:
+        if queue:
+            number, _ = queue.pop(0)
+            trials[number] = study.ask()
+            count.take(TrialStarted(number, worker, 5000, 0))
+            heapq.heappush(due, (now[0] + 1, number, worker, 1))
+
+    for worker in range(n_workers):
+        start(worker)
+    n_trained = n_ended = 0
+    while due:
+        now[0], number, worker, epoch = heapq.heappop(due)
+        accuracy = curves[number][epoch - 1]
+        n_trained += 1
+        count.take(TrialEpoch(number, worker, EpochResult(epoch, 0, 0, 0, 0, accuracy, 1)))
+        trials[number].report(accuracy, epoch)
+        is_pruned = trials[number].should_prune()
+        if not is_pruned and epoch < epochs:
+            heapq.heappush(due, (now[0] + 1, number, worker, epoch + 1))
+            continue
+        state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
+        study.tell(trials[number], None if is_pruned else accuracy, state=state)
+        count.take(TrialEnded(number, state, n_epochs=epoch))
+        n_ended += 1
+        left = count.seconds_left
+        assert left is not None
+        yield n_ended, now[0], left
+        start(worker)
+    yield 0, now[0] + min(9 * epochs, 0.25 * n_trained) / n_workers, 0.0
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 4])
+def test_the_time_left_is_within_a_third_of_the_truth_once_five_have_ended(
+    n_workers: int,
+) -> None:
+    text = gzip.decompress((DATA / "mnist_curves.csv.gz").read_bytes()).decode()
+    rows = list(csv.DictReader(text.splitlines()))[:40]
+    curves = [[float(row[f"accuracy_{epoch}"]) for epoch in range(1, 16)] for row in rows]
+    *found, (_, end, _) = estimates(curves, n_workers)
+    for n_ended, now, left in found:
+        if 5 <= n_ended <= 38:
+            assert 2 / 3 <= left / (end - now) <= 4 / 3, (n_ended, left, end - now)

@@ -282,3 +282,26 @@ def test_a_network_for_other_images_is_refused(
     draw(7, 235, 60).save(tmp_path / "7.png")
     assert run_here("predict", str(folder), str(tmp_path / "7.png")) == 2
     assert "but this one takes 1×32×32" in capsys.readouterr().err
+
+
+def test_a_picture_of_two_digits_is_not_claimed_to_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = load_dataset("digits", tmp_path).test.images[:12, 0].numpy()
+    paper = [np.pad(255 - image, 3, constant_values=255) for image in images]
+    one, beside, below = (tmp_path / f"{name}.png" for name in ("one", "beside", "below"))
+    answers = []
+    for first, second in zip(paper[::2], paper[1::2], strict=True):
+        for path, picture in (
+            (one, first),
+            (beside, np.concatenate([first, second], axis=1)),
+            (below, np.concatenate([first, second], axis=0)),
+        ):
+            height, width = picture.shape
+            Image.fromarray(picture).resize((9 * width, 9 * height)).save(path)
+        found = predicted([one, beside, below], capsys)
+        answers.append([answer["shows_several"] for answer in found])
+        assert not any(answer["is_sure"] for answer in found if answer["shows_several"])
+    assert answers == [[False, True, True]] * 6
+    assert run_here("predict", "best-1-epoch", str(beside)) == 0
+    assert "several digits?" in capsys.readouterr().out

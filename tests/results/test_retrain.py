@@ -7,8 +7,10 @@ import re
 import shutil
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
+from optuna.trial import TrialState
 
 import search
 from search.data.load import load_dataset
@@ -230,3 +232,18 @@ def test_baseline_prints_claimed_beside_measured(command: Command) -> None:
     assert "claimed" in done.out
     assert "99.42 %" in done.out
     assert "over 2 seeds" in done.out
+
+
+def test_a_trial_that_was_stopped_is_retrained_only_with_a_word(finished: Command) -> None:
+    study = finished.study(NAME)
+    trial = study.trials[0]
+    stopped = optuna.create_trial(
+        state=TrialState.PRUNED,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={**trial.user_attrs, "epochs": trial.user_attrs["epochs"][:2], "reason": "weak"},
+    )
+    study.add_trial(stopped)
+    done = finished("retrain", "--trial", "4", "--seeds", "1")
+    assert done.code == 0, done.err
+    assert "it is PRUNED after 2 epochs (weak). Here it trains all of them." in done.out
