@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.completion import complete_weights
-from search.cli.options import DataDir
+from search.cli.options import DataDir, Storage
 from search.cli.output import make_console
+from search.folders import DATABASE_URL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,10 +30,12 @@ def pictures(
         typer.Option(help="Folder of the pictures.  [default: that of the weights; runs/NAME]"),
     ] = None,
     data_dir: DataDir = None,
+    storage: Storage = DATABASE_URL,
 ) -> None:
     """Draw how a retrained network learnt, and where it errs.
 
-    That is what it confuses, and which test images it gets wrong.
+    That is what it confuses, and which test images it gets wrong. It is a look at the test set,
+    counted with the study that found the network, where the storage has that.
 
     Example: search pictures runs/mnist-8000x15/trial-17
     """
@@ -47,6 +50,7 @@ def pictures(
         probabilities_of,
         save_picture,
     )
+    from search.results.looks import add_looks_of_network
     from search.space.presets import weights_folder
     from search.training.weights import kept_seed, load, read_card
 
@@ -66,6 +70,9 @@ def pictures(
         save_picture(figure, target / name)
         console.print(str(target / name), soft_wrap=True)
 
+    seen = add_looks_of_network(
+        storage, card.hyperparameters, card.trial, card.fingerprint, n=1, by="pictures"
+    )
     classes = list(card.classes)
     probabilities = probabilities_of(network, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)
@@ -73,4 +80,5 @@ def pictures(
     curves, confusion, mistakes = PICTURES
     save(draw_confusion(answers, counts, classes), confusion)
     save(draw_mistakes(answers, dataset.test, probabilities, classes), mistakes)
+    console.print(seen)
     save(draw_curves(card), curves)  # the last: an old card has nothing to draw it from

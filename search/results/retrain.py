@@ -16,7 +16,7 @@ from search.data.dataset import DatasetInfo
 from search.exceptions import InputError
 from search.folders import CARD_NAME, PICTURES, make_folder
 from search.space.hyperparameters import Hyperparameters
-from search.study.findings import count_looks, store_retraining
+from search.study.findings import add_looks, store_retraining
 from search.study.history import DISTRIBUTION
 from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
@@ -73,7 +73,7 @@ def retrain(
     beside = [folder / name for name in (CARD_NAME, *PICTURES)]
     for stale in (*beside, *folder.glob(weights_name("*"))):
         stale.unlink(missing_ok=True)
-    looks = count_looks(study, len(seeds))
+    add_looks(study, len(seeds), by="retrain", trial=trial.number)
     repeats = train_repeats(
         pool,
         hyperparameters,
@@ -96,7 +96,7 @@ def retrain(
     )
     save_card(card, folder)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
-    store_retraining(study, looks, summary)
+    store_retraining(study, summary)
     return repeats
 
 

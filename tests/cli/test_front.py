@@ -15,6 +15,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from search.space.space import Space
+from search.study.findings import Findings
 from search.study.summary import CONFIRMS, by_accuracy, front, repeats_name
 from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
@@ -149,7 +150,7 @@ def test_the_most_accurate_of_all_sizes_is_retrained_ablated_and_confirmed(
     assert raced == {trial.number: trial.values[0] for trial in (first, second)}
     study = by_size.study(STUDY)
     assert study.user_attrs["confirmation"]["trial"] in raced
-    assert study.user_attrs["test_looks"] == 1
+    assert Findings.read(study).test_looks == 1
     assert len(by_size.study(repeats_name(STUDY, CONFIRMS)).trials) >= 3
 
 
