@@ -18,7 +18,7 @@ import optuna_dashboard
 from search.exceptions import InputError
 from search.report.artifacts import ArtifactFolder, artifact_folder
 from search.storage.open import opened_storage
-from search.study.record import LONG_ATTRIBUTES
+from search.study.record import is_long
 
 HOST = "127.0.0.1"  # optuna-dashboard has no log-in: whoever reaches it may delete studies
 EXPOSED = (
@@ -53,7 +53,7 @@ class _ShortAttributes:
         return shortened
 
     def _short(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [attribute for attribute in attributes if attribute["key"] not in LONG_ATTRIBUTES]
+        return [attribute for attribute in attributes if not is_long(attribute["key"])]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
