@@ -18,6 +18,7 @@ from optuna.study import Study
 import search
 from scripts.run_notebook import run_notebook
 from search.exceptions import InputError
+from search.study.findings import Findings
 from tests.conftest import DIGITS_RUN, Command
 from tests.support.image_folders import make_folder
 from tests.support.made_studies import MadeTrial, make_study
@@ -158,7 +159,7 @@ def test_retraining_with_such_numbers_keeps_earlier_weights(
     with pytest.raises(InputError, match="must be a whole number"):
         search.retrain_trial(study, dataset=data, folder=card.parent, **words)
     assert card.read_text() == "of an earlier run"
-    assert "test_looks" not in study.user_attrs
+    assert Findings.read(study).test_looks == 0
 
 
 def test_tensors_are_asked_for_where_a_command_needs_them(place: Path) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.completion import complete_datasets, complete_systems
-from search.cli.options import AsJson, DataDir, Device, Seeds, Workers, count_option
+from search.cli.options import AsJson, DataDir, Device, Seeds, Storage, Workers, count_option
 from search.cli.output import echo_json, make_console
 from search.cli.repeats import describe_spread, epoch_printer, print_repeats
 from search.exceptions import InputError
+from search.folders import DATABASE_URL
 from search.wording import counted
 from search.workers.setup import prepare_workers
 
@@ -50,6 +51,7 @@ def baseline(
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
+    storage: Storage = DATABASE_URL,
     as_json: AsJson = False,
 ) -> None:
     """List hand-tuned systems and shipped networks, or train one. Each has a recipe of its own.
@@ -89,6 +91,14 @@ def baseline(
     if (data.info.name, n_epochs) != ("mnist", found.epochs):
         console.print(f"Not comparable: the claims are for mnist and {found.epochs} epochs.")
     console.print()
+    seen = None
+    if found.found_trial is not None:
+        from search.results.looks import add_looks_of_network
+
+        fingerprint = data.info.fingerprint
+        seen = add_looks_of_network(
+            storage, found.hyperparameters, found.found_trial, fingerprint, n=seeds, by="baseline"
+        )
     with prepared.pool(data, with_test=True, n_jobs=seeds) as pool:
         repeats = train_repeats(
             pool,
@@ -102,6 +112,8 @@ def baseline(
         )
     print_repeats(console, repeats, "test")
     _print_claim(console, found, repeats)
+    if seen is not None:
+        console.print(seen)
     if as_json:
         echo_json(_measured(found, data.info, n_epochs, repeats), indent=2)
 

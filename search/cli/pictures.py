@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.completion import complete_weights
-from search.cli.options import DataDir
+from search.cli.options import DataDir, Storage
 from search.cli.output import make_console, print_error
+from search.folders import DATABASE_URL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,10 +31,12 @@ def pictures(
         typer.Option(help="Folder of the pictures.  [default: that of the weights; runs/NAME]"),
     ] = None,
     data_dir: DataDir = None,
+    storage: Storage = DATABASE_URL,
 ) -> None:
     """Draw how a retrained network learnt, and where it errs.
 
-    That is what it confuses, and which test images it gets wrong.
+    That is what it confuses, and which test images it gets wrong. It is a look at the test set,
+    counted with the study that found the network, where the storage has that.
 
     Example: search pictures runs/mnist-8000x15/trial-17
     """
@@ -53,6 +56,7 @@ def pictures(
         picture_png,
         probabilities_of,
     )
+    from search.results.looks import add_looks_of_network
     from search.space.presets import weights_folder
     from search.training.weights import kept_seed, load, read_card, unlisted_files
 
@@ -69,6 +73,9 @@ def pictures(
     path = out or default
     target = OutputFolder(path, "pictures", older=unlisted_files(path))
     target.check(PICTURES)
+    seen = add_looks_of_network(
+        storage, card.hyperparameters, card.trial, card.fingerprint, n=1, by="pictures"
+    )
     classes = list(card.classes)
     probabilities = probabilities_of(network, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)
@@ -90,6 +97,7 @@ def pictures(
     target.replace(drawn)
     for name in drawn:
         console.print(str(target.path / name), soft_wrap=True)
+    console.print(seen)
     for text in refused:
         print_error(text)
     if refused:

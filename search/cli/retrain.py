@@ -48,7 +48,6 @@ def retrain(
     from search.data.names import short_name
     from search.folders import default_folder
     from search.storage.open import opened_storage
-    from search.study.findings import Findings
     from search.study.next_steps import steps_with_weights
     from search.study.open import load_study_data, open_trial, rebuild, select_study
     from search.study.settings import StudySettings
@@ -63,6 +62,7 @@ def retrain(
         folder = out or default_folder(chosen.study_name, frozen.number)
         prepared = prepare_workers(workers, device)
 
+        from search.results.looks import looks_words
         from search.results.retrain import WeightsFolder
         from search.results.retrain import retrain as retrain_trial
 
@@ -94,8 +94,7 @@ def retrain(
         shown = describe_spread([repeat.last_three_mean for repeat in repeats])
         metric = metric_words(settings.metric)
         console.print(f"\nTest {metric}, last three epochs: {shown}", style="bold")
-        looks = _times(Findings.read(chosen).test_looks)
-        console.print(f"The test set was seen {looks} by this study: once per seed retrained.")
+        console.print(looks_words(chosen))
     console.print(f"Weights and card: {folder}")
     console.print(f'In Python: network = search.load("{folder}")')
     data = data_words(settings.dataset, data_dir)
@@ -128,7 +127,3 @@ def _print_replaced(console: Console, folder: Path, study: str, number: int) -> 
                 f"Replaces the weights of trial {before.trial} of {before.study} in {folder}.",
                 style="yellow",
             )
-
-
-def _times(n: int) -> str:
-    return "once" if n == 1 else f"{n} times"

@@ -14,7 +14,7 @@ from optuna_dashboard._serializer import serialize_frozen_trial
 
 from search.exceptions import SearchError
 from search.study.open import rebuild
-from search.study.record import LONG_ATTRIBUTES
+from search.study.record import is_long
 from search.study.settings import stored_settings
 from search.study.summary import ABLATES, CONFIRMS, chosen_trial
 
@@ -98,7 +98,7 @@ class StudyPages:
                 shown["user_attrs"].append({"key": _NETWORK, "value": network})
 
     def _short(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [attribute for attribute in attributes if attribute["key"] not in LONG_ATTRIBUTES]
+        return [attribute for attribute in attributes if not is_long(attribute["key"])]
 
 
 def _network(study: Study, trial: FrozenTrial) -> str | None:

@@ -17,7 +17,7 @@ from search.data.dataset import DatasetInfo
 from search.folders import CARD_NAME, PICTURES
 from search.published import OutputFolder
 from search.space.hyperparameters import Hyperparameters
-from search.study.findings import count_looks, store_retraining
+from search.study.findings import add_looks, store_retraining
 from search.study.history import DISTRIBUTION
 from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
@@ -82,7 +82,7 @@ def retrain(
     check_same_data(study, info)
     hyperparameters = rebuild(study, trial)
     settings = StudySettings.from_study(study)
-    looks = count_looks(study, len(seeds))
+    add_looks(study, len(seeds), by="retrain", trial=trial.number)
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".training-") as trained:
         repeats = train_repeats(
             pool,
@@ -106,7 +106,7 @@ def retrain(
         )
         folder.replace(Path(trained), card)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
-    store_retraining(study, looks, summary)
+    store_retraining(study, summary)
     return repeats
 
 

@@ -5,16 +5,19 @@ Each is an attribute of the study; no other file knows their names.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from optuna.study import Study
 
 _CONFIRMATION = "confirmation"
 _ABLATION = "ablation_"  # with the number of its trial behind it
-_RETRAINING = "retrain_"  # with the looks at the test set behind it, in digits that sort
-_LOOKS = "test_looks"
+_RETRAINING = "retrain_"  # with what sorts by time behind it; once, how many looks there had been
+_LOOKS = "test_looks"  # how many there had been by the time that each got an entry of its own
+_LOOK = "look_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +29,22 @@ class Findings:
             it; None where there was none.
         ablations: by the number of the trial, as `Ablation.store` has them.
         retrainings: what each gave, as `search.results.retrain` has it, the first one first.
-        test_looks: how often the test set was scored: once for each seed that was retrained.
+        test_looks: how often the test set was scored: once for each network, a seed of a retraining
+            or one of pictures.
+        looks: when, by which command, with which trial and how often; not those before each had an
+            entry.
     """
 
     confirmation: Mapping[str, Any] | None = None
     ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     retrainings: Sequence[Mapping[str, Any]] = ()
     test_looks: int = 0
+    looks: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def read(cls, study: Study) -> Findings:
         attributes = study.user_attrs
+        looks = [attributes[key] for key in sorted(attributes) if key.startswith(_LOOK)]
         retrainings = sorted(key for key in attributes if key.startswith(_RETRAINING))
         return cls(
             confirmation=attributes.get(_CONFIRMATION),
@@ -46,7 +54,8 @@ class Findings:
                 if key.startswith(_ABLATION)
             },
             retrainings=tuple(attributes[key] for key in retrainings),
-            test_looks=attributes.get(_LOOKS, 0),
+            test_looks=attributes.get(_LOOKS, 0) + sum(look["n"] for look in looks),
+            looks=tuple(looks),
         )
 
     def retraining(self, number: int) -> Mapping[str, Any] | None:
@@ -69,13 +78,29 @@ def store_ablation(study: Study, number: int, rows: Mapping[str, Any]) -> None:
     study.set_user_attr(f"{_ABLATION}{number}", rows)
 
 
-def count_looks(study: Study, n_looks: int) -> int:
-    """Counts looks at the test set; returns how many there have been with these."""
-    looks = Findings.read(study).test_looks + n_looks
-    study.set_user_attr(_LOOKS, looks)
-    return looks
+def add_looks(study: Study, n_looks: int, *, by: str, trial: int) -> None:
+    """Counts looks at the test set, which are about to be taken.
+
+    Each call makes an entry of its own, so that of any number at once none is lost.
+
+    Args:
+        by: the command that looks.
+        trial: the number of the trial whose network is scored.
+    """
+    now = _now()
+    look = {"created": now, "by": by, "trial": trial, "n": n_looks}
+    study.set_user_attr(_key(_LOOK, now), look)
 
 
-def store_retraining(study: Study, looks: int, summary: Mapping[str, Any]) -> None:
-    """Keeps what a retraining gave, under the looks that there had been when it began."""
-    study.set_user_attr(f"{_RETRAINING}{looks:06d}", summary)
+def store_retraining(study: Study, summary: Mapping[str, Any]) -> None:
+    """Keeps what a retraining gave, beside all that others give."""
+    study.set_user_attr(_key(_RETRAINING, _now()), summary)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _key(prefix: str, time: str) -> str:
+    """A name that sorts by time, and that nobody else makes at the same moment."""
+    return f"{prefix}{time}_{secrets.token_hex(4)}"

@@ -17,7 +17,7 @@ from optuna.study import Study
 
 from search.data.names import DEFAULT_IMAGE_SIZE
 from search.study import defaults
-from search.study.settings import StudySettings
+from search.study.settings import HasAttributes, StudySettings
 
 DISTRIBUTION = "budget-search"
 _CHOSEN = "chosen"  # when the study was made the one used last, without a search
@@ -91,7 +91,7 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def last_used(study: Study) -> str:
+def last_used(study: HasAttributes) -> str:
     """When the study was last searched or chosen, as text that sorts; empty if it never was."""
     times = [str(record["started"]) for record in run_records(study)]
     return max([*times, str(study.user_attrs.get(_CHOSEN, ""))])
@@ -107,7 +107,7 @@ def record_run(study: Study, record: RunRecord) -> None:
     study.set_user_attr(f"run_{record.started}_{record.host}_{os.getpid()}", asdict(record))
 
 
-def run_records(study: Study) -> list[dict[str, Any]]:
+def run_records(study: HasAttributes) -> list[dict[str, Any]]:
     """The study's history, oldest run first."""
     attributes = study.user_attrs
     return [attributes[key] for key in sorted(attributes) if key.startswith("run_")]

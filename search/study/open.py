@@ -81,17 +81,13 @@ def select_study(storage: BaseStorage, name: str | None) -> Study:
     """
     if name is not None:
         return open_study(storage, name)
-    names = [
-        study.study_name
-        for study in optuna.get_all_study_summaries(storage)
-        if stored_settings(study) is not None
-    ]
-    if not names:
+    # Not Optuna's summaries of studies, for which it copies every trial of each.
+    found = [study for study in storage.get_all_studies() if stored_settings(study) is not None]
+    if not found:
         raise StudyError(
             "The storage must hold a study of 'search run', but it has none; make one with it."
         )
-    studies = [open_study(storage, name) for name in names]
-    return max(studies, key=last_used)
+    return open_study(storage, max(found, key=last_used).study_name)
 
 
 def open_trial(study: Study, number: int | None = None) -> FrozenTrial:

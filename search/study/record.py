@@ -7,6 +7,9 @@ these names. Studies of every version are read. What is missing was not stored:
 - `owner` where its search died before it could say so, and `machine` of it in the oldest studies;
 - a number of an epoch that is null was not finite, which JSON has no word for.
 
+Epochs are stored in blocks, `epochs`, `epochs_2` and so on, of twenty each: an attribute is written
+whole whenever an epoch is added to it, and one of all would be written a thousand times.
+
 Other programs write to studies, too, and what they wrote is foreign (`is_foreign`): it is shown,
 and nothing else is done with it.
 """
@@ -29,6 +32,7 @@ _QUEUED = "fixed_params"  # where Optuna keeps what was queued
 _NUMBER = (int, float)
 _ROUNDING = 1e-9  # of a value, by which databases may differ from what they were given
 _ALWAYS_STORED = ("parameter_count", "epochs")
+_BLOCK = 20  # epochs in an attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,10 @@ class TrialRecord:
         if any(key in trial.user_attrs and key not in found for key in _ALWAYS_STORED):
             return NO_RECORD
         if "epochs" in found:
-            if not all(map(_is_epoch, found["epochs"], itertools.count(1))):
+            epochs = _all_blocks(found["epochs"], trial.user_attrs)
+            if not all(map(_is_epoch, epochs, itertools.count(1))):
                 return NO_RECORD
-            found["epochs"] = _StoredEpochs(found["epochs"])
+            found["epochs"] = _StoredEpochs(epochs)
         if "owner" in found:
             found["owner"] = _read_owner(found["owner"])
         record = cls(**found) if found else NO_RECORD
@@ -127,7 +132,9 @@ class TrialRecord:
             values["owner"] = asdict(self.owner)
         if self.seconds is not None:
             values["seconds"] = round(self.seconds, 3)
-        values["epochs"] = [result.to_dict() for result in self.epochs] or None
+        values["epochs"] = None
+        for first in range(0, len(self.epochs), _BLOCK):
+            values |= _block_with(self.epochs, first)
         return {key: value for key, value in values.items() if value is not None}
 
     def write(self, study: Study, trial_id: int) -> None:
@@ -143,6 +150,17 @@ class TrialRecord:
         for key, value in self.to_attributes().items():
             study._storage.set_trial_user_attr(trial_id, key, value)
 
+    @staticmethod
+    def write_last_epoch(epochs: Sequence[EpochResult], study: Study, trial_id: int) -> None:
+        """Stores the last of a trial's epochs, where all before it are stored already.
+
+        Raises:
+            UpdateFinishedTrialError, KeyError: as `write` does.
+        """
+        last_block = (len(epochs) - 1) // _BLOCK * _BLOCK
+        for key, value in _block_with(epochs, last_block).items():
+            study._storage.set_trial_user_attr(trial_id, key, value)
+
     @property
     def is_interrupted(self) -> bool:
         """Whether the trial failed through no fault of its own, and was queued again."""
@@ -153,7 +171,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
     field.name: field.metadata["kinds"] for field in fields(TrialRecord)
 }
 NO_RECORD = TrialRecord()
-LONG_ATTRIBUTES = ("epochs", "owner")  # which a page or a table has no room for
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
@@ -174,6 +191,36 @@ def is_foreign(trial: FrozenTrial) -> bool:
 def queued_values(trial: FrozenTrial) -> dict[str, Any] | None:
     """The hyperparameters with which a trial was queued; None for one that was not."""
     return trial.system_attrs.get(_QUEUED)
+
+
+def _block_name(number: int) -> str:
+    """Of the attribute that holds the block of this number, counted from 1."""
+    return "epochs" if number == 1 else f"epochs_{number}"
+
+
+def _block_with(epochs: Sequence[EpochResult], first: int) -> dict[str, Any]:
+    """The block that begins with the epoch of index `first`, under the name of its attribute."""
+    block = epochs[first : first + _BLOCK]
+    return {_block_name(first // _BLOCK + 1): [result.to_dict() for result in block]}
+
+
+def _all_blocks(first: list[Any], attributes: Mapping[str, Any]) -> list[Any]:
+    """The epochs of all blocks, of which the first may hold any number.
+
+    Versions before there were blocks stored all epochs in the first.
+    """
+    epochs = first
+    for number in itertools.count(2):
+        block = attributes.get(_block_name(number))
+        if not isinstance(block, list) or len(first) != _BLOCK:
+            return epochs
+        epochs = epochs + block
+    raise AssertionError
+
+
+def is_long(attribute: str) -> bool:
+    """Whether a page or a table has no room for an attribute of a trial."""
+    return attribute == "owner" or attribute.startswith("epochs")
 
 
 class _StoredEpochs(Sequence[EpochResult]):

@@ -7,9 +7,9 @@ import itertools
 import json
 import textwrap
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from optuna.study import Study, StudyDirection, StudySummary
+from optuna.study import Study, StudyDirection
 
 from search.data.names import SPLITS, TENSORS, Split
 from search.exceptions import StudyError
@@ -134,7 +134,14 @@ class StudySettings:
         return Space(self.space_name, self.space, self.input_shape, self.n_classes, self.budget)
 
 
-def stored_settings(study: Study | StudySummary) -> dict[str, Any] | None:
+class HasAttributes(Protocol):
+    """A study, open or as a storage lists it."""
+
+    @property
+    def user_attrs(self) -> dict[str, Any]: ...
+
+
+def stored_settings(study: HasAttributes) -> dict[str, Any] | None:
     """A study's settings as they are stored, by whichever version; None where no search made it."""
     return study.user_attrs.get(_SETTINGS)
 

@@ -9,16 +9,17 @@ size. A small network is never stopped for being weaker than a large one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import optuna
 from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.storage.news import TrialNews
 from search.study.record import TrialRecord
-from search.study.subset import StudyView
 from search.study.summary import accuracy_of, is_diverged, is_trained
 from search.tuner.window import History
 
@@ -35,8 +36,12 @@ class Pruning(Protocol):
         Optuna's halving knows a trial's rungs only by being asked.
         """
 
-    def end(self, number: int, accuracy: float | None) -> None:
-        """A trial that trained is over; without its final accuracy, it was stopped."""
+    def end(self, number: int, accuracy: float | None, *, is_diverged: bool = False) -> None:
+        """A trial that trained is over; without its final accuracy, it was stopped.
+
+        Args:
+            is_diverged: whether its loss did not stay finite, so that it is nobody's rival.
+        """
 
     def learn(self, trial: FrozenTrial) -> None:
         """Takes note of a trial that another search of the study has ended."""
@@ -63,7 +68,7 @@ class AccuracyPruning:
         stored = study._storage.get_trial(trial._trial_id)
         return study.pruner.prune(self._rivals.view(study, news.open), stored)
 
-    def end(self, number: int, accuracy: float | None) -> None:
+    def end(self, number: int, accuracy: float | None, *, is_diverged: bool = False) -> None:
         pass  # the study knows
 
     def learn(self, trial: FrozenTrial) -> None:
@@ -74,48 +79,83 @@ class AccuracyAmongNoLarger:
     """By accuracy among the networks that are no larger, with any pruner but Hyperband.
 
     Args:
-        trials: those that the study has; their epochs are gone through again.
+        trials: those that the study has; their epochs are gone through again, each trial by itself,
+            so that a start costs what there is to read.
     """
 
     def __init__(self, pruner: BasePruner, trials: Iterable[FrozenTrial]) -> None:
         self._pruner = pruner
-        sampler = optuna.samplers.RandomSampler(seed=0)
-        self._shadow = optuna.create_study(direction="maximize", sampler=sampler)
-        self._shadows: dict[int, Trial] = {}  # by the number of the trial
-        self._sizes: dict[int, int] = {}  # by the number of the shadow
+        self._shadows: dict[int, _Shadow] = {}  # by the number of the trial
         for trial in trials:
             self.learn(trial)
 
     def learn(self, trial: FrozenTrial) -> None:
-        if not is_trained(trial):
+        if not is_trained(trial) or is_diverged(trial):
             return
         record = TrialRecord.read(trial)
         for result in record.epochs:
-            self._report(trial.number, record.parameter_count or 0, result.epoch, result.accuracy)
-            self._should_prune(trial.number)
+            shadow = self._report(
+                trial.number, record.parameter_count or 0, result.epoch, result.accuracy
+            )
+            # For what the pruner keeps with a trial, as its rungs: that is the same in any company.
+            self._prune(shadow, [shadow])
         self.end(trial.number, accuracy_of(trial))
 
     def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> None:
         self._report(trial.number, size, epoch, accuracy)
 
-    def _report(self, number: int, size: int, epoch: int, accuracy: float) -> None:
+    def _report(self, number: int, size: int, epoch: int, accuracy: float) -> _Shadow:
         if number not in self._shadows:
-            self._shadows[number] = self._shadow.ask()
-            self._sizes[self._shadows[number].number] = size
-        self._shadows[number].report(accuracy, step=epoch)
+            # The pruner tells trials apart by their identifiers.
+            trial = optuna.create_trial(state=TrialState.RUNNING)
+            trial.number = trial._trial_id = number
+            self._shadows[number] = _Shadow(trial, size)
+        self._shadows[number].trial.intermediate_values[epoch] = accuracy
+        return self._shadows[number]
 
     def should_prune(self, trial: Trial) -> bool:
-        return self._should_prune(trial.number)
+        shadow = self._shadows[trial.number]
+        no_larger = [other for other in self._shadows.values() if other.size <= shadow.size]
+        return self._prune(shadow, no_larger)
 
-    def _should_prune(self, number: int) -> bool:
-        shadow = self._shadow._storage.get_trial(self._shadows[number]._trial_id)
-        no_larger = [
-            trial
-            for trial in self._shadow.get_trials(deepcopy=False)
-            if self._sizes[trial.number] <= self._sizes[shadow.number]
-        ]
-        return self._pruner.prune(StudyView(self._shadow, no_larger), shadow)
+    def _prune(self, shadow: _Shadow, company: Sequence[_Shadow]) -> bool:
+        study: Any = _ShadowStudy([other.trial for other in company], shadow.trial)
+        return self._pruner.prune(study, shadow.trial)
 
-    def end(self, number: int, accuracy: float | None) -> None:
-        state = TrialState.PRUNED if accuracy is None else TrialState.COMPLETE
-        self._shadow.tell(self._shadows.pop(number), accuracy, state=state)
+    def end(self, number: int, accuracy: float | None, *, is_diverged: bool = False) -> None:
+        if is_diverged:
+            del self._shadows[number]
+            return
+        trial = self._shadows[number].trial
+        trial.state = TrialState.PRUNED if accuracy is None else TrialState.COMPLETE
+        trial.values = None if accuracy is None else [accuracy]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shadow:
+    trial: FrozenTrial
+    size: int
+
+
+class _ShadowStudy:
+    """What pruners ask of a study: these trials and their direction, and room for what they note.
+
+    Args:
+        judged: the trial that is judged, and of which the pruner may note something.
+    """
+
+    direction = StudyDirection.MAXIMIZE
+
+    def __init__(self, trials: Sequence[FrozenTrial], judged: FrozenTrial) -> None:
+        self._trials = trials
+        self._judged = judged
+        self._storage = self
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        assert trial_id == self._judged._trial_id
+        self._judged.system_attrs[key] = value

@@ -100,7 +100,7 @@ class TrialWriter:
         trial = running.trial
         running.results.append(result)
         with batch_writes(self._study):
-            TrialRecord(epochs=running.results).write(self._study, trial._trial_id)
+            TrialRecord.write_last_epoch(running.results, self._study, trial._trial_id)
             self._pruning.report(trial, running.parameter_count, result.epoch, result.accuracy)
             is_weak = self._pruning.should_prune(trial)
         if not result.is_finite:
@@ -115,7 +115,8 @@ class TrialWriter:
         with batch_writes(self._study):
             record.write(self._study, running.trial._trial_id)
         self._study.tell(running.trial, state=TrialState.PRUNED)
-        self._pruning.end(running.trial.number, None)
+        is_diverged = not running.results[-1].is_finite
+        self._pruning.end(running.trial.number, None, is_diverged=is_diverged)
         return running.ended(TrialState.PRUNED, reason=reason)
 
     def complete(self, running: RunningTrial, worker: int, seconds: float) -> TrialEnded:

@@ -380,7 +380,7 @@ def test_a_damaged_data_folder_is_refused(command: Command, mnist_dir: Path) -> 
     options = ("run", "--budget", "8000", "--epochs", "1", "--data-dir", "data")
     done = command(*options)
     assert done.code == 2
-    assert "The files of mnist in data are damaged" in done.err
+    assert "The files of mnist in data/MNIST/raw are damaged" in done.err
     assert not command.database.exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import optuna
 import pytest
 from optuna.pruners import MedianPruner, SuccessiveHalvingPruner
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.space.space import Space
+from search.study.findings import Findings
 from search.study.summary import CONFIRMS, by_accuracy, front, repeats_name
 from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
@@ -22,7 +24,7 @@ from search.tuner.pruning import AccuracyAmongNoLarger
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from tests.conftest import Command, Result, run_here
-from tests.support.made_studies import record
+from tests.support.made_studies import MadeTrial, make_study, record
 
 RUN = (
     *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--workers", "2"),
@@ -87,6 +89,51 @@ def test_halving_keeps_a_third_of_those_that_are_no_larger() -> None:
     assert not is_stopped(pruning, tiny, 500, 0.5, epoch=2)
 
 
+class CountingHalving(SuccessiveHalvingPruner):
+    """Halving that counts the trials which it is shown."""
+
+    n_shown = 0
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        self.n_shown += len(study.get_trials(deepcopy=False))
+        return super().prune(study, trial)
+
+
+def test_a_start_goes_through_each_epoch_once_and_judges_as_before() -> None:
+    def trials() -> Iterator[FrozenTrial]:
+        for number in range(200):
+            accuracy = 0.5 + number / 1000
+            made = optuna.create_trial(
+                values=[accuracy, 1000], user_attrs=record(accuracy, count=1000)
+            )
+            made.number = number
+            yield made
+
+    halving = CountingHalving(min_resource=1, reduction_factor=3)
+    pruning = AccuracyAmongNoLarger(halving, trials())
+    assert halving.n_shown == 200  # and not its square
+    study = study_of_two()
+    study.add_trials(trials())
+    assert is_stopped(pruning, study.ask(), 1000, 0.6)
+    assert not is_stopped(pruning, study.ask(), 1000, 0.69)
+
+
+def test_a_trial_that_diverged_is_no_rival_by_size_either() -> None:
+    study = study_of_two()
+    pruning = AccuracyAmongNoLarger(SuccessiveHalvingPruner(1, 3), [])
+    diverged = study.ask()
+    assert not is_stopped(pruning, diverged, 1000, 0.9)
+    pruning.end(diverged.number, None, is_diverged=True)
+    assert not is_stopped(pruning, study.ask(), 1000, 0.5)
+
+
+def test_a_front_without_a_complete_trial_is_refused_as_the_best_is(command: Command) -> None:
+    make_study(f"sqlite:///{command.database}", "made", [MadeTrial(state=TrialState.FAIL)])
+    best, front = command("best"), command("best", "--front")
+    assert (front.code, front.err) == (best.code, best.err)
+    assert "must have a complete trial" in front.err
+
+
 def test_a_search_by_size_prunes_and_shows_its_front(
     searched: tuple[Path, Result], by_size: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,7 +196,7 @@ def test_the_most_accurate_of_all_sizes_is_retrained_ablated_and_confirmed(
     assert raced == {trial.number: trial.values[0] for trial in (first, second)}
     study = by_size.study(STUDY)
     assert study.user_attrs["confirmation"]["trial"] in raced
-    assert study.user_attrs["test_looks"] == 1
+    assert Findings.read(study).test_looks == 1
     assert len(by_size.study(repeats_name(STUDY, CONFIRMS)).trials) >= 3
 
 

@@ -28,6 +28,7 @@ from search.report.facts import wilson_interval
 from search.report.importance import LEAST_TRIALS, influences
 from search.space.space import Space
 from search.storage.open import opened_storage
+from search.study.findings import Findings
 from search.study.history import RunRecord, record_run
 from search.study.open import open_study
 from tests.conftest import Command, Result, run_here
@@ -112,7 +113,7 @@ def test_a_report_tells_what_was_asked_what_came_out_and_how_sure_that_is(
         "--workers 2 --study",
     ):
         assert part in page.text
-    assert study.user_attrs.get("test_looks", 0) == 0
+    assert Findings.read(study).test_looks == 0
 
 
 def test_a_report_is_one_file_with_its_pictures_inside_and_beside_it(reported: Reported) -> None:
@@ -180,7 +181,7 @@ def test_where_the_best_errs_is_shown_once_it_is_trained_again(
     again = report(reported.url, out)  # finds the weights, and trains nothing
     assert f"{n_wrong} of 359" in again.text
     assert "once more" not in capsys.readouterr().out
-    assert study.user_attrs.get("test_looks", 0) == 0
+    assert Findings.read(study).test_looks == 0
 
     (weights,) = out.glob("*.safetensors")
     weights.write_bytes(b"damaged")
@@ -198,7 +199,7 @@ def test_what_retraining_found_on_the_test_set_is_told(
     assert f"it gets {100 * mean:.2f} % of the test images right (mean of 2 seeds" in page.text
     assert "The test set was looked at 2 times" in page.text
     assert f"search retrain --study {STUDY} --seeds 2" in page.text
-    assert command.study(STUDY).user_attrs["test_looks"] == 2
+    assert Findings.read(command.study(STUDY)).test_looks == 2
 
 
 def test_a_confirmed_study_tells_its_winner_the_luck_and_who_is_too_close(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -15,6 +17,7 @@ from optuna.trial import TrialState
 import search
 from search.data.load import load_dataset
 from search.exceptions import CardError
+from search.study.findings import Findings
 from search.study.open import rebuild
 from tests.conftest import Command, Result, run_here
 
@@ -30,7 +33,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
             assert re.search(rf"^ {{3}}{seed} {{6}}{epoch} ( +[\d.]+| %){{7}}$", out, re.M), out
     assert "best epoch" in out
     assert "(mean and spread over 2 seeds; 95 % interval " in out
-    assert "The test set was seen 2 times by this study" in out
+    assert f"The test set was seen 2 times by {NAME}." in out
     assert "search pictures weights" in out
     assert "photo.jpg" not in out  # a network of scikit-learn's digits reads none
 
@@ -43,8 +46,9 @@ def test_it_trains_on_train_and_validation_and_stores_the_result(
     study = command.study(NAME)
     assert card["dataset"]["n_training"] == 1438
     assert card["trial"] == study.best_trial.number
-    assert study.user_attrs["test_looks"] == 2
-    stored = study.user_attrs["retrain_000002"]
+    found = Findings.read(study)
+    assert found.test_looks == 2
+    (stored,) = found.retrainings
     assert stored["runs"] == card["runs"]
     assert [run["seed"] for run in stored["runs"]] == [1, 2]
     assert card["epochs"] == 3
@@ -60,8 +64,24 @@ def test_another_look_at_the_test_set_is_counted(
     shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
     done = Command(tmp_path)("retrain", "--seeds", "1", "--trial", "0")
     assert done.code == 0, done.err
-    assert "The test set was seen 3 times by this study" in done.out
+    assert f"The test set was seen 3 times by {NAME}." in done.out
     assert (tmp_path / "runs" / NAME / "trial-0" / "card.json").is_file()
+
+
+def test_pictures_are_a_look_that_the_study_counts_whatever_its_name_is(
+    retrained: tuple[Command, Result], tmp_path: Path
+) -> None:
+    shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
+    command = Command(tmp_path)
+    with closing(sqlite3.connect(command.database)) as database, database:
+        database.execute("UPDATE studies SET study_name = 'renamed'")
+    drawn = command("pictures", "weights")
+    assert drawn.code == 0, drawn.err
+    assert "The test set was seen 3 times by renamed." in drawn.out
+    last = Findings.read(command.study("renamed")).looks[-1]
+    assert (last["by"], last["n"]) == ("pictures", 1)
+    command.database.unlink()
+    assert "not counted" in command("pictures", "weights").out
 
 
 def test_weights_take_the_place_of_others_only_with_a_word(
@@ -79,12 +99,12 @@ def test_weights_take_the_place_of_others_only_with_a_word(
     assert "Replaces" not in again.out
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "curves.png").write_text("mine")
-    looks = command.study(NAME).user_attrs["test_looks"]
+    looks = Findings.read(command.study(NAME)).test_looks
     refused = command(*options, "own")
     assert refused.code == 2
     assert "but own/curves.png is another, or was changed since" in refused.err
     assert (tmp_path / "own" / "curves.png").read_text() == "mine"
-    assert command.study(NAME).user_attrs["test_looks"] == looks
+    assert Findings.read(command.study(NAME)).test_looks == looks
 
 
 def test_load_gives_a_network_with_the_accuracy_that_was_printed(
@@ -183,7 +203,7 @@ def test_other_data_than_the_study_was_made_with_are_refused(
     url = f"sqlite:///{finished.database}"
     assert run_here("retrain", "--storage", url, "--out", out) == 2
     assert "The data must be those of the study" in capsys.readouterr().err
-    assert "test_looks" not in finished.study(NAME).user_attrs
+    assert Findings.read(finished.study(NAME)).test_looks == 0
 
 
 def test_baseline_lists_all_with_their_counts(capsys: pytest.CaptureFixture[str]) -> None:

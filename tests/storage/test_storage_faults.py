@@ -24,6 +24,7 @@ from search.exceptions import CardError, StorageError
 from search.storage.backup import backup
 from search.storage.mounts import network_filesystem
 from search.storage.open import opened_storage
+from search.study.record import TrialRecord
 from search.training.weights import load
 from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
@@ -171,7 +172,7 @@ def test_a_backup_of_a_database_that_is_written_is_whole(
         before = copy.read_bytes()
         assert integrity(copy) == "ok"
         (trial,) = optuna.load_study(study_name="long", storage=f"sqlite:///{copy}").trials
-        assert len(trial.intermediate_values) <= len(trial.user_attrs["epochs"])
+        assert len(trial.intermediate_values) <= len(TrialRecord.read(trial).epochs)
         n_epochs.append(len(trial.intermediate_values))
         assert copy.read_bytes() == before, "nothing was left in a log beside it"
     assert n_epochs == sorted(n_epochs)

@@ -14,6 +14,7 @@ import torch
 from optuna.trial import TrialState
 
 import search
+from search.study.findings import Findings
 from search.study.record import TrialRecord
 from tests.conftest import Command
 
@@ -55,7 +56,7 @@ def test_a_finished_study_is_searched_on_and_retrained(old: Command) -> None:
         assert (then.state, then.values, then.params) == (now.state, now.values, now.params)
     done = old("retrain", "--study", "finished", "--trial", str(WINNER), "--seeds", "1")
     assert done.code == 0, done.err
-    assert old.study("finished").user_attrs["test_looks"] == 3  # two of them were there
+    assert Findings.read(old.study("finished")).test_looks == 3  # two of them were there
 
 
 def test_an_interrupted_study_goes_on_with_what_was_queued(old: Command) -> None:

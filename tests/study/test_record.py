@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.cached import CachedStorage, batch_writes
@@ -95,6 +97,36 @@ def test_what_is_written_of_a_trial_stands_beside_what_is_there(tmp_path: Path) 
         "reason": "weak",
     }
     assert TrialRecord.read(stored).parameter_count == 7
+
+
+def test_what_epochs_write_grows_as_they_do_and_is_read_back_whole(tmp_path: Path) -> None:
+    epochs = [replace(_RECORD.epochs[0], epoch=number) for number in range(1, 401)]
+    with opened_storage(f"sqlite:///{tmp_path}/studies.db", create=True) as storage:
+        study = optuna.create_study(storage=CachedStorage(storage))
+        trial = study.ask()
+        written: list[int] = []
+
+        def note(_c: Any, _u: Any, statement: str, values: Any, *_others: Any) -> None:
+            if statement.startswith("INSERT INTO trial_user_attributes"):
+                written[-1] += len(str(values))
+
+        sqlalchemy.event.listen(storage.engine, "before_cursor_execute", note)
+        for n in range(1, len(epochs) + 1):
+            written.append(0)
+            TrialRecord.write_last_epoch(epochs[:n], study, trial._trial_id)
+        TrialRecord(parameter_count=7).write(study, trial._trial_id)
+        (stored,) = optuna.load_study(study_name=study.study_name, storage=storage).trials
+    assert sum(written[200:]) < 1.1 * sum(written[:200]), "twice the epochs are twice the bytes"
+    assert list(TrialRecord.read(stored).epochs) == epochs
+    assert stored.user_attrs["epochs_20"][-1]["epoch"] == 400
+    whole = TrialRecord(parameter_count=7, epochs=epochs)
+    assert whole.to_attributes() == stored.user_attrs
+    # As earlier versions stored any number of them.
+    in_one = {**_STORED, "epochs": [result.to_dict() for result in epochs]}
+    assert list(TrialRecord.read(_trial(in_one)).epochs) == epochs
+    # A block that is missing or was written by somebody else is no part of a record.
+    torn = {**stored.user_attrs, "epochs_3": [{"epoch": 41}]}
+    assert TrialRecord.read(_trial(torn)) is NO_RECORD
 
 
 def test_numbers_that_were_not_finite_are_null_in_the_database() -> None:
