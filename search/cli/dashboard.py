@@ -6,13 +6,8 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import (
-    Artifacts,
-    Storage,
-)
-from search.cli.output import (
-    echo,
-)
+from search.cli.options import Artifacts, Storage
+from search.cli.output import echo
 from search.folders import DATABASE_URL
 
 

@@ -6,12 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.cli.output import (
-    data_words,
-    echo,
-    next_lines,
-    shown_command,
-)
+from search.cli.output import data_words, echo, next_lines, shown_command
 from search.cli.show import front_table
 from search.plain_text import printable
 from search.wording import counted, percent

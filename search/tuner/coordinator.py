@@ -110,7 +110,7 @@ class Coordinator:
                     return outcome
                 self._handle_events()
                 self._heartbeat()
-                self._sharing.reclaim_lost(self._beat_until_stopped)
+                self._sharing.reclaim_lost(self._heartbeat_until_stopped)
                 self._kill_overdue()
         finally:
             self._requeue_running()
@@ -170,14 +170,14 @@ class Coordinator:
     def _start_missing(self) -> None:
         """Starts what is missing, as far as there are workers."""
         while self._is_one_to_start():
-            with self._sharing.lock(self._beat_until_stopped) as is_ours:
+            with self._sharing.lock(self._heartbeat_until_stopped) as is_ours:
                 trial_id = self._reserve() if is_ours else None
             if trial_id is None:
                 return
             trial = Trial(self._study, trial_id)
             with self._unless_gone(trial):
                 self._starter.draw(trial)  # others need not wait for that
-            with self._sharing.lock(self._beat_until_stopped) as is_ours:
+            with self._sharing.lock(self._heartbeat_until_stopped) as is_ours:
                 if not is_ours:
                     requeue(self._study, stored_trial(trial))
                     return
@@ -263,7 +263,7 @@ class Coordinator:
             [running.trial._trial_id for running in self._running.values()]
         )
 
-    def _beat_until_stopped(self) -> bool:
+    def _heartbeat_until_stopped(self) -> bool:
         """Says so while a lock is waited for; returns whether to wait no longer."""
         self._heartbeat()
         return self._should_stop() or self._is_time_over()

@@ -38,9 +38,8 @@ from search.tuner.pruners import make_pruner
 from search.tuner.sampler import make_sampler
 from search.tuner.warm_start import WarmStart, queue_rest
 
-_LONGEST_LOCK_SECONDS = (
-    2.0  # to wait for, before the dashboard is brought up to date another time instead
-)
+# To wait for a lock, before the dashboard is brought up to date another time instead.
+_LONGEST_LOCK_SECONDS = 2.0
 _CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
 
 
@@ -137,8 +136,7 @@ class Search:
 
         A study of 20 trained trials or more races its best three over three seeds, for at most a
         quarter of the time that its trials trained; fewer than three where that is too little to
-        run each twice. For a target, any study does, over five seeds
-        and without that limit.
+        run each twice. For a target, any study does, over five seeds and without that limit.
 
         Where another search of the study runs it, this one waits under a target, because what
         follows depends on who wins.

@@ -23,7 +23,7 @@ RATE = FloatDistribution(1e-4, 1e-1, log=True)
 
 @pytest.fixture
 def study(database_url: str) -> Iterator[Study]:
-    """A study by way of a mirror."""
+    """A study by way of a cache."""
     with opened_storage(database_url, create=True) as storage:
         yield optuna.create_study(
             study_name="s", storage=CachedStorage(storage), direction="maximize"
@@ -32,7 +32,7 @@ def study(database_url: str) -> Iterator[Study]:
 
 @pytest.fixture
 def other(study: Study, database_url: str) -> Iterator[Study]:
-    """The same study by way of another process's mirror."""
+    """The same study by way of another process's cache."""
     with opened_storage(database_url, write=True) as storage:
         yield optuna.load_study(study_name="s", storage=CachedStorage(storage))
 
@@ -44,7 +44,7 @@ def database(study: Study) -> RDBStorage:
 
 
 def is_true(study: Study) -> bool:
-    """Whether what the mirror knows is what the database holds."""
+    """Whether what the cache knows is what the database holds."""
     stored = database(study).get_all_trials(study._study_id)
     return study.get_trials() == stored
 

@@ -1,6 +1,6 @@
 """A database and weights that version 0.1.0 wrote go on working.
 
-`tests/data/studies-0.1.0.db` has a study of the digits that ended with a race and was retrained,
+`tests/support/version-0.1.0/studies.db` has a study of the digits that ended with a race and was retrained,
 and one that was interrupted while a trial ran, which it queued again.
 """
 
@@ -18,14 +18,14 @@ from search.study.findings import Findings
 from search.study.record import TrialRecord
 from tests.conftest import Command
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "support" / "version-0.1.0"
 WINNER, ITS_VALUE = 14, 0.46935933147632314
 
 
 @pytest.fixture
 def old(command: Command) -> Command:
     """A folder with the database of version 0.1.0."""
-    shutil.copy(DATA / "studies-0.1.0.db", command.database)
+    shutil.copy(DATA / "studies.db", command.database)
     return command
 
 
@@ -71,7 +71,7 @@ def test_an_interrupted_study_goes_on_with_what_was_queued(old: Command) -> None
 
 
 def test_its_weights_are_loaded(tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(DATA / "weights-0.1.0", tmp_path / "weights"))
+    folder = Path(shutil.copytree(DATA / "weights", tmp_path / "weights"))
     data = search.load_dataset("digits")
     for seed in (1, 2):
         network = search.load(folder, seed=seed)
