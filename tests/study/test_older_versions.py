@@ -1,7 +1,7 @@
 """A database and weights that version 0.1.0 wrote go on working.
 
-`tests/support/version-0.1.0/studies.db` has a study of the digits that ended with a race and was retrained,
-and one that was interrupted while a trial ran, which it queued again.
+`tests/support/version-0.1.0/studies.db` has a study of the digits that ended with a race and was
+retrained, and one that was interrupted while a trial ran, which it queued again.
 """
 
 from __future__ import annotations
