@@ -125,10 +125,13 @@ def _validated(
     weights = folder / facts.weights_name
     if not train and not weights.exists():
         return None
+    from search.study.open import check_study_data, load_study_data
+
+    if not weights.exists():
+        check_study_data(study, data_dir)
     workers = None if weights.exists() else prepare_workers(1, device)
 
     from search.report.validation import validate
-    from search.study.open import load_study_data
 
     try:
         dataset = load_study_data(study, data_dir)

@@ -47,7 +47,13 @@ def retrain(
     from search.storage.open import opened_storage
     from search.study.findings import Findings
     from search.study.next_steps import steps_with_weights
-    from search.study.open import load_study_data, open_trial, rebuild, select_study
+    from search.study.open import (
+        check_study_data,
+        load_study_data,
+        open_trial,
+        rebuild,
+        select_study,
+    )
     from search.study.settings import StudySettings
     from search.training.metrics import metric_words
 
@@ -58,6 +64,7 @@ def retrain(
         settings = StudySettings.from_study(chosen)
         hyperparameters = rebuild(chosen, frozen)
         folder = out or default_folder(chosen.study_name, frozen.number)
+        check_study_data(chosen, data_dir)
         prepared = prepare_workers(workers, device)
 
         from search.results.retrain import WeightsFolder
