@@ -16,7 +16,13 @@ from search.folders import DATABASE_URL, default_folder
 from search.plain_text import printable
 from search.results.retrain import WeightsFolder, retrain
 from search.storage.open import opened_storage
-from search.study.open import check_same_data, load_study_data, open_trial, select_study
+from search.study.open import (
+    check_same_data,
+    check_study_data,
+    load_study_data,
+    open_trial,
+    select_study,
+)
 from search.training.epochs import EpochResult
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
 from search.tuner.options import SearchRequest
@@ -137,6 +143,8 @@ def retrain_trial(
     if n_workers is not None:
         check_whole("n_workers", n_workers)
     trial = open_trial(study, number)
+    if dataset is None:
+        check_study_data(study, data_dir)
     workers = prepare_workers(n_workers, device)
     if dataset is None:
         dataset = load_study_data(study, data_dir)

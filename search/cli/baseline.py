@@ -71,11 +71,14 @@ def baseline(
     if own_momentum:
         found = found.with_own_momentum()
 
+    from search.data.at_hand import check_at_hand
+    from search.data.names import check_dataset_name
+
+    check_at_hand(check_dataset_name(dataset), data_dir)
     prepared = prepare_workers(workers, device)
 
     from search.data.idx_files import default_data_dir
     from search.data.load import load_dataset
-    from search.data.names import check_dataset_name
     from search.workers.repeats import train_repeats
 
     data = load_dataset(

@@ -58,7 +58,7 @@ def confirm(
     import optuna
 
     from search.storage.open import opened_storage
-    from search.study.open import load_study_data, select_study
+    from search.study.open import check_study_data, load_study_data, select_study
     from search.study.sharing import locked_race
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -69,6 +69,7 @@ def confirm(
         opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
         chosen = select_study(opened, study)
         stack.enter_context(locked_race(chosen, storage))
+        check_study_data(chosen, data_dir)
         prepared = prepare_workers(workers, device)
 
         from search.report.artifacts import artifact_folder

@@ -125,8 +125,11 @@ def _validated(
     weights = folder / facts.weights_name
     if not train and not weights.exists():
         return None
+    from search.study.open import check_study_data, load_study_data
+
     workers = None
     if not weights.exists():
+        check_study_data(study, data_dir)
         assert facts.chosen is not None
         console.print(  # before PyTorch and the data are loaded, which takes a while
             f"Training trial {facts.chosen.number} of {facts.study} once more, as the search did; "
@@ -136,7 +139,6 @@ def _validated(
         workers = prepare_workers(1, device)
 
     from search.report.validation import validate
-    from search.study.open import load_study_data
 
     try:
         dataset = load_study_data(study, data_dir)

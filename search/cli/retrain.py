@@ -49,7 +49,13 @@ def retrain(
     from search.folders import default_folder
     from search.storage.open import opened_storage
     from search.study.next_steps import steps_with_weights
-    from search.study.open import load_study_data, open_trial, rebuild, select_study
+    from search.study.open import (
+        check_study_data,
+        load_study_data,
+        open_trial,
+        rebuild,
+        select_study,
+    )
     from search.study.settings import StudySettings
     from search.training.metrics import metric_words
 
@@ -60,6 +66,7 @@ def retrain(
         settings = StudySettings.from_study(chosen)
         hyperparameters = rebuild(chosen, frozen)
         folder = out or default_folder(chosen.study_name, frozen.number)
+        check_study_data(chosen, data_dir)
         prepared = prepare_workers(workers, device)
 
         from search.results.looks import looks_words

@@ -1,6 +1,6 @@
 """Images: data sets as tensors, built in or one's own, split into training, validation and test.
 
-- `load.py`: `load_dataset`, a data set by its name
+- `load.py`: `load_dataset`, a data set by its name; `at_hand.py`: whether it can be had
 - `names.py`: what can be a name, and how many images of each built-in set train, validate, test
 - `dataset.py`: `Dataset`, and how it is split and fingerprinted
 - `built_in.py`: MNIST and its kin, found or downloaded, and the digits of scikit-learn;

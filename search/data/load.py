@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from search.data.at_hand import given_as_tensors
 from search.data.built_in import class_names, read_digits, read_mnist
 from search.data.dataset import Dataset, Parts, assemble, sha256, stratified_split
 from search.data.idx_files import default_data_dir
@@ -45,10 +46,7 @@ def load_dataset(
     if folder is not None:
         return folder_dataset(folder, check_image_size(image_size or DEFAULT_IMAGE_SIZE))
     if name.startswith(TENSORS):
-        raise DataError(
-            f"Data that were given as tensors are known to the program that has them, but {name!r} "
-            "was asked for by name; give the Dataset itself, in Python."
-        )
+        raise given_as_tensors(name)
     built_in = check_dataset_name(name)
     data_dir = data_dir or default_data_dir()
     if name == "digits":

@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from search.data.at_hand import check_at_hand
 from search.data.names import find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.space.hyperparameters import Hyperparameters
@@ -154,6 +155,15 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
             f"A trial must have all hyperparameters of its space, but trial {trial.number} of "
             f"{study.study_name!r} ended before ({error}); take another with --trial."
         ) from error
+
+
+def check_study_data(study: Study, data_dir: Path | None = None) -> None:
+    """Sees, before PyTorch is loaded, that there are data of the study's name.
+
+    Raises:
+        DataError: if they cannot.
+    """
+    check_at_hand(StudySettings.from_study(study).dataset, data_dir)
 
 
 def load_study_data(study: Study, data_dir: Path | None = None) -> Dataset:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from search.data.idx_files import check_obtainable, default_data_dir
+from search.data.at_hand import check_at_hand
 from search.data.names import (
     DEFAULT_IMAGE_SIZE,
     FOLDER,
     SPLITS,
-    check_dataset_name,
     check_folder,
     folder_of,
 )
@@ -45,9 +44,7 @@ def prepare_search(checked: CheckedRequest) -> None:
         _check_study(checked)
     request = checked.asked
     if isinstance(request.dataset, str) and request.dataset in SPLITS:
-        check_obtainable(
-            check_dataset_name(request.dataset), request.data_dir or default_data_dir()
-        )
+        check_at_hand(request.dataset, request.data_dir)
     start_workers(checked.resources)
 
 

@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.data.dataset import Dataset, stratified_split
+from search.data.dataset import Dataset, channel_statistics, stratified_split
 from search.data.idx_files import is_available
 from search.data.load import load_dataset
 from search.data.mapped import DatasetFiles
 from search.data.names import check_dataset_name
+from search.data.own import from_tensors
 from search.exceptions import DataError
 
 _STEMS = (
@@ -112,6 +114,37 @@ def test_normalization_is_that_of_the_training_images(digits: Dataset) -> None:
 
     assert digits.info.normalization.mean[0] == pytest.approx(float(training.mean()), abs=1e-4)
     assert digits.info.normalization.std[0] == pytest.approx(float(training.std()), abs=1e-4)
+
+
+def test_statistics_of_channels_are_those_of_floats_without_a_copy_of_the_images() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, size=(5000, 3, 28, 28), dtype=np.uint8)
+    images[:, 1] //= 7
+    images[:, 2] = 9
+    tracemalloc.start()
+    try:
+        found = channel_statistics(images)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < images.nbytes / 2
+    scaled = images / 255
+    assert found.mean == pytest.approx(scaled.mean(axis=(0, 2, 3)).round(4), abs=1e-12)
+    assert found.std[:2] == pytest.approx(scaled.std(axis=(0, 2, 3)).round(4)[:2], abs=1e-12)
+    assert found.std[2] == 1
+
+
+def test_a_data_set_is_assembled_in_a_small_multiple_of_the_memory_of_its_images() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, size=(5000, 1, 28, 28), dtype=np.uint8)
+    labels = np.arange(5000) % 10
+    tracemalloc.start()
+    try:
+        from_tensors(images, labels)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * images.nbytes
 
 
 def test_loading_twice_gives_the_same_data_and_fingerprints(
