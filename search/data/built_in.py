@@ -8,11 +8,10 @@ import urllib.error
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 from numpy.typing import NDArray
 
-from search.data.dataset import APPLICATION, stratified_split
+from search.data.dataset import stratified_split, user_cache
 from search.data.names import (
     SPLITS,
     TENSORS,
@@ -37,7 +36,7 @@ MNIST_FINGERPRINT = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac9
 
 def default_data_dir() -> Path:
     """Where data sets are downloaded to unless a user says otherwise."""
-    return platformdirs.user_cache_path(APPLICATION) / "data"
+    return user_cache() / "data"
 
 
 def class_names(name: DatasetName) -> list[str]:

@@ -7,15 +7,30 @@ all of it, for its fingerprint; the files that the workers of a search get are w
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import platformdirs
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 _SPLIT_SEED = 0
-APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
+_APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
+
+
+def user_cache() -> Path:
+    """This package's folder in the user's cache; one that cannot be made where there is none.
+
+    That is so for who has neither a home directory nor an entry among the system's users. What is
+    kept there is done without then.
+    """
+    try:
+        return platformdirs.user_cache_path(_APPLICATION)
+    except (RuntimeError, KeyError):
+        return Path(os.devnull) / "no-home-directory"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
 from safetensors import safe_open
 
-from search.data.dataset import APPLICATION, Dataset, DatasetInfo, Examples
+from search.data.dataset import Dataset, DatasetInfo, Examples, user_cache
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
 
@@ -78,7 +77,7 @@ def dataset_files(dataset: Dataset, *, with_test: bool) -> Iterator[DatasetFiles
     Raises:
         DataError: if there is no room for them.
     """
-    cache = platformdirs.user_cache_path(APPLICATION) / "mapped"
+    cache = user_cache() / "mapped"
     try:
         yield _write_files(dataset, cache, with_test=with_test)
     except _CannotWriteError:

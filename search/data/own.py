@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from search.data.dataset import (
-    APPLICATION,
     Dataset,
     Parts,
     SameImageError,
@@ -24,6 +22,7 @@ from search.data.dataset import (
     first_of_each,
     sha256,
     split_by_class,
+    user_cache,
 )
 from search.data.folder_layout import LEAST_OF_CLASS, check_counts
 from search.data.image_folders import ImageFolder, find_images, in_two_classes
@@ -169,7 +168,7 @@ def _folder_pixels(
     found: ImageFolder, image_size: int, remarks: MutableSequence[str]
 ) -> NDArray[np.uint8]:
     """The images of a folder, (N, C, H, W), from the user's cache where they were read before."""
-    cache = platformdirs.user_cache_path(APPLICATION) / "folders"
+    cache = user_cache() / "folders"
     path = cache / f"{found.pixels_key(image_size)[:32]}.safetensors"
     with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="np") as file:
         cached: NDArray[np.uint8] = file.get_tensor("images")
