@@ -9,6 +9,22 @@ import sys
 from typing import NoReturn
 
 
+def _open_streams() -> None:
+    """Opens those of the three streams that this process was started without.
+
+    Whatever it opened first, a database perhaps, would have their numbers, and what is printed by
+    number would land there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
 def entry_point() -> NoReturn:
     """Runs the command; at its end the process is gone.
 
@@ -16,6 +32,7 @@ def entry_point() -> NoReturn:
     a search must end. What was registered for the end is done all the same.
     """
     code = 0
+    _open_streams()
     try:
         from search.cli import main  # here, as it takes long enough for a Ctrl-C
 

@@ -37,8 +37,8 @@ from search.workers.setup import prepare_workers
 def run_search(request: SearchRequest, *, show: bool = True) -> Study:
     """Searches as `search run` does, and goes on where an earlier search of the study ended.
 
-    An interrupt (Ctrl-C, a notebook's stop) is safe: the same call goes on. A script calls this
-    below `if __name__ == "__main__":`, as for all that starts processes.
+    An interrupt (Ctrl-C, a notebook's stop) is safe: the same call goes on. The processes that it
+    starts know nothing of the program that calls it, which needs no main guard.
 
     Args:
         request: what `search run` takes as options.

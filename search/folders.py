@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 from search.exceptions import InputError
+
+_APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 
 DATABASE_URL = "sqlite:///studies.db"  # of trials, unless a user says otherwise
 CARD_NAME = "card.json"  # beside weights, what rebuilds their network
@@ -17,6 +22,18 @@ PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 PAGE = "report.html"
 _DRAWN = ("race", "size", "learning", "influence", "history", "confusion", "mistakes")
 REPORT_FILES = (PAGE, "space.toml", *(f"{name}.png" for name in _DRAWN))
+
+
+def user_cache() -> Path:
+    """This package's folder in the user's cache; one that cannot be made where there is none.
+
+    That is so for who has neither a home directory nor an entry among the system's users. What is
+    kept there is done without then.
+    """
+    try:
+        return platformdirs.user_cache_path(_APPLICATION)
+    except (RuntimeError, KeyError):
+        return Path(os.devnull) / "no-home-directory"
 
 
 def file_name(study_name: str) -> str:

@@ -128,6 +128,13 @@ def main(arguments: list[str] | None = None) -> None:
     except SearchError as error:
         print_error(error)
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        print_error(
+            "What is read and written must be open to this user, but "
+            f"{error.filename or 'a file'} is not ({error.strerror}); take another folder, or "
+            "have it opened."
+        )
+        sys.exit(1)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
-from search.data.names import APPLICATION, SPLITS, TENSORS, DatasetName, folder_of
+from search.data.names import SPLITS, TENSORS, DatasetName, folder_of
 from search.exceptions import DataError, DataUnavailableError
+from search.folders import user_cache
 
 # Torchvision's names of the data sets, and of the folders into which it downloads them.
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -61,7 +61,7 @@ class IdxFiles:
 
 def default_data_dir() -> Path:
     """Where data sets are downloaded to unless a user says otherwise."""
-    return platformdirs.user_cache_path(APPLICATION) / "data"
+    return user_cache() / "data"
 
 
 def find_idx_files(name: str, data_dir: Path) -> IdxFiles | None:

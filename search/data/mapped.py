@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
 from safetensors import safe_open
 
 from search.data.dataset import Dataset, DatasetInfo, Examples
-from search.data.names import APPLICATION
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
+from search.folders import user_cache
 
 
 class SharedDataset(Protocol):
@@ -79,7 +78,7 @@ def dataset_files(dataset: Dataset, *, with_test: bool) -> Iterator[DatasetFiles
     Raises:
         DataError: if there is no room for them.
     """
-    cache = platformdirs.user_cache_path(APPLICATION) / "mapped"
+    cache = user_cache() / "mapped"
     try:
         yield _write_files(dataset, cache, with_test=with_test)
     except _CannotWriteError:

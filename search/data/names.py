@@ -14,7 +14,6 @@ from search.wording import meant
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 FOLDER, TENSORS = "folder:", "tensors:"
-APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 # Pixels along a side. The standard topology was made for 28 and needs as many; above 128 a network
 # of some thousand parameters sees too small a part of the image.
 DEFAULT_IMAGE_SIZE, SMALLEST_IMAGE_SIZE, LARGEST_IMAGE_SIZE = 28, 8, 128
@@ -51,7 +50,7 @@ def check_folder(folder: Path) -> Path:
     if folder == Path():
         raise DataError("A folder of images must have a name, as folder:photos, but got none.")
     # A link that stands for the folder stays one: it may point elsewhere tomorrow.
-    folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100
+    folder = Path(os.path.abspath(os.path.expanduser(folder)))  # noqa: PTH100, PTH111 - no error
     check_text(str(folder), "The path of a folder of images")
     if not folder.is_dir():
         raise DataError(

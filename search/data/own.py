@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -26,9 +25,10 @@ from search.data.dataset import (
 )
 from search.data.folder_layout import LEAST_OF_CLASS, check_counts
 from search.data.image_folders import ImageFolder, find_images, in_two_classes
-from search.data.names import APPLICATION, FOLDER, TENSORS, check_folder, check_text
+from search.data.names import FOLDER, TENSORS, check_folder, check_text
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
+from search.folders import user_cache
 
 
 def from_tensors(
@@ -168,7 +168,7 @@ def _folder_pixels(
     found: ImageFolder, image_size: int, remarks: MutableSequence[str]
 ) -> NDArray[np.uint8]:
     """The images of a folder, (N, C, H, W), from the user's cache where they were read before."""
-    cache = platformdirs.user_cache_path(APPLICATION) / "folders"
+    cache = user_cache() / "folders"
     path = cache / f"{found.pixels_key(image_size)[:32]}.safetensors"
     with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="np") as file:
         cached: NDArray[np.uint8] = file.get_tensor("images")

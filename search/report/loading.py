@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 
@@ -21,6 +22,17 @@ def load_matplotlib() -> None:
     A `matplotlibrc` that is no text and a name of a drawing system that there is none of in
     MPLBACKEND make its import fail. Then it is imported with the settings that come with it.
     """
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # that its cache is a temporary one, or what a setting lacks
+    try:
+        _import_matplotlib()
+        importlib.import_module("matplotlib.font_manager")
+    finally:
+        logger.setLevel(level)
+
+
+def _import_matplotlib() -> None:
     try:
         importlib.import_module("matplotlib")
     except ValueError:

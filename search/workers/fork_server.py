@@ -12,7 +12,9 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -56,7 +58,7 @@ def start_server() -> None:
         names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
         previous = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in names}
         try:
-            with _without_working_folder():
+            with _without_working_folder(), without_program():
                 ensure_running()
         except OSError as error:
             if "AF_UNIX path too long" not in str(error):
@@ -69,6 +71,22 @@ def start_server() -> None:
         finally:
             for name, handler in previous.items():
                 signal.signal(getattr(signal, name), handler)
+
+
+@contextmanager
+def without_program() -> Iterator[None]:
+    """Processes that are started meanwhile know nothing of the program that starts them.
+
+    What is started would run that program again, but for what stands below its main guard: one
+    that has none would search once more in each worker, and one on standard input cannot be found
+    at all. Workers need nothing of it.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 @contextmanager

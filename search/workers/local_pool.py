@@ -22,7 +22,7 @@ import torch
 from search.data.mapped import DatasetFiles
 from search.exceptions import TrainingError
 from search.workers.base_pool import BaseWorkerPool
-from search.workers.fork_server import start_server, worker_context
+from search.workers.fork_server import start_server, without_program, worker_context
 from search.workers.resources import DeviceShare, deal
 from search.workers.worker_loop import Message, Order, work
 
@@ -120,7 +120,8 @@ class LocalWorkerPool(BaseWorkerPool[_LocalProcess]):
                 name=f"search-worker-{index}",
             )
             try:
-                process.start()
+                with without_program():
+                    process.start()
             except (EOFError, OSError) as error:  # the server died before it answered
                 ours.close()
                 if not n_left:
