@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from search.data.names import find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.space.hyperparameters import Hyperparameters
-from search.study.history import last_used
+from search.study.history import last_used, remembered_data_dir
 from search.study.record import is_foreign
 from search.study.settings import StudySettings, check_same, store_settings, stored_settings
 from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
@@ -159,6 +159,9 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
 def load_study_data(study: Study, data_dir: Path | None = None) -> Dataset:
     """The data set that a study was made with.
 
+    Args:
+        data_dir: where its files lie; by default, where the study's last search was told.
+
     Raises:
         DataError: if it is not to be had.
         StudyError: if it has other images or labels now.
@@ -166,7 +169,8 @@ def load_study_data(study: Study, data_dir: Path | None = None) -> Dataset:
     from search.data.load import load_dataset
 
     settings = StudySettings.from_study(study)
-    dataset = load_dataset(settings.dataset, data_dir, image_size=settings.image_size)
+    folder = data_dir or remembered_data_dir(study)
+    dataset = load_dataset(settings.dataset, folder, image_size=settings.image_size)
     check_same_data(study, dataset.info)
     return dataset
 

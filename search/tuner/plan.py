@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from optuna.study import Study
 
@@ -15,7 +16,7 @@ from search.folders import make_folder
 from search.space.space import Space
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
-from search.study.history import last_used, run_records
+from search.study.history import last_used, remembered_data_dir, run_records
 from search.study.open import open_study, study_names
 from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
@@ -135,12 +136,15 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
     if isinstance(request.dataset, Dataset):
         return request.dataset, ""
     if request.dataset != "auto":
-        return load_dataset(request.dataset, data_dir, image_size=size), ""
+        folder = request.data_dir or _remembered_data_dir(request, request.dataset) or data_dir
+        return load_dataset(request.dataset, folder, image_size=size), ""
     known = _known_study(request)
     if known is not None:
-        study_name, settings = known
+        study_name, settings, remembered = known
         dataset = load_dataset(
-            settings.dataset, data_dir, image_size=settings.image_size if size is None else size
+            settings.dataset,
+            request.data_dir or remembered or data_dir,
+            image_size=settings.image_size if size is None else size,
         )
         return dataset, f"that of {study_name}, which goes on"
     if is_available("mnist", data_dir):
@@ -157,12 +161,23 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
         return load_dataset("digits", data_dir, image_size=size), note
 
 
-def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
-    """Name and settings of the study that this request would go on with, if there is one.
+def _remembered_data_dir(request: SearchRequest, dataset: str) -> Path | None:
+    """The folder of data that the study of a request was told of before, if there is one."""
+    if dataset not in SPLITS or not has_studies(request.storage):
+        return None
+    with opened_storage(request.storage) as storage:
+        name = request.study or _study_name(request, dataset)
+        known = {study.study_name: study for study in storage.get_all_studies()}
+        return remembered_data_dir(known[name]) if name in known else None
 
-    That is the study it names; or else, of those of its budget and epochs on a built-in data set
-    that still lack trials or their race, or whose search for a target may go on under lower caps,
-    the one that was used last.
+
+def _known_study(request: SearchRequest) -> tuple[str, StudySettings, Path | None] | None:
+    """The study that this request would go on with, if there is one.
+
+    Its name, its settings, and the folder of data that it remembers. That is the study which the
+    request names; or else, of those of its budget and epochs on a built-in data set that still lack
+    trials or their race, or whose search for a target may go on under lower caps, the one that was
+    used last.
     """
     if not has_studies(request.storage):
         return None
@@ -180,7 +195,7 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
         if not found:
             return None
         study = max(found, key=last_used)
-        return study.study_name, StudySettings.from_study(study)
+        return study.study_name, StudySettings.from_study(study), remembered_data_dir(study)
 
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:
