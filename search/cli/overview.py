@@ -44,7 +44,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
 
     from search.exceptions import StudyError
     from search.storage.open import opened_storage
-    from search.study.next_steps import next_steps
+    from search.study.next_steps import NextStep, next_steps
     from search.study.open import select_study
     from search.study.summary import summarize_study
 
@@ -57,6 +57,10 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
         trials = study.get_trials(deepcopy=False)
         summary = summarize_study(study, trials)
         steps = next_steps(study, trials)
+        if steps.searched_by is not None:
+            running = f"It is being searched now, by {steps.searched_by}."
+            watched = [NextStep(("dashboard",), "look at all trials in a browser")]
+            return [*_standing(summary), running], watched
         if steps.go_on is not None:
             return _standing(summary), [steps.go_on]
         # The line above has told of the best trial.

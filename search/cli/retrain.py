@@ -48,6 +48,7 @@ def retrain(
     from search.data.names import short_name
     from search.folders import default_folder
     from search.storage.open import opened_storage
+    from search.study.history import remembered_data_dir
     from search.study.next_steps import steps_with_weights
     from search.study.open import (
         check_study_data,
@@ -104,7 +105,7 @@ def retrain(
         console.print(looks_words(chosen))
     console.print(f"Weights and card: {folder}")
     console.print(f'In Python: network = search.load("{folder}")')
-    data = data_words(settings.dataset, data_dir)
+    data = data_words(settings.dataset, data_dir or remembered_data_dir(chosen))
     steps = steps_with_weights(folder, chosen.study_name, settings.dataset)
     for line in next_lines(steps, console.width, storage=storage, data=data):
         console.print(line, soft_wrap=True)

@@ -111,6 +111,8 @@ def _layers(report: Report) -> str:
 def _next(report: Report) -> str:
     # Who reads the note is in the dashboard.
     steps = [step for step in report.next_steps.with_result if step.command != "dashboard"]
+    if report.next_steps.searched_by is not None and not steps:
+        return f"## Next\n\nIt is being searched, by {report.next_steps.searched_by}."
     if not steps:
         if report.next_steps.go_on is None:
             return f"## Next\n\nSearch {_IN_PYTHON}"

@@ -39,6 +39,7 @@ class RunRecord:
     versions: dict[str, str]
     git_commit: str | None
     host: str
+    data_dir: str | None = None  # that was named, whole; None where none was
 
     @classmethod
     def now(
@@ -52,6 +53,7 @@ class RunRecord:
         n_trials: int,
         patience: int | None,
         target: float | None,
+        data_dir: Path | None = None,
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
@@ -70,6 +72,7 @@ class RunRecord:
             },
             git_commit=_git_commit(),
             host=socket.gethostname(),
+            data_dir=None if data_dir is None else str(data_dir.resolve()),
         )
 
 
@@ -113,6 +116,15 @@ def run_records(study: HasAttributes) -> list[dict[str, Any]]:
     return [attributes[key] for key in sorted(attributes) if key.startswith("run_")]
 
 
+def remembered_data_dir(study: HasAttributes) -> Path | None:
+    """The folder of data that was named last for a search of the study, and is there."""
+    for record in reversed(run_records(study)):
+        if record.get("data_dir") is not None:
+            folder = Path(str(record["data_dir"]))
+            return folder if folder.is_dir() else None
+    return None
+
+
 def search_words(
     name: str,
     settings: StudySettings,
@@ -123,7 +135,7 @@ def search_words(
 ) -> list[str] | None:
     """The words of the command that searches a study, without the program's name.
 
-    Where its data lie a study does not know. None where they are tensors, which no command has.
+    Where its data lie the study remembers. None where they are tensors, which no command has.
 
     Args:
         space: the file that holds the study's space, where it is another than at first.

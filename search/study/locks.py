@@ -103,9 +103,14 @@ def _busy(study: Study) -> str:
     )
 
 
+def searching_process(study: Study) -> Owner | None:
+    """The process of which a running trial says that it searches the study; None without one."""
+    return next(_living_owners(study), None)
+
+
 def is_searched(study: Study) -> bool:
     """Whether a running trial says that a search of the study is there."""
-    return next(_living_owners(study), None) is not None
+    return searching_process(study) is not None
 
 
 def check_no_owner_alive(study: Study) -> None:

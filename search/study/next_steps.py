@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from search.study.findings import Findings
 from search.study.history import run_records, search_words
+from search.study.locks import searching_process
 from search.study.settings import StudySettings
 from search.study.summary import chosen_trial, confirmed_number, tally
 
@@ -41,7 +42,8 @@ class NextSteps:
     """What is worth doing with a study as it stands.
 
     Args:
-        go_on: its search, where that has not come to its end.
+        go_on: its search, where that has not come to its end and does not run.
+        searched_by: the process and host that search it now, in words; None where none does.
         with_result: what to do with what it has found, the most useful first; none as long as no
             trial is complete.
         search_on: for more trials than were asked for, where it has come to its end.
@@ -50,6 +52,7 @@ class NextSteps:
     go_on: NextStep | None
     with_result: tuple[NextStep, ...] = ()
     search_on: NextStep | None = None
+    searched_by: str | None = None
 
     def command(self, name: str) -> NextStep | None:
         """The step with the result that is this command; None where there is none."""
@@ -92,8 +95,11 @@ def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> NextSteps:
         words = search_words(study.study_name, settings, n_trials=n_trials)
         return None if words is None else NextStep(tuple(words), purpose, reads_data=True)
 
+    owner = searching_process(study)
+    searched_by = None if owner is None else f"process {owner.pid} on {owner.host}"
     if chosen is None:
-        return NextSteps(search(max(n_wanted, n_trained + 1), "go on with the search"))
+        goes_on = search(max(n_wanted, n_trained + 1), "go on with the search")
+        return NextSteps(None if searched_by else goes_on, searched_by=searched_by)
     on_study = ("--study", study.study_name)
     has_images = not settings.is_of_tensors  # no command has the tensors of a program
     steps = [NextStep(("show", str(chosen.number), *on_study), "its layers and epochs")]
@@ -107,6 +113,8 @@ def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> NextSteps:
         steps.append(retrain_step(study.study_name))
     steps.append(_report_step(study.study_name, "its story on one page"))
     steps.append(NextStep(("dashboard",), "look at all trials in a browser"))
+    if searched_by is not None:  # another search of it is refused, or is one more host's
+        return NextSteps(None, tuple(steps), searched_by=searched_by)
     if n_trained < n_wanted:
         return NextSteps(search(n_wanted, "go on with the search"), tuple(steps))
     return NextSteps(None, tuple(steps), search(2 * n_trained, "search on"))

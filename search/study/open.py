@@ -16,7 +16,7 @@ from search.data.at_hand import check_at_hand
 from search.data.names import find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.space.hyperparameters import Hyperparameters
-from search.study.history import last_used
+from search.study.history import last_used, remembered_data_dir
 from search.study.record import is_foreign
 from search.study.settings import StudySettings, check_same, store_settings, stored_settings
 from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
@@ -160,14 +160,21 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
 def check_study_data(study: Study, data_dir: Path | None = None) -> None:
     """Sees, before PyTorch is loaded, that there are data of the study's name.
 
+    Args:
+        data_dir: as that of `load_study_data`.
+
     Raises:
-        DataError: if they cannot.
+        DataError: if there are none, and none can be downloaded.
     """
-    check_at_hand(StudySettings.from_study(study).dataset, data_dir)
+    folder = data_dir or remembered_data_dir(study)
+    check_at_hand(StudySettings.from_study(study).dataset, folder)
 
 
 def load_study_data(study: Study, data_dir: Path | None = None) -> Dataset:
     """The data set that a study was made with.
+
+    Args:
+        data_dir: where its files lie; by default, where the study's last search was told.
 
     Raises:
         DataError: if it is not to be had.
@@ -176,7 +183,8 @@ def load_study_data(study: Study, data_dir: Path | None = None) -> Dataset:
     from search.data.load import load_dataset
 
     settings = StudySettings.from_study(study)
-    dataset = load_dataset(settings.dataset, data_dir, image_size=settings.image_size)
+    folder = data_dir or remembered_data_dir(study)
+    dataset = load_dataset(settings.dataset, folder, image_size=settings.image_size)
     check_same_data(study, dataset.info)
     return dataset
 

@@ -73,6 +73,9 @@ class SeenConfigurations:
 
     A trial that was interrupted does not count: it was put back in the queue. Finished trials are
     read once; an update costs what runs and waits.
+
+    Attributes:
+        is_listable: whether the space has few enough combinations to list what is untried.
     """
 
     def __init__(self, space: Space) -> None:
@@ -82,7 +85,7 @@ class SeenConfigurations:
         self._running, self._waiting = _Configurations(space), _Configurations(space)
         self._open: list[Mapping[str, Any]] = []
         self._newly_settled: list[Mapping[str, Any]] = []
-        self._is_listable = space.n_combinations() <= _MAX_LISTED
+        self.is_listable = space.n_combinations() <= _MAX_LISTED
         self._untried: dict[Hyperparameters, dict[str, Any]] | None = None
 
     def update(self, trials: Iterable[FrozenTrial], *, besides: int | None = None) -> None:
@@ -102,7 +105,7 @@ class SeenConfigurations:
             configurations.add(trial.number, values)
             if not is_finished:
                 self._open.append(values)
-            elif self._is_listable:
+            elif self.is_listable:
                 self._newly_settled.append(values)
 
     def _configurations_for(self, trial: FrozenTrial) -> _Configurations | None:
@@ -152,13 +155,13 @@ class SeenConfigurations:
         return [values for found, values in untried.items() if found not in is_open]
 
     def _open_configurations(self) -> set[Hyperparameters | None]:
-        if not self._is_listable:
+        if not self.is_listable:
             return set()
         return set(map(self._space.hyperparameters_or_none, self._open))
 
     def _untried_by_configuration(self) -> dict[Hyperparameters, dict[str, Any]] | None:
         """What no finished trial has settled, listed when it is first needed."""
-        if not self._is_listable:
+        if not self.is_listable:
             return None
         if self._untried is None:
             self._untried = {}

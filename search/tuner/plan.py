@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from optuna.study import Study
 
@@ -15,12 +16,13 @@ from search.folders import make_folder
 from search.space.space import Space
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
-from search.study.history import last_used, run_records
+from search.study.history import last_used, remembered_data_dir, run_records
 from search.study.open import open_study, study_names
 from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
+from search.tuner.preflight import named_data_dir
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.tuner.warm_start import WarmStart, warm_start
 from search.workers.ray_cluster import count_actors
@@ -130,12 +132,15 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
     if isinstance(request.dataset, Dataset):
         return request.dataset, ""
     if request.dataset != "auto":
-        return load_dataset(request.dataset, data_dir, image_size=size), ""
+        folder = named_data_dir(request) or data_dir
+        return load_dataset(request.dataset, folder, image_size=size), ""
     known = _known_study(request)
     if known is not None:
-        name, settings = known
+        name, settings, remembered = known
         dataset = load_dataset(
-            settings.dataset, data_dir, image_size=settings.image_size if size is None else size
+            settings.dataset,
+            request.data_dir or remembered or data_dir,
+            image_size=settings.image_size if size is None else size,
         )
         return dataset, f"that of {name}, which goes on"
     if is_available("mnist", data_dir):
@@ -152,12 +157,13 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
         return load_dataset("digits", data_dir, image_size=size), note
 
 
-def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
-    """Name and settings of the study that this request would go on with, if there is one.
+def _known_study(request: SearchRequest) -> tuple[str, StudySettings, Path | None] | None:
+    """The study that this request would go on with, if there is one.
 
-    That is the study it names; or else, of those of its budget and epochs on a built-in data set
-    that still lack trials or their race, or whose search for a target may go on under lower caps,
-    the one that was used last.
+    Its name, its settings, and the folder of data that it remembers. That is the study which the
+    request names; or else, of those of its budget and epochs on a built-in data set that still lack
+    trials or their race, or whose search for a target may go on under lower caps, the one that was
+    used last.
     """
     if not has_studies(request.storage):
         return None
@@ -175,7 +181,7 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings] | None:
         if not found:
             return None
         study = max(found, key=last_used)
-        return study.study_name, StudySettings.from_study(study)
+        return study.study_name, StudySettings.from_study(study), remembered_data_dir(study)
 
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:

@@ -7,6 +7,7 @@ its data, is told at once. Imports nothing slow but Optuna.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from search.data.at_hand import check_at_hand
 from search.data.names import (
@@ -19,8 +20,10 @@ from search.data.names import (
 from search.storage.checks import check_sqlite_file, has_studies
 from search.storage.open import opened_storage
 from search.storage.urls import parse_url
+from search.study.history import remembered_data_dir
 from search.study.open import open_study, study_names
 from search.study.settings import StudySettings, check_same, stored_settings
+from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.workers.setup import start_workers
 
@@ -44,8 +47,21 @@ def prepare_search(checked: CheckedRequest) -> None:
         _check_study(checked)
     request = checked.asked
     if isinstance(request.dataset, str) and request.dataset in SPLITS:
-        check_at_hand(request.dataset, request.data_dir)
+        check_at_hand(request.dataset, named_data_dir(request))
     start_workers(checked.resources)
+
+
+def named_data_dir(request: SearchRequest) -> Path | None:
+    """The folder of data that a request names, or that its study was told of before."""
+    dataset = request.dataset
+    if request.data_dir is not None or not isinstance(dataset, str) or dataset not in SPLITS:
+        return request.data_dir
+    if not has_studies(request.storage):
+        return None
+    with opened_storage(request.storage) as storage:
+        name = study_name(request, dataset)
+        known = {study.study_name: study for study in storage.get_all_studies()}
+        return remembered_data_dir(known[name]) if name in known else None
 
 
 def _check_study(checked: CheckedRequest) -> None:

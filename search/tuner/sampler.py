@@ -29,7 +29,11 @@ from search.tuner.dedup import SeenConfigurations
 from search.tuner.window import History, HistoryWindow
 from search_models.spec import SpecError
 
+_N_SHRUNK_DRAWS = 10  # to scale one down takes fifty times as long as to draw it
 _N_RANDOM_DRAWS = 200  # that find nothing new: a range of floats gives something new in one or two
+
+
+_NO_TRIAL = optuna.create_trial(state=TrialState.WAITING)  # random draws ask nothing of theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class CappedSampler(BaseSampler):
         self._history = HistoryWindow() if forgets else History()
         self._random = random.Random(seed)
         self._random_sampler = optuna.samplers.RandomSampler(seed=seed)
+        self._probe = optuna.samplers.RandomSampler(seed=seed)
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({self._sampler})"
@@ -93,6 +98,29 @@ class CappedSampler(BaseSampler):
     def seen(self) -> SeenConfigurations:
         """What the study had tried as of the last `refresh`."""
         return self._seen
+
+    def has_untried(self, study: Study) -> bool:
+        """Whether the space has a configuration to try, as of the last `refresh`.
+
+        Of a space with too many to list, whether random draws find one: so that no trial is made
+        which could only fail.
+        """
+        if not self._seen.has_untried():
+            return False
+        if self._seen.is_listable:
+            return True
+        distributions = self.infer_relative_search_space(study, _NO_TRIAL)
+        n_shrunk = 0
+        for _ in range(_N_RANDOM_DRAWS):
+            values = self._draw_random(self._probe, study, _NO_TRIAL, distributions, {})
+            if not self._fits(values):
+                n_shrunk += 1
+                if n_shrunk > _N_SHRUNK_DRAWS:
+                    continue
+                values = self._space.shrink(values)
+            if self._fits(values) and values not in self._seen:
+                return True
+        return False
 
     def refresh(self, study: Study, *, besides: int | None = None) -> Sequence[FrozenTrial]:
         """Takes note of what is new of the study's trials, all but one that is being drawn.
@@ -205,15 +233,25 @@ class CappedSampler(BaseSampler):
                 yield {**values, **fixed}, False
             return
         for _ in range(_N_RANDOM_DRAWS):
-            drawn = {
-                name: self._random_sampler.sample_independent(study, trial, name, distribution)
-                for name, distribution in search_space.items()
-            }
-            full_params = self._space.with_single({**drawn, **fixed})
+            full_params = self._draw_random(self._random_sampler, study, trial, search_space, fixed)
             if self._fits(full_params):
                 yield full_params, False
             else:
                 yield self._space.shrink(full_params, keep=fixed), True
+
+    def _draw_random(
+        self,
+        sampler: BaseSampler,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        fixed: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        drawn = {
+            name: sampler.sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
+        }
+        return self._space.with_single({**drawn, **fixed})
 
     def _fits(self, full_params: Mapping[str, Any]) -> bool:
         try:

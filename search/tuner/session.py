@@ -285,6 +285,7 @@ def _begin(
             n_trials=request.n_trials,
             patience=request.patience,
             target=None if request.target is None else request.target.accuracy,
+            data_dir=request.data_dir,
         ),
     )
     queued = plan.warm_start if not trials else None

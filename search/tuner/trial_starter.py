@@ -79,7 +79,7 @@ class TrialStarter:
     @property
     def has_untried(self) -> bool:
         """Whether the space had a configuration to try when it was last refreshed."""
-        return not self._found_nothing_new and self._sampler.seen.has_untried()
+        return not self._found_nothing_new and self._sampler.has_untried(self._study)
 
     def reserve(self) -> int:
         """The identifier of a trial from the queue or a new one, with nothing drawn yet.

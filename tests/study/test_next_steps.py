@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,13 @@ import pytest
 from optuna.trial import TrialState
 
 from search.cli.output import next_lines
+from search.report.facts import read_report
+from search.report.note import note_text
+from search.study.history import RunRecord, record_run, remembered_data_dir
+from search.study.locks import owner_of_this_process
 from search.study.next_steps import NextStep, next_steps, retrain_step, steps_with_weights
+from search.study.record import TrialRecord
+from tests.conftest import Command
 from tests.support.made_studies import MadeTrial, confirmation, make_study
 
 BEST, WEAKER = MadeTrial([0.9, 0.95, 0.96]), MadeTrial([0.9, 0.94, 0.95])
@@ -44,6 +53,46 @@ def test_the_steps_follow_from_how_a_study_stands(
     tmp_path: Path, trials: list[MadeTrial], options: dict[str, Any], commands: str
 ) -> None:
     assert [step.command for step in steps_of(tmp_path, trials, **options)] == commands.split()
+
+
+def test_what_is_searched_now_is_not_to_be_searched_on(command: Command) -> None:
+    """Where a search would be refused, or is another host's: whose it is, is told instead."""
+    owner = TrialRecord(owner=owner_of_this_process()).to_attributes()
+    running = MadeTrial(state=TrialState.RUNNING, attributes=owner)
+    url = f"sqlite:///{command.database}"
+    for trials in ([FAILED, running], [BEST, running]):
+        study = make_study(url, "made", trials)
+        steps = next_steps(study, study.get_trials())
+        assert (steps.go_on, steps.search_on) == (None, None)
+        assert steps.searched_by == f"process {os.getpid()} on {socket.gethostname()}"
+        overview = command()
+        assert f"It is being searched now, by {steps.searched_by}." in " ".join(
+            overview.out.split()
+        )
+        assert "search run" not in overview.out
+        note = note_text(read_report(study), "")
+        assert "go on with the search" not in note
+        command.database.unlink()
+
+
+def test_a_study_remembers_where_its_data_lie(command: Command) -> None:
+    url = f"sqlite:///{command.database}"
+    study = make_study(url, "made", [BEST, WEAKER], dataset="mnist")
+    assert remembered_data_dir(study) is None
+    folder = command.folder / "images"
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    run: dict[str, Any] = dict.fromkeys(("n_workers", "n_trials", "seed"), 1)
+    run |= {"sampler": "tpe", "pruner": "none", "device": "cpu", "patience": None, "target": None}
+    record_run(study, RunRecord.now(**run, data_dir=folder))
+    record_run(study, RunRecord.now(**run))
+    assert remembered_data_dir(study) == folder
+    # Each command looks there: what it does not find is named.
+    again = ("run", "--dataset", "mnist", "--budget", "3000", "--epochs", "3", "--study", "made")
+    for words in (("retrain",), again):
+        assert str(folder) in "".join(command(*words).err.split("\n")), words
+    shutil.rmtree(folder)
+    assert remembered_data_dir(study) is None
 
 
 def test_a_search_that_lacks_trials_goes_on_and_one_that_has_them_is_doubled(

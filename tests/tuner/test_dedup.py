@@ -342,6 +342,20 @@ def test_a_space_of_one_recipe_has_one_trial() -> None:
     assert not _seen(study).has_untried()
 
 
+def test_of_a_space_with_too_much_to_list_draws_tell_that_nothing_is_left() -> None:
+    space = _space(**{f"width_{i}": {"low": 4, "high": 10} for i in range(1, 6)})
+    cap = space.smallest_count() + 1  # under which a single network fits
+    study = _study(space, cap=cap)
+    assert isinstance(study.sampler, CappedSampler)
+    assert _seen(study).untried() is None
+    assert study.sampler.has_untried(study)
+
+    _train(study, under(cap, space), {f"width_{i}": 4 for i in range(1, 6)})
+
+    study.sampler.refresh(study)
+    assert not study.sampler.has_untried(study)
+
+
 def test_reading_many_trials_builds_no_recipe() -> None:
     """What 10,000 stored trials cost: to build a recipe of each would take seconds a draw."""
 

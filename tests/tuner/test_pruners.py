@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import optuna
 import pytest
+from optuna.trial import TrialState
 
+from search.study.locks import owner_of_this_process
+from search.study.record import TrialRecord
+from search.training.epochs import EpochResult
 from search.tuner.pruners import make_pruner
+from search.tuner.pruning import AccuracyPruning
 
 
 def stopped_at(epochs: int, accuracies: list[float]) -> int | None:
@@ -23,6 +30,24 @@ def stopped_at(epochs: int, accuracies: list[float]) -> int | None:
         if trial.should_prune():
             return epoch
     return None
+
+
+def test_a_trial_that_diverged_stops_nobody() -> None:
+    study = optuna.create_study(direction="maximize", pruner=make_pruner("halving", epochs=3))
+    pruning = AccuracyPruning()
+    diverged = study.ask()
+    pruning.report(diverged, 1000, 1, 0.9)
+    assert not pruning.should_prune(diverged)
+    last = EpochResult(2, math.nan, 0.1, 0.05, math.nan, 0.1, 1.0)
+    first = EpochResult(1, 0.1, 0.9, 0.05, 0.1, 0.9, 1.0)
+    record = TrialRecord(parameter_count=1000, epochs=[first, last])
+    record.write(study, diverged._trial_id)
+    study.tell(diverged, state=TrialState.PRUNED)
+    for accuracy in (0.5, 0.4):
+        trial = study.ask()
+        TrialRecord(owner=owner_of_this_process()).write(study, trial._trial_id)
+        pruning.report(trial, 1000, 1, accuracy)
+        assert pruning.should_prune(trial) == (accuracy < 0.5)
 
 
 @pytest.mark.parametrize("epochs", [2, 4, 10, 15, 16, 19, 20])

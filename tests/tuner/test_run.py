@@ -26,6 +26,7 @@ from search.space.space import Space
 from search.space.toml import to_toml
 from search.study.history import make_last_used, run_records
 from search.study.open import rebuild
+from search.study.record import TrialRecord
 from search.study.repair import requeue, requeue_left
 from search.study.settings import StudySettings
 from search.tuner.options import SearchRequest
@@ -582,6 +583,7 @@ def test_sweep_queues_once_what_a_search_died_over_between_queueing_and_telling(
     for _ in range(2):
         trial = study.ask()
         trial.suggest_float("momentum", 0, 1)
+        TrialRecord(parameter_count=1000).write(study, trial._trial_id)
     study.enqueue_trial({"momentum": 0.5}, user_attrs={"repeats": 0, "crashes": 0})
     assert requeue_left(study, study.get_trials(deepcopy=False)) == 2
     states = [trial.state for trial in study.trials]
