@@ -273,9 +273,9 @@ def _is_of_kind(value: Any, kinds: tuple[type, ...]) -> bool:
     return not isinstance(value, _NUMBER) or 0 <= value < math.inf
 
 
-def _is_value_of(record: TrialRecord, values: Sequence[float]) -> bool:
+def _is_value_of(record: TrialRecord, values: Sequence[float] | None) -> bool:
     """Whether a complete trial that a search has written with this record has these values."""
-    if not record.epochs or record.parameter_count is None:
+    if not record.epochs or record.parameter_count is None or not values:
         return False
     value, *sizes = values
     is_mean = math.isclose(value, last_epochs_mean(record.epochs), rel_tol=0, abs_tol=_ROUNDING)

@@ -35,7 +35,8 @@ DAMAGES = (
     (f"UPDATE trial_params SET param_value = param_value + 1 {OF_A_REPEATED_TRIAL}", "changed"),
     ("UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'epochs'", "lost"),
     ("UPDATE trials SET state = 'RUNNING' WHERE state = 'COMPLETE'", "lost"),
-    ("UPDATE trials SET state = 'COMPLETE' WHERE state = 'FAIL'", "counted_twice"),
+    ("UPDATE trials SET state = 'PRUNED' WHERE state = 'FAIL'", "counted_twice"),
+    ("UPDATE trials SET state = 'COMPLETE' WHERE state = 'FAIL'", "changed"),
 )
 N_KILLS, MOST_KILLS, N_TRIALS = 30, 90, 40
 
