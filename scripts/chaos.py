@@ -37,7 +37,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.open import opened_storage
 from search.study.open import open_study
-from search.study.record import TrialRecord, queued_values
+from search.study.record import TrialRecord, is_foreign, queued_values
 from search.study.repair import MAX_CRASHES
 from search.study.summary import is_trained
 
@@ -91,6 +91,7 @@ def check_study(audit: Audit, trials: Sequence[FrozenTrial], log: Log, *, n_tria
         audit.lost.append(f"{n_trials - len(trained)} of {n_trials} trained trials")
     if len(trained) > n_trials:
         audit.counted_twice.append(f"{len(trained)} trained trials, not {n_trials}")
+    audit.changed += [f"trial {t.number} is no search's any more" for t in trials if is_foreign(t)]
     for trial in trained:
         _check_values(audit, trial, log.get(trial.number, ()))
     configurations = Counter(json.dumps(trial.params, sort_keys=True) for trial in trained)

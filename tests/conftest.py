@@ -247,11 +247,12 @@ def run_here(*arguments: str) -> int:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[None]:
-    """A file that this process cannot write; root can write whatever is not immutable."""
+    """A file or folder that this process cannot write; root can write whatever is not immutable."""
     if os.geteuid() != 0:
-        path.chmod(0o444)
+        mode = path.stat().st_mode
+        path.chmod(mode & 0o555)
         yield
-        path.chmod(0o644)
+        path.chmod(mode)
         return
     chattr = shutil.which("chattr")
     if chattr is None or subprocess.run([chattr, "+i", path], capture_output=True).returncode:

@@ -221,13 +221,16 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     console.print(Text.assemble((why, "bold"), f" {then}"))
     if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(f"The same command goes on:\n  {same_command()}", soft_wrap=True)
+    interrupted = ""
+    if counts.n_interrupted:
+        interrupted = f", {counts.n_interrupted} interrupted and queued again"
     foreign = f", {counts.n_foreign} by other programs" if counts.n_foreign else ""
     redrawn = ""
     if counts.n_redraws:
         redrawn = f", {counts.n_redraws} candidates over the cap redrawn before they became trials"
     console.print(
         f"{counts.n_trained} trained ({counts.n_pruned} of them pruned early), {counts.n_failed} "
-        f"failed{foreign}{redrawn}."
+        f"failed{interrupted}{foreign}{redrawn}."
     )
     best = best_so_far(search)
     if best is None:

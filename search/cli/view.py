@@ -111,10 +111,10 @@ def describe_end(event: TrialEnded) -> str:
             how = f"pruned: {event.reason}"
         case TrialState.FAIL:
             how = f"failed: {event.reason}"
-            if event.is_requeued:
-                how += " (queued again)"
         case _:
             how = f"dropped: {event.reason}"
+    if event.is_requeued:
+        how += " (queued again)"
     where = "" if event.host is None else f" on {event.host}"
     return f"trial {event.number}{where}{size}: {how}"
 

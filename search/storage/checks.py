@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.exceptions import StorageError
-from search.storage.connections import connect_args
+from search.storage.connections import engine_options, is_sealed
 from search.storage.errors import cannot_open, no_sqlite_file
 from search.storage.urls import parse_url, without_secrets
 
@@ -38,7 +38,7 @@ def has_studies(url: str) -> bool:
         if not Path(parsed.database or "").is_file():
             return False
         check_sqlite_file(parsed, create=False, write=False)
-    engine = sqlalchemy.create_engine(parsed, connect_args=connect_args(parsed))
+    engine = sqlalchemy.create_engine(parsed, **engine_options(parsed))
     try:
         return "studies" in sqlalchemy.inspect(engine).get_table_names()
     except SQLAlchemyError as error:
@@ -77,6 +77,12 @@ def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
             f"The database must be writable, but {path} is read-only; change its rights, or name "
             "another file with --storage sqlite:///FILE."
         )
+    if write and is_sealed(url):
+        raise StorageError(
+            "The folder of a database that is written must be writable, as SQLite keeps its log "
+            f"there, but {path.resolve().parent} is not; change its rights, or name another file "
+            "with --storage sqlite:///FILE."
+        )
     # Not by reading it: to close a file drops all locks that this process has on it, SQLite's, too.
     if not path.is_file() or not os.access(path, os.R_OK):
         why = "its rights forbid it" if path.is_file() else "it is none"
@@ -97,7 +103,7 @@ def check_schema(url: URL, *, create: bool, may_be_half_made: bool) -> bool:
     """
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
         return False
-    engine = sqlalchemy.create_engine(url, connect_args=connect_args(url))
+    engine = sqlalchemy.create_engine(url, **engine_options(url))
     try:
         with engine.connect() as connection:
             tables = sqlalchemy.inspect(connection).get_table_names()

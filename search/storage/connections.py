@@ -7,6 +7,11 @@ WAL mode a power cut may take the last commits, never the file).
 
 from __future__ import annotations
 
+import logging
+import os
+import sqlite3
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -26,6 +31,29 @@ _KEEPALIVE = {
 }
 
 
+def engine_options(url: URL, *, write: bool = False) -> dict[str, Any]:
+    """What SQLAlchemy is given to connect with, beside the URL.
+
+    Args:
+        write: whether something is to be written.
+    """
+    if url.get_backend_name() == "sqlite" and not write and is_sealed(url):
+        path = Path(str(url.database)).resolve()
+        log = path.with_name(f"{path.name}-wal")
+        has_log = log.exists() and log.stat().st_size > 0
+        # SQLite makes files beside a database that it reads, where not told that nobody writes it.
+        mode = "mode=ro" if has_log else "mode=ro&immutable=1"
+        connect = partial(sqlite3.connect, f"{path.as_uri()}?{mode}", uri=True)
+        return {"creator": partial(connect, check_same_thread=False)}
+    return {"connect_args": connect_args(url)}
+
+
+def is_sealed(url: URL) -> bool:
+    """Whether a SQLite file lies in a folder in which nothing can be made."""
+    path = Path(str(url.database))
+    return path.is_file() and not os.access(path.resolve().parent, os.W_OK)
+
+
 def connect_args(url: URL) -> dict[str, Any]:
     """What a driver is given to connect with, beside the URL."""
     if url.get_backend_name() == "sqlite":
@@ -40,6 +68,9 @@ def set_up_connections(engine: Engine, *, write: bool) -> None:
     if engine.name == "sqlite" and write:
         event.listen(engine, "connect", _set_pragmas)
     elif engine.name == "postgresql":
+        # What psycopg notes beside its errors, as it drops a broken connection, would stand on the
+        # screen as a line of its own wherever a program has set up no logging.
+        logging.getLogger("psycopg").addHandler(logging.NullHandler())
         event.listen(engine, "connect", _set_up_session)
     engine.dispose()  # what is connected already has not heard of it
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from search.storage.checks import HalfMadeError, check_schema, check_sqlite_file
-from search.storage.connections import BUSY_TIMEOUT_SECONDS, checkpoint, connect_args
+from search.storage.connections import BUSY_TIMEOUT_SECONDS, checkpoint, engine_options
 from search.storage.errors import cannot_open
 from search.storage.guard import FileGuard
 from search.storage.retry import Waiting
@@ -42,7 +42,7 @@ def opened_storage(
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
         check_sqlite_file(parsed, create=create, write=write)
-    storage = _open(parsed, waiting or Waiting(), create=create)
+    storage = _open(parsed, waiting or Waiting(), create=create, write=write)
     storage.set_up_connections(write=write)
     guard: FileGuard | None = None
     if is_sqlite and write:
@@ -62,7 +62,7 @@ def opened_storage(
         storage.engine.dispose()
 
 
-def _open(url: URL, waiting: Waiting, *, create: bool) -> RetryingStorage:
+def _open(url: URL, waiting: Waiting, *, create: bool, write: bool) -> RetryingStorage:
     """The storage, once whoever else makes its tables at the same time is done."""
     for is_last in [False] * _N_RETRIES + [True]:
         try:
@@ -71,7 +71,7 @@ def _open(url: URL, waiting: Waiting, *, create: bool) -> RetryingStorage:
                 url,
                 waiting,
                 skip_compatibility_check=is_made,  # it would run all migrations' files again
-                connect_args=connect_args(url),
+                **engine_options(url, write=write),
                 pool_pre_ping=url.get_backend_name() != "sqlite",
             )
         except HalfMadeError:

@@ -13,8 +13,8 @@ from search.study.record import INTERRUPTED, TrialRecord, is_foreign, queued_val
 MAX_CRASHES = 2  # workers that one configuration may kill
 
 
-def requeue_left(study: Study, left: Sequence[FrozenTrial]) -> int:
-    """Requeues what is still RUNNING of the trials that were left; returns how many.
+def requeue_left(study: Study, left: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Requeues what is still RUNNING of the trials that were left; returns these.
 
     Only for who holds the lock of the study, as `Sharing` sees to.
 
@@ -28,7 +28,7 @@ def requeue_left(study: Study, left: Sequence[FrozenTrial]) -> int:
     for trial in left:
         # A search may have died between queueing and telling: then the repeat is there already.
         requeue(study, trial, queue=trial.number not in repeated)
-    return len(left)
+    return left
 
 
 def requeue(study: Study, trial: FrozenTrial, *, queue: bool = True) -> None:

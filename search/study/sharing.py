@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
@@ -50,11 +50,14 @@ class Sharing(Protocol):
     def record_heartbeats(self, trial_ids: Collection[int]) -> None:
         """Records that trials live. May be called as often as one likes."""
 
-    def reclaim_lost(self, should_stop: Callable[[], bool]) -> None:
-        """Queues the trials of lost hosts again. May be called as often as one likes."""
+    def reclaim_lost(self, should_stop: Callable[[], bool]) -> Sequence[FrozenTrial]:
+        """Queues the trials of lost hosts again; returns them, as they were.
 
-    def requeue_orphans(self) -> int:
-        """Queues again what nobody runs any more, under the lock; returns how many."""
+        May be called as often as one likes.
+        """
+
+    def requeue_orphans(self) -> Sequence[FrozenTrial]:
+        """Queues again what nobody runs any more, under the lock; returns it, as it was."""
 
     def lock_race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
         """Lets one search at a time race the study's trials; false where another does, and this
@@ -81,10 +84,10 @@ class Alone:
     def record_heartbeats(self, trial_ids: Collection[int]) -> None:
         pass
 
-    def reclaim_lost(self, should_stop: Callable[[], bool]) -> None:
-        pass
+    def reclaim_lost(self, should_stop: Callable[[], bool]) -> Sequence[FrozenTrial]:
+        return ()
 
-    def requeue_orphans(self) -> int:
+    def requeue_orphans(self) -> Sequence[FrozenTrial]:
         return requeue_left(self._study, self._study.get_trials(deepcopy=False))
 
     def lock_race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
@@ -130,19 +133,18 @@ class Shared:
         for trial_id in trial_ids:
             self._storage.record_heartbeat(trial_id)
 
-    def reclaim_lost(self, should_stop: Callable[[], bool]) -> None:
+    def reclaim_lost(self, should_stop: Callable[[], bool]) -> Sequence[FrozenTrial]:
         now = time.monotonic()
         if now < self._next_reclaim:
-            return
+            return ()
         self._next_reclaim = now + self._lost_after_seconds / _HEARTBEATS
         # Whoever could not reach the server was not heard; all get the time to be heard again.
         if now < self._storage.returned_at + self._lost_after_seconds or not self._lost():
-            return
+            return ()
         with self.lock(should_stop) as is_ours:
-            if is_ours:
-                self.requeue_orphans()
+            return self.requeue_orphans() if is_ours else ()
 
-    def requeue_orphans(self) -> int:
+    def requeue_orphans(self) -> Sequence[FrozenTrial]:
         # Read again, under the lock: another search may have been quicker.
         return requeue_left(self._study, self._lost())
 

@@ -110,7 +110,8 @@ class Coordinator:
                     return outcome
                 self._handle_events()
                 self._heartbeat()
-                self._sharing.reclaim_lost(self._heartbeat_until_stopped)
+                for trial in self._sharing.reclaim_lost(self._heartbeat_until_stopped):
+                    self._writer.publish(TrialEnded.lost(trial))
                 self._kill_overdue()
         finally:
             self._requeue_running()

@@ -77,6 +77,20 @@ class TrialEnded:
             host="another host" if record.owner is None else record.owner.host,
         )
 
+    @classmethod
+    def lost(cls, trial: FrozenTrial) -> TrialEnded:
+        """The end of a trial whose host fell silent, and whose configuration is queued again."""
+        record = TrialRecord.read(trial)
+        return cls(
+            trial.number,
+            None,
+            record.parameter_count,
+            n_epochs=len(record.epochs),
+            reason="taken over, as its host fell silent",
+            is_requeued=True,
+            host="another host" if record.owner is None else record.owner.host,
+        )
+
     @property
     def is_last_word(self) -> bool:
         """Whether it says of its configuration that it trains, or that it does not."""

@@ -261,7 +261,7 @@ def _begin(
 ) -> Search:
     """Puts right what a dead search left, and queues what is to be tried first."""
     request = plan.request
-    n_requeued = shared.requeue_orphans()
+    n_requeued = len(shared.requeue_orphans())
     trials = study.get_trials(deepcopy=False)
     before = tally(trials)
     n_workers = min(plan.workers.n_workers, max(1, request.n_trials - before.n_trained))

@@ -395,3 +395,14 @@ def test_a_budget_is_understood_as_people_write_it(budget: str) -> None:
 )
 def test_a_time_is_understood_as_people_write_it(text: str, seconds: int) -> None:
     assert duration("--timeout")["parser"](text) == seconds
+
+
+def test_a_database_in_a_folder_that_may_not_be_written_is_read(finished: Command) -> None:
+    readable = (("best",), ("studies",), ("show", "0"), ())
+    before = [finished(*words).out for words in readable]
+    with read_only(finished.folder):
+        after = [finished(*words) for words in readable]
+        refused = finished(*DIGITS_RUN, "--trials", "9")
+    assert [each.out for each in after] == before, [each.err for each in after]
+    assert refused.code == 2
+    assert "must be writable" in refused.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -180,6 +181,8 @@ def test_a_search_waits_for_a_postgresql_server_that_restarts_and_loses_nothing(
     reader.join()
     output = "".join(lines)
     assert output.count("The database answers again") >= n_restarts
+    assert "error ignored" not in output  # psycopg's own words
+    assert logging.getLogger("psycopg").handlers
     assert not [secret for secret in SECRETS if secret in output]
     assert "Traceback" not in output
     with plain_optuna(url) as storage:

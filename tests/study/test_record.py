@@ -188,6 +188,12 @@ def test_a_record_that_no_search_can_have_written_is_none(stored: dict[str, Any]
     assert not is_trained(trial)
 
 
+def test_a_complete_trial_without_a_value_is_no_searchs() -> None:
+    trial = _trial(_STORED)
+    trial.state = TrialState.COMPLETE  # as a person may set it in the database
+    assert TrialRecord.read(trial) is NO_RECORD
+
+
 @pytest.mark.parametrize(
     "stored",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from search.storage.open import opened_storage
 from search.storage.retrying import RetryingStorage
 from search.study.history import run_records
 from search.study.open import open_study, study_names
+from search.study.record import TrialRecord
 from tests.conftest import DIGITS_RUN, Command, wait_until
 from tests.support.prepared import PreparedProcess
 from tests.support.servers import PASSWORD, Postgres, shown
@@ -78,7 +80,7 @@ def check_exact(trials: list[FrozenTrial], n: int) -> None:
     trained = [trial for trial in trials if trial.state in TRAINED]
     assert len(trained) == n
     for trial in trained:
-        assert [epoch["epoch"] for epoch in trial.user_attrs["epochs"]] == sorted(
+        assert [result.epoch for result in TrialRecord.read(trial).epochs] == sorted(
             trial.intermediate_values
         )
     assert len({str(sorted(trial.params.items())) for trial in trained}) == n
@@ -132,6 +134,11 @@ def test_a_host_that_dies_is_noticed_by_the_other_which_trains_its_trials(
     lost = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert lost
     assert pids(lost) == {first.pid}
+    told = " ".join(output.split())
+    for trial in lost:
+        assert f"trial {trial.number} on {socket.gethostname()}" in told
+    assert told.count("taken over, as its host fell silent (queued again)") == len(lost)
+    assert f"0 failed, {len(lost)} interrupted and queued again" in told
     repeats = {trial.user_attrs.get("repeats"): trial for trial in trials}
     for trial in lost:
         assert repeats[trial.number].params == trial.params

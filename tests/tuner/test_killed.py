@@ -36,6 +36,7 @@ DAMAGES = (
     ("UPDATE trial_user_attributes SET value_json = '[]' WHERE key = 'epochs'", "lost"),
     ("UPDATE trials SET state = 'RUNNING' WHERE state = 'COMPLETE'", "lost"),
     ("UPDATE trials SET state = 'PRUNED' WHERE state = 'FAIL'", "counted_twice"),
+    ("UPDATE trials SET state = 'COMPLETE' WHERE state = 'FAIL'", "changed"),
 )
 N_KILLS, MOST_KILLS, N_TRIALS = 16, 60, 20
 

@@ -585,7 +585,7 @@ def test_sweep_queues_once_what_a_search_died_over_between_queueing_and_telling(
         trial.suggest_float("momentum", 0, 1)
         TrialRecord(parameter_count=1000).write(study, trial._trial_id)
     study.enqueue_trial({"momentum": 0.5}, user_attrs={"repeats": 0, "crashes": 0})
-    assert requeue_left(study, study.get_trials(deepcopy=False)) == 2
+    assert len(requeue_left(study, study.get_trials(deepcopy=False))) == 2
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
     assert [trial.user_attrs["repeats"] for trial in study.trials[2:]] == [0, 1]
