@@ -428,6 +428,8 @@ def test_a_picture_is_turned_as_the_camera_was_held_and_transparent_is_white(
         ({"a/": 6, "b/": 6}, ("--metric", "f1"), "accuracy or balanced-accuracy, but got 'f1'"),
         ({"a/": 6, "b/": 6}, ("--dataset", "digits", "--image-size", "20"), "digits has its own"),
         ({"a/": 6, "b/": 6}, ("--dataset", "folder:"), "as folder:photos, but got none"),
+        ({"a/": 6, "b/": 6}, ("--dataset", "cats"), "can be searched as folder:cats."),
+        ({"a/": 6, "b/": 6}, ("--dataset", "./cats/"), "can be searched as folder:./cats/."),
     ],
 )
 def test_what_cannot_be_searched_is_refused(
