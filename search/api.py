@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -12,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.data.dataset import Dataset
-from search.folders import DATABASE_URL, default_folder
+from search.folders import DATABASE_URL, as_path, default_folder
 from search.plain_text import printable
 from search.results.retrain import WeightsFolder, retrain
 from search.storage.open import opened_storage
@@ -113,8 +114,8 @@ def retrain_trial(
     *,
     seeds: int = 3,
     dataset: Dataset | None = None,
-    data_dir: Path | None = None,
-    folder: Path | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
     n_workers: int | None = None,
     device: str = "auto",
 ) -> Path:
@@ -142,6 +143,8 @@ def retrain_trial(
     check_whole("seeds", seeds)
     if n_workers is not None:
         check_whole("n_workers", n_workers)
+    data_dir = None if data_dir is None else as_path(data_dir, "data_dir")
+    folder = None if folder is None else as_path(folder, "folder")
     trial = open_trial(study, number)
     if dataset is None:
         check_study_data(study, data_dir)

@@ -36,6 +36,24 @@ def user_cache() -> Path:
         return Path(os.devnull) / "no-home-directory"
 
 
+def as_path(path: str | os.PathLike[str], what: str) -> Path:
+    """A path as a program gives it, also as text; `~` is the user's home.
+
+    Args:
+        what: it is called, for an error.
+
+    Raises:
+        InputError: if it is no path.
+    """
+    try:
+        return Path(path).expanduser()
+    except (TypeError, RuntimeError) as error:  # or there is no home
+        raise InputError(
+            f"{what} must be a path, as text or pathlib.Path, but got {path!r}; give one, as "
+            f'{what}="folder".'
+        ) from error
+
+
 def file_name(study_name: str) -> str:
     """A study's name as that of a file or folder: one that leads nowhere else."""
     # Plain Optuna takes longer names than a file system does.

@@ -74,7 +74,7 @@ def test_every_example_of_the_page_works(place: Path) -> None:
     assert "A network must have fewer parameters than the budget" in printed
     assert names["logits"].shape == (359, 10)
     assert {path.name for path in (place / "runs").iterdir()} == {
-        "channels-2000x2",
+        "channels",
         "digits-3000x3",
     }
     card = json.loads((names["folder"] / "card.json").read_text())
@@ -165,6 +165,28 @@ def test_retraining_with_such_numbers_keeps_earlier_weights(
 def test_tensors_are_asked_for_where_a_command_needs_them(place: Path) -> None:
     with pytest.raises(search.SearchError, match="give the Dataset itself, in Python"):
         search.load_dataset("tensors:cells")
+
+
+def test_paths_are_text_as_well(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    assert len(search.load_dataset("digits", data_dir="~/data").test) == 359
+    with pytest.raises(search.SearchError, match=f"and {place}/data does not have its four files"):
+        search.load_dataset("mnist", data_dir="~/data")
+    photos = search.load_dataset(place / "photos")
+    assert photos.info.name == f"folder:{place / 'photos'}"
+    with pytest.raises(InputError, match="data_dir must be a path, as text or"):
+        search.load_dataset("mnist", data_dir=3)  # type: ignore[arg-type]
+
+    paths: dict[str, Any] = {"data_dir": "data", "artifacts": "~/kept", "worker_log": "logs"}
+    request = search.SearchRequest(budget=1, epochs=1, **paths)
+    assert request.data_dir == Path("data")
+    assert request.artifacts == place / "kept"
+    assert request.worker_log == Path("logs")
+    asked: dict[str, Any] = {"dataset": place / "photos", "space": place / "space.toml"}
+    request = search.SearchRequest(budget=1, epochs=1, **asked)
+    assert (request.dataset, request.space) == (photos.info.name, str(place / "space.toml"))
+    with pytest.raises(InputError, match="worker_log must be a path, as text or"):
+        search.SearchRequest(budget=1, epochs=1, worker_log=True)  # type: ignore[arg-type]
 
 
 def test_the_notebook_runs_and_is_shown_with_what_it_put_out(tmp_path: Path) -> None:

@@ -9,5 +9,5 @@
   and their pixels; `folder_layout.py`: where they lie; `pictures.py`: one picture file
 - `digit_photos.py`: photographs of digits made like MNIST's images
 - `mapped.py`: the files that workers map; a search's are without the test set, which is sealed
-- `tensors.py`: tensors written to files
+- `cache.py`: the user's cache of images; `tensors.py`: tensors written to files
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from search.data.at_hand import given_as_tensors
 from search.data.built_in import class_names, read_digits, read_mnist
@@ -10,6 +10,7 @@ from search.data.dataset import Dataset, Parts, assemble, sha256, stratified_spl
 from search.data.idx_files import default_data_dir
 from search.data.names import (
     DEFAULT_IMAGE_SIZE,
+    FOLDER,
     SPLITS,
     TENSORS,
     check_dataset_name,
@@ -18,11 +19,12 @@ from search.data.names import (
 )
 from search.data.own import folder_dataset
 from search.exceptions import DataError
+from search.folders import as_path
 
 
 def load_dataset(
-    name: str,
-    data_dir: Path | None = None,
+    name: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
     *,
     image_size: int | None = None,
     n_held_out: int | None = None,
@@ -31,7 +33,7 @@ def load_dataset(
 
     Args:
         name: `mnist`, `fashion-mnist`, `kmnist`, `digits`, or `folder:PATH` for a folder with a
-            sub-folder of images for each class.
+            sub-folder of images for each class, which may also be given as a `pathlib.Path`.
         data_dir: by default a folder in the user's cache.
         image_size: the side to which the images of a folder are scaled, 28 by default; they keep
             their proportions, and what they leave free of the square is black.
@@ -42,13 +44,15 @@ def load_dataset(
         DataError: if it is neither there nor to be had, its files are broken, or the images of a
             folder are too few.
     """
+    if not isinstance(name, str):
+        name = f"{FOLDER}{as_path(name, 'name')}"
     folder = folder_of(name)
     if folder is not None:
         return folder_dataset(folder, check_image_size(image_size or DEFAULT_IMAGE_SIZE))
     if name.startswith(TENSORS):
         raise given_as_tensors(name)
     built_in = check_dataset_name(name)
-    data_dir = data_dir or default_data_dir()
+    data_dir = default_data_dir() if data_dir is None else as_path(data_dir, "data_dir")
     if name == "digits":
         origin = "embedded in scikit-learn"
         images, labels, test_images, test_labels = arrays = read_digits()

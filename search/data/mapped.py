@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from safetensors import safe_open
 
+from search.data.cache import MAPPED, cache_folder, in_use, private_folder, sweep
 from search.data.dataset import Dataset, DatasetInfo, Examples
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
-from search.folders import user_cache
 
 
 class SharedDataset(Protocol):
@@ -78,28 +78,32 @@ def dataset_files(dataset: Dataset, *, with_test: bool) -> Iterator[DatasetFiles
     Raises:
         DataError: if there is no room for them.
     """
-    cache = user_cache() / "mapped"
-    try:
-        yield _write_files(dataset, cache, with_test=with_test)
-    except _CannotWriteError:
-        with tempfile.TemporaryDirectory(prefix="budget-search-") as folder:
+    with ExitStack() as stack:
+        try:
+            files = _write_files(dataset, None, stack, with_test=with_test)
+        except _CannotWriteError:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="budget-search-"))
             try:
-                files = _write_files(dataset, Path(folder), with_test=with_test)
+                files = _write_files(dataset, Path(folder), stack, with_test=with_test)
             except _CannotWriteError as error:
                 n_megabytes = dataset.development.images.nbytes // 1_000_000 + 1
                 raise DataError(
                     f"The data set needs about {n_megabytes} MB of disk that worker processes "
-                    f"share, but neither {cache} nor {folder} can be written ({error}). Make "
-                    "room, or point XDG_CACHE_HOME or TMPDIR to a folder that has it."
+                    f"share, but neither {cache_folder(MAPPED)} nor {folder} can be written "
+                    f"({error}). Make room, or point XDG_CACHE_HOME or TMPDIR to a folder that has "
+                    "it."
                 ) from error
-            yield files
+        yield files
 
 
 class _CannotWriteError(Exception):
     """A folder that cannot be written."""
 
 
-def _write_files(dataset: Dataset, folder: Path, *, with_test: bool) -> DatasetFiles:
+def _write_files(
+    dataset: Dataset, folder: Path | None, stack: ExitStack, *, with_test: bool
+) -> DatasetFiles:
+    """The files, in a folder or, where there is none, in the cache; in use as long as the stack."""
     info = dataset.info
     parts = {"development": dataset.development}
     if with_test:
@@ -107,12 +111,19 @@ def _write_files(dataset: Dataset, folder: Path, *, with_test: bool) -> DatasetF
     paths: dict[str, Path] = {}
     for part, examples in parts.items():
         # The name holds what decides the contents, so a file that is there is the right one.
-        path = folder / f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}-{part}.safetensors"
+        name = f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}-{part}.safetensors"
         try:
-            if not path.exists():
-                folder.mkdir(parents=True, exist_ok=True)
+            path = (private_folder(MAPPED) if folder is None else folder) / name
+            is_new = False
+            while not stack.enter_context(in_use(path)):
+                if is_new and path.exists():
+                    raise OSError(0, f"{path} cannot be read")
                 write_tensors({"images": examples.images, "labels": examples.labels}, path)
+                path.chmod(0o600)
+                is_new = True
         except OSError as error:
             raise _CannotWriteError(str(error)) from error
+        if is_new and folder is None:
+            sweep()
         paths[part] = path
     return DatasetFiles(info, paths["development"], paths.get("test"))

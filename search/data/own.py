@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import MutableSequence, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from search.data.cache import FOLDERS, cache_folder, in_use, private_folder, sweep
 from search.data.dataset import (
     Dataset,
     Parts,
@@ -28,7 +30,6 @@ from search.data.image_folders import ImageFolder, find_images, in_two_classes
 from search.data.names import FOLDER, TENSORS, check_folder, check_text
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
-from search.folders import user_cache
 
 
 def from_tensors(
@@ -168,15 +169,24 @@ def _folder_pixels(
     found: ImageFolder, image_size: int, remarks: MutableSequence[str]
 ) -> NDArray[np.uint8]:
     """The images of a folder, (N, C, H, W), from the user's cache where they were read before."""
-    cache = user_cache() / "folders"
-    path = cache / f"{found.pixels_key(image_size)[:32]}.safetensors"
-    with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="np") as file:
-        cached: NDArray[np.uint8] = file.get_tensor("images")
-        return cached
+    of_folder = hashlib.sha256(os.fsencode(found.layout.folder)).hexdigest()[:16]
+    # One file a folder and size: with an image more, another one takes its place.
+    path = cache_folder(FOLDERS) / f"{of_folder}-{image_size}.safetensors"
+    key = found.pixels_key(image_size)
+    with (
+        contextlib.suppress(OSError, SafetensorError),
+        in_use(path),
+        safe_open(path, framework="np") as file,
+    ):
+        if (file.metadata() or {}).get("key") == key:
+            cached: NDArray[np.uint8] = file.get_tensor("images")
+            return cached
     images = found.pixels(image_size, remarks)
     with contextlib.suppress(OSError):  # the next start reads them again
-        cache.mkdir(parents=True, exist_ok=True)
-        write_tensors({"images": torch.from_numpy(images)}, path)
+        private_folder(FOLDERS)
+        write_tensors({"images": torch.from_numpy(images)}, path, metadata={"key": key})
+        path.chmod(0o600)
+        sweep()
     return images
 
 

@@ -10,15 +10,19 @@ from torch import Tensor
 from search.files import write_bytes
 
 
-def tensors_as_bytes(tensors: dict[str, Tensor]) -> bytes:
+def tensors_as_bytes(
+    tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None
+) -> bytes:
     """Tensors by name as a file has them; copied first, as the format knows no shared memory."""
-    return save({name: tensor.clone() for name, tensor in tensors.items()})
+    return save({name: tensor.clone() for name, tensor in tensors.items()}, metadata)
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes tensors by name.
+def write_tensors(
+    tensors: dict[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None
+) -> None:
+    """Writes tensors by name, with texts by name that belong to them.
 
     Raises:
         OSError: if they cannot be written; nothing is left behind then.
     """
-    write_bytes(tensors_as_bytes(tensors), path)
+    write_bytes(tensors_as_bytes(tensors, metadata=metadata), path)

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.data.names import DEFAULT_IMAGE_SIZE
+from search.data.names import DEFAULT_IMAGE_SIZE, FOLDER
 from search.exceptions import InputError
-from search.folders import DATABASE_URL
+from search.folders import DATABASE_URL, as_path
 from search.study import defaults
 
 if TYPE_CHECKING:  # it imports torch
@@ -217,5 +218,20 @@ class SearchRequest(Output, Method, Place, Images, Length, Goal):
     """What a user asks for: the fields of all groups, of which `budget` and `epochs` are needed.
 
     In Python a time is a number of seconds, a target a `Target`, and `dataset` may be the data
-    themselves. `check_request` says whether the values go together.
+    themselves. Paths may be text. `check_request` says whether the values go together.
+
+    Raises:
+        InputError: if what should be a path is none.
     """
+
+    def __post_init__(self) -> None:
+        for name in ("data_dir", "artifacts", "worker_log"):
+            path = getattr(self, name)
+            if path is not None:
+                object.__setattr__(self, name, as_path(path, name))
+        space: object = self.space
+        dataset: object = self.dataset
+        if isinstance(space, os.PathLike):
+            object.__setattr__(self, "space", str(as_path(space, "space")))
+        if isinstance(dataset, os.PathLike):
+            object.__setattr__(self, "dataset", f"{FOLDER}{as_path(dataset, 'dataset')}")
