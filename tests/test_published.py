@@ -134,3 +134,16 @@ def test_one_file_takes_the_place_of_its_own_kind_alone(
     assert run_here("predict", "best-small", str(photo), "--show", str(photo)) == 2
     assert photo.read_bytes() == b"mine"
     assert "move it, or give the new one another name" in capsys.readouterr().err
+
+
+def test_a_backup_mixes_with_no_files_that_lie_where_its_own_go(finished: Command) -> None:
+    beside = finished.folder / "copy.db-artifacts"
+    beside.mkdir()
+    (beside / "1-1-0").write_bytes(b"mine")
+    refused = finished("backup", "copy.db")
+    assert refused.code == 2
+    assert "copy.db-artifacts has files already" in refused.err
+    assert contents(beside) == {"1-1-0": b"mine"}
+    assert not (finished.folder / "copy.db").exists()
+    (beside / "1-1-0").unlink()
+    assert finished("backup", "copy.db").code == 0

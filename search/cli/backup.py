@@ -9,6 +9,7 @@ import typer
 
 from search.cli.options import Artifacts, Storage
 from search.cli.output import echo
+from search.exceptions import InputError
 from search.folders import DATABASE_URL
 
 
@@ -27,11 +28,17 @@ def backup(
     from search.storage.backup import backup as copy_database
     from search.storage.open import opened_storage
 
-    copy_database(storage, file)
     copy = f"sqlite:///{file}"
-    folder, copy_folder = artifact_folder(storage, artifacts), artifact_folder(copy)
-    assert folder is not None
+    copy_folder = artifact_folder(copy)
     assert copy_folder is not None
+    if not file.exists() and copy_folder.is_dir() and any(copy_folder.iterdir()):
+        raise InputError(
+            f"Curves and weights are copied into a folder of their own, but {copy_folder} has "
+            "files already; move it, or name another copy."
+        )
+    copy_database(storage, file)
+    folder = artifact_folder(storage, artifacts)
+    assert folder is not None
     with opened_storage(copy) as opened:  # not to write: that would open a log beside it
         copy_artifacts(folder, copy_folder, opened)
     also = f"; its curves and weights to {copy_folder}" if copy_folder.exists() else ""
