@@ -406,7 +406,7 @@ def test_data_that_change_or_disappear_under_a_study_are_refused(
     assert "differs in: the images or labels of the data set" in capsys.readouterr().err
     shutil.rmtree(raw.parent)
     assert run_here(*options) == 2
-    assert "does not have it and the download failed" in " ".join(capsys.readouterr().err.split())
+    assert "does not have its four files" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "studies.db").read_bytes() == before
 
 
