@@ -31,7 +31,7 @@ def delete(
     from search.report.artifacts import artifact_folder, delete_files
     from search.storage.open import opened_storage
     from search.study.locks import is_searched
-    from search.study.open import find_repeats, open_study
+    from search.study.open import find_repeats, has_copy, open_study
     from search.study.summary import ABLATES, CONFIRMS
 
     with opened_storage(storage, write=True) as opened:
@@ -41,8 +41,8 @@ def delete(
             ends = "; the search that runs on it ends" if is_searched(chosen) else ""
             typer.confirm(f"Delete {study} with its {n_trials} trials{ends}?", abort=True)
         for purpose in (CONFIRMS, ABLATES):
-            repeats = find_repeats(opened, study, purpose)
-            if repeats is not None:
+            repeats = find_repeats(opened, chosen, purpose)
+            if repeats is not None and not has_copy(opened, chosen):  # whose runs they are as well
                 optuna.delete_study(study_name=repeats.study_name, storage=opened)
         optuna.delete_study(study_name=study, storage=opened)
         folder = artifact_folder(storage, artifacts)

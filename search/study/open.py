@@ -18,7 +18,14 @@ from search.exceptions import StudyDeletedError, StudyError
 from search.space.hyperparameters import Hyperparameters
 from search.study.history import last_used, remembered_data_dir
 from search.study.record import is_foreign
-from search.study.settings import StudySettings, check_same, store_settings, stored_settings
+from search.study.settings import (
+    StudySettings,
+    check_same,
+    give_identity,
+    identity_of,
+    store_settings,
+    stored_settings,
+)
 from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
 from search.wording import meant
 
@@ -65,13 +72,32 @@ def open_study(storage: BaseStorage, name: str) -> Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def find_repeats(storage: BaseStorage, name: str, purpose: str) -> Study | None:
-    """The study that keeps a study's runs for a purpose; None where there is none of its own."""
-    own_name = repeats_name(name, purpose)
-    if own_name not in study_names(storage):
-        return None
-    repeats = open_study(storage, own_name)
-    return repeats if repeats.user_attrs.get(purpose) == name else None
+# An attribute of a study of runs: the identity of the study that they are runs of.
+OF_IDENTITY = "of_identity"
+
+
+def find_repeats(storage: BaseStorage, study: Study, purpose: str) -> Study | None:
+    """The study that keeps a study's runs for a purpose; None where there is none of its own.
+
+    A study may have been renamed since: its identity tells, and the name where one has none yet.
+    """
+    identity = identity_of(study)
+    for each in storage.get_all_studies():
+        whose = each.user_attrs.get(OF_IDENTITY)
+        is_told = whose is not None and identity is not None
+        has_name = each.user_attrs.get(purpose) == study.study_name
+        if purpose in each.user_attrs and (whose == identity if is_told else has_name):
+            return optuna.load_study(study_name=each.study_name, storage=storage)
+    return None
+
+
+def has_copy(storage: BaseStorage, study: Study) -> bool:
+    """Whether another study is a copy of this one, or this one of it."""
+    identity = identity_of(study)
+    return identity is not None and any(
+        identity_of(each) == identity and each._study_id != study._study_id
+        for each in storage.get_all_studies()
+    )
 
 
 def select_study(storage: BaseStorage, name: str | None) -> Study:
@@ -134,6 +160,7 @@ def create_or_open_study(storage: BaseStorage, name: str, settings: StudySetting
         store_settings(study, settings)
         return study
     check_same(name, StudySettings.from_study(study), settings)
+    give_identity(study)
     return study
 
 

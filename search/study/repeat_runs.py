@@ -7,6 +7,7 @@ each the settings of the first study then, which may have been deleted and made 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import optuna
@@ -15,9 +16,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.exceptions import StudyDeletedError, StudyError
-from search.study.open import find_repeats, open_study, study_names
+from search.study.open import OF_IDENTITY, find_repeats, open_study, study_names
 from search.study.record import TrialRecord
-from search.study.settings import StudySettings, stored_settings
+from search.study.settings import StudySettings, give_identity, stored_settings
 from search.study.summary import repeats_name
 from search.training.epochs import last_epochs_mean
 
@@ -32,21 +33,43 @@ class RepeatStore:
     """
 
     def __init__(self, study: Study, purpose: str) -> None:
-        self.name = repeats_name(study.study_name, purpose)
+        self._study = study
         self._owner = study.study_name
         self._storage = study._storage
         self._purpose = purpose
+        self.name = self._name()
         self._settings = StudySettings.from_study(study).digest
 
     @property
     def is_name_taken(self) -> bool:
         """Whether the name of the runs' study belongs to something else."""
-        if self.name not in study_names(self._storage):
+        if self._find() is not None or self.name not in study_names(self._storage):
             return False
         repeats = open_study(self._storage, self.name)
         owner = repeats.user_attrs.get(self._purpose)
         is_used = stored_settings(repeats) is not None or bool(repeats.get_trials(deepcopy=False))
         return owner != self._owner and (owner is not None or is_used)
+
+    def _find(self) -> Study | None:
+        return find_repeats(self._storage, self._study, self._purpose)
+
+    def _name(self) -> str:
+        """Of the study of the runs: as it is, or else as it will be.
+
+        Where a study was renamed, and another has its name now, the runs of the first have theirs.
+        """
+        found = self._find()
+        if found is not None:
+            return found.study_name
+        name = repeats_name(self._owner, self._purpose)
+        of_others = {
+            each.study_name
+            for each in self._storage.get_all_studies()
+            if OF_IDENTITY in each.user_attrs
+        }
+        return next(
+            free for n in count(1) if (free := name if n == 1 else f"{name}-{n}") not in of_others
+        )
 
     def check_name(self) -> None:
         """Raises StudyError where something else has the name of the runs' study."""
@@ -63,7 +86,7 @@ class RepeatStore:
             StudyError: if the name is taken.
         """
         self.check_name()
-        repeats = find_repeats(self._storage, self._owner, self._purpose)
+        repeats = self._find()
         if repeats is None:
             return []
         return [
@@ -121,4 +144,5 @@ class RepeatStore:
             load_if_exists=True,
         )
         repeats.set_user_attr(self._purpose, self._owner)
+        repeats.set_user_attr(OF_IDENTITY, give_identity(self._study))
         return repeats

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import textwrap
+import uuid
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,7 @@ _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "size": StudyDirection.MINIM
 _N_DIFFERENCES, _LONGEST_VALUE = 4, 60  # of a space that is refused; characters
 OBJECTIVES = ("accuracy", "accuracy,size")
 _SETTINGS = "settings"  # attribute of a study
+_IDENTITY = "identity"  # another, which stays where a study is renamed or copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,21 @@ def stored_settings(study: HasAttributes) -> dict[str, Any] | None:
 
 def store_settings(study: Study, settings: StudySettings) -> None:
     study.set_user_attr(_SETTINGS, asdict(settings))
+    give_identity(study)
+
+
+def identity_of(study: HasAttributes) -> str | None:
+    """What tells a study from all others, whatever its name; None of one that has none yet."""
+    return study.user_attrs.get(_IDENTITY)
+
+
+def give_identity(study: Study) -> str:
+    """The identity of a study, made where it has none: earlier versions gave them none."""
+    identity = identity_of(study)
+    if identity is None:
+        identity = uuid.uuid4().hex
+        study.set_user_attr(_IDENTITY, identity)
+    return identity
 
 
 # A built-in space may have changed since an earlier version, and then its name is not enough.

@@ -8,7 +8,9 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import statistics
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -18,10 +20,11 @@ from scripts.experiments.race_coverage import SIZES, race
 from search.results.confirm import ConfirmationRun
 from search.results.race import SeedRace, mean_interval, share_interval
 from search.study.findings import store_confirmation
+from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
-from tests.support.made_studies import record
+from tests.support.made_studies import MadeTrial, make_study, record
 
 SEEDS = (11, 12, 13, 14, 15)
 STUDY = "digits-3000x3"
@@ -207,6 +210,33 @@ def test_best_and_retrain_take_the_confirmed_winner(
     (listed,) = json.loads(capsys.readouterr().out)
     assert listed["best_trial"] == second.number
     assert f"Trial {second.number} of" in finished("retrain", "--seeds", "1").out
+
+
+def test_a_study_that_was_renamed_keeps_the_runs_of_its_race(finished: Command) -> None:
+    assert finished("confirm", "--top", "2", "--seeds", "1").code == 0
+    with closing(sqlite3.connect(finished.database)) as database, database:
+        database.execute("UPDATE studies SET study_name = 'new' WHERE study_name = ?", (STUDY,))
+    store = RepeatStore(finished.study("new"), CONFIRMS)
+    assert store.name == repeats_name(STUDY, CONFIRMS)
+    assert len(store.runs()) == 2
+    # Another study of the old name has no part in them, and room for its own.
+    url = f"sqlite:///{finished.database}"
+    other = make_study(url, STUDY, [MadeTrial((0.5, 0.6, 0.7))])
+    store = RepeatStore(finished.study(STUDY), CONFIRMS)
+    assert (store.name, store.is_name_taken, store.runs()) == (
+        f"{repeats_name(STUDY, CONFIRMS)}-2",
+        False,
+        [],
+    )
+    # A copy has the same runs, which stay as long as one of the two does.
+    optuna.copy_study(
+        from_study_name="new", from_storage=url, to_storage=url, to_study_name="copied"
+    )
+    assert len(RepeatStore(finished.study("copied"), CONFIRMS).runs()) == 2
+    assert finished("delete", "new", "--yes").code == 0
+    assert len(RepeatStore(finished.study("copied"), CONFIRMS).runs()) == 2
+    assert finished("delete", "copied", "--yes").code == 0
+    assert optuna.get_all_study_names(url) == [other.study_name]
 
 
 def test_deleting_a_study_deletes_the_runs_that_confirm_it(finished: Command) -> None:
