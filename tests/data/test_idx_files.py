@@ -97,7 +97,9 @@ def test_what_is_called_the_same_and_is_another_data_set_is_refused(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no gzip", gzip.compress(b"x" * 99)[:-9], b"\x1f\x8b\x08\0"]
+    "data",
+    [b"", b"no gzip", gzip.compress(b"x" * 99)[:-9], b"\x1f\x8b\x08\0"],
+    ids=["empty", "no gzip", "cut", "only a header"],
 )
 def test_compressed_files_that_are_damaged_are_refused(data: bytes, tmp_path: Path) -> None:
     write_files(tmp_path, ending=".gz")
