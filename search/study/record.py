@@ -173,13 +173,16 @@ _KINDS: dict[str, tuple[type, ...]] = {
 NO_RECORD = TrialRecord()
 
 
-def is_foreign(trial: FrozenTrial) -> bool:
+def is_foreign(trial: FrozenTrial, record: TrialRecord | None = None) -> bool:
     """Whether another program has written a trial.
 
     A search has written what has a record that says how its state came about. What waits may be
     queued by anybody, and a trial that a person has failed before it began is nobody else's.
+
+    Args:
+        record: that of the trial, where it is at hand: to read one takes a while.
     """
-    record = TrialRecord.read(trial)
+    record = TrialRecord.read(trial) if record is None else record
     match trial.state:
         case TrialState.COMPLETE | TrialState.PRUNED:
             return record.parameter_count is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -57,21 +58,24 @@ class Tally:
 
 def tally(trials: Iterable[FrozenTrial]) -> Tally:
     """Counts the trials of a study."""
-    everything = list(trials)
-    trials = [trial for trial in everything if not is_foreign(trial)]
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    n_interrupted = sum(TrialRecord.read(trial).is_interrupted for trial in failed)
-    trained = [trial for trial in trials if is_trained(trial)]
-    return Tally(
-        n_trained=len(trained),
-        n_pruned=sum(trial.state == TrialState.PRUNED for trial in trained),
-        n_failed=len(failed) - n_interrupted,
-        n_interrupted=n_interrupted,
-        n_running=sum(trial.state == TrialState.RUNNING for trial in trials),
-        n_waiting=sum(trial.state == TrialState.WAITING for trial in trials),
-        n_redraws=sum(TrialRecord.read(trial).redraws or 0 for trial in trials),
-        n_foreign=len(everything) - len(trials),
-    )
+    counts: Counter[str] = Counter()
+    for trial in trials:
+        record = TrialRecord.read(trial)
+        if is_foreign(trial, record):
+            counts["n_foreign"] += 1
+            continue
+        counts["n_redraws"] += record.redraws or 0
+        match trial.state:
+            case TrialState.FAIL:
+                counts["n_interrupted" if record.is_interrupted else "n_failed"] += 1
+            case TrialState.RUNNING:
+                counts["n_running"] += 1
+            case TrialState.WAITING:
+                counts["n_waiting"] += 1
+            case _ if record.epochs:
+                counts["n_trained"] += 1
+                counts["n_pruned"] += trial.state == TrialState.PRUNED
+    return Tally(**counts)
 
 
 def accuracy_of(trial: FrozenTrial) -> float | None:
