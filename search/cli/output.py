@@ -144,6 +144,32 @@ def data_words(dataset: str, folder: Path | None) -> list[str]:
 
 
 @contextmanager
+def heard_interrupts() -> Iterator[None]:
+    """Sees that Ctrl-C ends what takes long before `stop_signals` are listened to.
+
+    Python drops an exception that a signal raises in a weak reference's callback, of which imports
+    have many, and goes on as if nobody had stopped it.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Turns Ctrl-C, a stop by the system and a closed terminal into an answer to a question.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from search.cli.output import EXIT_INTERRUPTED, make_console
+from search.cli.output import EXIT_INTERRUPTED, heard_interrupts, make_console
 from search.cli.run_options import read_options, takes_options
 
 
@@ -18,7 +18,7 @@ def run(**options: Any) -> None:
     """
     request, display = read_options(options)
     console = make_console(to_stderr=display.as_json, quiet=display.quiet)
-    with console.status("Loading"):
+    with heard_interrupts(), console.status("Loading"):
         import optuna
 
         from search.tuner.preflight import prepare_search

@@ -16,7 +16,7 @@ from search.cli.events import (
     search_ends,
     trial_event,
 )
-from search.cli.output import data_words, shown_waiting, stop_signals
+from search.cli.output import data_words, heard_interrupts, shown_waiting, stop_signals
 from search.cli.progress import Forecast, Progress
 from search.cli.run_options import Display
 from search.cli.run_output import (
@@ -52,10 +52,13 @@ class TerminalWatcher(SearchWatcher):
         self._show_repeat = repeat_printer(console)
         self._has_begun = False
 
-    def loading(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def loading(self) -> Iterator[None]:
         if self._has_begun:
             self._console.print()  # before the plan of a lower cap
-        return self._console.status("Loading the data, which may be downloaded")
+        status = self._console.status("Loading the data, which may be downloaded")
+        with heard_interrupts(), status:
+            yield
 
     def until_stopped(self) -> AbstractContextManager[ShouldStop]:
         return stop_signals()

@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 import tomllib
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from search.cli.output import stop_signals
+from search.cli.output import heard_interrupts, stop_signals
 from search.exceptions import DataError
 from search.space.space import Space
 from search.space.toml import to_toml
@@ -313,6 +314,33 @@ def test_a_second_ctrl_c_does_not_wait_for_whoever_asks() -> None:
     with stop_signals() as should_stop:
         signal.raise_signal(signal.SIGINT)
         assert should_stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_python_drops_while_it_imports_is_heard() -> None:
+    class Module:
+        pass
+
+    def stop(_: weakref.ref[Module]) -> None:  # as a lock of the import system, once it is let go
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = []
+
+    def load() -> None:
+        with heard_interrupts():
+            module = Module()
+            reference = weakref.ref(module, stop)
+            del module
+            done.append(reference())  # Python has gone on
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == [None]
 
 
 def test_a_study_deleted_while_it_runs_ends_the_search_with_a_clear_error(

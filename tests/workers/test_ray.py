@@ -106,7 +106,7 @@ def test_a_search_is_refused_where_the_head_of_a_cluster_hangs(
 ) -> None:
     assert answers(cluster.address)
     with stopped_head(cluster):
-        assert not answers(cluster.address)
+        wait_until(lambda: not answers(cluster.address))
         done = command(*ON_RAY, "--ray-address", cluster.address)
     assert done.code == 2
     assert f"{cluster.address!r} does not (timed out)" in done.err
