@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class OutputFolder:
             InputError: if one has; nothing was written then.
         """
         for name in names:
-            if (self.path / name).exists() and not self._is_ours(name):
+            # A link that leads nowhere is a user's, too.
+            if os.path.lexists(self.path / name) and not self._is_ours(name):
                 raise InputError(
                     f"What is replaced must be a file that this command wrote, but "
                     f"{self.path / name} is another, or was changed since; move it, or name "

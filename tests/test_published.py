@@ -45,6 +45,19 @@ def test_a_file_of_a_users_or_one_that_was_changed_is_never_replaced(tmp_path: P
     assert contents(tmp_path) == {"b": b"changed", "d": b"mine"}
 
 
+def test_a_link_of_a_users_is_never_replaced_nor_followed_even_to_nowhere(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "mine").write_bytes(b"mine")
+    for name, target in (("a", "mine"), ("b", "nowhere")):
+        (folder / name).symlink_to(tmp_path / target)
+        with pytest.raises(InputError, match=f"{name} is another"):
+            OutputFolder(folder, "one").replace({name: b"1"})
+        assert (folder / name).is_symlink()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["mine"]
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"one": 3}', '{"one": {"../mine": ["x"], "a": [3]}}', '{"one": {}}']
 )

@@ -35,6 +35,8 @@ def _require_kinds(values: object) -> None:
         if allowed is None:  # a value of a class of its own, which has seen to it
             continue
         _require(f"{field_.name} is {kind}", type(value) in allowed, value)
+        if type(value) is int:  # JSON knows any number of digits
+            _require(f"{field_.name} fits in 64 bits", abs(value) < 2**63, value)
 
 
 # By type, since a bool is an int to Python.

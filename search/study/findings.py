@@ -44,17 +44,28 @@ class Findings:
     @classmethod
     def read(cls, study: Study) -> Findings:
         attributes = study.user_attrs
-        looks = [attributes[key] for key in sorted(attributes) if key.startswith(_LOOK)]
-        retrainings = sorted(key for key in attributes if key.startswith(_RETRAINING))
+        # Another program may have made attributes that begin alike.
+        tables = {key: value for key, value in attributes.items() if isinstance(value, dict)}
+        looks = [
+            look
+            for key, look in sorted(tables.items())
+            if key.startswith(_LOOK) and _is_count(look.get("n"))
+        ]
+        retrainings = sorted(
+            key
+            for key, stored in tables.items()
+            if key.startswith(_RETRAINING) and "trial" in stored
+        )
+        earlier, confirmation = attributes.get(_LOOKS), attributes.get(_CONFIRMATION)
         return cls(
-            confirmation=attributes.get(_CONFIRMATION),
+            confirmation=confirmation if _is_confirmation(confirmation) else None,
             ablations={
                 key.removeprefix(_ABLATION): rows
-                for key, rows in attributes.items()
+                for key, rows in tables.items()
                 if key.startswith(_ABLATION)
             },
-            retrainings=tuple(attributes[key] for key in retrainings),
-            test_looks=attributes.get(_LOOKS, 0) + sum(look["n"] for look in looks),
+            retrainings=tuple(tables[key] for key in retrainings),
+            test_looks=(earlier if _is_count(earlier) else 0) + sum(look["n"] for look in looks),
             looks=tuple(looks),
         )
 
@@ -95,6 +106,17 @@ def add_looks(study: Study, n_looks: int, *, by: str, trial: int) -> None:
 def store_retraining(study: Study, summary: Mapping[str, Any]) -> None:
     """Keeps what a retraining gave, beside all that others give."""
     study.set_user_attr(_key(_RETRAINING, _now()), summary)
+
+
+def _is_confirmation(stored: Any) -> bool:
+    match stored:
+        case {"trial": int(), "mean": int() | float(), "candidates": [*candidates]}:
+            return all(isinstance(each, dict) and "trial" in each for each in candidates)
+    return False
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _now() -> str:

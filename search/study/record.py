@@ -65,6 +65,7 @@ class TrialRecord:
         repeats: the number of the trial that it repeats, which was interrupted or crashed.
         crashes: how many workers have died over its configuration.
         owner: the process that asked for it.
+        number: its own, by which it is told from a copy that another program made of it.
         parameter_count: trainable parameters of its network.
         redraws: how many candidates over the cap were drawn before it.
         shrunk: true where none fitted and the last one was scaled down.
@@ -83,6 +84,7 @@ class TrialRecord:
     repeats: int | None = _stored_as(int)
     crashes: int | None = _stored_as(int)
     owner: Owner | None = field(default=None, metadata={"kinds": (dict,)})
+    number: int | None = _stored_as(int)
     parameter_count: int | None = _stored_as(int)
     redraws: int | None = _stored_as(int)
     shrunk: bool | None = _stored_as(bool)
@@ -121,6 +123,8 @@ class TrialRecord:
         if "owner" in found:
             found["owner"] = _read_owner(found["owner"])
         record = cls(**found) if found else NO_RECORD
+        if record.number not in (None, trial.number):
+            return NO_RECORD  # it may have been copied from a study with another cap or other data
         if trial.state == TrialState.COMPLETE and not _is_value_of(record, trial.values):
             return NO_RECORD
         return record

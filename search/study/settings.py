@@ -7,8 +7,9 @@ import itertools
 import json
 import textwrap
 import uuid
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from optuna.study import Study, StudyDirection
 
@@ -82,7 +83,7 @@ class StudySettings:
         """What was stored when the study was made.
 
         Raises:
-            StudyError: if the study was made by something else.
+            StudyError: if the study was made by something else, or its settings were changed.
         """
         values = stored_settings(study)
         if values is None:
@@ -97,6 +98,13 @@ class StudySettings:
                 f"A study must have been made by this version or an earlier one, but "
                 f"{study.study_name!r} holds settings of a later one ({', '.join(unknown)}); "
                 "install that version, or name another study with --study."
+            )
+        wrong = [key for key, value in values.items() if not _RULES[key](value)]
+        if wrong:
+            raise StudyError(
+                f"A study's settings must be those that 'search run' stored, but of "
+                f"{study.study_name!r} were changed: {', '.join(wrong)}; restore the "
+                "database from a backup, or name another study with --study."
             )
         # JSON knows no tuples.
         shapes = {key: tuple(values[key]) for key in ("input_shape", "split") if values.get(key)}
@@ -136,6 +144,37 @@ class StudySettings:
         return Space(self.space_name, self.space, self.input_shape, self.n_classes, self.budget)
 
 
+def _is_count(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value < 2**63
+
+
+def _are_counts(value: Any, least: int = 1) -> bool:
+    is_list = isinstance(value, list | tuple) and len(value) == 3
+    return is_list and all(_is_count(each, least) for each in value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# What each setting may be, as JSON has it: a person may have changed it.
+_RULES: dict[str, Callable[[Any], bool]] = {
+    "budget": _is_count,
+    "epochs": _is_count,
+    "dataset": _is_text,
+    "data_fingerprint": _is_text,
+    "split_fingerprint": _is_text,
+    "input_shape": _are_counts,
+    "n_classes": _is_count,
+    "space_name": _is_text,
+    "space": lambda value: isinstance(value, dict),
+    "objective": lambda value: value in OBJECTIVES,
+    "metric": lambda value: value in get_args(Metric),
+    "split": lambda value: value is None or _are_counts(value, 0),
+}
+_NEEDED = tuple(f.name for f in fields(StudySettings) if f.default is MISSING)
+
+
 class HasAttributes(Protocol):
     """A study, open or as a storage lists it."""
 
@@ -145,7 +184,8 @@ class HasAttributes(Protocol):
 
 def stored_settings(study: HasAttributes) -> dict[str, Any] | None:
     """A study's settings as they are stored, by whichever version; None where no search made it."""
-    return study.user_attrs.get(_SETTINGS)
+    stored = study.user_attrs.get(_SETTINGS)
+    return stored if isinstance(stored, dict) and set(_NEEDED) <= set(stored) else None
 
 
 def store_settings(study: Study, settings: StudySettings) -> None:

@@ -256,25 +256,50 @@ def _parse(contents: dict[str, Any]) -> Card:
     runs = []
     for run in contents["runs"]:
         accuracies = run.get("accuracies")
-        shares = None if accuracies is None else tuple(map(float, accuracies))
-        runs.append(Run(int(run["seed"]), shares))
+        shares = None if accuracies is None else tuple(map(_share, accuracies))
+        runs.append(Run(_count(run["seed"]), shares))
     return Card(
         created=datetime.fromisoformat(contents["created"]),
-        study=str(contents["study"]),
-        trial=int(contents["trial"]),
-        dataset=str(dataset["name"]),
-        fingerprint=str(dataset["fingerprint"]),
-        classes=tuple(map(str, classes)),
+        study=_text(contents["study"]),
+        trial=_count(contents["trial"]),
+        dataset=_text(dataset["name"]),
+        fingerprint=_text(dataset["fingerprint"]),
+        classes=tuple(map(_text, classes)),
         metric=check_metric(contents.get("metric", "accuracy")),
         hyperparameters=hyperparameters,
-        normalization=Normalization(
-            *(tuple(map(_finite, normalization[name])) for name in ("mean", "std"))
-        ),
-        mean_accuracy=float(accuracy["mean"]),
-        accuracy_std=None if accuracy["std"] is None else float(accuracy["std"]),
+        normalization=_normalization(normalization, hyperparameters.spec.input_shape[0]),
+        mean_accuracy=_share(accuracy["mean"]),
+        accuracy_std=None if accuracy["std"] is None else _share(accuracy["std"]),
         epochs=epochs,
         runs=tuple(runs),
     )
+
+
+def _normalization(stored: dict[str, Any], n_channels: int) -> Normalization:
+    mean, std = (tuple(map(_finite, stored[name])) for name in ("mean", "std"))
+    if not len(mean) == len(std) == n_channels or min(std) <= 0:
+        raise ValueError(f"a mean {mean} and a positive std {std} for {n_channels} channels")
+    return Normalization(mean, std)
+
+
+def _text(value: Any) -> str:
+    """A text that a program's source can hold."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{value!r} is no text")
+    value.encode()  # raises for halves of characters, which JSON can hold
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is no number of a trial or seed")
+    return value
+
+
+def _share(value: Any) -> float:
+    if not 0 <= _finite(value) <= 1:
+        raise ValueError(f"{value!r} is no share")
+    return float(value)
 
 
 def _finite(value: Any) -> float:

@@ -124,6 +124,7 @@ class TrialStarter:
                 parameter_count=count,
                 redraws=draw.n_redraws,
                 shrunk=draw.is_shrunk or None,
+                number=trial.number,
                 training_seed=seed,
             )
             record.write(self._study, trial._trial_id)

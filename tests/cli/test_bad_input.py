@@ -297,3 +297,11 @@ def test_an_option_with_anything_in_it_is_refused_with_nothing_written(
     assert left.value.code in (1, 2), words
     assert "Traceback" not in err.getvalue()
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["budget", "epochs", "trials", "patience"])
+def test_a_whole_number_of_hundreds_of_digits_is_refused(command: Command, name: str) -> None:
+    for digits in ("9" * 17, "9" * 400, "9" * 5000):
+        refused = command("run", "--dataset", "digits", f"--{name}", digits)
+        assert (refused.code, "must be a whole number from 1" in refused.err) == (2, True)
+    assert list(command.folder.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from search.data.load import load_dataset
 from search.exceptions import CardError
 from search.study.findings import Findings
 from search.study.open import rebuild
+from search.training.weights import read_card
 from tests.conftest import Command, Result, run_here
 
 NAME = "digits-3000x3"
@@ -167,6 +169,38 @@ def test_a_card_that_was_changed_is_refused(
     (weights / "card.json").write_text(json.dumps({**card, **change}))
     with pytest.raises(CardError, match=message):
         search.load(weights)
+
+
+@pytest.mark.parametrize(
+    ("way", "values"),
+    [
+        (("study",), [None, 3, "a\0b", "\ud800"]),
+        (("trial",), [True, "1", -1, 1.5, 10**400]),
+        (("dataset", "name"), [None, "a\0b", "\ud800"]),
+        (("dataset", "classes", 0), [None, 0, "\0", "\udcff"]),
+        (("hyperparameters", "learning_rate"), [10**400, math.inf, math.nan]),
+        (("hyperparameters", "weight_decay"), [10**400]),
+        (("hyperparameters", "ema_epochs"), [10**400]),
+        (("normalization", "mean"), [[], "", [0.1, 0.2], [10**400]]),
+        (("normalization", "std"), [[], {}, [0], [-1], [0.1, 0.2]]),
+        (("test_accuracy", "mean"), [True, -1, 1.5, math.nan, "0.5", 10**400]),
+        (("test_accuracy", "std"), [math.inf, "0", []]),
+        (("runs", 0, "seed"), [True, 1.5, "1", -1, 10**400]),
+        (("runs", 0, "accuracies", 0), [None, "1", 2, math.nan]),
+    ],
+)
+def test_a_card_with_a_value_that_cannot_be_is_refused(
+    weights: Path, way: tuple[str | int, ...], values: list[object]
+) -> None:
+    text = (weights / "card.json").read_text()
+    for value in values:
+        card = inner = json.loads(text)
+        for key in way[:-1]:
+            inner = inner[key]
+        inner[way[-1]] = value
+        (weights / "card.json").write_text(json.dumps(card))
+        with pytest.raises(CardError, match="the card cannot be used"):
+            read_card(weights)
 
 
 def test_a_card_of_a_later_version_is_refused_whatever_is_in_it(weights: Path) -> None:

@@ -11,8 +11,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.exceptions import SpaceError, StudyError
 from search.space.space import Space
+from search.study.findings import Findings
 from search.study.record import is_foreign
+from search.study.settings import StudySettings
 from search.study.summary import tally
 from search.tuner.pruners import PRUNERS, make_pruner
 from search.tuner.pruning import AccuracyPruning
@@ -194,3 +197,51 @@ def _note(study: Study) -> str:
     from optuna_dashboard import get_note
 
     return str(get_note(study))
+
+
+def test_copies_that_another_program_made_of_trials_of_searches_are_foreign(
+    finished: Command,
+) -> None:
+    """The best of a study whose cap, epochs or data are others is none of this one."""
+    study = finished.study(STUDY)
+    best = finished("best", "--json").json
+    of_other = study.best_trial
+    of_other.user_attrs |= record(1.0, count=10**6)
+    of_other.value = 1.0
+    study.add_trials([*study.trials, of_other])
+
+    assert [is_foreign(trial) for trial in study.trials] == [False] * 4 + [True] * 5
+    assert finished("best", "--json").json == best
+
+
+def test_a_study_whose_settings_were_changed_is_refused_with_their_names(
+    finished: Command,
+) -> None:
+    stored = finished.study(STUDY).user_attrs["settings"]
+    study = optuna.create_study()
+    texts = {"dataset", "data_fingerprint", "split_fingerprint", "space_name"}
+    for value in (None, -1, True, "", [1], {"n": "x"}, 10**30):
+        for key in stored:
+            if (key, value) == ("split", None) or (key in texts and value == ""):
+                continue
+            study.set_user_attr("settings", {**stored, key: value})
+            with pytest.raises((StudyError, SpaceError), match=f"changed: {key};|unknown"):
+                StudySettings.from_study(study).search_space()
+        study.set_user_attr("settings", value)
+        with pytest.raises(StudyError, match="must have been made by 'search run'"):
+            StudySettings.from_study(study)
+    finished.study(STUDY).set_user_attr("settings", {**stored, "budget": "many"})
+    refused = finished("best")
+    assert (refused.code, "were changed: budget" in refused.err) == (2, True), refused.err
+
+
+def test_what_only_begins_like_a_look_or_a_race_is_none(finished: Command) -> None:
+    study = finished.study(STUDY)
+    before = Findings.read(study)
+    for key in ("look_x", "test_looks", "retrain_x", "ablation_0", "confirmation"):
+        for value in (None, -1, "x", [1], {"n": -1}, {"n": "x"}, {"candidates": [3]}):
+            study.set_user_attr(key, value)
+            found = Findings.read(study)
+            assert found.test_looks == before.test_looks
+            assert (found.confirmation, found.retrainings) == (before.confirmation, ())
+        assert finished("best").code == 0
