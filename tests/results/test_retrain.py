@@ -295,7 +295,12 @@ def test_a_trial_that_was_stopped_is_retrained_only_with_a_word(finished: Comman
         state=TrialState.PRUNED,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={**trial.user_attrs, "epochs": trial.user_attrs["epochs"][:2], "reason": "weak"},
+        user_attrs={
+            **trial.user_attrs,
+            "number": 4,
+            "epochs": trial.user_attrs["epochs"][:2],
+            "reason": "weak",
+        },
     )
     study.add_trial(stopped)
     done = finished("retrain", "--trial", "4", "--seeds", "1")
