@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from scripts.benchmarks.playback import Curve
 from scripts.experiments.record_curves import EPOCHS
 from search.space.space import Space
 from search.study.record import Owner, TrialRecord
+from search.training.epochs import last_epochs_mean
 from search.tuner.sampler import make_sampler
 from search_models.size import parameter_count
 
@@ -101,23 +102,30 @@ def _add_rows(
             param_value=distribution.to_internal_repr(values[name]),
             distribution_json=distributions[name],
         )
+    # No two trials are alike: a value that its epochs do not have would be a foreign trial's.
+    epochs = [
+        replace(result, accuracy=result.accuracy * (1 - 1e-7 * (number // 150)))
+        for result in map(curve.result, range(1, n_epochs + 1))
+    ]
+    count = parameter_count(space.hyperparameters(values).spec)
     if not is_pruned:
-        value = statistics.fmean(curve.accuracies[-3:]) + 1e-7 * (number // 150)
         kind = tables.TrialValueModel.TrialValueType.FINITE
-        add(tables.TrialValueModel, **key, objective=0, value=value, value_type=kind)
-    for epoch in range(1, n_epochs + 1):
+        found = [last_epochs_mean(epochs), count][: len(study.directions)]
+        for objective, value in enumerate(found):
+            add(tables.TrialValueModel, **key, objective=objective, value=value, value_type=kind)
+    for result in epochs if len(study.directions) == 1 else ():  # Optuna takes none of several
         add(
             tables.TrialIntermediateValueModel,
             **key,
-            step=epoch,
-            intermediate_value=curve.accuracies[epoch - 1],
+            step=result.epoch,
+            intermediate_value=result.accuracy,
             intermediate_value_type=tables.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE,
         )
     record = TrialRecord(
-        parameter_count=parameter_count(space.hyperparameters(values).spec),
+        parameter_count=count,
         training_seed=number,
         redraws=0,
-        epochs=[curve.result(epoch) for epoch in range(1, n_epochs + 1)],
+        epochs=epochs,
         seconds=n_epochs * curve.epoch_seconds,
         worker="host/0",
         owner=Owner(host="host", machine="none", pid=1, started=0.0),

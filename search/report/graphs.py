@@ -142,10 +142,10 @@ def _curves(report: Report, trials: Iterable[FrozenTrial]) -> dict[str, Any]:
     y: list[float | None] = []
     numbers: list[int | None] = []
     for trial in trials:
-        epochs = list(TrialRecord.read(trial).epochs)
-        x += [result.epoch for result in epochs]
-        y += [_error(report, result.accuracy) for result in epochs]
-        numbers += [trial.number] * len(epochs)
+        accuracies = TrialRecord.read(trial).accuracies
+        x += range(1, len(accuracies) + 1)
+        y += [_error(report, accuracy) for accuracy in accuracies]
+        numbers += [trial.number] * len(accuracies)
         for values in (x, y, numbers):
             values.append(None)
     return {

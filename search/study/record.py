@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, overload
@@ -107,7 +108,20 @@ class TrialRecord:
         as it trains must parse, and the values of a complete trial must be what its epochs and its
         network make them; of all else a part that does not parse is as if it were not there, since
         a person may have given an attribute of his own such a name.
+
+        A finished trial, which nobody can write to, is parsed once as long as it is in memory.
         """
+        if not trial.state.is_finished():
+            return cls._parse(trial)
+        known = _PARSED.get(id(trial))
+        if known is not None and known.is_of(trial):
+            return known.record
+        record = cls._parse(trial)
+        _PARSED[id(trial)] = _Parsed(trial, record)
+        return record
+
+    @classmethod
+    def _parse(cls, trial: FrozenTrial) -> TrialRecord:
         found: dict[str, Any] = {
             key: value
             for key, value in trial.user_attrs.items()
@@ -166,6 +180,13 @@ class TrialRecord:
             study._storage.set_trial_user_attr(trial_id, key, value)
 
     @property
+    def accuracies(self) -> list[float]:
+        """The accuracy after each epoch; no epoch is parsed for it."""
+        if isinstance(self.epochs, _StoredEpochs):
+            return self.epochs.accuracies()
+        return [result.accuracy for result in self.epochs]
+
+    @property
     def is_interrupted(self) -> bool:
         """Whether the trial failed through no fault of its own, and was queued again."""
         return self.reason == INTERRUPTED
@@ -175,6 +196,34 @@ _KINDS: dict[str, tuple[type, ...]] = {
     field.name: field.metadata["kinds"] for field in fields(TrialRecord)
 }
 NO_RECORD = TrialRecord()
+
+
+class _Parsed:
+    """The record of a finished trial that is in memory, kept as long as that is.
+
+    By which object it is: to compare trials, or to hash one, takes longer than to parse it.
+    """
+
+    def __init__(self, trial: FrozenTrial, record: TrialRecord) -> None:
+        key = id(trial)
+        self.record = record
+        self._trial = weakref.ref(trial, lambda _gone: _PARSED.pop(key, None))
+        self._attributes, self._n_attributes = trial.user_attrs, len(trial.user_attrs)
+        self._state, self._values = trial.state, trial.values
+
+    def is_of(self, trial: FrozenTrial) -> bool:
+        """Whether that is the record of the trial, as far as a quick look tells."""
+        attributes = trial.user_attrs
+        return (
+            self._trial() is trial
+            and self._attributes is attributes
+            and self._n_attributes == len(attributes)
+            and self._state is trial.state
+            and self._values == trial.values
+        )
+
+
+_PARSED: dict[int, _Parsed] = {}
 
 
 def is_foreign(trial: FrozenTrial, record: TrialRecord | None = None) -> bool:
@@ -238,6 +287,9 @@ class _StoredEpochs(Sequence[EpochResult]):
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    def accuracies(self) -> list[float]:
+        return [stored["accuracy"] for stored in self._stored]
 
     @overload
     def __getitem__(self, index: int) -> EpochResult: ...

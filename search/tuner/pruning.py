@@ -93,10 +93,8 @@ class AccuracyAmongNoLarger:
         if not is_trained(trial) or is_diverged(trial):
             return
         record = TrialRecord.read(trial)
-        for result in record.epochs:
-            shadow = self._report(
-                trial.number, record.parameter_count or 0, result.epoch, result.accuracy
-            )
+        for epoch, accuracy in enumerate(record.accuracies, start=1):
+            shadow = self._report(trial.number, record.parameter_count or 0, epoch, accuracy)
             # For what the pruner keeps with a trial, as its rungs: that is the same in any company.
             self._prune(shadow, [shadow])
         self.end(trial.number, accuracy_of(trial))
