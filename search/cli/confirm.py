@@ -22,6 +22,7 @@ from search.cli.output import (
     echo_json,
     make_console,
     next_lines,
+    shown_command,
     shown_waiting,
     stop_signals,
 )
@@ -126,7 +127,9 @@ def print_confirmation(console: Console, study: Study, confirmation: Confirmatio
         f"\nConfirmed: trial {winner.candidate}, {describe_mean(*_interval(confirmation))}",
         style="bold green",
     )
-    if confirmation.luck_of_winning is not None and len(confirmation.standings) > 1:
+    if len(confirmation.standings) == 1:
+        console.print("It raced against none: only the search's best was trained again.")
+    elif confirmation.luck_of_winning is not None:
         console.print(
             f"It is the highest of {len(confirmation.standings)}: up to "
             f"{100 * confirmation.luck_of_winning:.2f} points of its mean may be luck, which the "
@@ -135,7 +138,9 @@ def print_confirmation(console: Console, study: Study, confirmation: Confirmatio
     close = [standing.candidate for standing in confirmation.standings if not standing.is_out][1:]
     if close:
         console.print(
-            f"{_trials(close)} ran too close to it to be told apart; search confirm --seeds N may."
+            f"{_trials(close)} ran too close to it to be told apart, which more seeds may do: "
+            f"{shown_command(['confirm', '--study', study.study_name, '--seeds', 'N'])}",
+            soft_wrap=True,
         )
     if confirmation.luck is not None:
         best = percent(confirmation.search_values[confirmation.search_best])
@@ -182,6 +187,7 @@ def _table(study: Study, confirmation: Confirmation) -> object:
         table.add_column(heading, justify="right")
     table.add_column("")
     counts = {trial.number: parameter_count_of(trial) for trial in study.get_trials(deepcopy=False)}
+    others = confirmation.standings[1:]
     for index, standing in enumerate(confirmation.standings):
         is_known = standing.low is not None and standing.high is not None
         table.add_row(
@@ -190,7 +196,7 @@ def _table(study: Study, confirmation: Confirmation) -> object:
             percent(confirmation.search_values[standing.candidate]),
             f"{percent(standing.mean)} (of {len(standing.values)})",
             f"{percent(standing.low)} – {percent(standing.high)}" if is_known else "–",
-            "out" if standing.is_out else "close" if index else "first",
+            "out" if standing.is_out else "close" if index else "first" if others else "",
         )
     return table
 

@@ -34,7 +34,9 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
         echo_json([asdict(summary) for summary in summaries], indent=2)
         return
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("study", overflow="fold")
+    # A name is there to be copied, so it is folded only where nothing else can give way.
+    longest = max((len(summary.name) for summary in summaries), default=0)
+    table.add_column("study", overflow="fold", min_width=min(longest, _NAME_WIDTH))
     has_foreign = any(summary.trials["n_foreign"] for summary in summaries)
     headings = (
         *("trained", "pruned", "failed", *(("foreign",) if has_foreign else ())),
@@ -42,7 +44,7 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
         "last used",
     )
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=" " not in heading)
     for summary in summaries:
         table.add_row(
             summary.name,
@@ -57,6 +59,9 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
             f"{summary.n_training} train" if summary.n_training else _date(summary.last_used),
         )
     make_console().print(table)
+
+
+_NAME_WIDTH = 30  # characters
 
 
 def _date(moment: str) -> str:

@@ -24,7 +24,7 @@ from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
-from tests.support.made_studies import MadeTrial, make_study, record
+from tests.support.made_studies import MadeTrial, confirmation, make_study, record
 
 SEEDS = (11, 12, 13, 14, 15)
 STUDY = "digits-3000x3"
@@ -257,7 +257,7 @@ def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:
     study = optuna.create_study(direction="maximize")
     for value in (0.97, 0.98, 0.96):
         study.add_trial(optuna.create_trial(value=value, user_attrs=record(value)))
-    store_confirmation(study, {"trial": 0, "candidates": [{"trial": 0}, {"trial": 1}]})
+    store_confirmation(study, confirmation(1, {0: (0.97, 0.98), 1: (0.90, 0.91)}))
     chosen = chosen_trial(study, study.get_trials())
     assert chosen is not None
     assert chosen.number == 0
