@@ -497,8 +497,10 @@ def test_timeout_ends_the_search_and_puts_back_what_runs(command: Command) -> No
     assert "The time is over" in done.out
     states = [trial.state for trial in command.study("long").trials]
     assert TrialState.RUNNING not in states
-    # None where two seconds are too few to begin: `test_faults.py` does not go by time.
-    assert states.count(TrialState.WAITING) == states.count(TrialState.FAIL)
+    # Where two seconds are too few to begin, none runs, and what the study tries first may wait:
+    # `test_faults.py` does not go by time.
+    has_begun = states not in ([], [TrialState.WAITING])
+    assert not has_begun or states.count(TrialState.WAITING) == states.count(TrialState.FAIL) > 0
 
 
 def test_a_study_that_no_longer_improves_ends_itself_and_goes_on_with_more_patience(
