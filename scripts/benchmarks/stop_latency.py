@@ -3,8 +3,9 @@
     python -m scripts.benchmarks.stop_latency --times 20
 
 Starts a search of the digits with two workers, sends it SIGINT, SIGTERM or SIGHUP while both train,
-and measures until it has ended; in every second run a worker is stopped first, as one that hangs.
-Prints median and maximum for each, and fails where one took longer than the documented limit.
+and measures until it has ended; then the same with a worker that is stopped first, as one that
+hangs. Prints median and maximum for each, and fails where one took longer than the documented
+limit.
 """
 
 from __future__ import annotations

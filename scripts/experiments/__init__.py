@@ -5,6 +5,7 @@ Real trainings:
 - `measure_baselines.py`: hand-tuned systems by their authors' protocols, claimed beside measured
 - `compare_recipes.py`: recipes changed one thing at a time
 - `compare_steps.py`: the native step against PyTorch's, same recipes and seeds
+- `several_digits.py`: how often `predict` takes one digit for several, and several for one
 - `race_coverage.py`: how often the interval of a race's winner holds its true mean, simulated
 - `compare_searches.py`: ours and Optuna as its users write it, on MNIST
 - `preset_table.py`: the shipped networks as tables, from their cards

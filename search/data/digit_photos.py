@@ -26,7 +26,7 @@ _LEAST_CONTRAST = 0.15  # by how much ink is darker than paper; less is a shadow
 _LEAST_EXTENT = 0.1  # of a digit, as a share of the picture's shorter side
 _LEAST_SHARE = 0.1  # of a detached stroke's area in that of the largest one; dust has less
 _TALL = 0.5  # of the tallest part's height: what stands beside it and is as tall is a digit, too
-_WIDEST = 1.5  # times as wide as it is high is one in a thousand digits of MNIST at most
+WIDEST = 1.5  # times as wide as they are high are 255 of the 50,000 training digits of MNIST
 _LEAST_STROKE = 2.0  # pixels of the box; one in twenty of 600 digits of MNIST has thinner ones
 _STROKE = 2.5  # pixels of the box, what a thinner stroke becomes
 
@@ -58,7 +58,8 @@ def read_digit(path: Path) -> NDArray[np.uint8]:
 def shows_several(path: Path) -> bool:
     """Whether a picture seems to show more than one digit, of which `read_digit` makes one.
 
-    Digits that touch are seen by the shape of all of them, wider than any digit is written.
+    Digits that touch are seen by the shape of all of them, wider than a digit is written: nearly
+    half of them, as `scripts/experiments/several_digits.py` measures.
 
     Raises:
         InputError: if the file is no picture.
@@ -78,7 +79,7 @@ def shows_several(path: Path) -> bool:
         for earlier, later in pairwise(sorted(tall, key=lambda part: part[axis].start))
     )
     height, width = (np.ptp(np.flatnonzero(strokes.any(axis=axis))) + 1 for axis in (1, 0))
-    return is_apart or bool(width > _WIDEST * height)
+    return is_apart or bool(width > WIDEST * height)
 
 
 def _read_grey(path: Path) -> Floats:
