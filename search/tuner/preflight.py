@@ -6,8 +6,12 @@ its data, is told at once. Imports nothing slow but Optuna.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+from optuna.study import Study
 
 from search.data.at_hand import check_at_hand
 from search.data.names import (
@@ -43,8 +47,7 @@ def prepare_search(checked: CheckedRequest) -> None:
     url = parse_url(checked.asked.storage)
     if url.get_backend_name() == "sqlite":
         check_sqlite_file(url, create=True, write=True)
-    if has_studies(checked.asked.storage):
-        _check_study(checked)
+    _check_study(checked)
     request = checked.asked
     if isinstance(request.dataset, str) and request.dataset in SPLITS:
         check_at_hand(request.dataset, named_data_dir(request))
@@ -56,12 +59,19 @@ def named_data_dir(request: SearchRequest) -> Path | None:
     dataset = request.dataset
     if request.data_dir is not None or not isinstance(dataset, str) or dataset not in SPLITS:
         return request.data_dir
+    with _opened_study(request, study_name(request, dataset)) as study:
+        return None if study is None else remembered_data_dir(study)
+
+
+@contextmanager
+def _opened_study(request: SearchRequest, name: str) -> Iterator[Study | None]:
+    """The study of that name which a search has made; None where there is none."""
     if not has_studies(request.storage):
-        return None
+        yield None
+        return
     with opened_storage(request.storage) as storage:
-        name = study_name(request, dataset)
-        known = {study.study_name: study for study in storage.get_all_studies()}
-        return remembered_data_dir(known[name]) if name in known else None
+        study = open_study(storage, name) if name in study_names(storage) else None
+        yield None if study is None or stored_settings(study) is None else study
 
 
 def _check_study(checked: CheckedRequest) -> None:
@@ -69,11 +79,8 @@ def _check_study(checked: CheckedRequest) -> None:
     if request.study is None and dataset is None:
         return
     name = study_name(request, dataset or "")
-    with opened_storage(request.storage) as storage:
-        if name not in study_names(storage):
-            return
-        study = open_study(storage, name)
-        if stored_settings(study) is None:
+    with _opened_study(request, name) as study:
+        if study is None:
             return
         stored = StudySettings.from_study(study)
     wanted = replace(
