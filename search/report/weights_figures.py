@@ -43,7 +43,7 @@ _LETTERS_ABREAST = 100  # of the names of all classes, below the columns of a ma
 _WRONG_SHADES = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fdba8c", WRONG])
 
 N_MISTAKES = 60  # shown at most
-_BATCH_SIZE = 1000
+_BATCH_SIZE = 100  # whose maps stay in the processor's cache: four times as fast as a thousand
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,8 @@ def test_a_shipped_network_has_the_accuracy_on_its_card(name: str, mnist_dir: Pa
 
     network = load(name)
     with torch.inference_mode():
-        logits = torch.cat(
-            [network(data.test.images[i : i + 1_000]) for i in range(0, 10_000, 1_000)]
-        )
+        # Few at a time, whose maps stay in the cache: four times as fast as a thousand.
+        logits = torch.cat([network(images) for images in torch.split(data.test.images, 100)])
     accuracy = (logits.argmax(1) == data.test.labels).double().mean().item()
 
     # Another processor rounds in another way: two of the 10,000 images may fall to the other side.
