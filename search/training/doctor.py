@@ -15,7 +15,7 @@ from search.space.hyperparameters import Hyperparameters
 from search.training.train import train
 from search_models import native
 
-_N_IMAGES = 1024
+_N_IMAGES = 512
 _N_ROUNDS = 3
 _NETWORKS = ("v36", "three-step-3")
 
