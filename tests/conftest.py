@@ -42,8 +42,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for a process, a server or a browser."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
+    """Two more than there are cores: many tests wait for a process, a server or a browser."""
+    return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else 2
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -165,7 +166,7 @@ def test_without_the_extra_the_error_says_what_to_install(command: Command) -> N
         "import sys; sys.modules['onnx'] = None; from search.cli import main; "
         "main(['export', 'best-1-epoch', '--out', 'net.onnx'])"
     )
-    done = command.run_words([sys.executable, "-c", code])
+    done = command.fork("-c", code)
     assert done.code == 2
     assert "onnx is not installed; install them: uv sync --inexact --extra onnx, or" in done.err
     assert not (command.folder / "net.onnx").exists()
@@ -331,7 +332,8 @@ def test_a_program_runs_and_learns(tmp_path: Path) -> None:
     path = tmp_path / "everything.py"
     path.write_text(to_python(digits_source(EVERYTHING), file_name=path.name))
     words = (sys.executable, str(path), "--epochs", "3")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=170)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run side by side
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
     *_, last = done.stdout.splitlines()
     assert last.startswith("epoch  3  loss ")
@@ -381,6 +383,8 @@ def test_a_card_with_code_in_it_is_refused_or_gives_a_program_without_it(
     program = weights / "net.py"
     ways = list(leaves(card))
     assert len(ways) > 30
+    if not isinstance(schedule, OneCycle):  # all but the schedule was tried with the first
+        ways = [way for way in ways if "schedule" in way]
     n_refused = 0
     for way in ways:
         changed = json.loads(json.dumps(card))
@@ -397,4 +401,4 @@ def test_a_card_with_code_in_it_is_refused_or_gives_a_program_without_it(
             calls = [n for n in ast.walk(ast.parse(program.read_text())) if isinstance(n, ast.Name)]
             assert "__import__" not in {name.id for name in calls}, way
     capsys.readouterr()
-    assert n_refused > 20
+    assert n_refused >= min(21, len(ways))

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -203,37 +204,58 @@ def is_silent(name: str, spec: ModelSpec) -> bool:
     return isinstance(layer, Conv) and name.endswith("0.bias")
 
 
-def errors(
-    kernel: Kernel,
-    network: ConvNet,
-    images: Tensor,
-    labels: Tensor,
-    smoothing: float = 0.0,
-) -> tuple[float, float]:
+def draw_batch(spec: ModelSpec, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(n, *spec.input_shape, generator=generator)
+    return images, torch.randint(spec.n_classes, (n,), generator=generator)
+
+
+class Reference:
+    """What PyTorch makes of a network and a batch, in float64, which is the truth, and in float32.
+
+    It is the same for all instruction sets, and takes longer than their steps.
+    """
+
+    def __init__(
+        self, network: ConvNet, images: Tensor, labels: Tensor, smoothing: float = 0.0
+    ) -> None:
+        self.network, self.images, self.labels = network, images, labels
+        self.smoothing = smoothing
+        exact_network = with_kernel_masks(network).double()
+        self.exact = gradients(exact_network, images.double(), labels, smoothing)
+        self.single = gradients(with_kernel_masks(network), images, labels, smoothing)
+        self.buffers = dict(exact_network.named_buffers())
+        with torch.no_grad():
+            logits = with_kernel_masks(network).double()(images.double())
+        self.loss = F.cross_entropy(logits, labels, label_smoothing=smoothing).item()
+
+
+@cache
+def reference(
+    spec: ModelSpec, n: int, *, draw: int, seed: int = 0, smoothing: float = 0.0, offset: int = 0
+) -> Reference:
+    """That of a network by `seed` and a batch of `n` random images by `draw`."""
+    images, labels = draw_batch(spec, n, draw)
+    return Reference(make_network(spec, seed), images + offset, labels, smoothing)
+
+
+def errors(kernel: Kernel, known: Reference) -> tuple[float, float]:
     """The largest error of native and of PyTorch's float32 gradients, as a share of the largest.
 
-    The truth is PyTorch's in float64. Loss and running statistics are checked on the way.
+    Loss and running statistics are checked on the way.
     """
-    exact_network = with_kernel_masks(network).double()
-    exact = gradients(exact_network, images.double(), labels, smoothing)
-    single = gradients(with_kernel_masks(network), images, labels, smoothing)
-    trained = NativeNetwork(copy.deepcopy(network), kernel, len(images) + 3)
-    loss_sum, _ = trained.step(load(kernel, images, labels), label_smoothing=smoothing)
-    exact_loss = F.cross_entropy(
-        with_kernel_masks(network).double()(images.double()), labels, label_smoothing=smoothing
-    )
-    assert loss_sum / len(images) == pytest.approx(exact_loss.item(), rel=1e-4, abs=1e-4)
+    network, n = known.network, len(known.images)
+    trained = NativeNetwork(copy.deepcopy(network), kernel, n + 3)
+    batch = load(kernel, known.images, known.labels)
+    loss_sum, _ = trained.step(batch, label_smoothing=known.smoothing)
+    assert loss_sum / n == pytest.approx(known.loss, rel=1e-4, abs=1e-4)
     for name, buffer in trained.network.named_buffers():
-        torch.testing.assert_close(
-            buffer.double(),
-            exact_network.get_buffer(name).double(),
-            rtol=1e-4,
-            atol=1e-5,
-        )
-    scale = max(gradient.abs().max().item() for gradient in exact) + 1e-12
+        exact_buffer = known.buffers[name].double()
+        torch.testing.assert_close(buffer.double(), exact_buffer, rtol=1e-4, atol=1e-5)
+    scale = max(gradient.abs().max().item() for gradient in known.exact) + 1e-12
     worst = [0.0, 0.0]
     named = trained.network.named_parameters()
-    for (name, parameter), truth, other in zip(named, exact, single, strict=True):
+    for (name, parameter), truth, other in zip(named, known.exact, known.single, strict=True):
         assert parameter.grad is not None
         if is_silent(name, network.spec):
             assert not parameter.grad.any()
@@ -241,12 +263,6 @@ def errors(
         for place, have in enumerate((parameter.grad, other)):
             worst[place] = max(worst[place], (have - truth).abs().max().item() / scale)
     return worst[0], worst[1]
-
-
-def draw_batch(spec: ModelSpec, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(n, *spec.input_shape, generator=generator)
-    return images, torch.randint(spec.n_classes, (n,), generator=generator)
 
 
 def close_enough(native_error: float, torch_error: float) -> bool:
@@ -267,9 +283,9 @@ def test_gradients_of_random_networks_are_as_exact_as_pytorchs(
         n = rng.choice([1, 2, 3, 5, 16, 17, 31, 40])
         if n * smallest_map(spec) == 1:
             continue
-        network = make_network(spec, seed)
-        images, labels = draw_batch(spec, n, seed)
-        found.append(errors(kernel, network, images, labels, rng.choice([0.0, 0.1])))
+        smoothing = rng.choice([0.0, 0.1])
+        known = reference(spec, n, draw=seed, seed=seed, smoothing=smoothing)
+        found.append(errors(kernel, known))
         assert close_enough(*found[-1]), f"{spec} {spec.input_shape} n={n}: {found[-1]}"
     assert len(found) > 100
     # Network by network, as they differ among themselves by a hundred times as much.
@@ -314,8 +330,9 @@ def test_gradients_of_one_layer(
         return
     if n * smallest_map(spec) == 1:
         return
-    images, labels = draw_batch(spec, n, n)
-    assert close_enough(*errors(_kernel(isa), make_network(spec), images, labels))
+    assert close_enough(
+        *errors(_kernel(isa), Reference(make_network(spec), *draw_batch(spec, n, n)))
+    )
 
 
 @pytest.mark.parametrize("activation", _ACTIVATIONS)
@@ -331,8 +348,7 @@ def test_gradients_at_full_size(
     kernel: Kernel, notation: str, n: int, activation: Activation
 ) -> None:
     spec = Topology(notation).spec((), 0.0, activation=activation)
-    images, labels = draw_batch(spec, n, 0)
-    assert close_enough(*errors(kernel, make_network(spec), images, labels))
+    assert close_enough(*errors(kernel, reference(spec, n, draw=0)))
 
 
 @pytest.mark.parametrize("n", [1, 16, 19])
@@ -341,8 +357,7 @@ def test_gradients_at_full_size(
 def test_gradients_behind_hard_swish(kernel: Kernel, first: str, behind: str, n: int) -> None:
     """On maps with an odd side, so that a pool leaves a row and a column out."""
     spec = ModelSpec.parse(f"{first}, {behind}c3+hs 6, gap, out", input_shape=(2, 9, 11))
-    images, labels = draw_batch(spec, n, n)
-    assert close_enough(*errors(kernel, make_network(spec), images, labels))
+    assert close_enough(*errors(kernel, reference(spec, n, draw=n)))
 
 
 @pytest.mark.parametrize("n", [2, 16, 19])
@@ -355,8 +370,7 @@ def test_gradients_of_a_depthwise_convolution(
     """First of all, behind a convolution, and behind a pool."""
     notation = f"{before}{depthwise}, {behind}c1 6, gap, out"
     spec = ModelSpec.parse(notation, input_shape=(3, 9, 11))
-    images, labels = draw_batch(spec, n, n)
-    assert close_enough(*errors(kernel, make_network(spec), images, labels))
+    assert close_enough(*errors(kernel, reference(spec, n, draw=n)))
 
 
 @pytest.mark.parametrize("side", [1, 2])
@@ -364,8 +378,7 @@ def test_gradients_of_a_depthwise_convolution_on_the_smallest_maps(
     kernel: Kernel, side: int
 ) -> None:
     spec = ModelSpec.parse("c1 5, d3p1, gap, out", input_shape=(1, side, side))
-    images, labels = draw_batch(spec, 21, 0)
-    assert close_enough(*errors(kernel, make_network(spec), images, labels))
+    assert close_enough(*errors(kernel, reference(spec, 21, draw=0)))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
@@ -373,7 +386,7 @@ def test_constant_images(kernel: Kernel, value: float) -> None:
     spec = ModelSpec.parse("c3 5, pool, c3 6, gap, out+bias", input_shape=(1, 9, 9))
     images = torch.full((19, 1, 9, 9), value)
     labels = torch.arange(19) % 10
-    assert close_enough(*errors(kernel, make_network(spec), images, labels))
+    assert close_enough(*errors(kernel, Reference(make_network(spec), images, labels)))
 
 
 @pytest.mark.parametrize("offset", [10, 100])
@@ -381,8 +394,8 @@ def test_statistics_far_from_zero_keep_their_digits(kernel: Kernel, offset: int)
     spec = ModelSpec.parse("c1 4, c3 6, gap, out", input_shape=(1, 8, 8))
     found = []
     for seed in range(11):
-        images, labels = draw_batch(spec, 33, seed)
-        found.append(errors(kernel, make_network(spec, seed), images + offset, labels))
+        known = reference(spec, 33, draw=seed, seed=seed, offset=offset)
+        found.append(errors(kernel, known))
     ours, theirs = (statistics.median(column) for column in zip(*found, strict=True))
     assert ours <= 3 * theirs  # the baseline kernel has no fused multiply-add
 

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,7 +37,7 @@ from tests.support.servers import Postgres, shown
 
 NAME = "digits-3000x3"
 ROOT = Path(__file__).parents[2]
-_FREE_BYTES = 1_200_000  # for a database with some trials
+_FREE_BYTES = 900_000  # for a database with some trials
 _FILE_BYTES = 900_000  # of a log, which is written for some trials
 
 
@@ -45,12 +46,38 @@ def integrity(path: Path) -> str:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
 
 
-def with_mounts(script: str, *arguments: str) -> list[str]:
-    """The command, run where a script has mounted what it likes; nobody else sees that."""
+_IN_MOUNTS = """
+import ctypes, os, pathlib, subprocess
+from search.cli import main
+
+own_mounts, own_user = 0x20000, 0x10000000  # CLONE_NEWNS and CLONE_NEWUSER of unshare(2)
+user = os.getuid()
+assert ctypes.CDLL(None).unshare(own_mounts | (own_user if user else 0)) == 0
+if user:
+    pathlib.Path("/proc/self/uid_map").write_text(f"0 {{user}} 1")
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["bash", "-ec", {script!r}], check=True)
+main({arguments!r})
+"""
+
+
+def with_mounts(script: str, *arguments: str) -> str:
+    """A program that runs the command where a script has mounted what it likes.
+
+    Nobody else sees that.
+    """
     unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     if subprocess.run([*unshare, "true"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount anything: unshare -m does not work")
-    return [*unshare, "bash", "-ec", f'{script}\nexec "$@"', "bash", *Command.words(*arguments)]
+    return _IN_MOUNTS.format(script=script, arguments=arguments)
+
+
+def limited(n_bytes: int, *arguments: str) -> str:
+    """A program that runs the command where no file may grow beyond that; it needs no root."""
+    return (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({n_bytes}, {n_bytes}))\n"
+        f"from search.cli import main; main({arguments!r})"
+    )
 
 
 @pytest.fixture
@@ -109,9 +136,8 @@ def test_a_search_whose_disk_is_full_stops_whole_and_goes_on_with_room(small_dis
 
 
 def test_a_search_whose_files_may_not_grow_stops_whole_and_goes_on(command: Command) -> None:
-    limited = ["bash", "-c", 'ulimit -f 1500; exec "$@"', "bash"]  # KiB; needs no root
-    words = Command.words(*DIGITS_RUN, "--trials", "200", "--no-confirm")
-    n_printed = check_failed_for_room(command.run_words([*limited, *words]), command.database)
+    program = limited(_FILE_BYTES, *DIGITS_RUN, "--trials", "200", "--no-confirm")
+    n_printed = check_failed_for_room(command.fork("-c", program), command.database)
     check_goes_on(command, n_printed)
 
 
@@ -324,7 +350,8 @@ def test_a_machine_with_little_shared_memory_a_read_only_home_and_a_full_tempora
         f"mount -t tmpfs -o size=64k tmpfs {full}\n"
         f"head -c 65536 /dev/zero > {full}/filler\n"
     )
-    words = with_mounts(script, *DIGITS_RUN, "--trials", "2", "--no-confirm")
+    program = with_mounts(script, *DIGITS_RUN, "--trials", "2", "--no-confirm")
+    words = [sys.executable, "-c", program]  # which imports PyTorch there
     done = command.run_words(words, HOME=str(home), TMPDIR=str(full))
     assert done.code == 0, done.err
     assert [trial.state for trial in command.study(NAME).trials] == [TrialState.COMPLETE] * 2
@@ -334,8 +361,8 @@ def test_a_machine_without_room_for_the_data_says_before_training_what_to_set(
     command: Command,
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as small:  # a short path, as sockets go there
-        words = with_mounts(f"mount -t tmpfs -o size=200k tmpfs {small}", *DIGITS_RUN)
-        done = command.run_words(words, XDG_CACHE_HOME="/dev/null/cache", TMPDIR=small)
+        program = with_mounts(f"mount -t tmpfs -o size=200k tmpfs {small}", *DIGITS_RUN)
+        done = command.fork("-c", program, XDG_CACHE_HOME="/dev/null/cache", TMPDIR=small)
     assert done.code == 2
     assert "point XDG_CACHE_HOME or TMPDIR to a folder that has it" in done.err
     assert "Traceback" not in done.err
@@ -345,15 +372,14 @@ def test_a_machine_without_room_for_the_data_says_before_training_what_to_set(
 def test_a_temporary_folder_whose_path_is_too_long_is_refused(command: Command) -> None:
     long = command.folder / ("long" * 25)
     long.mkdir()
-    done = command.run_words(Command.words(*DIGITS_RUN), TMPDIR=str(long))
+    done = command.apart(*DIGITS_RUN, TMPDIR=str(long))
     assert done.code == 2
     assert "set TMPDIR to a shorter one" in done.err
     assert not command.database.exists()
 
 
 def test_a_machine_without_any_temporary_folder_says_what_to_set(command: Command) -> None:
-    words = ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", *Command.words(*DIGITS_RUN)]
-    done = command.run_words(words)
+    done = command.fork("-c", limited(0, *DIGITS_RUN))
     assert done.code == 2
     assert "set TMPDIR to a folder that has it" in done.err
     assert not command.database.exists()
@@ -365,9 +391,9 @@ def test_a_database_on_a_network_file_system_is_warned_of_before_training(
     mounts = command.folder / "mounts"
     # What the system says of this folder; no test can bring an NFS server along.
     mounts.write_text(f"/ / ext4 rw 0 0\nhost:/export {command.folder} nfs4 rw,vers=4.2 0 0\n")
-    script = f"mount --bind {mounts} /proc/$$/mounts"
-    words = with_mounts(script, *DIGITS_RUN, "--trials", "1", "--no-confirm")
-    done = command.run_words(words)
+    script = f"mount --bind {mounts} /proc/$PPID/mounts"
+    program = with_mounts(script, *DIGITS_RUN, "--trials", "1", "--no-confirm")
+    done = command.fork("-c", program)
     assert done.code == 0, done.err
     warning = done.out.index("on a network file system (nfs4)")
     assert warning < done.out.index("[1/1]")

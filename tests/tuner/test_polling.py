@@ -36,7 +36,7 @@ from tests.support.servers import call
 
 N_TRIALS = int(os.environ.get("SEARCH_TEST_TRIALS", "40"))
 IS_LONG = "SEARCH_TEST_TRIALS" in os.environ
-N_DASHBOARDS, N_READERS, N_EPOCHS = (4, 8, 3) if IS_LONG else (2, 3, 3)
+N_DASHBOARDS, N_READERS, N_EPOCHS = (4, 8, 3) if IS_LONG else (1, 3, 3)
 _POLL_SECONDS = 0.5
 # They read without end, and on two cores would leave the search a thirteenth part of the time.
 _POLITENESS = 10
