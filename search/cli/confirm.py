@@ -169,6 +169,11 @@ def describe_mean(mean: float, low: float | None, high: float | None, n_seeds: i
     )
 
 
+def luck_of_winning(luck: float | None) -> str:
+    """What may be too much of a winner's mean, behind it; nothing where nothing tells."""
+    return f", up to {100 * luck:.2f} points of it by the luck of winning" if luck else ""
+
+
 def describe_luck(luck: float) -> str:
     """What a search's best value was above its trial's mean over fresh seeds."""
     points = 100 * abs(luck)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from search.cli.confirm import luck_of_winning
 from search.cli.output import echo, next_lines, shown_command
 from search.cli.wrapping import width_of
 from search.folders import DATABASE_URL
@@ -77,7 +78,8 @@ def _standing(summary: StudySummary) -> list[str]:
         line += f" with {summary.best_parameter_count:,} parameters"
     line += f" (trial {summary.best_trial})"
     if summary.confirmed_mean is not None:
-        line += f", {percent(summary.confirmed_mean)} over fresh seeds"
+        luck = luck_of_winning(summary.confirmed_luck)
+        line += f", {percent(summary.confirmed_mean)} over fresh seeds{luck}"
     looks = summary.test_looks
     seen = [f"The test set was seen {'once' if looks == 1 else f'{looks} times'}."] if looks else []
     return [f"{line}.", *seen]

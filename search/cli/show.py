@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.confirm import describe_mean
+from search.cli.confirm import describe_mean, luck_of_winning
 from search.cli.options import AsJson, Storage, StudyName, not_negative
 from search.cli.output import echo_json, make_console
 from search.folders import DATABASE_URL
 from search.wording import duration, percent, thousands
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -128,8 +128,9 @@ def _show(
     summary = summarize_trial(trial)
     spec = _spec(study, trial)
     confirmation = Findings.read(study).confirmation
-    if confirmation is not None and confirmation["trial"] != trial.number:
-        confirmation = None
+    if confirmation is not None:
+        is_of_trial = confirmation["trial"] == trial.number
+        confirmation = _judged_anew(confirmation) if is_of_trial else None
     if as_json:
         values = {
             "study": study.study_name,
@@ -145,13 +146,25 @@ def _show(
     _print_trial(console, study, summary)
     if confirmation is not None:
         mean = describe_mean(*(confirmation[key] for key in ("mean", "low", "high", "n_seeds")))
-        console.print(f"confirmed  {mean}")
+        console.print(f"confirmed  {mean}{luck_of_winning(confirmation['luck_of_winning'])}")
     if spec is not None:
         console.print(f"\nnetwork  {spec}")
         if with_tables:
             _print_layers(console, spec)
     if with_tables:
         _print_epochs(console, summary, _metric(study))
+
+
+def _judged_anew(confirmation: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The outcome of a race, also as it was kept before anything was made of its having won."""
+    if "luck_of_winning" in confirmation:
+        return confirmation
+    from search.results.race import stored_race
+
+    race = stored_race(confirmation)
+    (winner,) = (row for row in race.standings() if row.candidate == confirmation["trial"])
+    interval = {"low": winner.low, "high": winner.high}
+    return {**confirmation, **interval, "luck_of_winning": race.luck_of_winning()}
 
 
 def _metric(study: Study) -> str:

@@ -58,7 +58,14 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
             str(summary.test_looks),
             f"{summary.n_training} train" if summary.n_training else _date(summary.last_used),
         )
-    make_console().print(table)
+    console = make_console()
+    console.print(table)
+    luck = max((summary.confirmed_luck or 0.0 for summary in summaries), default=0.0)
+    if luck:
+        console.print(
+            "\nA confirmed accuracy is the highest of its race: up to "
+            f"{100 * luck:.2f} points of it may be the luck of winning."
+        )
 
 
 _NAME_WIDTH = 30  # characters

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search.results.race import SeedRace, Standing, share_interval
+from search.results.race import Standing, share_interval, stored_race
 from search.study.findings import Findings
 from search.study.summary import confirmed_number
 
@@ -64,13 +64,7 @@ def race_result(study: Study, trials: Sequence[FrozenTrial]) -> RaceResult | Non
     if stored is None:
         return None
     candidates = {row["trial"]: row for row in stored["candidates"]}
-    n_seeds = max(len(row["values"]) for row in candidates.values())
-    race = SeedRace(list(candidates), range(n_seeds))
-    for number, row in candidates.items():
-        for seed, value in enumerate(row["values"]):
-            race.add(number, seed, value)
-        if row["is_out"]:
-            race.disqualify(number)
+    race = stored_race(stored)
     return RaceResult(
         standings=tuple(sorted(race.standings(), key=lambda row: row.candidate != stored["trial"])),
         search_values={number: row["search_value"] for number, row in candidates.items()},

@@ -101,6 +101,7 @@ class Confirmation:
             "search_value": self.search_values[winner.candidate],
             "search_best_trial": self.search_best,
             "luck": self.luck,
+            "luck_of_winning": self.luck_of_winning,
             "candidates": [
                 {
                     "trial": standing.candidate,

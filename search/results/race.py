@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from scipy.special import ndtri, stdtr, stdtrit
 
@@ -209,3 +210,16 @@ class SeedRace:
             (value - statistics.fmean(values)) ** 2 for values in samples for value in values
         )
         return math.sqrt(squares / freedom), freedom
+
+
+def stored_race(confirmation: Mapping[str, Any]) -> SeedRace:
+    """The race whose outcome a study keeps, as `Confirmation.to_attribute` has it."""
+    candidates = {row["trial"]: row for row in confirmation["candidates"]}
+    n_seeds = max(len(row["values"]) for row in candidates.values())
+    race = SeedRace(list(candidates), range(n_seeds))
+    for number, row in candidates.items():
+        for seed, value in enumerate(row["values"]):
+            race.add(number, seed, value)
+        if row["is_out"]:
+            race.disqualify(number)
+    return race

@@ -201,6 +201,7 @@ class StudySummary:
     the search, `confirmed_mean` what it reaches over fresh seeds.
 
     Args:
+        confirmed_luck: what may be too much of that, for having won; None where nothing tells.
         last_used: when it was last searched or chosen, in UTC, as ISO 8601 has it; empty if never.
         n_training: how many of its trials train now, as far as this machine can tell.
     """
@@ -215,6 +216,7 @@ class StudySummary:
     best_trial: int | None
     best_parameter_count: int | None
     confirmed_mean: float | None
+    confirmed_luck: float | None
     test_looks: int
     last_used: str
     n_training: int
@@ -238,6 +240,7 @@ def summarize_study(study: Study, trials: Sequence[FrozenTrial]) -> StudySummary
         best_trial=best.number if best else None,
         best_parameter_count=parameter_count_of(best) if best else None,
         confirmed_mean=None if confirmation is None else confirmation["mean"],
+        confirmed_luck=None if confirmation is None else confirmation.get("luck_of_winning"),
         test_looks=findings.test_looks,
         last_used=last_used(study),
         n_training=sum(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from scipy.special import ndtri
 
 from scripts.experiments.race_coverage import SIZES, race
 from search.results.confirm import ConfirmationRun
@@ -251,6 +252,35 @@ def test_deleting_a_study_spares_another_of_that_name(finished: Command) -> None
     optuna.create_study(study_name=repeats_name(STUDY, CONFIRMS), storage=url)
     assert run_here("delete", STUDY, "--yes", "--storage", url) == 0
     assert optuna.get_all_study_names(url) == [repeats_name(STUDY, CONFIRMS)]
+
+
+def test_what_winning_may_have_added_is_told_wherever_a_confirmed_mean_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "sqlite:///studies.db"
+    trials = [MadeTrial((accuracy,) * 3) for accuracy in (0.97, 0.96)]
+    raced = confirmation(0, {0: (0.9600, 0.9620), 1: (0.9570, 0.9590)})
+    study = make_study(url, "made", trials)
+    store_confirmation(study, raced)
+    # Of two equal candidates the better one is 0.5 standard errors too high on average (Blom).
+    luck = ndtri(1.625 / 2.25) * 0.001
+    words = f"96.10 % (95 % interval {100 * raced['low']:.2f} % to "  # type: ignore[operator]
+    points = f"up to {100 * luck:.2f} points of it"
+    assert run_here("best") == 0
+    shown = capsys.readouterr().out
+    assert words in shown
+    assert f"2 fresh seeds), {points} by the luck of winning" in shown
+    assert run_here("studies") == 0
+    assert f"{points} may be the luck of winning" in " ".join(capsys.readouterr().out.split())
+    assert run_here() == 0
+    assert points in " ".join(capsys.readouterr().out.split())
+
+    # As it was stored before anybody made something of it, with an interval that is too narrow.
+    older = {key: value for key, value in raced.items() if key != "luck_of_winning"}
+    store_confirmation(study, {**older, "low": 0.9605, "high": 0.9615})
+    assert run_here("best") == 0
+    assert capsys.readouterr().out == shown
 
 
 def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:
