@@ -2,8 +2,9 @@
 
     python -m scripts.experiments.compare_steps --data-dir DIR    # real MNIST, 15 epochs
     python -m scripts.experiments.compare_steps --data-dir DIR --images 20000    # a third of it
+    python -m scripts.experiments.compare_steps --data-dir DIR --names best-8k   # of all systems
 
-Each baseline is trained once a seed in each way, on one thread; the accuracy is that on the
+Each system is trained once a seed in each way, on one thread; the accuracy is that on the
 validation images, the mean of the last three epochs.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 
 from search.data.load import load_dataset
-from search.space.baselines import BASELINES
+from search.space.systems import find_system
 from search.training.epochs import last_epochs_mean
 from search.training.train import train
 
@@ -42,7 +43,7 @@ def accuracy(run: Run) -> float:
     dataset = load_dataset("mnist", run.data_dir)
     n = dataset.info.n_training
     training = train(
-        BASELINES[run.name].hyperparameters,
+        find_system(run.name).hyperparameters,
         dataset.development[: min(n, run.n_images)],
         dataset.development[n:],
         dataset.info.normalization,
@@ -72,7 +73,7 @@ def main() -> None:
     ]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         accuracies = dict(zip(runs, pool.map(accuracy, runs), strict=True))
-    print("| baseline | native | PyTorch | difference, standard error |")
+    print("| system | native | PyTorch | difference, standard error |")
     print("| --- | ---: | ---: | ---: |")
     for name in options.names:
         ways = []
