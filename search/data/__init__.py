@@ -8,6 +8,6 @@
 - `own.py`: data sets of tensors and of folders; `image_folders.py`: which files of a folder differ,
   and their pixels; `folder_layout.py`: where they lie; `pictures.py`: one picture file
 - `digit_photos.py`: photographs of digits made like MNIST's images
-- `mapped.py`: the files that workers map; a search's are without the test set, which is sealed
+- `mapped.py`: the files that workers map, the test set among them only where it is asked for
 - `cache.py`: the user's cache of images; `tensors.py`: tensors written to files
 """

@@ -88,7 +88,7 @@ class Dataset:
     """A data set in memory.
 
     `development` is what a search may see: first the images that train, then those that
-    validate. `test` stays sealed until a network is retrained.
+    validate. `test` is sealed for all that searches or chooses.
     """
 
     info: DatasetInfo

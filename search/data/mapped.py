@@ -36,7 +36,7 @@ class SharedDataset(Protocol):
 
 def sealed_test() -> DataError:
     """What to raise where a test set is asked for that is sealed."""
-    return DataError("The test set is sealed during a search; only retraining opens it.")
+    return DataError("The test set is sealed for all that searches or chooses.")
 
 
 @dataclass(frozen=True, slots=True)

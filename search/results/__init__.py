@@ -1,7 +1,8 @@
 """What is done with the trials of a study that has ended.
 
 - `retrain.py`: the best trial trained on all data, and the test set opened
-- `looks.py`: looks at the test set by commands that have no study before them, counted with theirs
+- `looks.py`: looks at the test set by commands without a study before them (`pictures`,
+  `baseline`), counted with theirs
 - `predict.py`: what a retrained network says of pictures
 - `confirm.py`: `ConfirmationRun`, the best trials again over fresh seeds; `race.py`: who wins, and
   who gets the next seed

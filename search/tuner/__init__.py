@@ -13,10 +13,12 @@ While it runs:
 - `run.py`: the whole of it, as the command and Python call it; `watcher.py`: who is told.
 - `target_search.py`: from cap to cap, where a target is to be reached.
 - `session.py`: one study open, its trials trained, its best ones raced.
-- `coordinator.py`: the loop: see what is new, start what is missing, write what workers send.
+- `coordinator.py`: the loop: see what is new, start what is missing, have written what workers
+  send, cancel what is to stop.
 - `trial_starter.py`: how a trial begins; `sampler.py`: where its candidate is drawn, under the cap;
   `dedup.py`: not one that was tried; `window.py`: what a sampler sees of a long study.
-- `trial_writer.py`: an epoch stored, a trial stopped or ended, then told as one of `events.py`.
+- `trial_writer.py`: an epoch stored, and whether its trial is to stop; a trial's end stored, then
+  told as one of `events.py`.
 - `pruning.py`: whether a trial is weak; `pruners.py`: Optuna's pruners by name.
 - `patience.py`: when a study has stopped improving.
 - `trackers.py`: what other programs are told, as TensorBoard.

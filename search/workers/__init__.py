@@ -1,6 +1,7 @@
 """Training jobs, and the pools of workers that do them, wherever they run.
 
-- `setup.py`: which workers train, and a pool of them once their data are there
+- `setup.py`: which workers train, and a pool of them once their data are there, with the test set
+  or without
 - `jobs.py`: what is to be trained, what comes back, and what a `WorkerPool` is
 - `repeats.py`: recipes trained over several seeds
 - `worker_loop.py`: what a worker does, and the messages between it and its pool
