@@ -23,7 +23,8 @@ from search.exceptions import StudyError
 from search.storage.retrying import RetryingStorage
 from search.storage.server_locks import ServerLock
 from search.storage.urls import sqlite_path
-from search.study.locks import check_no_owner_alive, is_owner_dead, locked_file
+from search.study.locks import check_no_owner_alive, locked_file
+from search.study.owners import is_owner_dead
 from search.study.record import is_foreign
 from search.study.repair import requeue_left
 

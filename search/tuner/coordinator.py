@@ -11,7 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search.storage.news import TrialNews
+from search.study.news import TrialNews
 from search.study.repair import requeue
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing

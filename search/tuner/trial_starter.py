@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from search.storage.cached import batch_writes
-from search.study.locks import owner_of_this_process
+from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord, queued_values
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing

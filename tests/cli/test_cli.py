@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from search.cli import app
 from search.cli.options import duration, positive
-from search.study.locks import owner_of_this_process
+from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
 from tests.conftest import (
     DIGITS_RUN,
