@@ -12,6 +12,8 @@ The study:
 Its trials:
 
 - `record.py`: `TrialRecord`, what is stored with a trial: its epochs, its seed, its owner
+- `trials.py`: the trials of a study, each judged to be one of its searches' or foreign
+- `news.py`: `TrialNews`, the trials that have finished since the last call
 - `summary.py`: counts, the best trials, the front: a study as plain values
 - `subset.py`: a study with only some of its trials
 - `repair.py`: trials that ended before their time: failed, or queued again
@@ -19,7 +21,8 @@ Its trials:
 Who searches it:
 
 - `sharing.py`: one search on a SQLite file, any number on PostgreSQL: locks, heartbeats, lost hosts
-- `locks.py`: which process owns a running trial; the lock beside a SQLite file
+- `locks.py`: which process searches a study; the lock beside a SQLite file
+- `owners.py`: processes that own trials, and whether they live
 
 What follows:
 

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.study.findings import Findings
 from search.study.history import last_used
-from search.study.locks import is_owner_dead
+from search.study.owners import is_owner_dead
 from search.study.record import TrialRecord, is_foreign
 from search.study.settings import stored_settings
 

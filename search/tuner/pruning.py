@@ -18,7 +18,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search.storage.news import TrialNews
+from search.study.news import TrialNews
 from search.study.record import TrialRecord
 from search.study.summary import accuracy_of, is_diverged, is_trained
 from search.tuner.window import History

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import InputError
 from search.space.space import Space
-from search.storage.news import TrialNews
+from search.study.news import TrialNews
 from search.study.record import queued_values
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.window import History, HistoryWindow

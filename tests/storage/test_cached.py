@@ -14,9 +14,9 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.storage.cached import CachedStorage, batch_writes
-from search.storage.news import TrialNews
 from search.storage.open import opened_storage
 from search.storage.retrying import RetryingStorage
+from search.study.news import TrialNews
 
 RATE = FloatDistribution(1e-4, 1e-1, log=True)
 

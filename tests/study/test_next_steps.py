@@ -15,8 +15,8 @@ from search.cli.output import next_lines
 from search.report.facts import read_report
 from search.report.note import note_text
 from search.study.history import RunRecord, record_run, remembered_data_dir
-from search.study.locks import owner_of_this_process
 from search.study.next_steps import NextStep, next_steps, retrain_step, steps_with_weights
+from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
 from tests.conftest import Command
 from tests.support.made_studies import MadeTrial, confirmation, make_study

@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.space.space import Space
-from search.study.locks import owner_of_this_process
+from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.sampler import CappedSampler, make_sampler

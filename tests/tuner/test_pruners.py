@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.study.locks import owner_of_this_process
+from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
 from search.training.epochs import EpochResult
 from search.tuner.pruners import make_pruner

@@ -11,8 +11,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.space.space import Space
-from search.storage.news import TrialNews
-from search.study.locks import owner_of_this_process
+from search.study.news import TrialNews
+from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
 from search.tuner.sampler import make_sampler
 from search.tuner.window import N_BEST, N_LATEST, HistoryWindow

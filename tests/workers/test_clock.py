@@ -93,7 +93,7 @@ def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> Non
         pytest.skip("only root, on Linux, can show a process another /proc/stat")
     code = r"""
 import pathlib, re, subprocess, sys
-from search.study.locks import owner_of_this_process
+from search.study.owners import owner_of_this_process
 before = owner_of_this_process()
 stat = pathlib.Path("/proc/stat").read_text()
 other = pathlib.Path(sys.argv[1])
