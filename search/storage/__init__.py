@@ -16,6 +16,7 @@ Reading and writing:
 - `cached.py`: `CachedStorage` around it, which reads each trial once and writes in batches
 - `news.py`: `TrialNews`, the trials that have finished since the last call
 - `rows.py`: trials as rows of Optuna's tables, many at a time
+- `collection.py`: no search for garbage among all that is read
 
 Beside that:
 
