@@ -34,6 +34,12 @@ _INSERTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def unmarked(trial: FrozenTrial) -> FrozenTrial:
+    """The trial, without its mark."""
+    trial.system_attrs.pop(MARK, None)
+    return trial
+
+
 @dataclass(slots=True)
 class TrialWrites:
     """What is set of one trial at one time.
