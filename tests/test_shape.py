@@ -8,10 +8,14 @@ import re
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.cli.test_cli import COMMANDS
 
@@ -290,6 +294,24 @@ def test_only_the_pool_of_actors_meets_ray_and_nothing_brings_it_unasked() -> No
     assert found == {"search.workers.ray_pool"}
     brought = [name for name in set(OWN) - found if found & reach(name, top_level_only=True)]
     assert not brought
+
+
+def test_what_is_private_in_another_package_is_of_a_version_that_was_tested() -> None:
+    """What a plain installation brings may else have it otherwise, or no longer."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    ranges = {name.name: name.specifier for name in map(Requirement, asked)}
+    private = {
+        imported.split(".")[0]
+        for path in SOURCES
+        for imported in imports(path)
+        if re.search(r"\._[^_]", imported) and not imported.startswith(("search", "torch._C"))
+    }
+    assert "optuna" in private
+    for package in private - sys.stdlib_module_names:
+        release = version(package.replace("_", "-")).split(".")
+        following = f"{release[0]}.{int(release[1]) + 1}.0"
+        assert not ranges[package.replace("_", "-")].contains(following), package
 
 
 def test_no_file_names_a_lock_or_a_registry() -> None:

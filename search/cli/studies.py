@@ -19,16 +19,15 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
     from rich.table import Table
 
     from search.storage.open import opened_storage
-    from search.study.open import open_study, study_names
+    from search.study.open import open_studies
     from search.study.settings import stored_settings
     from search.study.summary import summarize_study
     from search.study.trials import trials_of
 
     with opened_storage(storage) as opened:
-        found = [open_study(opened, name) for name in study_names(opened)]
         summaries = [
             summarize_study(study, trials_of(study))
-            for study in found
+            for study in open_studies(opened)
             if stored_settings(study) is not None
         ]
     if as_json:

@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial
 
 from search.exceptions import ArtifactError
 from search.files import write_bytes
+from search.storage.studies import stored_studies
 from search.storage.urls import database_label, sqlite_path
 from search.study.summary import by_accuracy, front
 from search.study.trials import trials_of
@@ -180,7 +181,7 @@ class StudyArtifacts:
         for path in self._folder.glob(f".{own}-*"):  # half-written
             path.unlink(missing_ok=True)
         found = _files(self._folder)  # first: a study that is made meanwhile is known then
-        known = {f"{study._study_id:x}" for study in self._study._storage.get_all_studies()}
+        known = {f"{study._study_id:x}" for study in stored_studies(self._study._storage)}
         trials = {f"{trial._trial_id:x}" for trial in trials_of(self._study)}
         for path, match in found:
             is_gone = match["study"] not in known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -241,7 +242,7 @@ def draw_history(report: Report, width: float) -> Figure:
     values = [accuracy_of(trial) or 0.0 for trial in complete]
     axes.scatter(numbers, [height(value) for value in values], s=22, color=SEED, linewidth=0)
     last = max(trial.number for trial in report.trials)
-    best = [height(max(values[: index + 1])) for index in range(len(values))]
+    best = [height(value) for value in itertools.accumulate(values, max)]
     axes.step([*numbers, last], [*best, best[-1]], where="post", color=RIGHT, linewidth=1.6)
     handles = [dot("a complete trial", SEED), line("the best so far", RIGHT)]
     low, high = axes.get_ylim()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -23,6 +23,8 @@ _GRID = "rgba(127,127,127,0.2)"
 _GREY = "rgba(127,127,127,0.45)"  # which is quiet on both
 _MOST_TICKS = 15
 _MANY = 50  # curves, above which they are thinner
+# Of a trace, in which each is written again with each update, and read by a browser each time.
+_MOST_POINTS = 20_000
 
 
 def size_graph(report: Report) -> str | None:
@@ -30,15 +32,16 @@ def size_graph(report: Report) -> str | None:
 
     All graphs are Plotly figures as JSON.
     """
-    trials = [trial for trial in report.complete if parameter_count_of(trial) is not None]
-    if not trials:
+    complete = report.complete
+    if not complete:
         return None
     cap = report.settings.budget
     front = report.front
+    trials = complete[:_MOST_POINTS]
     dots = {
         **_points(report, trials),
         "mode": "markers",
-        "name": "complete trials",
+        "name": "complete trials" + _share_of(trials, complete, "best"),
         "marker": {"color": SEED, "size": 8},
     }
     best = {
@@ -68,20 +71,17 @@ def learning_graph(report: Report) -> str | None:
 
     None where no trial has trained, or each trains a single epoch, which makes no curve.
     """
-    if not report.trained or report.settings.epochs == 1:
+    trained = report.trained
+    if not trained or report.settings.epochs == 1:
         return None
     chosen = None if report.chosen is None else report.chosen.number
-    stopped = [trial for trial in report.trained if trial.state == TrialState.PRUNED]
-    ended = [
-        trial
-        for trial in report.trained
-        if trial.state != TrialState.PRUNED and trial.number != chosen
-    ]
+    stopped = [trial for trial in trained if trial.state == TrialState.PRUNED]
+    ended = [t for t in trained if t.state != TrialState.PRUNED and t.number != chosen]
     traces = [
         {
-            **_curves(report, trials),
-            "name": name,
-            "line": {"color": color, "width": width if len(trials) <= _MANY else width / 2},
+            **_curves(report, shown),
+            "name": name + _share_of(shown, trials, "latest"),
+            "line": {"color": color, "width": width if len(shown) <= _MANY else width / 2},
         }
         for trials, name, color, width in (
             (stopped, f"{len(stopped)} stopped early", _GREY, 1),
@@ -89,6 +89,7 @@ def learning_graph(report: Report) -> str | None:
             ([report.chosen] if report.chosen else [], f"trial {chosen}", RIGHT, 3),
         )
         if trials
+        for shown in [_latest(trials)]
     ]
     epochs = report.settings.epochs
     layout = _layout("How the trials learnt", "epoch")
@@ -156,6 +157,21 @@ def _curves(report: Report, trials: Iterable[FrozenTrial]) -> dict[str, Any]:
         "customdata": numbers,
         "hovertemplate": f"trial %{{customdata}}, epoch %{{x}}: {_reached(report)}<extra></extra>",
     }
+
+
+def _latest(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    """The latest, as many as there is room for in a trace, and one at least."""
+    n_points = 0
+    for n_shown, trial in enumerate(reversed(trials)):
+        n_points += len(TrialRecord.read(trial).epochs) + 1
+        if n_points > _MOST_POINTS:
+            return trials[-max(1, n_shown) :]
+    return trials
+
+
+def _share_of(shown: Sequence[FrozenTrial], trials: Sequence[FrozenTrial], which: str) -> str:
+    """What is to be said where not all trials are shown."""
+    return f" (the {which} {len(shown):,})" if len(shown) < len(trials) else ""
 
 
 def _size_of(trial: FrozenTrial) -> int:

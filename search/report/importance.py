@@ -79,7 +79,7 @@ def influences(trials: Iterable[FrozenTrial]) -> list[Influence]:
     random = np.random.default_rng(0)
     shuffled = [evaluate(random.permutation(scores)) for _ in range(_N_SHUFFLES)]
     n_best = round(BEST_SHARE * len(trained))
-    is_best = tuple(bool(score >= np.sort(scores)[-n_best]) for score in scores)
+    is_best = tuple((scores >= np.sort(scores)[-n_best]).tolist())
     rows = [
         Influence(
             name=name,

@@ -9,7 +9,7 @@ from search.space.hyperparameters import Hyperparameters
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
 from search.study.findings import Findings, add_looks
-from search.study.open import open_study, open_trial, rebuild, study_names
+from search.study.open import open_studies, open_trial, rebuild
 from search.study.settings import StudySettings, stored_settings
 
 
@@ -29,8 +29,7 @@ def add_looks_of_network(
     try:
         if has_studies(url):
             with opened_storage(url, write=True) as storage:
-                for name in study_names(storage):
-                    study = open_study(storage, name)
+                for study in open_studies(storage):
                     if _has_found(study, hyperparameters, trial, fingerprint):
                         add_looks(study, n, by=by, trial=trial)
                         return looks_words(study)

@@ -14,7 +14,9 @@ Reading and writing:
 - `guard.py`: `FileGuard`, whether a SQLite file is still the one at its path
 - `retry.py`: how long they wait, and who hears of it
 - `cached.py`: `CachedStorage` around it, which reads each trial once and writes in batches
+- `studies.py`: what studies there are, without what the dashboard keeps with them
 - `rows.py`: trials as rows of Optuna's tables, many at a time
+- `collection.py`: no search for garbage among all that is read
 
 Beside that:
 

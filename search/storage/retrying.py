@@ -38,6 +38,7 @@ from search.storage.rows import (
     read_silent,
     read_state,
     read_trials,
+    unmarked,
     write_trial,
 )
 from search.storage.server_locks import acquire_lock, release_lock
@@ -148,7 +149,7 @@ class RetryingStorage(RDBStorage):
             template_trial = copy.copy(template_trial)
             mark = {MARK: uuid.uuid4().hex}
             template_trial.system_attrs = {**template_trial.system_attrs, **mark}
-        return _unmarked(self._retry.call(super()._create_new_trial, study_id, template_trial))
+        return unmarked(self._retry.call(super()._create_new_trial, study_id, template_trial))
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
@@ -218,7 +219,7 @@ class RetryingStorage(RDBStorage):
         self._retry.call(super().record_heartbeat, trial_id)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return _unmarked(self._retry.call(super().get_trial, trial_id))
+        return unmarked(self._retry.call(super().get_trial, trial_id))
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         return self._retry.call(
@@ -245,7 +246,7 @@ class RetryingStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        return self._read(
+        return self.read(
             read_trials,
             study_id,
             states=states,
@@ -325,7 +326,7 @@ class RetryingStorage(RDBStorage):
 
         Of PostgreSQL alone, and by its clock; time in which it was away does not count.
         """
-        return self._read(read_silent, study_id, seconds)
+        return self.read(read_silent, study_id, seconds)
 
     def open_trial_states(
         self, study_id: int, open_ids: Collection[int], last_id: int
@@ -335,7 +336,7 @@ class RetryingStorage(RDBStorage):
         Raises:
             KeyError: if there is no such study.
         """
-        return self._read(read_open_states, study_id, open_ids, last_id)
+        return self.read(read_open_states, study_id, open_ids, last_id)
 
     def read_trials(self, study_id: int, trial_ids: Collection[int]) -> list[FrozenTrial]:
         """Those trials of a study, whole.
@@ -343,7 +344,7 @@ class RetryingStorage(RDBStorage):
         Raises:
             KeyError: if there is no such study.
         """
-        return self._read(read_trials, study_id, among=trial_ids, above=None)
+        return self.read(read_trials, study_id, among=trial_ids, above=None)
 
     def trial_state(self, trial_id: int) -> TrialState:
         """The state of a trial.
@@ -351,7 +352,7 @@ class RetryingStorage(RDBStorage):
         Raises:
             KeyError: if there is no such trial.
         """
-        return self._read(read_state, trial_id)
+        return self.read(read_state, trial_id)
 
     def write_trial(self, trial_id: int, writes: TrialWrites) -> None:
         """Writes all of that in one transaction; to do it twice is to do it once.
@@ -382,19 +383,16 @@ class RetryingStorage(RDBStorage):
         for step, number in writes.intermediate_values.items():
             self.set_trial_intermediate_value(trial_id, step, number)
 
-    def _read(
+    def read(
         self,
         read: Callable[Concatenate[Connection, _P], _T],
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
+        """What a function reads by a connection of its own, which it is called with."""
+
         def call() -> _T:
             with self.engine.connect() as connection:
                 return read(connection, *args, **kwargs)
 
         return self._retry.call(call)
-
-
-def _unmarked(trial: FrozenTrial) -> FrozenTrial:
-    trial.system_attrs.pop(MARK, None)
-    return trial

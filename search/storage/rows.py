@@ -7,11 +7,9 @@ takes several times as long as reading them.
 from __future__ import annotations
 
 import datetime
-import gc
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -24,6 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
+from search.storage.collection import no_collection
+
 _AT_A_TIME = 500  # trials; SQLite took no more than 999 values in a statement before 3.32
 # A system attribute that tells a trial from one that the same call has made before its connection
 # broke; nobody is shown it.
@@ -32,6 +32,12 @@ _INSERTS: dict[str, Callable[[Any], Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
 }
+
+
+def unmarked(trial: FrozenTrial) -> FrozenTrial:
+    """The trial, without its mark."""
+    trial.system_attrs.pop(MARK, None)
+    return trial
 
 
 @dataclass(slots=True)
@@ -153,22 +159,10 @@ def read_trials(
     rows = sorted(row for row in rows if states is None or row.state in states)
     parse = cache(json_to_distribution)
     found: list[FrozenTrial] = []
-    with _no_collection():
+    with no_collection():
         for chunk in _chunks(rows, at_a_time):
             found += _with_details(connection, chunk, parse)
     return found
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Collects no garbage meanwhile: of all that is read, which is much, none is any yet."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _check_study(connection: Connection, study_id: int) -> None:

@@ -16,6 +16,7 @@ from search.data.at_hand import check_at_hand
 from search.data.names import find_data_words
 from search.exceptions import StudyDeletedError, StudyError
 from search.space.hyperparameters import Hyperparameters
+from search.storage.studies import stored_studies, study_names
 from search.study.history import last_used, remembered_data_dir
 from search.study.record import is_foreign
 from search.study.settings import (
@@ -33,7 +34,7 @@ from search.study.summary import (
     parameter_count_of,
     repeats_name,
 )
-from search.study.trials import trials_of
+from search.study.trials import judge_all, rules_of, trials_of
 from search.wording import meant
 from search_models.size import parameter_count
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data.dataset import Dataset, DatasetInfo
 
 _LONGEST_NAME = 200  # characters: a server's column takes 512, and a suffix may follow
+_HIGHEST_NUMBER = 2**31 - 1  # of a trial: what a server's column takes
 
 
 def check_study_name(name: str) -> str:
@@ -56,11 +58,6 @@ def check_study_name(name: str) -> str:
             "--study."
         )
     return name
-
-
-def study_names(storage: BaseStorage) -> list[str]:
-    """The names of all studies, oldest first."""
-    return list(optuna.get_all_study_names(storage))
 
 
 def open_study(storage: BaseStorage, name: str) -> Study:
@@ -80,6 +77,12 @@ def open_study(storage: BaseStorage, name: str) -> Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
+def open_studies(storage: BaseStorage) -> Iterator[Study]:
+    """All studies, oldest first; each is opened when it is asked for."""
+    for name in study_names(storage):
+        yield optuna.load_study(study_name=name, storage=storage)
+
+
 # An attribute of a study of runs: the identity of the study that they are runs of.
 OF_IDENTITY = "of_identity"
 
@@ -90,7 +93,7 @@ def find_repeats(storage: BaseStorage, study: Study, purpose: str) -> Study | No
     A study may have been renamed since: its identity tells, and the name where one has none yet.
     """
     identity = identity_of(study)
-    for each in storage.get_all_studies():
+    for each in stored_studies(storage):
         whose = each.user_attrs.get(OF_IDENTITY)
         is_told = whose is not None and identity is not None
         has_name = each.user_attrs.get(purpose) == study.study_name
@@ -104,7 +107,7 @@ def has_copy(storage: BaseStorage, study: Study) -> bool:
     identity = identity_of(study)
     return identity is not None and any(
         identity_of(each) == identity and each._study_id != study._study_id
-        for each in storage.get_all_studies()
+        for each in stored_studies(storage)
     )
 
 
@@ -117,7 +120,7 @@ def select_study(storage: BaseStorage, name: str | None) -> Study:
     if name is not None:
         return open_study(storage, name)
     # Not Optuna's summaries of studies, for which it copies every trial of each.
-    found = [study for study in storage.get_all_studies() if stored_settings(study) is not None]
+    found = [study for study in stored_studies(storage) if stored_settings(study) is not None]
     if not found:
         raise StudyError(
             "The storage must hold a study of 'search run', but it has none; make one with it."
@@ -131,22 +134,32 @@ def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
     Raises:
         StudyError: if there is none.
     """
-    trials = trials_of(study)
-    if number is None:
-        best = chosen_trial(study, trials)
-        if best is None:
-            raise StudyError(
-                f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
-                "go on with 'search run'."
-            )
-        return best
-    for trial in trials:
-        if trial.number == number:
-            return trial
-    raise StudyError(
-        f"A trial must be in the study, but {study.study_name!r} has no trial {number}; it has "
-        f"{len(trials)} trials, counted from 0."
-    )
+    if number is not None:
+        return _open_numbered(study, number)
+    best = chosen_trial(study, trials_of(study))
+    if best is None:
+        raise StudyError(
+            f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
+            "go on with 'search run'."
+        )
+    return best
+
+
+def _open_numbered(study: Study, number: int) -> FrozenTrial:
+    """The trial of that number, without a look at the others."""
+    storage, study_id = study._storage, study._study_id
+    try:
+        if number > _HIGHEST_NUMBER:
+            raise KeyError(number)
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        trial = storage.get_trial(trial_id)
+    except KeyError as error:
+        raise StudyError(
+            f"A trial must be in the study, but {study.study_name!r} has no trial {number}; it has "
+            f"{storage.get_n_trials(study_id)} trials, counted from 0."
+        ) from error
+    judge_all([trial], rules_of(study))
+    return trial
 
 
 def create_or_open_study(storage: BaseStorage, name: str, settings: StudySettings) -> Study:

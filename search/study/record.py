@@ -216,28 +216,30 @@ class Rules(Protocol):
 class _Known:
     """What is known of a trial that is in memory, kept as long as that is.
 
-    By which object it is: to compare trials, or to hash one, takes longer than to parse it.
+    By which object it is: to compare trials, or to hash one, takes longer than to parse it. And by
+    Optuna's own fields: a record is asked for some thirty times a trial when a search begins.
 
     Args:
         rules: by which it was judged; None where it was not.
     """
 
+    __slots__ = ("_attributes", "_n_attributes", "_state", "_trial", "_values", "record", "rules")
+
     def __init__(self, trial: FrozenTrial, record: TrialRecord, rules: Rules | None) -> None:
         key = id(trial)
         self.record, self.rules = record, rules
         self._trial = weakref.ref(trial, lambda _gone: _KNOWN.pop(key, None))
-        self._attributes, self._n_attributes = trial.user_attrs, len(trial.user_attrs)
-        self._state, self._values = trial.state, trial.values
+        self._attributes, self._n_attributes = trial._user_attrs, len(trial._user_attrs)
+        self._state, self._values = trial.state, trial._values
 
     def is_of(self, trial: FrozenTrial) -> bool:
         """Whether that is known of the trial, as far as a quick look tells."""
-        attributes = trial.user_attrs
         return (
             self._trial() is trial
-            and self._attributes is attributes
-            and self._n_attributes == len(attributes)
+            and self._attributes is trial._user_attrs
+            and self._n_attributes == len(self._attributes)
             and self._state is trial.state
-            and self._values == trial.values
+            and self._values == trial._values
         )
 
 

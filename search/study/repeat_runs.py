@@ -16,7 +16,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.exceptions import StudyDeletedError, StudyError
-from search.study.open import OF_IDENTITY, find_repeats, open_study, study_names
+from search.storage.studies import stored_studies, study_names
+from search.study.open import OF_IDENTITY, find_repeats, open_study
 from search.study.record import TrialRecord
 from search.study.settings import StudySettings, give_identity, stored_settings
 from search.study.summary import repeats_name
@@ -64,7 +65,7 @@ class RepeatStore:
         name = repeats_name(self._owner, self._purpose)
         of_others = {
             each.study_name
-            for each in self._storage.get_all_studies()
+            for each in stored_studies(self._storage)
             if OF_IDENTITY in each.user_attrs
         }
         return next(

@@ -91,26 +91,33 @@ def parameter_count_of(trial: FrozenTrial) -> int | None:
 
 def by_accuracy(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The complete trials, the best first; of equals, the earlier."""
-    complete = [(accuracy_of(trial), trial) for trial in trials]
-    ranked = [(accuracy, trial) for accuracy, trial in complete if accuracy is not None]
-    return [trial for _, trial in sorted(ranked, key=lambda pair: (-pair[0], pair[1].number))]
+    # Numbers for keys, and no pairs: ten thousand of those are a collection of garbage.
+    complete = sorted(_complete(trials), key=lambda trial: trial.number)
+    return sorted(complete, key=_value, reverse=True)
 
 
 def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     """The complete trial with the highest accuracy; None where there is none."""
-    return next(iter(by_accuracy(trials)), None)
+    return max(sorted(_complete(trials), key=lambda trial: trial.number), key=_value, default=None)
 
 
 def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The Pareto front, smallest network first: no other is as accurate and no larger."""
-    sizes = [(parameter_count_of(trial), trial) for trial in by_accuracy(trials)]
-    known = [(size, trial) for size, trial in sizes if size is not None]
     best: list[FrozenTrial] = []
-    # Of equal sizes, the most accurate comes first.
-    for _, trial in sorted(known, key=lambda pair: pair[0]):
-        if not best or (accuracy_of(trial) or 0.0) > (accuracy_of(best[-1]) or 0.0):
+    # Of equal sizes, the most accurate comes first. A complete trial of a search has a size.
+    for trial in sorted(by_accuracy(trials), key=lambda trial: parameter_count_of(trial) or 0):
+        if not best or _value(trial) > _value(best[-1]):
             best.append(trial)
     return best
+
+
+def _complete(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if accuracy_of(trial) is not None]
+
+
+def _value(trial: FrozenTrial) -> float:
+    """Of a complete trial."""
+    return float(trial.values[0])
 
 
 # Attributes of the studies that keep a race's runs and an ablation's: whose they are.

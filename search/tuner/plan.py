@@ -16,8 +16,9 @@ from search.folders import make_folder
 from search.space.space import Space
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
+from search.storage.studies import study_names
 from search.study.history import last_used, remembered_data_dir, run_records
-from search.study.open import open_study, study_names
+from search.study.open import open_studies, open_study
 from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
 from search.study.trials import trials_of
@@ -170,7 +171,7 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings, Path | Non
         return None
     with opened_storage(request.storage) as storage:
         candidates = {study_name(request, dataset) for dataset in SPLITS}
-        studies = [open_study(storage, name) for name in study_names(storage) if name in candidates]
+        studies = [study for study in open_studies(storage) if study.study_name in candidates]
         found = [study for study in studies if stored_settings(study) is not None]
         if request.study is None:  # a folder of images may be called as a built-in data set
             found = [

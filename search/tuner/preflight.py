@@ -23,9 +23,10 @@ from search.data.names import (
 )
 from search.storage.checks import check_sqlite_file, has_studies
 from search.storage.open import opened_storage
+from search.storage.studies import study_names
 from search.storage.urls import parse_url
 from search.study.history import remembered_data_dir
-from search.study.open import open_study, study_names
+from search.study.open import open_study
 from search.study.settings import StudySettings, check_same, stored_settings
 from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name

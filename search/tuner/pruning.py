@@ -93,31 +93,29 @@ class AccuracyAmongNoLarger:
         if not is_trained(trial) or is_diverged(trial):
             return
         record = TrialRecord.read(trial)
+        shadow = self._shadow(trial.number, record.parameter_count or 0)
+        alone: Any = _ShadowStudy([shadow.trial], shadow.trial)
         for epoch, accuracy in enumerate(record.accuracies, start=1):
-            shadow = self._report(trial.number, record.parameter_count or 0, epoch, accuracy)
+            shadow.trial.intermediate_values[epoch] = accuracy
             # For what the pruner keeps with a trial, as its rungs: that is the same in any company.
-            self._prune(shadow, [shadow])
+            self._pruner.prune(alone, shadow.trial)
         self.end(trial.number, accuracy_of(trial))
 
     def report(self, trial: Trial, size: int, epoch: int, accuracy: float) -> None:
-        self._report(trial.number, size, epoch, accuracy)
+        self._shadow(trial.number, size).trial.intermediate_values[epoch] = accuracy
 
-    def _report(self, number: int, size: int, epoch: int, accuracy: float) -> _Shadow:
+    def _shadow(self, number: int, size: int) -> _Shadow:
         if number not in self._shadows:
             # The pruner tells trials apart by their identifiers.
             trial = optuna.create_trial(state=TrialState.RUNNING)
             trial.number = trial._trial_id = number
             self._shadows[number] = _Shadow(trial, size)
-        self._shadows[number].trial.intermediate_values[epoch] = accuracy
         return self._shadows[number]
 
     def should_prune(self, trial: Trial) -> bool:
         shadow = self._shadows[trial.number]
-        no_larger = [other for other in self._shadows.values() if other.size <= shadow.size]
-        return self._prune(shadow, no_larger)
-
-    def _prune(self, shadow: _Shadow, company: Sequence[_Shadow]) -> bool:
-        study: Any = _ShadowStudy([other.trial for other in company], shadow.trial)
+        no_larger = [other.trial for other in self._shadows.values() if other.size <= shadow.size]
+        study: Any = _ShadowStudy(no_larger, shadow.trial)
         return self._pruner.prune(study, shadow.trial)
 
     def end(self, number: int, accuracy: float | None, *, is_diverged: bool = False) -> None:

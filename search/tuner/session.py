@@ -20,6 +20,7 @@ from search.report.dashboard_sync import DashboardSync
 from search.results.confirm import ConfirmationRun, RepeatEnded
 from search.space.space import Space
 from search.storage.cached import CachedStorage
+from search.storage.collection import kept_from_collection, no_collection
 from search.storage.open import opened_storage
 from search.storage.retry import Waiting
 from search.study.history import RunRecord, record_run, run_records
@@ -240,11 +241,13 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
                 lock=lambda: shared.lock(_after(_LONGEST_LOCK_SECONDS)),
                 notice=_say_nothing if waiting is None else waiting.notice,
             )
-            with shared.lock(lambda: False):
-                search = _begin(plan, study, shared, dashboard_sync, started)
-            dashboard_sync.begin(is_alone=not shared.is_shared)
-            yield search
-            dashboard_sync.update()
+            with no_collection():
+                with shared.lock(lambda: False):
+                    search = _begin(plan, study, shared, dashboard_sync, started)
+                dashboard_sync.begin(is_alone=not shared.is_shared)
+            with kept_from_collection():
+                yield search
+                dashboard_sync.update()
 
 
 def _say_nothing(text: str) -> None:

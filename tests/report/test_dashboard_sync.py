@@ -363,6 +363,15 @@ def test_the_graphs_show_every_trial_the_front_and_the_cap(tmp_path: Path) -> No
     assert best["y"][:2] == [20, 10]
 
 
+def test_a_graph_has_the_latest_curves_for_which_there_is_room(tmp_path: Path) -> None:
+    made = [MadeTrial([0.5 + 0.01 * number] * 2000) for number in range(11)]
+    study = make_study(f"sqlite:///{tmp_path / 'studies.db'}", "made", made, epochs=2000)
+    ended, best = figures(study)["learning"]["data"]
+    assert ended["name"] == "10 to the end (the latest 9)"
+    assert set(ended["customdata"]) == {None, *range(1, 10)}
+    assert set(best["customdata"]) == {None, 10}
+
+
 def test_a_study_of_balanced_accuracy_is_told_in_its_own_words(tmp_path: Path) -> None:
     database = tmp_path / "studies.db"
     url = f"sqlite:///{database}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy
 
+from search.exceptions import StudyError
 from search.storage.open import opened_storage
-from search.study.open import select_study
-from tests.conftest import Command
+from search.study.open import open_trial, select_study
+from tests.conftest import Command, run_here
 from tests.support.made_studies import MadeTrial, make_study
 
 
@@ -18,16 +22,56 @@ def test_the_study_used_last_is_found_without_a_look_at_any_trial(tmp_path: Path
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     for name in ("first", "last"):
         make_study(url, name, [MadeTrial((0.5, 0.6, 0.7))])
+    with noted_statements() as statements, opened_storage(url) as storage:
+        assert select_study(storage, None).study_name == "last"
+    assert not [statement for statement in statements if "trial" in statement]
+
+
+def test_studies_are_listed_each_read_once_and_without_their_graphs(tmp_path: Path) -> None:
+    """Of which optuna-dashboard's graphs and notes are most of what is stored."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    n_statements = []
+    for name in ("one", "two", "three"):
+        make_study(url, name, [MadeTrial((0.5, 0.6, 0.7))])
+        with noted_statements() as statements:
+            assert run_here("studies", "--storage", url) == 0
+        n_statements.append(len(statements))
+        assert not [statement for statement in statements if "study_system_attr" in statement]
+        assert len([each for each in statements if "ORDER BY studies.study_id" in each]) == 1
+    assert n_statements[2] - n_statements[1] == n_statements[1] - n_statements[0]
+
+
+def test_a_trial_is_shown_without_a_look_at_the_others(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    study = make_study(url, "made", [MadeTrial((0.5, 0.6, 0.7 + 0.01 * n)) for n in range(3)])
+    shown = open_trial(study, 1)
+    with noted_statements() as statements:
+        assert run_here("show", "1", "--storage", url) == 0
+    assert shown == study.trials[1]
+    of_trials = [statement for statement in statements if "FROM trial" in statement]
+    assert of_trials
+    assert not [statement for statement in of_trials if " IN (" in statement]
+    with pytest.raises(StudyError, match="has no trial 3; it has 3 trials, counted from 0"):
+        open_trial(study, 3)
+    with pytest.raises(StudyError, match="has no trial 9007199254740992"):
+        open_trial(study, 2**53)
+
+
+@contextmanager
+def noted_statements() -> Iterator[list[str]]:
+    """What is asked of databases meanwhile."""
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
-        statements.append(statement)
+        if not statement.startswith("PRAGMA"):  # which look whether a database has all tables
+            statements.append(statement)
 
-    with opened_storage(url) as storage:
-        sqlalchemy.event.listen(storage.engine, "before_cursor_execute", note)
-        assert select_study(storage, None).study_name == "last"
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
     assert statements
-    assert not [statement for statement in statements if "trial" in statement]
 
 
 def test_the_best_is_shown_without_what_is_slow_to_import(finished: Command) -> None:

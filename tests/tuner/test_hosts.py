@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.open import opened_storage
 from search.storage.retrying import RetryingStorage
+from search.storage.studies import study_names
 from search.study.history import run_records
-from search.study.open import open_study, study_names
+from search.study.open import open_study
 from search.study.record import TrialRecord
 from tests.conftest import DIGITS_RUN, Command, wait_until
 from tests.support.prepared import PreparedProcess

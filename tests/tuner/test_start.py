@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import cProfile
+import gc
 import pstats
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
+from search.report.importance import LEAST_TRIALS
 from search.storage.rows import _local
-from search.study.record import TrialRecord, _is_epoch
+from search.study.record import _KNOWN, TrialRecord, _is_epoch
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome, SearchEvent, TrialStarted
 from search.tuner.options import SearchRequest
@@ -21,7 +24,8 @@ from search.tuner.session import begin_search
 from search.workers.jobs import Event, Job
 from tests.support.made_studies import MadeTrial, add_as_ours
 
-N_TRIALS, N_EPOCHS = 40, 6
+# Too few to tell what mattered, which would take a second.
+N_TRIALS, N_EPOCHS = LEAST_TRIALS - 1, 6
 
 
 class OneWorker:
@@ -71,7 +75,10 @@ def test_a_start_reads_each_trial_once(tmp_path: Path, objective: str) -> None:
     told: list[SearchEvent] = []
     profile, pool = cProfile.Profile(), OneWorker()
 
-    with profile, begin_search(plan) as search:
+    n_before = len(_KNOWN)
+    with profile, noted_collections() as n_parsed, begin_search(plan) as search:
+        n_parsed_by_then = n_parsed[:]
+        assert gc.get_freeze_count() > 0
         outcome = Coordinator(
             search.study,
             pool,
@@ -89,8 +96,29 @@ def test_a_start_reads_each_trial_once(tmp_path: Path, objective: str) -> None:
     assert [type(event) for event in told] == [TrialStarted]
     # The few more are of the trial that was started, and waits again in the end.
     assert 2 * N_TRIALS <= _n_calls(profile, _local) < 2 * N_TRIALS + 20  # two times of each
-    assert N_TRIALS <= _n_calls(profile, TrialRecord._parse) < 1.5 * N_TRIALS
+    assert N_TRIALS <= _n_calls(profile, TrialRecord._parse) < N_TRIALS + 20
     assert _n_calls(profile, _is_epoch) == n_epochs
+    # Nor does Python look for garbage among them while they are read, or as long as they stay.
+    assert not [n for n in n_parsed_by_then if n_before < n < n_before + N_TRIALS]
+    assert gc.get_freeze_count() == 0
+
+
+@contextmanager
+def noted_collections() -> Iterator[list[int]]:
+    """At each collection of garbage, which are many here, how many records were parsed by then."""
+    noted: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        noted.append(len(_KNOWN))
+
+    usual = gc.get_threshold()
+    gc.set_threshold(20, 10**6, 10**6)  # of the youngest alone, which are few
+    gc.callbacks.append(note)
+    try:
+        yield noted
+    finally:
+        gc.callbacks.remove(note)
+        gc.set_threshold(*usual)
 
 
 def _n_calls(profile: cProfile.Profile, function: object) -> int:
