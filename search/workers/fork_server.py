@@ -17,6 +17,7 @@ import tempfile
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 from search.exceptions import InputError
@@ -53,12 +54,8 @@ def start_server() -> None:
 
         atexit.unregister(_end_server)
         atexit.register(_end_server)
-        # A stop goes to all processes, but without their server nobody hears which worker still
-        # runs. It inherits what is ignored here, and ends with the process that it serves.
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        previous = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in names}
         try:
-            with _without_working_folder(), without_program():
+            with _without_working_folder(), without_program(), _deaf_to_stops():
                 ensure_running()
         except OSError as error:
             if "AF_UNIX path too long" not in str(error):
@@ -68,9 +65,30 @@ def start_server() -> None:
                 f"processes find each other there, but it is {tempfile.gettempdir()}; set TMPDIR "
                 "to a shorter one."
             ) from error
-        finally:
-            for name, handler in previous.items():
-                signal.signal(getattr(signal, name), handler)
+
+
+@contextmanager
+def _deaf_to_stops() -> Iterator[None]:
+    """Processes that are started meanwhile are deaf to stops; this one hears them afterwards.
+
+    A stop goes to all processes, but without their server nobody hears which worker still runs. It
+    inherits what is blocked here, and ends with the process that it serves.
+    """
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    resource_tracker.ensure_running()  # which would unblock them in the midst
+    came: list[int] = []
+    # Other threads block nothing, and the half of a start is not to be left.
+    previous = {n: signal.signal(n, lambda number, _frame: came.append(number)) for n in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,7 @@ from search.data.mapped import DatasetFiles, dataset_files
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
 from search.training.epochs import EpochResult
+from search.workers.fork_server import start_server
 from search.workers.jobs import (
     Event,
     Job,
@@ -238,6 +240,22 @@ def test_workers_start_although_what_starts_them_is_killed(files: DatasetFiles) 
         pool.submit(Job(1, RECIPE, epochs=1, seed=0))
         events_until(pool, JobDone, key=1)
     assert len(killed) == 4
+
+
+def test_a_stop_while_their_server_starts_is_heard_once_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[bool] = []
+
+    def stop_and_start() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        _forkserver.ensure_running()
+        started.append(True)
+
+    monkeypatch.setattr(forkserver, "ensure_running", stop_and_start)
+    with pytest.raises(KeyboardInterrupt):
+        start_server()
+    assert started == [True]
 
 
 def test_run_jobs_raises_where_a_job_fails(pool: AnyPool) -> None:
