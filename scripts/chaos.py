@@ -40,6 +40,7 @@ from search.study.open import open_study
 from search.study.record import TrialRecord, is_foreign, queued_values
 from search.study.repair import MAX_CRASHES
 from search.study.summary import is_trained
+from search.study.trials import trials_of
 
 STUDY = "chaos"
 _WORKER_LIFE_SECONDS = 1.5  # means, where a search trains within 6 s of its start
@@ -81,7 +82,7 @@ def read_log(folder: Path) -> Log:
 
 def read_trials(url: str, name: str = STUDY) -> list[FrozenTrial]:
     with opened_storage(url) as storage:
-        return open_study(storage, name).get_trials(deepcopy=False)
+        return trials_of(open_study(storage, name))
 
 
 def check_study(audit: Audit, trials: Sequence[FrozenTrial], log: Log, *, n_trials: int) -> None:

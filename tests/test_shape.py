@@ -255,6 +255,22 @@ def test_what_is_stored_has_its_names_in_the_room_that_stores_it() -> None:
     }
 
 
+def test_who_chooses_draws_or_counts_reads_trials_that_were_judged() -> None:
+    found = {
+        name
+        for name, path in OWN.items()
+        if any(getattr(node, "attr", None) == "get_trials" for node in ast.walk(parsed(path)))
+    }
+    assert found == {
+        "search.study.trials",  # which judges them
+        "search.study.repeat_runs",  # runs say of which study they are by themselves
+        "search.tuner.window",  # one bracket of those that the sampler has just read
+        "search.tuner.trial_starter",  # what waits, which anybody may queue
+        "search.tuner.trackers",  # one of its own
+        *("search.cli.delete", "search.study.open", "search.tuner.plan"),  # whether there is any
+    }
+
+
 def test_only_the_modules_of_pictures_meet_matplotlib() -> None:
     found = {
         name

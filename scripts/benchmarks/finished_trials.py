@@ -20,6 +20,7 @@ from scripts.benchmarks.playback import Curve
 from scripts.experiments.record_curves import EPOCHS
 from search.space.space import Space
 from search.study.record import Owner, TrialRecord
+from search.study.settings import identity_of
 from search.training.epochs import last_epochs_mean
 from search.tuner.sampler import make_sampler
 from search_models.size import parameter_count
@@ -129,6 +130,8 @@ def _add_rows(
         seconds=n_epochs * curve.epoch_seconds,
         worker="host/0",
         owner=Owner(host="host", machine="none", pid=1, started=0.0),
+        study=identity_of(study),
+        number=number,
     )
     for name, attribute in record.to_attributes().items():
         add(tables.TrialUserAttributeModel, **key, key=name, value_json=json.dumps(attribute))

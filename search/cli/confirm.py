@@ -181,12 +181,13 @@ def _table(study: Study, confirmation: Confirmation) -> object:
     from rich.table import Table
 
     from search.study.summary import parameter_count_of
+    from search.study.trials import trials_of
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("trial", "parameters", "in the search", "fresh seeds", "95 % interval"):
         table.add_column(heading, justify="right")
     table.add_column("")
-    counts = {trial.number: parameter_count_of(trial) for trial in study.get_trials(deepcopy=False)}
+    counts = {trial.number: parameter_count_of(trial) for trial in trials_of(study)}
     others = confirmation.standings[1:]
     for index, standing in enumerate(confirmation.standings):
         is_known = standing.low is not None and standing.high is not None

@@ -9,6 +9,7 @@ from typing import Any
 from search.cli.output import echo_json
 from search.results.confirm import Confirmation, RepeatEnded
 from search.study.summary import chosen_trial, parameter_count_of
+from search.study.trials import trials_of
 from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.tuner.session import Search
 
@@ -84,7 +85,7 @@ def trial_event(event: SearchEvent) -> dict[str, Any]:
 
 def search_ends(search: Search, outcome: Outcome) -> dict[str, Any]:
     study = search.study
-    best = chosen_trial(study, study.get_trials(deepcopy=False))
+    best = chosen_trial(study, trials_of(study))
     return {
         "event": "search_end",
         "outcome": outcome.name.lower(),

@@ -47,6 +47,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
     from search.study.next_steps import NextStep, next_steps
     from search.study.open import select_study
     from search.study.summary import summarize_study
+    from search.study.trials import trials_of
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with opened_storage(storage) as opened:
@@ -54,7 +55,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
             study = select_study(opened, None)
         except StudyError:  # a database of somebody else's studies
             return [], []
-        trials = study.get_trials(deepcopy=False)
+        trials = trials_of(study)
         summary = summarize_study(study, trials)
         steps = next_steps(study, trials)
         if steps.searched_by is not None:

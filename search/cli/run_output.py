@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from search.cli.output import data_words, echo, next_lines, shown_command
 from search.cli.show import front_table
 from search.plain_text import printable
+from search.study.trials import trials_of
 from search.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from search.training.metrics import metric_words
     from search.tuner.events import Outcome
 
-    counts = tally(search.study.get_trials(deepcopy=False))
+    counts = tally(trials_of(search.study))
     match outcome:
         case Outcome.INTERRUPTED:
             why = "Interrupted."
@@ -242,12 +243,12 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     if search.plan.request.objective == "accuracy":
         console.print(f"\nBest: {describe_best(best)}", style="bold green")
         console.print(f"That is its validation {metric} over {over}.")
-        winner = confirmed_number(search.study, search.study.get_trials(deepcopy=False))
+        winner = confirmed_number(search.study, trials_of(search.study))
         if winner not in (None, best.number):
             console.print(f"Over fresh seeds trial {winner} was the best: it won the race before.")
         return
     console.print("\nNo network that was found is better than these and no larger:", style="bold")
-    console.print(front_table(search.study, front(search.study.get_trials(deepcopy=False))))
+    console.print(front_table(search.study, front(trials_of(search.study))))
     console.print(f"An accuracy is the {metric} on the validation images over {over}.")
 
 
@@ -255,7 +256,7 @@ def print_next(console: Console, search: Search) -> None:
     """What to do with a study whose search has ended; how that goes on stands above."""
     from search.study.next_steps import next_steps
 
-    steps = next_steps(search.study, search.study.get_trials(deepcopy=False)).with_result
+    steps = next_steps(search.study, trials_of(search.study)).with_result
     if not steps:
         return
     request = search.plan.request
@@ -287,7 +288,7 @@ def echo_chosen(search: Search) -> None:
     from search.study.summary import accuracy_of, chosen_trial, parameter_count_of
 
     study = search.study
-    trial = chosen_trial(study, study.get_trials(deepcopy=False))
+    trial = chosen_trial(study, trials_of(study))
     accuracy = None if trial is None else accuracy_of(trial)
     if trial is not None and accuracy is not None:
         best = Best(trial.number, accuracy, parameter_count_of(trial))
@@ -298,7 +299,7 @@ def best_so_far(search: Search) -> Any:
     from search.cli.progress import Best
     from search.study.summary import accuracy_of, best_trial, parameter_count_of
 
-    trial = best_trial(search.study.get_trials(deepcopy=False))
+    trial = best_trial(trials_of(search.study))
     accuracy = None if trial is None else accuracy_of(trial)
     if trial is None or accuracy is None:
         return None

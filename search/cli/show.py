@@ -50,10 +50,11 @@ def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
     from search.storage.open import opened_storage
     from search.study.open import open_trial, select_study
     from search.study.summary import front, summarize_trial
+    from search.study.trials import trials_of
 
     with opened_storage(storage) as opened:
         study = select_study(opened, study_name)
-        trials = front(study.get_trials(deepcopy=False))
+        trials = front(trials_of(study))
         if not trials:  # says so
             open_trial(study)
     if as_json:

@@ -22,11 +22,12 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
     from search.study.open import open_study, study_names
     from search.study.settings import stored_settings
     from search.study.summary import summarize_study
+    from search.study.trials import trials_of
 
     with opened_storage(storage) as opened:
         found = [open_study(opened, name) for name in study_names(opened)]
         summaries = [
-            summarize_study(study, study.get_trials(deepcopy=False))
+            summarize_study(study, trials_of(study))
             for study in found
             if stored_settings(study) is not None
         ]

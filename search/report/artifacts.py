@@ -31,6 +31,7 @@ from search.exceptions import ArtifactError
 from search.files import write_bytes
 from search.storage.urls import database_label, sqlite_path
 from search.study.summary import by_accuracy, front
+from search.study.trials import trials_of
 
 N_BEST = 5  # trials whose artifacts are kept
 _CURVE, _WEIGHTS = 0, 1
@@ -180,7 +181,7 @@ class StudyArtifacts:
             path.unlink(missing_ok=True)
         found = _files(self._folder)  # first: a study that is made meanwhile is known then
         known = {f"{study._study_id:x}" for study in self._study._storage.get_all_studies()}
-        trials = {f"{trial._trial_id:x}" for trial in self._study.get_trials(deepcopy=False)}
+        trials = {f"{trial._trial_id:x}" for trial in trials_of(self._study)}
         for path, match in found:
             is_gone = match["study"] not in known
             if is_gone or (match["study"] == own and match["trial"] not in trials):

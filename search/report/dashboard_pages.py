@@ -17,6 +17,7 @@ from search.study.open import rebuild
 from search.study.record import is_long
 from search.study.settings import stored_settings
 from search.study.summary import ABLATES, CONFIRMS, chosen_trial
+from search.study.trials import trials_of
 
 _LONGEST_SECONDS = 1.0  # for the networks of a page: what is left comes with the next look
 _NETWORK = "network"
@@ -67,7 +68,7 @@ class StudyPages:
             return
         study = optuna.load_study(study_name=detail["name"], storage=self._storage)
         if stored_settings(study) is not None:
-            trials = study.get_trials(deepcopy=False)
+            trials = trials_of(study)
             self._choose(detail, study, trials)
             self._add_networks(detail, study, trials)
         for trial in (*detail["trials"], *detail["best_trials"]):

@@ -24,6 +24,7 @@ from search.report.loading import left_out, load_matplotlib
 from search.report.note import note_text
 from search.storage.retrying import RetryingStorage, WriteConflictError
 from search.study.summary import is_trained
+from search.study.trials import trials_of
 
 _REST = 100  # times as long as an update took passes before the next
 _LEAST_REST_SECONDS = 10.0
@@ -117,7 +118,7 @@ class DashboardSync:
         Raises:
             ArtifactError: if a file cannot be written.
         """
-        trials = self._study.get_trials(deepcopy=False)
+        trials = trials_of(self._study)
         n_trained = sum(map(is_trained, trials))
         importance = None
         is_judged = self._is_to_judge(n_trained, has_time=has_time)

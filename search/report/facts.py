@@ -38,6 +38,7 @@ from search.study.summary import (
     parameter_count_of,
     tally,
 )
+from search.study.trials import trials_of
 from search.training.metrics import metric_words
 from search_models.size import LayerRow, layer_table
 
@@ -215,7 +216,7 @@ def read_report(study: Study, *, with_influences: bool = True) -> Report:
         StudyError: if the study was made by something else than `search run`.
     """
     settings = StudySettings.from_study(study)
-    findings, trials = Findings.read(study), study.get_trials(deepcopy=False)
+    findings, trials = Findings.read(study), trials_of(study)
     split = settings.known_split
     chosen = chosen_trial(study, trials)
     value = None if chosen is None else accuracy_of(chosen)

@@ -26,6 +26,7 @@ from search.study.summary import (
     tally,
     training_seconds,
 )
+from search.study.trials import trials_of
 from search.training.metrics import metric_words
 
 
@@ -145,7 +146,7 @@ def welch_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[floa
 
 def _entry(study: Study) -> Entry:
     settings = StudySettings.from_study(study)
-    trials = study.get_trials(deepcopy=False)
+    trials = trials_of(study)
     best = chosen_trial(study, trials)
     trained = [trial for trial in trials if is_trained(trial)]
     return Entry(

@@ -24,6 +24,7 @@ from search.study.record import TrialRecord
 from search.study.repeat_runs import NOT_FINITE, RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, accuracy_of, by_accuracy
+from search.study.trials import trials_of
 from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, WorkerPool
 from search_models.size import parameter_count
@@ -135,7 +136,7 @@ class ConfirmationRun:
     race: SeedRace = field(init=False)
 
     def __post_init__(self) -> None:
-        trials = self.study.get_trials(deepcopy=False)
+        trials = trials_of(self.study)
         candidates = _candidates(self.study, trials, self.top)
         self._trials = {trial.number: trial for trial in candidates}
         self._search_best = candidates[0].number

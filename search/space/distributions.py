@@ -34,6 +34,16 @@ def is_inside(distribution: BaseDistribution, value: Any) -> bool:
     return False
 
 
+def is_alike(distribution: BaseDistribution, other: BaseDistribution) -> bool:
+    """Whether two distributions are of one kind; ranges may differ in their ends."""
+    match distribution, other:
+        case IntDistribution(log=log), IntDistribution(log=log_of_other):
+            return log == log_of_other
+        case FloatDistribution(log=log), FloatDistribution(log=log_of_other):
+            return log == log_of_other
+    return distribution == other
+
+
 def n_values(distribution: BaseDistribution) -> float:
     match distribution:
         case IntDistribution(low=low, high=high):

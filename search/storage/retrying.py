@@ -141,9 +141,10 @@ class RetryingStorage(RDBStorage):
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None
     ) -> FrozenTrial:
-        # A queue, or a list of results, would have it twice; so it carries a mark. A trial without
-        # a template has no owner when it is made twice, and the next start puts that right.
-        if template_trial is not None and self._backend_name != "sqlite":
+        # A queue, or a list of results, would have it twice; so it carries a mark. A trial that has
+        # just begun, and is made twice, is taken for one of a host that died, and put right.
+        begins = template_trial is None or template_trial.state == TrialState.RUNNING
+        if template_trial is not None and not begins and self._backend_name != "sqlite":
             template_trial = copy.copy(template_trial)
             mark = {MARK: uuid.uuid4().hex}
             template_trial.system_attrs = {**template_trial.system_attrs, **mark}

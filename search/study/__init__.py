@@ -12,6 +12,7 @@ The study:
 Its trials:
 
 - `record.py`: `TrialRecord`, what is stored with a trial: its epochs, its seed, its owner
+- `trials.py`: the trials of a study, each judged to be one of its searches' or foreign
 - `news.py`: `TrialNews`, the trials that have finished since the last call
 - `summary.py`: counts, the best trials, the front: a study as plain values
 - `subset.py`: a study with only some of its trials

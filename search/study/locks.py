@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from search.exceptions import StorageError, StudyError
 from search.study.owners import is_alive
 from search.study.record import Owner, TrialRecord
+from search.study.trials import trials_of
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def check_no_owner_alive(study: Study) -> None:
 
 
 def _living_owners(study: Study) -> Iterator[Owner]:
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in trials_of(study, states=(TrialState.RUNNING,)):
         owner = TrialRecord.read(trial).owner
         if owner is not None and is_alive(owner):
             yield owner

@@ -1,4 +1,4 @@
-"""What is new of a study's trials since they were last read, each finished trial once."""
+"""What is new of a study's trials since they were last read, judged; each finished trial once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.storage.cached import CachedStorage
+from search.study.trials import StudyRules, judge_all, rules_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,19 @@ class TrialNews:
     def __init__(self) -> None:
         self._n_published = 0
         self._published: set[int] = set()  # where the storage does not keep them in order
+        self._rules: StudyRules | None = None
 
     def take_new(self, study: Study) -> News:
         """Publishes what is new since the last call, which was for the same study."""
+        if self._rules is None:
+            # Hyperband's studies are of one bracket, and tell nothing else.
+            self._rules = rules_of(getattr(study, "_study", study))
+        news = self._read_new(study)
+        judge_all(news.finished, self._rules)
+        judge_all(news.open, self._rules)
+        return news
+
+    def _read_new(self, study: Study) -> News:
         storage, study_id = study._storage, study._study_id
         if isinstance(storage, CachedStorage):
             finished, open_trials = storage.finished_and_open(study_id)

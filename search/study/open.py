@@ -26,8 +26,16 @@ from search.study.settings import (
     store_settings,
     stored_settings,
 )
-from search.study.summary import ABLATES, CONFIRMS, chosen_trial, repeats_name
+from search.study.summary import (
+    ABLATES,
+    CONFIRMS,
+    chosen_trial,
+    parameter_count_of,
+    repeats_name,
+)
+from search.study.trials import trials_of
 from search.wording import meant
+from search_models.size import parameter_count
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data.dataset import Dataset, DatasetInfo
@@ -123,7 +131,7 @@ def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
     Raises:
         StudyError: if there is none.
     """
-    trials = study.get_trials(deepcopy=False)
+    trials = trials_of(study)
     if number is None:
         best = chosen_trial(study, trials)
         if best is None:
@@ -170,18 +178,22 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
     Raises:
         StudyError: if the trial ended before it had them, or another program has written it.
     """
+    foreign = StudyError(
+        f"A trial must have been written by a search, but trial {trial.number} of "
+        f"{study.study_name!r} was by another program; take another with --trial."
+    )
     if is_foreign(trial):
-        raise StudyError(
-            f"A trial must have been written by a search, but trial {trial.number} of "
-            f"{study.study_name!r} was by another program; take another with --trial."
-        )
+        raise foreign
     try:
-        return StudySettings.from_study(study).search_space().suggest(trial)
+        hyperparameters = StudySettings.from_study(study).search_space().suggest(trial)
     except ValueError as error:
         raise StudyError(
             f"A trial must have all hyperparameters of its space, but trial {trial.number} of "
             f"{study.study_name!r} ended before ({error}); take another with --trial."
         ) from error
+    if parameter_count_of(trial) not in (None, parameter_count(hyperparameters.spec)):
+        raise foreign
+    return hyperparameters
 
 
 def check_study_data(study: Study, data_dir: Path | None = None) -> None:

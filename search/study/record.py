@@ -4,14 +4,16 @@ An attribute of a trial is named as the field of `TrialRecord` that it is; no ot
 these names. Studies of every version are read. What is missing was not stored:
 
 - what a trial had not come to before it ended, and `shrunk` where its network fitted as drawn;
-- `owner` where its search died before it could say so, and `machine` of it in the oldest studies;
+- `study` of trials of before there was one, `owner` of them where their search died before it could
+  say so, and `machine` of that in the oldest studies;
 - a number of an epoch that is null was not finite, which JSON has no word for.
 
 Epochs are stored in blocks, `epochs`, `epochs_2` and so on, of twenty each: an attribute is written
 whole whenever an epoch is added to it, and one of all would be written a thousand times.
 
 Other programs write to studies, too, and what they wrote is foreign (`is_foreign`): it is shown,
-and nothing else is done with it.
+and nothing else is done with it. A record alone tells that of some; of others, as of copies from
+another study, the study does, which `judge` brings in.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -66,6 +68,8 @@ class TrialRecord:
         repeats: the number of the trial that it repeats, which was interrupted or crashed.
         crashes: how many workers have died over its configuration.
         owner: the process that asked for it.
+        study: the identity of the study for which it did, which stands there from the trial's
+            first moment, as `owner` does.
         number: its own, by which it is told from a copy that another program made of it.
         parameter_count: trainable parameters of its network.
         redraws: how many candidates over the cap were drawn before it.
@@ -85,6 +89,7 @@ class TrialRecord:
     repeats: int | None = _stored_as(int)
     crashes: int | None = _stored_as(int)
     owner: Owner | None = field(default=None, metadata={"kinds": (dict,)})
+    study: str | None = _stored_as(str)
     number: int | None = _stored_as(int)
     parameter_count: int | None = _stored_as(int)
     redraws: int | None = _stored_as(int)
@@ -102,22 +107,22 @@ class TrialRecord:
 
     @classmethod
     def read(cls, trial: FrozenTrial) -> TrialRecord:
-        """The record of a trial; `NO_RECORD` where it has none, or one that cannot be a search's.
+        """The record of a trial; an empty one where it has none, or none that a search has written.
 
         Raises nothing, whatever a person or another program has stored. What a search always stores
         as it trains must parse, and the values of a complete trial must be what its epochs and its
         network make them; of all else a part that does not parse is as if it were not there, since
         a person may have given an attribute of his own such a name.
 
-        A finished trial, which nobody can write to, is parsed once as long as it is in memory.
+        A trial that is finished, or was judged, is parsed once as long as it is in memory: what is
+        written to one that is not finished puts another in its place.
         """
-        if not trial.state.is_finished():
-            return cls._parse(trial)
-        known = _PARSED.get(id(trial))
-        if known is not None and known.is_of(trial):
+        known = _find_known(trial)
+        if known is not None:
             return known.record
         record = cls._parse(trial)
-        _PARSED[id(trial)] = _Parsed(trial, record)
+        if trial.state.is_finished():
+            _KNOWN[id(trial)] = _Known(trial, record, None)
         return record
 
     @classmethod
@@ -138,7 +143,7 @@ class TrialRecord:
             found["owner"] = _read_owner(found["owner"])
         record = cls(**found) if found else NO_RECORD
         if record.number not in (None, trial.number):
-            return NO_RECORD  # it may have been copied from a study with another cap or other data
+            return NO_RECORD  # another program has copied it
         if trial.state == TrialState.COMPLETE and not _is_value_of(record, trial.values):
             return NO_RECORD
         return record
@@ -198,21 +203,34 @@ _KINDS: dict[str, tuple[type, ...]] = {
 NO_RECORD = TrialRecord()
 
 
-class _Parsed:
-    """The record of a finished trial that is in memory, kept as long as that is.
+FOREIGN = TrialRecord()  # in the place of the record of a trial that was judged to be foreign
+
+
+class Rules(Protocol):
+    """What the searches of a study can have written."""
+
+    def allow(self, trial: FrozenTrial, record: TrialRecord) -> bool:
+        """Whether a search can have written a trial, which has this record."""
+
+
+class _Known:
+    """What is known of a trial that is in memory, kept as long as that is.
 
     By which object it is: to compare trials, or to hash one, takes longer than to parse it.
+
+    Args:
+        rules: by which it was judged; None where it was not.
     """
 
-    def __init__(self, trial: FrozenTrial, record: TrialRecord) -> None:
+    def __init__(self, trial: FrozenTrial, record: TrialRecord, rules: Rules | None) -> None:
         key = id(trial)
-        self.record = record
-        self._trial = weakref.ref(trial, lambda _gone: _PARSED.pop(key, None))
+        self.record, self.rules = record, rules
+        self._trial = weakref.ref(trial, lambda _gone: _KNOWN.pop(key, None))
         self._attributes, self._n_attributes = trial.user_attrs, len(trial.user_attrs)
         self._state, self._values = trial.state, trial.values
 
     def is_of(self, trial: FrozenTrial) -> bool:
-        """Whether that is the record of the trial, as far as a quick look tells."""
+        """Whether that is known of the trial, as far as a quick look tells."""
         attributes = trial.user_attrs
         return (
             self._trial() is trial
@@ -223,11 +241,35 @@ class _Parsed:
         )
 
 
-_PARSED: dict[int, _Parsed] = {}
+_KNOWN: dict[int, _Known] = {}
+
+
+def _find_known(trial: FrozenTrial) -> _Known | None:
+    known = _KNOWN.get(id(trial))
+    return known if known is not None and known.is_of(trial) else None
+
+
+def judge(trial: FrozenTrial, rules: Rules) -> bool:
+    """Makes a trial foreign, as long as it is in memory, where a study's rules do not allow it.
+
+    Returns whether it is news: the trial was not judged by these rules before.
+    """
+    known = _find_known(trial)
+    if known is not None and known.rules is rules:
+        return False
+    record = TrialRecord._parse(trial)
+    is_allowed = rules.allow(trial, record)
+    _KNOWN[id(trial)] = _Known(trial, record if is_allowed else FOREIGN, rules)
+    return True
+
+
+def make_foreign(trial: FrozenTrial, rules: Rules) -> None:
+    """Makes a trial foreign, as long as it is in memory, whatever its record says."""
+    _KNOWN[id(trial)] = _Known(trial, FOREIGN, rules)
 
 
 def is_foreign(trial: FrozenTrial, record: TrialRecord | None = None) -> bool:
-    """Whether another program has written a trial.
+    """Whether another program has written a trial, of those that `judge` has seen.
 
     A search has written what has a record that says how its state came about. What waits may be
     queued by anybody, and a trial that a person has failed before it began is nobody else's.
@@ -236,6 +278,8 @@ def is_foreign(trial: FrozenTrial, record: TrialRecord | None = None) -> bool:
         record: that of the trial, where it is at hand: to read one takes a while.
     """
     record = TrialRecord.read(trial) if record is None else record
+    if record is FOREIGN:
+        return True
     match trial.state:
         case TrialState.COMPLETE | TrialState.PRUNED:
             return record.parameter_count is None
@@ -276,7 +320,7 @@ def _all_blocks(first: list[Any], attributes: Mapping[str, Any]) -> list[Any]:
 
 def is_long(attribute: str) -> bool:
     """Whether a page or a table has no room for an attribute of a trial."""
-    return attribute == "owner" or attribute.startswith("epochs")
+    return attribute in ("owner", "study") or attribute.startswith("epochs")
 
 
 class _StoredEpochs(Sequence[EpochResult]):

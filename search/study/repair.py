@@ -9,6 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.record import INTERRUPTED, TrialRecord, is_foreign, queued_values
+from search.study.trials import judge_all, rules_of, trials_of
 
 MAX_CRASHES = 2  # workers that one configuration may kill
 
@@ -23,8 +24,9 @@ def requeue_left(study: Study, left: Sequence[FrozenTrial]) -> list[FrozenTrial]
     """
     # What is known of a trial that runs elsewhere may be some seconds old.
     left = [study._storage.get_trial(trial._trial_id) for trial in left]
+    judge_all(left, rules_of(study))
     left = [t for t in left if t.state == TrialState.RUNNING and not is_foreign(t)]
-    repeated = {TrialRecord.read(trial).repeats for trial in study.get_trials(deepcopy=False)}
+    repeated = {TrialRecord.read(trial).repeats for trial in trials_of(study)}
     for trial in left:
         # A search may have died between queueing and telling: then the repeat is there already.
         requeue(study, trial, queue=trial.number not in repeated)

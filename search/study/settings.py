@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import textwrap
 import uuid
 from collections.abc import Callable
@@ -27,6 +28,8 @@ _N_DIFFERENCES, _LONGEST_VALUE = 4, 60  # of a space that is refused; characters
 OBJECTIVES = ("accuracy", "accuracy,size")
 _SETTINGS = "settings"  # attribute of a study
 _IDENTITY = "identity"  # another, which stays where a study is renamed or copied
+_IS_IDENTITY = re.compile("[0-9a-f]{32}")
+_MARKED_FROM = "marked_from"  # another: the first trial of which a search says whose it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +194,13 @@ def stored_settings(study: HasAttributes) -> dict[str, Any] | None:
 def store_settings(study: Study, settings: StudySettings) -> None:
     study.set_user_attr(_SETTINGS, asdict(settings))
     give_identity(study)
+    mark_trials_from(study, 0)
 
 
 def identity_of(study: HasAttributes) -> str | None:
     """What tells a study from all others, whatever its name; None of one that has none yet."""
-    return study.user_attrs.get(_IDENTITY)
+    identity = study.user_attrs.get(_IDENTITY)  # it becomes part of names of files
+    return identity if isinstance(identity, str) and _IS_IDENTITY.fullmatch(identity) else None
 
 
 def give_identity(study: Study) -> str:
@@ -205,6 +210,20 @@ def give_identity(study: Study) -> str:
         identity = uuid.uuid4().hex
         study.set_user_attr(_IDENTITY, identity)
     return identity
+
+
+def marked_from(study: HasAttributes) -> int | None:
+    """The number from which on a trial of a search says from its first moment whose it is.
+
+    None where an earlier version made the study, and no search of this one has begun there yet.
+    """
+    number = study.user_attrs.get(_MARKED_FROM)
+    return number if _is_count(number, 0) else None
+
+
+def mark_trials_from(study: Study, number: int) -> None:
+    """Has searches of a study say of each trial from that number on whose it is."""
+    study.set_user_attr(_MARKED_FROM, number)
 
 
 # A built-in space may have changed since an earlier version, and then its name is not enough.

@@ -27,6 +27,7 @@ from search.study.locks import check_no_owner_alive, locked_file
 from search.study.owners import is_owner_dead
 from search.study.record import is_foreign
 from search.study.repair import requeue_left
+from search.study.trials import trials_of
 
 _RETRY_SECONDS = 0.5  # while another races
 _HEARTBEATS = 4  # within the time after which a host is taken for lost
@@ -89,7 +90,7 @@ class Alone:
         return ()
 
     def requeue_orphans(self) -> Sequence[FrozenTrial]:
-        return requeue_left(self._study, self._study.get_trials(deepcopy=False))
+        return requeue_left(self._study, trials_of(self._study))
 
     def lock_race(self, should_wait: Callable[[], bool]) -> AbstractContextManager[bool]:
         return nullcontext(True)
@@ -162,7 +163,7 @@ class Shared:
     def _lost(self) -> list[FrozenTrial]:
         """The trials of hosts that fell silent, and of processes of this host that died."""
         silent = self._storage.silent_trials(self._study._study_id, self._lost_after_seconds)
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        running = trials_of(self._study, states=(TrialState.RUNNING,))
         return [trial for trial in running if trial._trial_id in silent or is_owner_dead(trial)]
 
 

@@ -16,6 +16,7 @@ from search.study.repair import requeue
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing
 from search.study.summary import is_trained
+from search.study.trials import trials_of
 from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.tuner.patience import Patience
 from search.tuner.trial_starter import TrialStarter
@@ -124,7 +125,7 @@ class Coordinator:
         self._n_trained += sum(map(is_trained, news.finished))
         self._open = news.open
         if self._patience is not None and news.finished:
-            trials = self._study.get_trials(deepcopy=False)
+            trials = trials_of(self._study)
             self._is_patience_over = self._patience.is_over(trials)
         if self._sharing.is_shared:
             self._ended_elsewhere += news.finished

@@ -11,6 +11,7 @@ from search.results.confirm import ConfirmationRun
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
 from search.study.record import TrialRecord
 from search.study.summary import best_trial, confirmed_number, is_trained, tally
+from search.study.trials import trials_of
 from search.tuner.options import SearchRequest
 
 CONFIRMED_FROM = 20  # trained trials
@@ -49,7 +50,7 @@ def longest_race(request: SearchRequest) -> tuple[int, float]:
 
 def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | None:
     """The race that a study still lacks, as `Search.hold_race` says; None where it lacks none."""
-    trials = study.get_trials(deepcopy=False)
+    trials = trials_of(study)
     if not confirms(request) or best_trial(trials) is None:
         return None
     if request.target is not None:

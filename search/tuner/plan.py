@@ -20,6 +20,7 @@ from search.study.history import last_used, remembered_data_dir, run_records
 from search.study.open import open_study, study_names
 from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
+from search.study.trials import trials_of
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
 from search.tuner.preflight import named_data_dir
@@ -186,7 +187,7 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings, Path | Non
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:
     """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
-    if tally(study.get_trials(deepcopy=False)).n_trained < request.n_trials:
+    if tally(trials_of(study)).n_trained < request.n_trials:
         return True
     if request.target is None and race_at_the_end(study, request) is not None:
         return True

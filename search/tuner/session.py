@@ -25,9 +25,10 @@ from search.storage.retry import Waiting
 from search.study.history import RunRecord, record_run, run_records
 from search.study.open import create_or_open_study, unless_deleted
 from search.study.repeat_runs import RepeatStore
-from search.study.settings import StudySettings
+from search.study.settings import StudySettings, mark_trials_from, marked_from
 from search.study.sharing import Sharing, join_study, lock_to_open
 from search.study.summary import CONFIRMS, Tally, tally
+from search.study.trials import trials_of
 from search.training.metrics import sample_size
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
@@ -82,7 +83,7 @@ class Search:
         """Why there is nothing to run, or None where there is something."""
         if self.before.n_trained >= self.plan.request.n_trials:
             return Outcome.REACHED
-        trials = self.study.get_trials(deepcopy=False)
+        trials = trials_of(self.study)
         if self.patience is not None and self.patience.is_over(trials):
             return Outcome.NO_BETTER
         return None
@@ -197,7 +198,7 @@ class Search:
         return timeout is not None and time.monotonic() - self.started >= share * timeout
 
     def _n_trained(self) -> int:
-        return tally(self.study.get_trials(deepcopy=False)).n_trained
+        return tally(trials_of(self.study)).n_trained
 
 
 @contextmanager
@@ -261,8 +262,11 @@ def _begin(
 ) -> Search:
     """Puts right what a dead search left, and queues what is to be tried first."""
     request = plan.request
+    if marked_from(study) is None:  # an earlier version made it
+        numbers = [trial.number for trial in trials_of(study)]
+        mark_trials_from(study, 1 + max(numbers, default=-1))
     n_requeued = len(shared.requeue_orphans())
-    trials = study.get_trials(deepcopy=False)
+    trials = trials_of(study)
     before = tally(trials)
     n_workers = min(plan.workers.n_workers, max(1, request.n_trials - before.n_trained))
     study.sampler = make_sampler(

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search.storage.cached import batch_writes
 from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord, queued_values
-from search.study.settings import StudySettings
+from search.study.settings import StudySettings, identity_of
 from search.study.sharing import Sharing
 from search.tuner.events import Outcome, TrialEnded
 from search.tuner.sampler import CappedSampler
@@ -69,7 +69,8 @@ class TrialStarter:
         self._weights_path = weights_path
         self._settings = StudySettings.from_study(study)
         self._space = self._settings.search_space()
-        self._owner = owner_of_this_process()
+        # What a trial says from its first moment.
+        self._mark = TrialRecord(owner=owner_of_this_process(), study=identity_of(study))
         self._found_nothing_new = False
 
     def refresh(self) -> None:
@@ -84,16 +85,30 @@ class TrialStarter:
     def reserve(self) -> int:
         """The identifier of a trial from the queue or a new one, with nothing drawn yet.
 
-        What `Study.ask` does before it draws.
+        What `Study.ask` does before it draws, but that a trial says whose it is before it runs:
+        what runs and does not is another program's.
         """
         self._study._thread_local.cached_all_trials = None
-        trial_id = self._study._pop_waiting_trial_id()
+        trial_id = self._take_waiting()
         if trial_id is None:
-            trial_id = self._study._storage.create_new_trial(self._study._study_id)
+            begun = create_trial(state=TrialState.RUNNING, user_attrs=self._mark.to_attributes())
+            trial_id = self._study._storage.create_new_trial(self._study._study_id, begun)
         with suppress(UpdateFinishedTrialError):  # a person was quicker, and `prepare` will see
-            TrialRecord(owner=self._owner).write(self._study, trial_id)
             self._sharing.record_start(trial_id)
         return trial_id
+
+    def _take_waiting(self) -> int | None:
+        """The identifier of the first trial of the queue, which runs then; None where it is empty.
+
+        Nothing makes a trial run and says whose it is at once. So it is said first: where this
+        process dies in between, the trial waits as before, and who takes it next says so anew.
+        """
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            with suppress(UpdateFinishedTrialError), batch_writes(self._study):
+                self._mark.write(self._study, trial._trial_id)
+                if self._study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    return trial._trial_id
+        return None
 
     def draw(self, trial: Trial) -> None:
         """Draws a whole candidate, which Optuna does when it is first asked for a part of it."""

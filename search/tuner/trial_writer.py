@@ -15,6 +15,7 @@ from search.storage.cached import batch_writes
 from search.study.record import TrialRecord, is_foreign
 from search.study.repair import fail, fail_crashed
 from search.study.settings import StudySettings
+from search.study.trials import trials_of
 from search.training.epochs import EpochResult, last_epochs_mean
 from search.tuner.events import SearchEvent, TrialEnded
 from search.tuner.pruning import AccuracyAmongNoLarger, AccuracyPruning, Pruning
@@ -91,7 +92,7 @@ class TrialWriter:
         self._n_failures_in_a_row = 0
         self._pruning: Pruning = AccuracyPruning()
         if len(study.directions) > 1:
-            self._pruning = AccuracyAmongNoLarger(study.pruner, study.get_trials(deepcopy=False))
+            self._pruning = AccuracyAmongNoLarger(study.pruner, trials_of(study))
 
     # --- A trial that trains ---
 

@@ -15,6 +15,7 @@ from search.space.transfer import transfer_values
 from search.study.record import TrialRecord
 from search.study.settings import StudySettings
 from search.study.summary import by_accuracy
+from search.study.trials import trials_of
 
 _N_BEST = 5
 _TO_QUEUE = "warm_start"  # attribute of a study: what is to be queued; None once all of it is
@@ -52,7 +53,7 @@ def queue_rest(study: Study) -> WarmStart | None:
     stored = study.user_attrs.get(_TO_QUEUE)
     if stored is None:
         return None
-    queued = {TrialRecord.read(trial).from_study for trial in study.get_trials(deepcopy=False)}
+    queued = {TrialRecord.read(trial).from_study for trial in trials_of(study)}
     rest: dict[int, dict[str, Any]] = {}
     for number, values in stored["configurations"].items():
         origin = f"{stored['study']}/{number}"
@@ -74,7 +75,7 @@ def warm_start(earlier: Study, space: Space) -> WarmStart:
         StudyError: if the study has no complete trial, or was not made by `search run`.
     """
     settings = StudySettings.from_study(earlier)
-    trials = by_accuracy(earlier.get_trials(deepcopy=False))
+    trials = by_accuracy(trials_of(earlier))
     if not trials:
         raise StudyError(
             f"A study to start from must have a complete trial, but {earlier.study_name!r} has "

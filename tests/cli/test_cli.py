@@ -17,6 +17,7 @@ from search.cli import app
 from search.cli.options import duration, positive
 from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
+from search.study.settings import identity_of
 from tests.conftest import (
     DIGITS_RUN,
     Command,
@@ -206,7 +207,8 @@ def test_delete_asks_first_and_deletes(finished: Command) -> None:
 
 def test_delete_says_that_a_search_is_running(finished: Command) -> None:
     trial = finished.study(NAME).ask()
-    TrialRecord(owner=owner_of_this_process()).write(trial.study, trial._trial_id)
+    record = TrialRecord(owner=owner_of_this_process(), study=identity_of(trial.study))
+    record.write(trial.study, trial._trial_id)
     assert "with its 5 trials; the search that runs on it ends?" in finished("delete", NAME).out
 
 

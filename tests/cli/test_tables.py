@@ -8,6 +8,8 @@ from datetime import datetime
 import pytest
 from optuna.trial import TrialState
 
+from search.study.record import Owner, TrialRecord
+from search.study.settings import identity_of
 from search.training.epochs import EpochResult
 from tests.conftest import Command, run_here
 from tests.support.made_studies import MadeTrial, make_study
@@ -16,7 +18,7 @@ from tests.support.made_studies import MadeTrial, make_study
 def test_a_loss_beyond_all_bounds_widens_no_table(command: Command) -> None:
     url = f"sqlite:///{command.database}"
     epoch = EpochResult(1, 3.25, 0.1, 0.05, 1e20, 0.1, 2.0).to_dict()
-    make_study(url, "made", [MadeTrial([0.1], attributes={"epochs": [epoch]})])
+    make_study(url, "made", [MadeTrial([0.1], attributes={"epochs": [epoch]})], epochs=1)
     shown = command("show", "0").out
     assert "1.00e+20" in shown
     assert "3.2500" in shown
@@ -34,11 +36,11 @@ def test_studies_show_when_they_were_used_and_what_trains(
     (listed,) = command("studies", "--json").json
     assert listed["n_training"] == 0
     assert datetime.fromisoformat(listed["last_used"]).tzinfo is not None
-    # A trial of a process that is gone does not train; one of nobody's may be anything.
-    for owner in ({"host": "here", "pid": 1, "started": 0.0, "machine": "another"}, None):
-        trial = study.ask()
-        if owner is not None:
-            trial.set_user_attr("owner", owner)
+    # One that a search on another machine trains, and one of nobody's.
+    trial = study.ask()
+    record = TrialRecord(owner=Owner("there", "another", 1, 0.0), study=identity_of(study))
+    record.write(study, trial._trial_id)
+    study.ask()
     assert study.trials[-1].state == TrialState.RUNNING
     assert re.search(r" 1 train$", command("studies").out, re.M)
     assert run_here("studies", "--storage", url, "--json") == 0

@@ -33,7 +33,7 @@ from search_models.convnet import ConvNet
 from search_models.spec import ModelSpec
 from tests.conftest import DIGITS_RUN, Command, run_here
 from tests.support.artifact_files import entered, lying
-from tests.support.made_studies import MadeTrial, confirmation, make_study
+from tests.support.made_studies import MadeTrial, add_as_ours, confirmation, make_study
 
 STUDY = "digits-3000x3"
 RUN = (*DIGITS_RUN, "--no-confirm", "--workers", "1")
@@ -124,7 +124,7 @@ def test_at_the_end_of_a_search_importance_is_told_of_all_trials(tmp_path: Path)
         dashboard_sync.update()
         before = importance()
         assert before
-        opened.add_trial(last)
+        add_as_ours(opened, [last])
         dashboard_sync.update()
         assert importance() == before
         dashboard_sync.update(has_time=True)
@@ -185,7 +185,7 @@ def test_what_falls_out_of_the_best_few_goes_with_its_files(tmp_path: Path) -> N
     space = Space.load("standard", parameter_cap=3000)
     with opened_storage(url, write=True) as storage:
         better = [trial.frozen(space, 3000, 1) for trial in rising(7)[3:]]
-        open_study(storage, "made").add_trials(better)
+        add_as_ours(open_study(storage, "made"), better)
     tell(database, "made")
     assert trial_numbers(database) == {0, 2, 3, 4, 5, 6}  # 0 is the other study's
     assert lying(database) == set(entered(database))
@@ -464,7 +464,8 @@ def test_no_file_is_deleted_while_the_database_refuses_the_story(tmp_path: Path)
     before, files = entered(database), lying(database)
     space = Space.load("standard", parameter_cap=3000)
     with opened_storage(url, write=True) as storage:
-        open_study(storage, "made").add_trial(rising(N_BEST + 1)[-1].frozen(space, 3000, 1))
+        better = rising(N_BEST + 1)[-1].frozen(space, 3000, 1)
+        add_as_ours(open_study(storage, "made"), [better])
         with storage.engine.begin() as connection:
             connection.exec_driver_sql(
                 "CREATE TRIGGER refuse BEFORE INSERT ON study_system_attributes "

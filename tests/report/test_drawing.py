@@ -130,7 +130,7 @@ with opened_storage("sqlite:///studies.db", write=True) as storage:
 
 def update_dashboard(command: Command, **environment: str) -> str:
     """What a new process prints that draws the curves of a study of two trials."""
-    trials = [MadeTrial([0.5, share]) for share in (0.6, 0.7)]
+    trials = [MadeTrial([0.5, share, share]) for share in (0.6, 0.7)]
     make_study(f"sqlite:///{command.database}", "made", trials)
     done = command.run_words([sys.executable, "-c", UPDATE], **environment)
     assert done.code == 0, done.err

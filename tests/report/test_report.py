@@ -239,8 +239,8 @@ STRANGE: dict[str, tuple[list[MadeTrial], dict[str, str], tuple[str, ...]]] = {
     ),
     "by size": (
         [
-            MadeTrial((0.8,), values={"budget_share": 0.4}),
-            MadeTrial((0.9,), values={"budget_share": 0.9}),
+            MadeTrial((0.8,) * 3, values={"budget_share": 0.4}),
+            MadeTrial((0.9,) * 3, values={"budget_share": 0.9}),
         ],
         {"objective": "accuracy,size"},
         ("the highest accuracy at each size", "--objective accuracy,size", "Pareto front"),
@@ -270,7 +270,7 @@ def test_the_command_in_a_report_goes_on_with_the_very_study(
 
 def test_the_command_in_a_report_has_what_the_last_run_was_told(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'own.db'}"
-    study = make_study(url, "own", [MadeTrial((0.9,))])
+    study = make_study(url, "own", [MadeTrial((0.9,) * 3)])
     again = RunRecord.now(
         sampler="tpe",
         pruner="halving",
@@ -295,7 +295,7 @@ def test_a_space_of_ones_own_is_written_beside_the_report(tmp_path: Path) -> Non
     url = f"sqlite:///{tmp_path / 'own.db'}"
     (tmp_path / "own.toml").write_text("batch_size = [32, 64]\nmomentum = 0.9\n")
     space = Space.load(str(tmp_path / "own.toml"), parameter_cap=3000)
-    make_study(url, "own", [MadeTrial((0.9,), values={"batch_size": 32})], space=space)
+    make_study(url, "own", [MadeTrial((0.9,) * 3, values={"batch_size": 32})], space=space)
     page = report(url, tmp_path / "out")
     assert "--space space.toml" in page.text
     again = Space.load(str(tmp_path / "out" / "space.toml"), parameter_cap=3000)

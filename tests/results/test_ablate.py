@@ -15,6 +15,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from search.data.load import load_dataset
 from search.results.ablate import Ablation
@@ -30,12 +31,15 @@ from search.space.hyperparameters import (
 from search.space.space import Space
 from search.study.findings import Findings
 from search.study.open import rebuild
+from search.study.record import TrialRecord
+from search.study.settings import StudySettings
 from search.study.summary import ABLATES, repeats_name
 from search.training.epochs import last_epochs_mean
 from search.training.train import train
 from search_models.size import parameter_count
 from search_models.spec import ModelSpec
 from tests.conftest import Command, Result, run_here
+from tests.support.made_studies import add_as_ours
 from tests.support.prepared import PreparedProcess
 
 NAME = "digits-3000x3"
@@ -495,9 +499,18 @@ def test_a_trial_over_the_budget_is_refused(
     settings = study.user_attrs["settings"]
     settings["space"]["budget_share"] = 0  # widths as they are drawn, whatever the budget
     study.set_user_attr("settings", settings)
-    count = parameter_count(rebuild(study, study.trials[0]).spec)
+    trial = study.trials[0]
+    space = StudySettings.from_study(study).search_space()
+    count = parameter_count(space.spec(trial.params))
     study.set_user_attr("settings", {**settings, "budget": count})
+    over = optuna.create_trial(
+        state=TrialState.PRUNED,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=TrialRecord(parameter_count=count).to_attributes(),
+    )
+    add_as_ours(study, [over])
     url = f"sqlite:///{finished.database}"
-    assert run_here("ablate", "--trial", "0", "--storage", url) == 2
+    assert run_here("ablate", "--trial", "4", "--storage", url) == 2
     err = " ".join(capsys.readouterr().err.split())
-    assert f"the budget of {count:,}, but that of trial 0 has {count:,}" in err
+    assert f"the budget of {count:,}, but that of trial 4 has {count:,}" in err

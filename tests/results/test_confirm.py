@@ -271,7 +271,7 @@ def test_runs_of_a_study_that_was_deleted_do_not_count(finished: Command) -> Non
     url = f"sqlite:///{finished.database}"
     assert finished("confirm", "--top", "1", "--seeds", "1").code == 0
     settings = finished.study(STUDY).user_attrs["settings"]
-    finished.study(STUDY).set_user_attr("settings", {**settings, "epochs": 2})
+    finished.study(STUDY).set_user_attr("settings", {**settings, "data_fingerprint": "others"})
     opened = optuna.load_study(study_name=STUDY, storage=url)
     assert ConfirmationRun(opened, top=1, n_seeds=1).n_kept == 0
     opened.set_user_attr("settings", settings)

@@ -15,7 +15,12 @@ from optuna.trial import TrialState
 
 import search
 from search.study.findings import Findings
-from search.study.record import TrialRecord
+from search.study.record import TrialRecord, is_foreign
+from search.study.trials import trials_of
+from search.tuner.options import SearchRequest
+from search.tuner.plan import plan_search
+from search.tuner.request import check_request
+from search.tuner.session import begin_search
 from tests.conftest import Command
 
 DATA = Path(__file__).parents[1] / "support" / "version-0.1.0"
@@ -68,6 +73,36 @@ def test_an_interrupted_study_goes_on_with_what_was_queued(old: Command) -> None
     trial = old.study("interrupted").trials[8]
     assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     assert TrialRecord.read(trial).repeats == 7
+
+
+def test_every_trial_of_it_counts_and_a_copy_of_another_study_does_not(old: Command) -> None:
+    finished, interrupted = old.study("finished"), old.study("interrupted")
+    assert not any(map(is_foreign, (*trials_of(finished), *trials_of(interrupted))))
+    finished.add_trials(interrupted.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    twin, liar = finished.trials[0], finished.trials[0]
+    liar.user_attrs["parameter_count"] = 1
+    finished.add_trials([twin, liar])  # nothing tells the first from its original
+    assert [is_foreign(trial) for trial in trials_of(finished)[20:]] == [True] * 7 + [False, True]
+    assert old("best", "--study", "finished", "--json").json["trial"] == WINNER
+
+
+def test_a_trial_whose_search_died_before_it_said_whose_it_is_is_queued_again_once(
+    old: Command,
+) -> None:
+    """A search of this version says it from the first moment: what does not is no search's."""
+    study, url = old.study("finished"), f"sqlite:///{old.database}"
+    study.ask()  # as version 0.1.0 made it
+    request = SearchRequest(1200, 2, 20, dataset="digits", storage=url, study="finished")
+    plan = plan_search(check_request(request))
+
+    with begin_search(plan) as search:
+        assert search.n_requeued == 1
+    assert [t.state for t in study.trials[20:]] == [TrialState.FAIL, TrialState.WAITING]
+    for _ in range(2):  # it takes what was queued, and makes another
+        study.ask()
+    with begin_search(plan) as search:
+        assert search.n_requeued == 0
+    assert [t.state for t in study.trials[21:]] == [TrialState.RUNNING] * 2
 
 
 def test_its_weights_are_loaded(tmp_path: Path) -> None:

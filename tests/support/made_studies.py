@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,9 @@ from search.space.space import Space
 from search.storage.open import opened_storage
 from search.study.history import RunRecord, record_run
 from search.study.open import create_or_open_study
-from search.study.record import TrialRecord
-from search.study.settings import StudySettings
+from search.study.record import TrialRecord, is_foreign
+from search.study.settings import StudySettings, identity_of
+from search.study.trials import trials_of
 from search.training.epochs import EpochResult, last_epochs_mean
 from search.training.metrics import Metric
 from search_models.size import parameter_count
@@ -102,7 +104,8 @@ def make_study(
     n_objectives = len(settings.directions)
     with opened_storage(url, create=True) as storage:
         study = create_or_open_study(storage, name, settings)
-        study.add_trials([trial.frozen(space, budget, n_objectives) for trial in trials])
+        add_as_ours(study, [trial.frozen(space, budget, n_objectives) for trial in trials])
+        assert not any(map(is_foreign, trials_of(study)))
         record_run(
             study,
             RunRecord.now(
@@ -119,6 +122,16 @@ def make_study(
         for key, value in (attributes or {}).items():
             study.set_user_attr(key, value)
     return study
+
+
+def add_as_ours(study: Study, trials: Sequence[FrozenTrial]) -> None:
+    """Adds trials as if searches of the study had written them next."""
+    first = len(study.get_trials(deepcopy=False))
+    for number, trial in enumerate(trials, first):
+        mark = TrialRecord(study=identity_of(study), number=number)
+        added = copy.copy(trial)
+        added.user_attrs = {**trial.user_attrs, **mark.to_attributes()}
+        study.add_trial(added)
 
 
 def confirmation(search_best: int, values: Mapping[int, Sequence[float]]) -> dict[str, object]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -10,18 +15,27 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
 
 from search.exceptions import SpaceError, StudyError
 from search.space.space import Space
 from search.study.findings import Findings
+from search.study.news import TrialNews
 from search.study.record import is_foreign
 from search.study.settings import StudySettings
 from search.study.summary import tally
+from search.study.trials import trials_of
+from search.tuner.coordinator import Coordinator
+from search.tuner.options import SearchRequest
+from search.tuner.plan import plan_search
 from search.tuner.pruners import PRUNERS, make_pruner
 from search.tuner.pruning import AccuracyPruning
+from search.tuner.request import check_request
 from search.tuner.sampler import SAMPLERS, make_sampler
-from tests.conftest import DIGITS_RUN, Command
-from tests.support.made_studies import record
+from search.tuner.session import begin_search
+from search.workers.jobs import Event, Job
+from tests.conftest import DIGITS_RUN, Command, run_here
+from tests.support.made_studies import MadeTrial, add_as_ours, make_study, record
 from tests.support.spaces import under
 
 STUDY = "digits-3000x3"
@@ -199,19 +213,181 @@ def _note(study: Study) -> str:
     return str(get_note(study))
 
 
-def test_copies_that_another_program_made_of_trials_of_searches_are_foreign(
+def _next_like(study: Study, trial: FrozenTrial, **changes: Any) -> FrozenTrial:
+    """What a person makes of a trial of the study: the next one, with all that tells of it."""
+    attributes = {**trial.user_attrs, "number": len(study.trials), **changes.pop("attributes", {})}
+    kept = {key: value for key, value in attributes.items() if value is not None}
+    options = {"value": trial.value, "params": trial.params, "distributions": trial.distributions}
+    return optuna.create_trial(user_attrs=kept, **{**options, **changes})
+
+
+def _distributions(trial: FrozenTrial, name: str, distribution: Any) -> dict[str, Any]:
+    return {"distributions": {**trial.distributions, name: distribution}}
+
+
+WITHOUT: dict[str, Callable[[FrozenTrial], dict[str, Any]]] = {
+    "another number": lambda trial: {"attributes": {"number": trial.number}},
+    "no number": lambda trial: {"attributes": {"number": None}},
+    "no study": lambda trial: {"attributes": {"study": None}},
+    "another study": lambda trial: {"attributes": {"study": "0" * 32}},
+}
+IMPOSSIBLE: dict[str, Callable[[FrozenTrial], dict[str, Any]]] = {
+    "a name too few": lambda trial: {
+        "params": {"momentum": trial.params["momentum"]},
+        "distributions": {"momentum": trial.distributions["momentum"]},
+    },
+    "a name too many": lambda trial: {
+        "params": {**trial.params, "x": 0.5},
+        **_distributions(trial, "x", FloatDistribution(0, 1)),
+    },
+    "a value outside": lambda trial: {
+        "params": {**trial.params, "learning_rate": 3.0},
+        **_distributions(trial, "learning_rate", FloatDistribution(0.01, 5, log=True)),
+    },
+    "a count as large as the cap": lambda trial: {"attributes": {"parameter_count": 3000}},
+    "a count of another network": lambda trial: {"attributes": {"parameter_count": 2000}},
+    "fewer epochs": lambda trial: {
+        "attributes": record(0.99, **{"parameter_count": trial.user_attrs["parameter_count"]}),
+        "value": 0.99,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", [*WITHOUT, *IMPOSSIBLE])
+def test_what_only_looks_like_a_trial_of_the_study_is_foreign(finished: Command, kind: str) -> None:
+    study = finished.study(STUDY)
+    best, trial = finished("best", "--json").json, study.best_trial
+    study.add_trial(_next_like(study, trial))  # nothing tells this from one of a search
+    study.add_trial(_next_like(study, trial, **{**WITHOUT, **IMPOSSIBLE}[kind](trial)))
+
+    news = TrialNews().take_new(finished.study(STUDY)).finished
+    for trials in (trials_of(finished.study(STUDY)), news):
+        assert [is_foreign(each) for each in trials] == [False] * 5 + [True]
+        assert tally(trials).n_trained == 5
+    assert finished("best", "--json").json == best
+
+
+def test_copies_of_trials_of_another_study_are_foreign_whatever_their_numbers(
     finished: Command,
 ) -> None:
     """The best of a study whose cap, epochs or data are others is none of this one."""
-    study = finished.study(STUDY)
-    best = finished("best", "--json").json
-    of_other = study.best_trial
-    of_other.user_attrs |= record(1.0, count=10**6)
-    of_other.value = 1.0
-    study.add_trials([*study.trials, of_other])
+    study, url = finished.study(STUDY), f"sqlite:///{finished.database}"
+    best = finished("best", "--study", STUDY, "--json").json
+    made = [MadeTrial([0.5, 0.6, 0.97 + 0.001 * number]) for number in range(6)]
+    other = make_study(url, "of other data", made)
+    study.add_trials(other.trials[4:])  # their numbers are theirs here, too
+    study.add_trials([*other.trials, *study.trials])
 
-    assert [is_foreign(trial) for trial in study.trials] == [False] * 4 + [True] * 5
-    assert finished("best", "--json").json == best
+    assert [is_foreign(trial) for trial in trials_of(study)] == [False] * 4 + [True] * 14
+    assert finished("best", "--study", STUDY, "--json").json == best
+
+
+def test_a_study_that_is_copied_whole_has_its_trials(finished: Command) -> None:
+    url = f"sqlite:///{finished.database}"
+    optuna.copy_study(from_study_name=STUDY, from_storage=url, to_storage=url, to_study_name="copy")
+    copy = finished.study("copy")
+    assert not any(map(is_foreign, trials_of(copy)))
+    done = finished(*DIGITS_RUN, "--study", "copy", "--trials", "5", "--workers", "1")
+    assert done.code == 0, done.err
+    assert tally(trials_of(finished.study("copy"))).n_trained == 5
+
+
+def test_a_network_of_another_size_than_is_said_is_never_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Among many trials, whose networks are not all counted anew to read them."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    rates = [0.02 * 1.05**number for number in range(30)]
+    made = [MadeTrial([0.9] * 3, values={"learning_rate": rate}) for rate in rates]
+    study = make_study(url, "made", made)
+    weak = MadeTrial([0.1] * 3, attributes={"parameter_count": 2000})
+    add_as_ours(study, [weak.frozen(Space.load("standard", parameter_cap=3000), 3000, 1)])
+
+    assert run_here("retrain", "--trial", "30", "--storage", url) == 2
+    assert "by another program" in capsys.readouterr().err
+
+
+def test_a_trial_that_another_program_runs_is_left_alone(finished: Command) -> None:
+    """Whether it has made it or has taken it from the queue."""
+    study = finished.study(STUDY)
+    made = study.ask()
+    study.enqueue_trial({"momentum": 0.85})
+    taken = study.ask()
+
+    done = finished(*DIGITS_RUN, "--trials", "5", "--workers", "1")
+
+    assert done.code == 0, done.err
+    assert "2 by other programs" in done.out
+    found = finished.study(STUDY).trials
+    assert [found[trial.number].state for trial in (made, taken)] == [TrialState.RUNNING] * 2
+    assert [trial.number for trial in found if trial.state == TrialState.COMPLETE][4:] == [6]
+    study.tell(made, 0.9)  # it is not disturbed
+    study.tell(taken, 0.9)
+
+
+@pytest.mark.parametrize("is_log", [True, False])
+def test_a_range_of_another_kind_is_of_another_space(finished: Command, is_log: bool) -> None:
+    """Also where nothing tells whose a trial is, as in studies of earlier versions."""
+    trial = finished.study(STUDY).best_trial
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr("settings", finished.study(STUDY).user_attrs["settings"])
+    rates = _distributions(trial, "learning_rate", FloatDistribution(0.02, 0.3, log=is_log))
+    study.add_trial(_next_like(study, trial, attributes={"study": None}, **rates))
+    (added,) = trials_of(study)
+    assert is_foreign(added) != is_log
+
+
+class TwoWorkers:
+    """Takes two jobs, and tells nothing of them."""
+
+    n_idle = 2
+
+    def submit(self, job: Job) -> int:
+        self.n_idle -= 1
+        return 0
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        return iter(())
+
+    def cancel(self, key: int) -> None:
+        pass
+
+    def kill_overdue(self, limit_seconds: float) -> None:
+        pass
+
+
+def test_a_trial_of_a_search_says_from_its_first_moment_whose_it_is(tmp_path: Path) -> None:
+    """The first one is from the queue, and the second is new."""
+    database = tmp_path / "studies.db"
+    request = SearchRequest(3000, 3, 4, dataset="digits", storage=f"sqlite:///{database}")
+    pool, n_seen = TwoWorkers(), Counter[int]()
+
+    with begin_search(plan_search(check_request(request))) as search:
+        engine = search.study._storage._database.engine  # type: ignore[attr-defined]
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def look(*_arguments: object) -> None:
+            with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as seen:
+                names = ("owner", "study")
+                n_named = "SELECT count(*) FROM trial_user_attributes WHERE key IN (?, ?) AND "
+                query = f"SELECT number, ({n_named} trial_id = trials.trial_id) FROM trials"
+                for number, n in seen.execute(f"{query} WHERE state = 'RUNNING'", names):
+                    assert n == 2
+                    n_seen[number] += 1
+
+        Coordinator(
+            search.study,
+            pool,
+            n_trials=2,
+            seed=0,
+            device="cpu",
+            listener=lambda event: None,
+            should_stop=lambda: pool.n_idle == 0,
+            is_time_over=lambda: False,
+            sharing=search.sharing,
+        ).run()
+
+    assert n_seen.keys() == {0, 1}
 
 
 def test_a_study_whose_settings_were_changed_is_refused_with_their_names(

@@ -19,7 +19,7 @@ from search.tuner.plan import plan_search
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.workers.jobs import Event, Job
-from tests.support.made_studies import MadeTrial
+from tests.support.made_studies import MadeTrial, add_as_ours
 
 N_TRIALS, N_EPOCHS = 40, 6
 
@@ -65,7 +65,8 @@ def test_a_start_reads_each_trial_once(tmp_path: Path, objective: str) -> None:
                 TrialState.COMPLETE if number % 2 else TrialState.PRUNED,
                 {"learning_rate": 0.02 + 0.001 * number, **size},
             )
-            search.study.add_trial(trial.frozen(plan.space, 3000, len(search.study.directions)))
+            n_objectives = len(search.study.directions)
+            add_as_ours(search.study, [trial.frozen(plan.space, 3000, n_objectives)])
     n_epochs = sum(N_EPOCHS if number % 2 else 2 for number in range(N_TRIALS))
     told: list[SearchEvent] = []
     profile, pool = cProfile.Profile(), OneWorker()

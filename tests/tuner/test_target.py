@@ -21,6 +21,7 @@ from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.tuner.target_search import lower_request
 from tests.conftest import Command, run_here
+from tests.support.made_studies import MadeTrial, add_as_ours
 
 RUN = (
     *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--trials", "3"),
@@ -134,7 +135,6 @@ def test_a_target_out_of_reach_says_so_and_lowers_no_cap(command: Command) -> No
 def test_time_that_ends_in_the_race_ends_the_search_for_a_target_on_the_same_data(
     finished: Command,
 ) -> None:
-    trial = finished.study("digits-3000x3").best_trial
     url, data_dir = f"sqlite:///{finished.database}", finished.folder / "data"
     request = SearchRequest(
         budget=3000,
@@ -148,8 +148,7 @@ def test_time_that_ends_in_the_race_ends_the_search_for_a_target_on_the_same_dat
     plan = plan_search(check_request(request))
     with begin_search(plan) as search:
         # A network that was found; each run of its race takes minutes.
-        trial.user_attrs = {**trial.user_attrs, "number": len(search.study.trials)}
-        search.study.add_trial(trial)
+        add_as_ours(search.study, [MadeTrial([0.5] * 4000).frozen(plan.space, 3000, 1)])
         step = Step(plan.study_name, 3000, 0, 2000, 0.5, 0.4, Verdict.REACHED)
         lower = lower_request(search, step)
     assert lower is not None

@@ -52,7 +52,7 @@ def test_tensorboard_reads_each_trial_with_its_curves_and_hyperparameters(comman
 
 def test_curves_are_called_after_the_metric(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'studies.db'}"
-    study = make_study(url, "even", [MadeTrial((0.9,))], metric="balanced-accuracy")
+    study = make_study(url, "even", [MadeTrial((0.9,) * 3)], metric="balanced-accuracy")
     with tracking(f"tensorboard:{tmp_path / 'log'}", study) as tell:
         tell(TrialEpoch(0, 0, EpochResult(1, 0.9, 0.71, 0.05, 0.8, 0.73, 1.0)))
     events = EventAccumulator(str(tmp_path / "log" / "even" / "trial-0000")).Reload()
