@@ -254,7 +254,7 @@ def test_what_is_stored_has_its_names_in_the_room_that_stores_it() -> None:
     # Of trials the record, and of studies what optuna-dashboard looks for.
     assert {name for name in named if named[name] & trial} == {
         "search.study.record",
-        "search.report.artifacts",
+        "search.report.artifact_files",
         "search.tuner.pruning",  # of shadows, which are stored nowhere
     }
 

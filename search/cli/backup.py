@@ -24,7 +24,7 @@ def backup(
 
     Example: search backup studies-monday.db
     """
-    from search.report.artifacts import artifact_folder, copy_artifacts
+    from search.report.artifact_files import artifact_folder, copy_artifacts
     from search.storage.backup import backup as copy_database
     from search.storage.open import opened_storage
 

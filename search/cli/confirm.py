@@ -73,7 +73,7 @@ def confirm(
         check_study_data(chosen, data_dir)
         prepared = prepare_workers(workers, device)
 
-        from search.report.artifacts import artifact_folder
+        from search.report.artifact_files import artifact_folder
         from search.report.dashboard_sync import DashboardSync
         from search.results.confirm import ConfirmationRun
 

@@ -28,10 +28,11 @@ def delete(
     """
     import optuna
 
-    from search.report.artifacts import artifact_folder, delete_files
+    from search.report.artifact_files import artifact_folder, delete_files
     from search.storage.open import opened_storage
     from search.study.locks import is_searched
     from search.study.open import find_repeats, has_copy, open_study
+    from search.study.settings import identity_of
     from search.study.summary import ABLATES, CONFIRMS
 
     with opened_storage(storage, write=True) as opened:
@@ -44,8 +45,9 @@ def delete(
             repeats = find_repeats(opened, chosen, purpose)
             if repeats is not None and not has_copy(opened, chosen):  # whose runs they are as well
                 optuna.delete_study(study_name=repeats.study_name, storage=opened)
+        identity = identity_of(chosen)
         optuna.delete_study(study_name=study, storage=opened)
         folder = artifact_folder(storage, artifacts)
         if folder is not None:  # behind the entries, none of which may lack its file
-            delete_files(folder, chosen._study_id)
+            delete_files(folder, opened, chosen._study_id, identity)
     echo(f"Deleted {study} ({n_trials} trials).")

@@ -25,4 +25,5 @@ The dashboard:
 - `dashboard_sync.py`: keeps current, while a search runs, what follows
 - `note.py`, `graphs.py`: a study's note and its graphs
 - `artifacts.py`: learning curves and weights of the best trials, in files
+- `artifact_files.py`: where these lie, how they are called, what tells of them
 """

@@ -1,78 +1,43 @@
 """Learning curves and weights of a study's best trials, as optuna-dashboard shows them.
 
-An artifact is a file and an entry that tells of it. The files of a database's studies lie in one
-folder of its own, under the names STUDY-TRIAL-KIND: Optuna's identifiers of study and trial as
-hexadecimal numbers, and 0 for a curve or 1 for weights. The entries are attributes of the study,
-where optuna-dashboard looks as well, because Optuna lets nobody change the attributes of a finished
-trial: there, no entry could go again.
-
-A file is written before its entry and deleted after it, so that no entry is without its file. A
-file without an entry shows nowhere, and the next start of a search gets it entered or deleted.
+An artifact is a file and an entry that tells of it. A file is written before its entry and deleted
+after it, so that no entry is without its file. A file without an entry shows nowhere, and the next
+start of a search gets it entered or deleted.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
-from optuna.artifacts import FileSystemArtifactStore
-from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search.exceptions import ArtifactError
 from search.files import write_bytes
+from search.report.artifact_files import (
+    CURVE,
+    DELETED,
+    MISSING,
+    WEIGHTS,
+    ArtifactName,
+    entered,
+    entered_elsewhere,
+    entry_key,
+    entry_text,
+    files_in,
+    name_in,
+    named_errors,
+)
 from search.storage.studies import stored_studies
-from search.storage.urls import database_label, sqlite_path
+from search.study.settings import give_identity, identity_of
 from search.study.summary import by_accuracy, front
 from search.study.trials import trials_of
 
 N_BEST = 5  # trials whose artifacts are kept
-_CURVE, _WEIGHTS = 0, 1
-_NAME = re.compile(r"(?P<study>[0-9a-f]+)-(?P<trial>[0-9a-f]+)-[01]")
-_HALF = re.compile(rf"\.{_NAME.pattern}\.\d+")
 _LONGEST_WRITE_SECONDS = 3600  # of a few MB: generous, as the clocks of hosts differ
-
-
-def artifact_folder(url: str, folder: Path | None = None) -> Path | None:
-    """Where the artifacts of a database's studies lie; None where none are kept.
-
-    Args:
-        folder: what a user names, in which each database has a folder of its own: its identifiers
-            of studies and trials are those of other databases as well. Without it, that is a folder
-            beside a SQLite database; for a server there is none, as its users need not share a
-            disk.
-    """
-    if folder is not None:
-        return folder / database_label(url)
-    path = sqlite_path(url)
-    if path is None:
-        return None
-    path = path.resolve()  # a link's database is the one that it leads to
-    return path.with_name(f"{path.name}-artifacts")
-
-
-class ArtifactFolder(FileSystemArtifactStore):
-    """Optuna's store in a folder, made when something is first written there; no half files.
-
-    To remove what is not there is no error: else nobody could delete a study that lacks a file.
-    """
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        path = self._get_filepath(artifact_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(content_body.read(), path)
-
-    def remove(self, artifact_id: str) -> None:
-        with suppress(ArtifactNotFound):
-            super().remove(artifact_id)
 
 
 def best_few(trials: Iterable[FrozenTrial], *, by_size: bool) -> list[FrozenTrial]:
@@ -105,158 +70,172 @@ class StudyArtifacts:
 
     def __init__(self, study: Study, folder: Path) -> None:
         self._study = study
+        self._storage, self._study_id = study._storage, study._study_id
+        self._identity = give_identity(study)
         self._folder = folder
-        with _named_errors(folder):
+        with named_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def weights_path(self, trial_id: int) -> Path:
-        """Where the weights of a trial are to be written, by Optuna's identifier of it."""
-        return self._folder / self._name(trial_id, _WEIGHTS)
+    def weights_path(self, number: int) -> Path:
+        """Where the weights of the trial of that number are to be written."""
+        return self._folder / str(self._name(number, WEIGHTS))
 
     def settle(
         self, trials: Sequence[FrozenTrial], draw_curve: Callable[[FrozenTrial], bytes | None]
     ) -> Settlement:
-        """Writes the curves that the best few lack; returns what else makes theirs all there is.
+        """Writes the files that the best few lack; returns what else makes theirs all there is.
 
-        What somebody deleted in the dashboard stays deleted. An entry whose file is not in this
-        folder goes, and comes back in a search whose folder has it.
+        In a study that is a copy they are copied from the other's, and curves drawn where there is
+        none. What somebody deleted in the dashboard stays deleted. An entry whose file is not in
+        this folder goes, and comes back in a search whose folder has it.
 
         Args:
             draw_curve: a trial's learning curve as PNG; None where it cannot be drawn.
 
         Raises:
-            ArtifactError: if a file cannot be written.
+            ArtifactError: if a file cannot be read or written.
         """
-        study_id = self._study._study_id
-        stored = self._study._storage.get_study_system_attrs(study_id)
+        stored = self._storage.get_study_system_attrs(self._study_id)
+        told, deleted = entered(stored), self._deleted(stored, trials)
+        found = files_in(self._folder)
         entries: dict[str, str] = {}
         kept: set[str] = set()
         for trial in best_few(trials, by_size=len(self._study.directions) > 1):
-            for kind, file_name in (
-                (_CURVE, f"trial-{trial.number}.png"),
-                (_WEIGHTS, f"trial-{trial.number}.safetensors"),
-            ):
-                name = self._name(trial._trial_id, kind)
-                key, path = _key(trial._trial_id, name), self._folder / name
-                kept.add(name)  # also where it is not entered: no file of the best few is deleted
-                if stored.get(key) == _DELETED:
+            for kind, suffix in ((CURVE, "png"), (WEIGHTS, "safetensors")):
+                name, shown = self._name(trial.number, kind), f"trial-{trial.number}.{suffix}"
+                path = self._folder / str(name)
+                kept.add(path.name)  # also where it is not entered: those of the best few stay
+                if (trial.number, kind) in deleted:
                     continue
-                if kind == _CURVE and not path.exists():
+                if not path.exists():
+                    self._copy(found, told, trial, name, shown)
+                if kind == CURVE and not path.exists():
                     curve = draw_curve(trial)
                     if curve is not None:
-                        with _named_errors(self._folder):
+                        with named_errors(self._folder):
                             write_bytes(curve, path)
                 if path.exists():
-                    entries[key] = _entry(name, file_name)
+                    entries[entry_key(trial._trial_id, name)] = entry_text(name, shown)
         for key in stored:
-            is_own = key.startswith(_PREFIX) and _NAME.fullmatch(key.rpartition(":")[2])
-            if is_own and key not in entries and stored[key] != _DELETED:
-                entries[key] = _MISSING
-        ended = {f"{trial._trial_id:x}" for trial in trials if trial.state.is_finished()}
+            if name_in(key) and key not in entries and stored[key] != DELETED:
+                entries[key] = MISSING
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        outdated = {p for p, name in found if self._is_own(name) and _is_of_one(name, ended)}
+        outdated -= {self._folder / name for name in kept}
+        if outdated:
+            of_copies = entered_elsewhere(self._storage, self._study_id)
+            outdated = {path for path in outdated if path.name not in of_copies}
         return Settlement(
             entries={key: value for key, value in entries.items() if stored.get(key) != value},
-            outdated=[
-                path
-                for path, match in _files(self._folder)
-                if match["study"] == f"{study_id:x}"
-                and match["trial"] in ended
-                and path.name not in kept
-            ],
+            outdated=sorted(outdated),
         )
+
+    def _deleted(
+        self, stored: Mapping[str, str], trials: Sequence[FrozenTrial]
+    ) -> set[tuple[int, int]]:
+        """Number and kind of what somebody deleted in the dashboard, here or before a copy."""
+        numbers = {trial._trial_id: trial.number for trial in trials}
+        names = [name_in(key) for key, value in stored.items() if value == DELETED]
+        found = set()
+        for name in filter(None, names):
+            if name.identity is not None:
+                found.add((name.trial, name.kind))
+            elif self._is_own(name) and name.trial in numbers:
+                found.add((numbers[name.trial], name.kind))
+        return found
+
+    def _copy(
+        self,
+        found: Sequence[tuple[Path, ArtifactName]],
+        told: Mapping[str, str],
+        trial: FrozenTrial,
+        name: ArtifactName,
+        shown: str,
+    ) -> None:
+        """Copies a file of the study that this one is a copy of, or that has an earlier name.
+
+        Args:
+            found: all files of the folder.
+            told: files of which entries tell, and the names under which they are shown.
+            name: what the file is to be called here.
+            shown: the name under which it is shown.
+        """
+        # Of an earlier version: by Optuna's identifier of the trial.
+        before = ArtifactName(None, self._study_id, trial._trial_id, name.kind)
+        for path, other in sorted(found, key=lambda each: each[0].name not in told):
+            if other.identity is None:
+                is_its = other == before or told.get(path.name) == shown
+            else:
+                is_its = replace(other, study_id=self._study_id) == name
+            if is_its and self._is_same(other, trial):
+                with named_errors(self._folder), suppress(FileNotFoundError):  # it went just now
+                    write_bytes(path.read_bytes(), self._folder / str(name))
+                    return
+
+    def _is_same(self, name: ArtifactName, trial: FrozenTrial) -> bool:
+        """Whether a file is of this very trial, or of the one that it is a copy of.
+
+        Of a study that is gone, nobody can tell any more. One that is there may have gone another
+        way since it was copied.
+        """
+        studies = {each._study_id: each for each in self._storage.get_all_studies()}
+        study = studies.get(name.study_id)
+        if study is None:
+            return True
+        if identity_of(study) != self._identity:  # it has the identifier of one that is gone
+            return name.identity is not None
+        try:
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(
+                study._study_id, trial.number
+            )
+        except KeyError:
+            return False
+        twin = self._storage.get_trial(trial_id)
+        is_of_twin = name.trial == (trial_id if name.identity is None else twin.number)
+        return is_of_twin and (twin.params, twin.values) == (trial.params, trial.values)
 
     def sweep_old(self) -> None:
         """Deletes what was half-written an hour ago, by searches that died on any host."""
         oldest = time.time() - _LONGEST_WRITE_SECONDS
         for path in self._folder.glob(".*"):
             with suppress(FileNotFoundError):  # another search was quicker
-                if _HALF.fullmatch(path.name) and path.stat().st_mtime < oldest:
+                if ArtifactName.parse_half(path.name) and path.stat().st_mtime < oldest:
                     path.unlink()
 
     def sweep(self) -> None:
         """Deletes what a search that died left behind, and files of studies that are gone.
 
-        Only for who has the study to himself, before it trains.
+        Only for who has the study to himself, before it trains; and once it is settled, as it may
+        be a copy of one that is gone.
         """
-        own = f"{self._study._study_id:x}"
-        for path in self._folder.glob(f".{own}-*"):  # half-written
-            path.unlink(missing_ok=True)
-        found = _files(self._folder)  # first: a study that is made meanwhile is known then
-        known = {f"{study._study_id:x}" for study in stored_studies(self._study._storage)}
-        trials = {f"{trial._trial_id:x}" for trial in trials_of(self._study)}
-        for path, match in found:
-            is_gone = match["study"] not in known
-            if is_gone or (match["study"] == own and match["trial"] not in trials):
+        for path in self._folder.glob(".*"):
+            name = ArtifactName.parse_half(path.name)
+            if name is not None and self._is_own(name):
+                path.unlink(missing_ok=True)
+        found = files_in(self._folder)  # first: a study that is made meanwhile is known then
+        studies = {each._study_id: identity_of(each) for each in stored_studies(self._storage)}
+        of_copies = entered_elsewhere(self._storage, self._study_id)
+        trials = trials_of(self._study)
+        for path, name in found:
+            if self._is_own(name):
+                is_needed = _is_of_one(name, trials)
+            elif name.identity is None:
+                is_needed = name.study_id in studies
+            elif name.identity == self._identity:
+                is_needed = studies.get(name.study_id) == self._identity
+            else:  # another study may still be a copy of one that is gone
+                is_needed = name.identity in studies.values()
+            if not is_needed and path.name not in of_copies:
                 path.unlink(missing_ok=True)
 
-    def _name(self, trial_id: int, kind: int) -> str:
-        return f"{self._study._study_id:x}-{trial_id:x}-{kind}"
+    def _is_own(self, name: ArtifactName) -> bool:
+        return name.study_id == self._study_id and name.identity in (None, self._identity)
+
+    def _name(self, number: int, kind: int) -> ArtifactName:
+        return ArtifactName(self._identity, self._study_id, number, kind)
 
 
-def delete_files(folder: Path, study_id: int) -> None:
-    """Deletes the files of a study that is deleted, by Optuna's identifier of it."""
-    for path, match in _files(folder):
-        if match["study"] == f"{study_id:x}":
-            path.unlink(missing_ok=True)
-
-
-def copy_artifacts(folder: Path, copy: Path, storage: BaseStorage) -> None:
-    """Copies the files of a database that was copied to `storage`, which is made to agree.
-
-    A search may have deleted a file since; then its entry goes from the copy.
-
-    Raises:
-        ArtifactError: if a file cannot be read or written.
-    """
-    for path in filter(Path.is_file, folder.glob("[!.]*")):
-        with _named_errors(folder):
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                continue
-        with _named_errors(copy):
-            copy.mkdir(parents=True, exist_ok=True)
-            write_bytes(data, copy / path.name)
-    for study in storage.get_all_studies():
-        for key, value in study.system_attrs.items():
-            is_entry = key.startswith(_PREFIX) and json.loads(value) is not None
-            if is_entry and not (copy / key.rpartition(":")[2]).exists():
-                storage.set_study_system_attr(study._study_id, key, _MISSING)
-
-
-_PREFIX = "dashboard:artifacts:"
-# What stands in the place of an entry: optuna-dashboard puts the first there where a person deletes
-# one. The second is ours, for a file that is not here; as JSON it says the same, and shows nothing.
-_DELETED, _MISSING = "null", "null "
-
-
-def _key(trial_id: int, name: str) -> str:
-    return f"{_PREFIX}{trial_id}:{name}"
-
-
-def _entry(name: str, file_name: str) -> str:
-    is_picture = file_name.endswith(".png")
-    return json.dumps(
-        {
-            "artifact_id": name,
-            "filename": file_name,
-            "mimetype": "image/png" if is_picture else "application/octet-stream",
-            "encoding": None,
-        }
-    )
-
-
-def _files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
-    """The files of all studies, and what their names say."""
-    found = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("*-*-*")]
-    return [(path, match) for path, match in found if match is not None]
-
-
-@contextmanager
-def _named_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ArtifactError(
-            f"The folder of artifacts must have room and let files be read and written, but "
-            f"{folder} does not ({error.strerror}); mend that, and the same command goes on."
-        ) from error
+def _is_of_one(name: ArtifactName, trials: Iterable[FrozenTrial]) -> bool:
+    """Whether a file of a study is of one of these trials of it."""
+    is_old = name.identity is None
+    return name.trial in ((t._trial_id if is_old else t.number) for t in trials)

@@ -15,7 +15,7 @@ import optuna
 import optuna_dashboard
 
 from search.exceptions import InputError
-from search.report.artifacts import ArtifactFolder, artifact_folder
+from search.report.artifact_files import ArtifactFolder, artifact_folder
 from search.report.dashboard_pages import StudyPages
 from search.storage.open import opened_storage
 
@@ -63,9 +63,9 @@ def serve(
     """
     with opened_storage(url) as storage:
         folder = artifact_folder(url, artifacts)
-        store = None if folder is None else ArtifactFolder(folder)
         # Optuna's cache: else each look at a page reads all trials again.
         cached = optuna.storages.get_storage(storage)
+        store = None if folder is None else ArtifactFolder(folder, cached)
         app = optuna_dashboard.wsgi(cached, artifact_store=store)
         app.install(StudyPages(cached))
         try:

@@ -78,11 +78,11 @@ class DashboardSync:
 
     @property
     def weights_path(self) -> Callable[[int], Path] | None:
-        """Where a trial's weights go, by Optuna's identifier of it; None where none are kept."""
+        """Where a trial's weights go, by its number; None where none are kept."""
         return None if self._artifacts is None else self._artifacts.weights_path
 
     def begin(self, *, is_alone: bool) -> None:
-        """Updates it first, once what a search that died left behind is cleared away.
+        """Updates it first, and clears away what a search that died left behind.
 
         Args:
             is_alone: whether no other search of the study may be writing files just now.
@@ -92,9 +92,9 @@ class DashboardSync:
         """
         if self._artifacts is not None:
             self._artifacts.sweep_old()
-            if is_alone:
-                self._artifacts.sweep()
-        self.update()
+        self.update()  # which copies what it needs of a study that is gone
+        if self._artifacts is not None and is_alone:
+            self._artifacts.sweep()
 
     def update_if_due(self) -> None:
         """Updates it, unless that would take more than a hundredth of the time.

@@ -46,8 +46,7 @@ class Coordinator:
             epochs, and a minute at least.
         sharing: how it shares the study with searches on other hosts.
         known: numbers of the trials whose end the listener knows of.
-        weights_path: where a trial's weights are to be written, by Optuna's identifier of it; None
-            keeps none.
+        weights_path: where a trial's weights are to be written, by its number; None keeps none.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from optuna.study import Study
 
-from search.report.artifacts import artifact_folder
+from search.report.artifact_files import artifact_folder
 from search.report.dashboard_sync import DashboardSync
 from search.results.confirm import ConfirmationRun, RepeatEnded
 from search.space.space import Space

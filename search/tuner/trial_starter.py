@@ -45,8 +45,7 @@ class TrialStarter:
         study: opened with a `CappedSampler`.
         writer: ends those that are not to train.
         seed: from which, with the trial's number, each training seed follows.
-        weights_path: where a trial's weights are to be written, by Optuna's identifier of it; None
-            keeps none.
+        weights_path: where a trial's weights are to be written, by its number; None keeps none.
     """
 
     def __init__(
@@ -160,7 +159,7 @@ class TrialStarter:
             epochs=self._settings.epochs,
             seed=seed,
             device=self._device,
-            weights_path=self._weights_path and self._weights_path(trial._trial_id),
+            weights_path=self._weights_path and self._weights_path(trial.number),
             metric=self._settings.metric,
         )
         return ReadyTrial(job, count, draw.n_redraws)

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from sqlalchemy import event
 
 from search.data.load import load_dataset
-from search.report.artifacts import N_BEST, StudyArtifacts, artifact_folder
+from search.report.artifact_files import artifact_folder
+from search.report.artifacts import N_BEST, StudyArtifacts
 from search.report.dashboard_sync import DashboardSync
 from search.report.facts import read_report
 from search.report.figures import draw_curve
@@ -47,7 +48,7 @@ def tell(database: Path, name: str, *, weights: bool = True, folder: Path | None
         dashboard_sync = DashboardSync(storage, study, folder)
         if weights and dashboard_sync.weights_path is not None:
             for trial in study.trials:
-                dashboard_sync.weights_path(trial._trial_id).write_bytes(b"weights")
+                dashboard_sync.weights_path(trial.number).write_bytes(b"weights")
         dashboard_sync.update()
 
 
@@ -213,11 +214,12 @@ def test_a_crash_at_any_step_leaves_no_entry_without_its_file(tmp_path: Path) ->
         study = open_study(storage, "made")
         artifacts = StudyArtifacts(study, folder)
         for trial in study.trials:
-            artifacts.weights_path(trial._trial_id).write_bytes(b"weights")
+            artifacts.weights_path(trial.number).write_bytes(b"weights")
         with pytest.raises(CrashError):
             artifacts.settle(study.trials, die_at_the_third)
         assert not entered(database)
-        (folder / f".{study._study_id:x}-8-1.4711").write_bytes(b"half")  # a worker died, writing
+        half = f".{artifacts.weights_path(8).name}.{0:016x}"  # a worker died, writing
+        (folder / half).write_bytes(b"half")
 
         settlement = artifacts.settle(study.trials, lambda trial: b"curve")
         assert not entered(database), "before its entries are written"
@@ -268,7 +270,7 @@ def test_a_deleted_study_takes_its_artifacts_along(finished: Command) -> None:
     url = f"sqlite:///{finished.database}"
     make_study(url, "made", rising(2))
     tell(finished.database, "made")
-    own = {name for name in lying(finished.database) if name.startswith("1-")}
+    own = {name for name in lying(finished.database) if re.search("-1-[0-9]-[01]$", name)}
     assert finished("delete", STUDY, "--yes").code == 0
     assert set(entered(finished.database)) == lying(finished.database)
     assert own
@@ -290,18 +292,18 @@ def test_databases_that_share_a_folder_leave_each_others_files_alone(
     folder = tmp_path / "shared"
     urls = [f"sqlite:///{tmp_path / name}" for name in ("one.db", "two.db")]
     for url in urls:
-        make_study(url, "made", rising(1))  # identifiers of study and trial are 1 in both
+        make_study(url, "made", rising(1))  # Optuna's identifiers are 1 in both
         with opened_storage(url, write=True) as storage:
             dashboard_sync = DashboardSync(
                 storage, open_study(storage, "made"), artifact_folder(url, folder)
             )
             assert dashboard_sync.weights_path is not None
-            dashboard_sync.weights_path(1).write_bytes(url.encode())
+            dashboard_sync.weights_path(0).write_bytes(url.encode())
             dashboard_sync.begin(is_alone=True)
     options = ("--artifacts", str(folder), "--storage")
     assert run_here("delete", "made", "--yes", *options, urls[1]) == 0
     assert run_here("backup", str(tmp_path / "copy.db"), *options, urls[0]) == 0
-    copied = tmp_path / "copy.db-artifacts" / "1-1-1"
+    (copied,) = (tmp_path / "copy.db-artifacts").glob("*-1")
     assert copied.read_bytes() == urls[0].encode()
     assert lying(tmp_path / "copy.db") == set(entered(tmp_path / "one.db"))
 
@@ -445,7 +447,7 @@ def test_what_another_writes_in_between_stays_and_the_story_is_told_again(tmp_pa
     with opened_storage(url, write=True) as storage:
         dashboard_sync = DashboardSync(storage, open_study(storage, "made"), folder)
         assert dashboard_sync.weights_path is not None
-        outdated = dashboard_sync.weights_path(person.trials[0]._trial_id)
+        outdated = dashboard_sync.weights_path(0)
         outdated.write_bytes(b"weights")
 
         @event.listens_for(storage.engine, "before_cursor_execute")
