@@ -38,7 +38,7 @@ DAMAGES = (
     ("UPDATE trials SET state = 'PRUNED' WHERE state = 'FAIL'", "counted_twice"),
     ("UPDATE trials SET state = 'COMPLETE' WHERE state = 'FAIL'", "changed"),
 )
-N_KILLS, MOST_KILLS, N_TRIALS = 12, 60, 20
+N_KILLS, MOST_KILLS, N_TRIALS = 16, 60, 20
 
 
 @contextmanager
