@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import sys
-from typing import NoReturn
+
+
+def _leave_working_folder() -> None:
+    """Takes the working folder off the path on which modules are looked for.
+
+    `python -m` puts it there first, and PYTHONPATH where a part of it is empty, as in `:/lib`: a
+    file of the user's that is called as any module would be run in its place. It stays where this
+    package lies in it.
+    """
+    try:
+        folder = os.path.realpath(os.getcwd())  # noqa: PTH109
+    except FileNotFoundError:  # it was deleted
+        return
+    if folder != os.path.realpath(os.path.dirname(os.path.dirname(__file__))):  # noqa: PTH120
+        sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != folder]
+
+
+_leave_working_folder()  # before anything else is imported
+
+import atexit  # noqa: E402
+import contextlib  # noqa: E402
+from typing import NoReturn  # noqa: E402
 
 
 def _open_streams() -> None:

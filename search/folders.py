@@ -36,6 +36,17 @@ def user_cache() -> Path:
         return Path(os.devnull) / "no-home-directory"
 
 
+def check_working_folder() -> None:
+    """Raises InputError where the folder that this process works in was deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise InputError(
+            "The working folder must be there, but it was deleted; change to another one (cd), and "
+            "give the same command again."
+        ) from error
+
+
 def as_path(path: str | os.PathLike[str], what: str) -> Path:
     """A path as a program gives it, also as text; `~` is the user's home.
 

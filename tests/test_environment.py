@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
-from tests.conftest import Command
+from search.exceptions import InputError
+from search.report.artifacts import artifact_folder
+from search.workers.fork_server import start_server
+from tests.conftest import Command, run_here
 
 SMALL = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "1", "--trials", "1")
 
@@ -60,6 +65,47 @@ def test_a_user_without_a_home_or_a_name_searches(command: Command) -> None:
     assert done.code == 0, done.err
     assert done.err == ""
     assert command.study("digits-3000x1").trials[0].state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("words", [(), ("studies",), ("run", "--dataset", "digits")])
+def test_a_working_folder_that_is_gone_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run_here(*words) == 2
+    assert "The working folder must be there, but it was deleted" in capsys.readouterr().err
+    with pytest.raises(InputError, match="working folder"):
+        start_server()  # as a program does, without the command
+
+
+def test_a_folder_whose_name_is_no_text_is_worked_in_or_named(command: Command) -> None:
+    odd = Path(os.fsdecode(bytes(command.folder) + b"/\xff\n"))
+    odd.mkdir()
+    refused = command("studies", "--storage", f"sqlite:///{odd}/studies.db")
+    assert refused.code == 2
+    assert "must be UTF-8 text" in refused.err
+    with contextlib.chdir(odd):
+        folder = artifact_folder("sqlite:///studies.db", Path("kept"))
+    assert folder is not None
+    assert folder.name.startswith("studies.db-")
+
+
+def test_a_library_that_cannot_be_loaded_is_named(command: Command) -> None:
+    (command.folder / "torch").mkdir()
+    lacking = "import ctypes\nctypes.CDLL('libtorch_that_is_not_there.so')\n"
+    (command.folder / "torch" / "__init__.py").write_text(lacking)
+    code = f"import sys; sys.path.insert(0, {str(command.folder)!r}); from search.cli import main; "
+    done = command.run_words([sys.executable, "-c", code + "main(['doctor'])"])
+    assert done.code == 1
+    assert "cannot be loaded (libtorch_that_is_not_there.so: cannot open" in " ".join(
+        done.err.split()
+    )
+    assert "Traceback" not in done.err
 
 
 def test_what_is_closed_to_a_user_is_named(command: Command) -> None:

@@ -52,6 +52,7 @@ from search.cli.grouped_help import GroupedCommand
 from search.cli.output import print_error
 from search.cli.overview import print_overview
 from search.exceptions import SearchError
+from search.folders import check_working_folder
 
 _EPILOG = (
     "Exit codes: 0 done; 1 something went wrong; 2 bad input, nothing was written; "
@@ -88,6 +89,7 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
     ] = False,
 ) -> None:
+    check_working_folder()
     if context.invoked_subcommand is None:
         print_overview()
 
@@ -116,6 +118,29 @@ for _command in (
     app.command(epilog=_EPILOG, cls=GroupedCommand)(_command)
 
 
+def _in_words(error: ImportError | OSError) -> SearchError | None:
+    """What a user is told of an error that is the machine's; None where it is another's."""
+    if isinstance(error, PermissionError):
+        return SearchError(
+            "What is read and written must be open to this user, but "
+            f"{error.filename or 'a file'} is not ({error.strerror}); take another folder, or "
+            "have it opened."
+        )
+    if "shared object" in str(error) or "DLL load failed" in str(error):
+        return SearchError(
+            "The libraries that this package stands on must be whole, and there must be memory for "
+            f"them, but one cannot be loaded ({error}). Allow more memory where it is limited "
+            "('ulimit -v' says), or install anew."
+        )
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return SearchError(
+            "What is written must have room on a disk that works, but "
+            f"{error.filename or 'the output'} has not ({error.strerror}). Make room, and give the "
+            "same command again."
+        )
+    return None
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command; leaves with its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have what a terminal cannot show
@@ -130,19 +155,9 @@ def main(arguments: list[str] | None = None) -> None:
     except SearchError as error:
         print_error(error)
         sys.exit(error.exit_code)
-    except PermissionError as error:
-        print_error(
-            "What is read and written must be open to this user, but "
-            f"{error.filename or 'a file'} is not ({error.strerror}); take another folder, or "
-            "have it opened."
-        )
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+    except (ImportError, OSError) as error:
+        words = _in_words(error)
+        if words is None:
             raise
-        where = error.filename or "the output"
-        print_error(
-            f"What is written must have room on a disk that works, but {where} has not "
-            f"({error.strerror}). Make room, and give the same command again."
-        )
-        sys.exit(1)
+        print_error(words)
+        sys.exit(words.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -24,6 +25,13 @@ def parse_url(url: str) -> URL:
     Raises:
         StorageError: if it is none.
     """
+    try:
+        url.encode()
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            "The address of a storage must be UTF-8 text, but this one has other bytes; name the "
+            "file from within its folder, as sqlite:///studies.db."
+        ) from error
     try:
         parsed = sqlalchemy.make_url(url)
         parsed.get_dialect()
@@ -77,7 +85,7 @@ def database_label(url: str) -> str:
         name = parsed.database or ""
         values = (parsed.get_backend_name(), parsed.host or host, parsed.port or port, name)
         address = json.dumps(values)
-    digits = hashlib.sha256(address.encode()).hexdigest()[:12]
+    digits = hashlib.sha256(os.fsencode(address)).hexdigest()[:12]
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:100].strip('.')}-{digits}"
 
 

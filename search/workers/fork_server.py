@@ -21,8 +21,9 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 from search.exceptions import InputError
+from search.folders import check_working_folder
 
-_SAFE_PATH = "PYTHONSAFEPATH"
+_SAFE_PATH, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 _PRELOADED = ["search.workers.local_pool"]
 
 
@@ -40,8 +41,9 @@ def start_server() -> None:
 
     Raises:
         InputError: if there is no temporary folder, where processes find each other, or its path
-            is too long.
+            is too long; or if the working folder is gone.
     """
+    check_working_folder()
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:
@@ -112,17 +114,22 @@ def _without_working_folder() -> Iterator[None]:
     """Python puts the folder that `python -c` runs in first on its path, but for who says so here.
 
     The server, and what tracks its resources, are started so, and a file of the user's that has a
-    module's name (search.py, random.py) would be run in place of the module.
+    module's name (search.py, random.py) would be run in place of the module. An empty part of
+    PYTHONPATH names that folder as well.
     """
-    before = os.environ.get(_SAFE_PATH)
+    before = {name: os.environ.get(name) for name in (_SAFE_PATH, _PATH)}
     os.environ[_SAFE_PATH] = "1"
+    parts = [part for part in (before[_PATH] or "").split(os.pathsep) if part]
+    if before[_PATH] is not None:
+        os.environ[_PATH] = os.pathsep.join(parts)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _end_server() -> None:
