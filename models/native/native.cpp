@@ -7,15 +7,17 @@
 // lanes without an image; they are masked wherever they could reach a sum.
 //
 // Stages. A network is planned as stages. A stage makes a `raw` map out of the activation of the
-// stage before it (a convolution, or a copy where pools and dropouts follow each other in a way
-// that one stage cannot hold), and its activation is made from `raw` on the fly, row by row, just
-// before it is used: BatchNorm, ReLU or hard swish, dropout, 2×2 maximum, dropout. So only `raw`
-// and the gradient of the activation travel through memory; rows in work stay in rings that fit the
+// stage before it (a convolution, or a copy where a pool follows a pool or a dropout), and its
+// activation is made from `raw` on the fly, row by row, just before it is used: 2×2 maximum,
+// BatchNorm, ReLU or hard swish, dropout. So only `raw` and the gradient of the activation travel
+// through memory; rows in work stay in rings that fit the
 // caches.
 //
 // BatchNorm makes the whole batch wait at each stage, so the loops are: stages, blocks, rows.
 // The backward pass of one stage and block does, for each group of rows: the gradient of `raw`, the
-// weight gradient, the gradient of the activation before, and that stage's BatchNorm sums.
+// weight gradient, the gradient of the activation before, and of that, in its place, the gradient of
+// that stage's BatchNorm output (dz) and the sums over it. A depthwise convolution does the last
+// three at once.
 //
 // The files of kernel/ are compiled once for each instruction set, by including them under a
 // target pragma. Nothing in them may use a function of the C++ library: an inline function
@@ -89,7 +91,7 @@ struct Stage {
     int out_height = 0, out_width = 0;        // of the activation
     Activation activation = kNothing;
     bool pool = false;
-    Dropout before, after;        // the pool
+    Dropout dropout;              // behind the pool
     bool needs_gradient = false;  // of the activation: there are weights at or before it
     int group = 1;                // rows of raw that the backward pass takes at once
     size_t weight = kNone, bias = kNone, gamma = kNone, beta = kNone;  // in the flat parameters
@@ -97,9 +99,10 @@ struct Stage {
     // Per block [height][width][channels][lanes], and of the activation the same with out_height
     // and out_width. The gradient shares the memory of the next convolution's raw: see plan_raw.
     float *raw = nullptr, *gradient = nullptr;
+    float *chosen = nullptr;  // of each window of the pool, the value of raw that goes on
     size_t raw_stride = 0, gradient_stride = 0;  // from block to block
     // One value a channel. The BatchNorm's output is scale * raw + shift, and the gradient of raw
-    // is scale * dz - (slope * (raw - mean) + level), where dz is that of the BatchNorm's output.
+    // is scale * dz + slope * (raw - mean) + level, where dz is that of the BatchNorm's output.
     float *scale = nullptr, *shift = nullptr, *mean = nullptr, *slope = nullptr, *level = nullptr;
     double *inverse_std = nullptr;
     double *mean_rest = nullptr;  // what rounding took from the mean
@@ -112,7 +115,6 @@ struct Stage {
     int gradient_border() const { return convolves() ? kernel - 1 - padding : 0; }
     size_t activation_ring_row() const { return size_t(in_width + 2 * padding) * in_channels; }
     size_t gradient_ring_row() const { return size_t(width + 2 * gradient_border()) * channels; }
-    bool drops() const { return before.threshold > 0 || after.threshold > 0; }
     size_t raw_size() const { return size_t(height) * width * channels; }
     size_t out_size() const { return size_t(out_height) * out_width * channels; }
     int reach() const { return kernel * in_channels; }  // of a kernel's row: its taps and channels
@@ -172,6 +174,7 @@ struct Network {
     Head head;
     size_t n_parameters = 0, n_statistics = 0;
     float *activation_ring = nullptr, *gradient_ring = nullptr;
+    float *zeros = nullptr;  // a row of either ring
     std::vector<void *> buffers;
     double *seconds = nullptr;  // kStopwatches, while somebody profiles
     bool (*step)(Network &, const Sample &, const float *, float *, float *) = nullptr;
@@ -291,7 +294,8 @@ void add_convolution(Network &network, const LayerCode &layer) {
 }
 
 void add_pool(Network &network) {
-    if (network.stages.back().pool) network.stages.push_back(copy_of(network.stages.back()));
+    const Stage &last = network.stages.back();
+    if (last.pool || last.dropout.threshold) network.stages.push_back(copy_of(last));
     Stage &stage = network.stages.back();
     stage.pool = true;
     stage.out_height = stage.height / 2;
@@ -338,7 +342,7 @@ void plan_layers(Network &network, const LayerCode *layers, int n_layers) {
                 } else if (averaged) {
                     join(head.features, layer.rate, i);
                 } else {
-                    join(last.pool ? last.after : last.before, layer.rate, i);
+                    join(last.dropout, layer.rate, i);
                 }
         }
     }
@@ -388,7 +392,7 @@ void plan_raw(Network &network, Stage &stage, size_t blocks) {
 
 void plan_buffers(Network &network) {
     const size_t lanes = network.lanes, blocks = blocks_of(network.max_batch, network.lanes);
-    size_t activation_ring = 0, gradient_ring = 0;
+    size_t activation_ring = 0, gradient_ring = 0, zeros = 0;
     for (Stage &stage : network.stages) {
         const size_t c = stage.channels;
         stage.group = group_rows(stage, network.lanes);
@@ -397,6 +401,8 @@ void plan_buffers(Network &network) {
             most(activation_ring, stage.activation_ring_row() * stage.slots() * lanes);
         activation_ring = most(activation_ring, stage.out_width * c * lanes);  // the head's row
         gradient_ring = most(gradient_ring, stage.gradient_ring_row() * stage.slots() * lanes);
+        zeros = most(zeros, most(stage.activation_ring_row(), stage.gradient_ring_row()) * lanes);
+        if (stage.pool) stage.chosen = network.allocate<float>(blocks * stage.out_size() * lanes);
         if (!stage.convolves()) continue;
         for (float **values :
              {&stage.scale, &stage.shift, &stage.mean, &stage.slope, &stage.level}) {
@@ -406,8 +412,10 @@ void plan_buffers(Network &network) {
         stage.mean_rest = network.allocate<double>(c);
         stage.sums = network.allocate<double>(2 * c);
         stage.lane_sums = network.allocate<float>(2 * c * lanes);
-        stage.packed = network.allocate<float>(stage.weights());
-        stage.packed_flipped = network.allocate<float>(stage.weights());
+        if (!stage.depthwise) {
+            stage.packed = network.allocate<float>(stage.weights());
+            stage.packed_flipped = network.allocate<float>(stage.weights());
+        }
         stage.weight_sums = network.allocate<float>(stage.weights() * lanes);
     }
     Stage &last = network.stages.back();
@@ -415,6 +423,7 @@ void plan_buffers(Network &network) {
     last.gradient = network.allocate<float>(blocks * last.gradient_stride);
     network.activation_ring = network.allocate<float>(activation_ring);
     network.gradient_ring = network.allocate<float>(gradient_ring);
+    network.zeros = network.allocate<float>(zeros);
     Head &head = network.head;
     head.mean = network.allocate<float>(2 * head.channels * lanes);
     head.scores = network.allocate<float>(2 * head.n_classes * lanes);

@@ -11,26 +11,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+from scripts.benchmarks.step_flops import map_bytes
 from search_models.spec import ModelSpec
 
 MEAN, STD = 0.1307, 0.3081
 ROTATION_DEGREES, TRANSLATION = 7.0, 0.1
 N_IMAGES = 10_000
-
-
-def _random_matrices(n: int) -> Any:
-    """Rotations and translations, (n, 2, 3), as affine_grid takes them."""
-    import math
-
-    import torch
-
-    angle = (2 * torch.rand(n) - 1) * math.radians(ROTATION_DEGREES)
-    shift = (2 * torch.rand(n, 2) - 1) * 2 * TRANSLATION
-    cos, sin = angle.cos(), angle.sin()
-    turn = torch.stack((torch.stack((cos, -sin), 1), torch.stack((sin, cos), 1)), 1)
-    return torch.cat((turn, shift.unsqueeze(2)), 2)
 
 
 def _images() -> tuple[Any, Any]:
@@ -40,59 +29,96 @@ def _images() -> tuple[Any, Any]:
     return images, torch.randint(10, (N_IMAGES,))
 
 
-def _batches(batch: int) -> Iterator[Any]:
+def _recipe(order: dict[str, Any]) -> Any:
+    """The hyperparameters of the system `order` names, with its batch and, if given, network."""
+    from search.space.systems import find_system
+
+    recipe = replace(find_system(order["system"]).hyperparameters, batch_size=order["batch"])
+    if order["network"] is not None:
+        recipe = replace(recipe, spec=ModelSpec.parse(order["network"]))
+    return recipe
+
+
+def _steps(
+    recipe: Any, backward: Callable[[Any, Any], None], parameters: Any, state: Any
+) -> Callable[[], None]:
+    """Steps as an epoch of `search.training.train` does them, over and over."""
     import torch
 
-    while True:
-        yield from torch.split(torch.randperm(N_IMAGES)[: N_IMAGES // batch * batch], batch)
+    from search.training.augment import draw_warps
+    from search.training.averaging import WeightAverage
+    from search.training.optimizers import make_optimizer
+    from search.training.train import make_scheduler
+
+    batch = recipe.batch_size
+    n_batches = N_IMAGES // batch
+    generator = torch.Generator().manual_seed(0)
+    optimizer = make_optimizer(recipe, parameters)
+    scheduler = make_scheduler(recipe, optimizer, 10_000, steps_per_epoch=n_batches)
+    horizon = recipe.ema_epochs * n_batches
+    average = WeightAverage(state, horizon) if horizon else None
+
+    def endless() -> Iterator[None]:
+        while True:
+            order = torch.randperm(N_IMAGES, generator=generator)
+            warps = draw_warps(recipe.augmentation, N_IMAGES, generator)
+            for start in range(0, n_batches * batch, batch):
+                part = slice(start, start + batch)
+                backward(order[part], None if warps is None else warps[part])
+                optimizer.step()
+                if average is not None:
+                    average.update()
+                scheduler.step()
+                yield
+
+    steps = endless()
+    return lambda: next(steps)
 
 
-def _native_steps(spec: ModelSpec, batch: int, isa: str | None) -> tuple[Callable[[], None], Any]:
-    import torch
-
+def _native_steps(recipe: Any, isa: str | None) -> tuple[Callable[[], None], Any]:
+    from search.data.dataset import Examples, Normalization
+    from search.training.engines import NativeEngine
     from search_models import native
     from search_models.convnet import ConvNet
 
     kernel = native.kernel(isa)  # type: ignore[arg-type]
     assert kernel is not None, native.unavailable_reason()
-    network = native.NativeNetwork(ConvNet(spec), kernel, batch)
-    buffer = native.Batch(kernel, spec.input_shape, batch, mean=(MEAN,), std=(STD,))
-    optimizer = torch.optim.SGD([network.parameters], lr=0.01, momentum=0.9)
-    images, labels = _images()
-    indices = _batches(batch)
-
-    def step() -> None:
-        buffer.fill(images, labels, next(indices), _random_matrices(batch))
-        network.step(buffer)
-        optimizer.step()
-
-    return step, network
+    engine = NativeEngine(
+        ConvNet(recipe.spec),
+        Examples(*_images()),
+        Normalization((MEAN,), (STD,)),
+        kernel,
+        batch_size=recipe.batch_size,
+        seed=0,
+    )
+    return _steps(recipe, engine.backward, engine.parameters, engine.state), engine.native
 
 
-def _pytorch_steps(spec: ModelSpec, batch: int, kind: str) -> Callable[[], None]:
+def _pytorch_steps(recipe: Any, kind: str) -> Callable[[], None]:
     import torch
     from torch.nn import functional as F
 
+    from search.training.augment import warp
     from search_models.convnet import ConvNet
 
-    layout = torch.contiguous_format if kind == "plain" else torch.channels_last
-    network = ConvNet(spec).to(memory_format=layout)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    nchw = kind in ("plain", "compiled")
+    layout = torch.contiguous_format if nchw else torch.channels_last
+    network = ConvNet(recipe.spec).to(memory_format=layout)
+    forward = torch.compile(network) if kind == "compiled" else network
     images, labels = _images()
-    indices = _batches(batch)
 
-    def step() -> None:
-        index = next(indices)
+    def backward(index: Any, warps: Any) -> None:
         pixels = images[index].float().div_(255)
-        grid = F.affine_grid(_random_matrices(batch), list(pixels.shape), align_corners=False)
-        pixels = F.grid_sample(pixels, grid, align_corners=False).sub_(MEAN).div_(STD)
-        optimizer.zero_grad()
+        if warps is not None:
+            pixels = warp(pixels, warps.matrices, warps.displacements)
+        pixels = pixels.sub_(MEAN).div_(STD)
+        network.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind == "bf16"):
-            logits = network(pixels.to(memory_format=layout))
+            logits = forward(pixels.to(memory_format=layout))
         torch.autograd.backward([F.cross_entropy(logits.float(), labels[index])])
-        optimizer.step()
 
-    return step
+    state = [value for value in network.state_dict().values() if value.is_floating_point()]
+    return _steps(recipe, backward, list(network.parameters()), state)
 
 
 class _PilDigits:
@@ -120,15 +146,15 @@ class _PilDigits:
         return self.transform(image), int(self.labels[index])
 
 
-def _seeds_steps(spec: ModelSpec, batch: int) -> Callable[[], None]:
+def _seeds_steps(recipe: Any) -> Callable[[], None]:
     import torch
     from torch.nn import functional as F
     from torch.utils.data import DataLoader
 
     from search_models.convnet import ConvNet
 
-    loader: Any = DataLoader(_PilDigits(), batch, shuffle=True, drop_last=True)  # type: ignore[arg-type]
-    network = ConvNet(spec)
+    loader: Any = DataLoader(_PilDigits(), recipe.batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+    network = ConvNet(recipe.spec)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
 
     def endless() -> Iterator[Any]:
@@ -176,6 +202,21 @@ def _matrix_product_peak() -> float:
     return max(rates)
 
 
+def _bandwidth(n_bytes: int) -> float:
+    """GB/s read and written together, going over `n_bytes` of memory in place again and again."""
+    import torch
+
+    values = torch.zeros(n_bytes // 4)
+    n_times = max(1, 2**24 // n_bytes)
+    seconds = []
+    for _ in range(9):
+        start = time.perf_counter()
+        for _ in range(n_times):
+            values.add_(1)
+        seconds.append(time.perf_counter() - start)
+    return n_times * 2 * n_bytes / statistics.median(seconds) / 1e9
+
+
 def _rate(step: Callable[[], None], batch: int, seconds: float) -> float:
     n_steps = 0
     start = time.perf_counter()
@@ -205,15 +246,16 @@ def serve(order: dict[str, Any]) -> None:
     torch.set_num_threads(order["threads"])
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
-    spec, batch, kind = ModelSpec.parse(order["network"]), order["batch"], order["kind"]
+    recipe, kind = _recipe(order), order["kind"]
+    batch = recipe.batch_size
     network = None
     step: Callable[[], None] | None = None
     if kind == "native":
-        step, network = _native_steps(spec, batch, order["isa"])
+        step, network = _native_steps(recipe, order["isa"])
     elif kind == "seeds":
-        step = _seeds_steps(spec, batch)
+        step = _seeds_steps(recipe)
     elif kind != "peak":
-        step = _pytorch_steps(spec, batch, kind)
+        step = _pytorch_steps(recipe, kind)
     if step is not None:
         for _ in range(5):
             step()
@@ -222,6 +264,7 @@ def serve(order: dict[str, Any]) -> None:
         answer: dict[str, Any] = {}
         if step is None:
             answer["gflops"] = _matrix_product_peak()
+            answer["bandwidth"] = _bandwidth(batch * map_bytes(recipe.spec))
         else:
             answer["rate"] = _rate(step, batch, float(line))
         if step is not None and network is not None:

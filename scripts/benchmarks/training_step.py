@@ -1,13 +1,19 @@
 """How fast a network trains, each way of doing it, in one run on one machine.
 
-    python -m scripts.benchmarks.training_step              # the table
+    python -m scripts.benchmarks.training_step              # the tables
     python -m scripts.benchmarks.training_step --json       # the same as JSON
     python -m scripts.benchmarks.training_step --scaling    # and how the native step's cost grows
+    python -m scripts.benchmarks.training_step --against OLD.so --cases best-8k best-small
 
-A step is all of it: gather a batch of bytes, rotate and shift it, normalise, forward, loss,
-backward, SGD. Each way runs in a process of its own, so that it has its own threads and
-instruction set; the processes take turns, round by round, and the medians are compared. Images are
-random bytes of MNIST's size: how fast a step is does not depend on what they show.
+A step is all of it, as the system's recipe has it: gather a batch of bytes, warp it, normalise,
+forward, loss, backward, optimiser, schedule and weight average. Each way runs in a process of its
+own, so that it has its own threads and instruction set; the processes take turns, round by round,
+and the medians are compared. Images are random bytes of MNIST's size: how fast a step is does not
+depend on what they show.
+
+The limit of a network is what no step can go below that computes its convolutions by multiplying
+and keeps its maps: their arithmetic at the peak of a matrix product, then each map written once and
+read once at the bandwidth of memory of their size.
 """
 
 from __future__ import annotations
@@ -19,20 +25,23 @@ import platform
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from scripts.benchmarks.step_flops import step_flops
+from scripts.benchmarks.step_flops import map_bytes, step_flops
+from scripts.benchmarks.step_tables import print_report
+from search.space.systems import find_system
 from search_models.spec import ModelSpec
 
-NETWORKS = {
-    "v36": "c3 8, c3 10, pool, c3 12, pool, c3 16, c3 16, out+bias, gap",
-    "three-step-3": (
-        "c3p1 10, c3p1 10, c3p1 10, pool, c3 16, c3 16, c3 8, c3 8, c1 8, c1 16, gap, out"
-    ),
+CASES = (
+    *(("best-8k", 32), ("best-small", 32)),
+    *(("v36", 128), ("three-step-3", 64), ("three-step-3", 128)),
+)
+AVX2_ONLY = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
 }
-CASES = (("v36", 128), ("three-step-3", 64), ("three-step-3", 128))
-AVX2_ONLY = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 @dataclass(frozen=True)
@@ -44,40 +53,59 @@ class Way:
     isa: str | None = None  # of the native step
     threads: int = 1
     avx2_only: bool = False
+    library: str | None = None  # another build of the native step
+
+    @property
+    def is_pytorch(self) -> bool:
+        return self.kind not in ("native", "seeds", "peak")
 
 
-PLAIN = Way("PyTorch fp32 NCHW, in memory", "plain")
-PLAIN_AVX2 = Way("PyTorch fp32 NCHW, held to AVX2", "plain", avx2_only=True)
 SEEDS = Way("seeds' way: DataLoader, torchvision, 2 threads", "seeds", threads=2)
 NATIVE_AVX512 = Way("native AVX-512", "native", isa="avx512")
-NATIVE_AVX2 = Way("native AVX2, PyTorch held to AVX2", "native", isa="avx2", avx2_only=True)
+NATIVE_AVX2 = Way("native AVX2", "native", isa="avx2", avx2_only=True)
+NATIVE_BASELINE = Way("native baseline", "native", isa="baseline")
 WAYS = (
     SEEDS,
-    PLAIN,
+    Way("PyTorch fp32 NCHW, in memory", "plain"),
     Way("PyTorch fp32 channels_last", "channels_last"),
     Way("PyTorch bf16 autocast channels_last", "bf16"),
+    Way("PyTorch fp32, torch.compile", "compiled"),
     NATIVE_AVX512,
-    PLAIN_AVX2,
+    Way("PyTorch fp32 NCHW, held to AVX2", "plain", avx2_only=True),
+    Way("PyTorch fp32 channels_last, held to AVX2", "channels_last", avx2_only=True),
     NATIVE_AVX2,
-    Way("native baseline", "native", isa="baseline"),
+    NATIVE_BASELINE,
 )
 
 
 class Runner:
     """A process that measures one way, a round at a time."""
 
-    def __init__(self, way: Way, notation: str, batch: int, core: int | None = None) -> None:
+    def __init__(
+        self,
+        way: Way,
+        system: str,
+        batch: int,
+        core: int | None = None,
+        *,
+        network: str | None = None,
+    ) -> None:
         order = {
             "kind": way.kind,
             "isa": way.isa,
             "threads": way.threads,
-            "network": notation,
+            "system": system,
+            "network": network,
             "batch": batch,
             "core": core,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "scripts.benchmarks.step_process", json.dumps(order)],
-            env={**os.environ, **(AVX2_ONLY if way.avx2_only else {})},
+            env={
+                **os.environ,
+                **(AVX2_ONLY if way.avx2_only else {}),
+                **({"BUDGET_SEARCH_NATIVE": way.library} if way.library else {}),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -133,32 +161,55 @@ def _available(ways: tuple[Way, ...]) -> tuple[Way, ...]:
     return tuple(way for way in ways if way.kind != "native" or way.isa in isas)
 
 
+def _of_other_build(way: Way, library: str) -> Way:
+    return replace(way, name=f"{way.name}, other build", library=library)
+
+
+def _ways(against: str | None) -> tuple[Way, ...]:
+    ways = _available(WAYS)
+    if against is None:
+        return ways
+    natives = [way for way in ways if way.isa in ("avx512", "avx2")]
+    return (*ways, *(_of_other_build(way, against) for way in natives))
+
+
 def _median_stages(answers: list[Any]) -> dict[str, float]:
     names = answers[0]["stages"]
     return {name: statistics.median(answer["stages"][name] for answer in answers) for name in names}
 
 
-def measure_case(name: str, batch: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Samples per second of every way, and the native ones' share of the matrix-product peak."""
-    notation = NETWORKS[name]
-    flops = step_flops(ModelSpec.parse(notation))
-    ways = _available(WAYS)
+def measure_case(
+    name: str, batch: int, rounds: int, seconds: float, *, against: str | None
+) -> dict[str, Any]:
+    """Samples per second of every way, and their share of the matrix-product peak and the limit."""
+    spec = find_system(name).hyperparameters.spec
+    flops = step_flops(spec)
+    ways = _ways(against)
     core = _cores()[-1] if _cores() else None
     runners = {
-        way.name: Runner(way, notation, batch, core if way.threads == 1 else None) for way in ways
+        way.name: Runner(way, name, batch, core if way.threads == 1 else None) for way in ways
     }
     for held in (False, True):
         peak = Way("peak", "peak", avx2_only=held)
-        runners[f"peak {held}"] = Runner(peak, notation, batch, core)
+        runners[f"peak {held}"] = Runner(peak, name, batch, core)
     answers = _alternate(runners, rounds, seconds)
-    peaks = {
-        held: statistics.median(answer["gflops"] for answer in answers[f"peak {held}"])
+    peaks, bandwidths = (
+        {
+            held: statistics.median(answer[kind] for answer in answers[f"peak {held}"])
+            for held in (False, True)
+        }
+        for kind in ("gflops", "bandwidth")
+    )
+    limits = {
+        held: 1e6 * (flops / peaks[held] + 2 * map_bytes(spec) / bandwidths[held]) / 1e9
         for held in (False, True)
     }
     table: dict[str, Any] = {}
     for way in ways:
         row: dict[str, Any] = {"rate": _summary([answer["rate"] for answer in answers[way.name]])}
-        row["share"] = row["rate"]["median"] * flops / 1e9 / peaks[way.avx2_only]
+        rate = row["rate"]["median"]
+        row["share"] = rate * flops / 1e9 / peaks[way.avx2_only]
+        row["share_of_limit"] = rate * limits[way.avx2_only] / 1e6
         if way.kind == "native":
             stages = _median_stages(answers[way.name])
             convolution = sum(
@@ -171,37 +222,52 @@ def measure_case(name: str, batch: int, rounds: int, seconds: float) -> dict[str
         "network": name,
         "batch": batch,
         "step_flops": flops,
+        "map_bytes": map_bytes(spec),
         "peak_gflops": {"all": peaks[False], "avx2": peaks[True]},
+        "bandwidth_gb": {"all": bandwidths[False], "avx2": bandwidths[True]},
+        "limit_microseconds": {"all": limits[False], "avx2": limits[True]},
         "ways": table,
-        "ratios": _ratios(table, rounds, answers),
+        "ratios": _ratios(ways, rounds, answers),
     }
 
 
-def _ratios(table: dict[str, Any], rounds: int, answers: dict[str, list[Any]]) -> dict[str, Any]:
+def _ratios(
+    ways: tuple[Way, ...], rounds: int, answers: dict[str, list[Any]]
+) -> dict[str, dict[str, float]]:
     """Medians of the rounds' own ratios, so that what slows a whole round down drops out."""
-    pairs = {
-        "native AVX-512 / PyTorch": (NATIVE_AVX512, PLAIN),
-        "native / PyTorch, both held to AVX2": (NATIVE_AVX2, PLAIN_AVX2),
-        "native AVX-512 / seeds' way": (NATIVE_AVX512, SEEDS),
-    }
-    return {
-        title: _summary(
-            [answers[a.name][i]["rate"] / answers[b.name][i]["rate"] for i in range(rounds)]
-        )
-        for title, (a, b) in pairs.items()
-        if a.name in table and b.name in table
-    }
+    ratios = {}
+    for native in (way for way in ways if way in (NATIVE_AVX512, NATIVE_AVX2)):
+        others = {
+            f"{native.name} / fastest PyTorch": [
+                way for way in ways if way.is_pytorch and way.avx2_only == native.avx2_only
+            ],
+            f"{native.name} / other build": [
+                way for way in ways if way.library and way.isa == native.isa
+            ],
+        }
+        if native is NATIVE_AVX512:
+            others[f"{native.name} / seeds' way"] = [SEEDS]
+        for title, rivals in others.items():
+            if rivals:
+                ratios[title] = _summary(
+                    [
+                        answers[native.name][i]["rate"]
+                        / max(answers[rival.name][i]["rate"] for rival in rivals)
+                        for i in range(rounds)
+                    ]
+                )
+    return ratios
 
 
-def measure_workers(rounds: int, seconds: float) -> dict[str, Any]:
+def measure_workers(cases: list[tuple[str, int]], rounds: int, seconds: float) -> dict[str, Any]:
     """Two native workers, each on a core of its own, against one of them alone."""
     cores = _cores()
     if len(cores) < 2:
         return {}
-    way, *_ = _available((NATIVE_AVX512, NATIVE_AVX2, Way("native baseline", "native", "baseline")))
+    way, *_ = _available((NATIVE_AVX512, NATIVE_AVX2, NATIVE_BASELINE))
     result = {}
-    for name, batch in CASES:
-        pair = [Runner(way, NETWORKS[name], batch, core) for core in cores[:2]]
+    for name, batch in cases:
+        pair = [Runner(way, name, batch, core) for core in cores[:2]]
         ratios, rates = [], []
         for i in range(rounds):
             alone = pair[i % 2].round(seconds)["rate"]
@@ -218,7 +284,7 @@ def measure_workers(rounds: int, seconds: float) -> dict[str, Any]:
 
 def measure_scaling(rounds: int, seconds: float) -> dict[str, Any]:
     """Microseconds an image of the native step by batch size and by width."""
-    way, *_ = _available((NATIVE_AVX512, NATIVE_AVX2, Way("native baseline", "native", "baseline")))
+    way, *_ = _available((NATIVE_AVX512, NATIVE_AVX2, NATIVE_BASELINE))
     core = _cores()[-1] if _cores() else None
     widths = {
         factor: f"c3 {8 * factor}, c3 {10 * factor}, pool, c3 {12 * factor}, pool, "
@@ -229,15 +295,12 @@ def measure_scaling(rounds: int, seconds: float) -> dict[str, Any]:
     points |= {f"{factor} × the channels": (widths[factor], 128) for factor in widths}
     result = {}
     for title, (notation, batch) in points.items():
-        runner = Runner(way, notation, batch, core)
+        runner = Runner(way, "v36", batch, core, network=notation)
         rates = _alternate({title: runner}, rounds, seconds)[title]
         median = statistics.median(answer["rate"] for answer in rates)
         flops = step_flops(ModelSpec.parse(notation))
         result[title] = {"microseconds": 1e6 / median, "gflops": median * flops / 1e9}
     return result
-
-
-# --- Output ---
 
 
 def _processor() -> str:
@@ -248,51 +311,6 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def print_case(case: dict[str, Any]) -> None:
-    peaks = case["peak_gflops"]
-    print(
-        f"\n{case['network']}, batch {case['batch']}: {case['step_flops'] / 1e6:.2f} MFLOP an image"
-    )
-    print(f"matrix product: {peaks['all']:.0f} GFLOP/s, held to AVX2 {peaks['avx2']:.0f}\n")
-    print("| way | samples/s | least – most | share of peak | convolution |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for name, row in case["ways"].items():
-        rate = row["rate"]
-        convolution = f"{row['convolution_share']:.0%}" if "convolution_share" in row else ""
-        print(
-            f"| {name} | {rate['median']:,.0f} | {rate['least']:,.0f} – {rate['most']:,.0f} "
-            f"| {row['share']:.0%} | {convolution} |"
-        )
-    print("\n| ratio of rounds | median | least – most |")
-    print("| --- | ---: | ---: |")
-    for name, ratio in case["ratios"].items():
-        print(f"| {name} | {ratio['median']:.2f} | {ratio['least']:.2f} – {ratio['most']:.2f} |")
-    for name, row in case["ways"].items():
-        if "stages" in row:
-            parts = ", ".join(f"{stage} {value:.2f}" for stage, value in row["stages"].items())
-            print(f"\n{name}, µs an image: {parts}")
-
-
-def print_report(report: dict[str, Any]) -> None:
-    print(", ".join(f"{name} {value}" for name, value in report["machine"].items()))
-    for case in report["cases"]:
-        print_case(case)
-    if report["workers"]:
-        print("\n| two workers | samples/s | × one (least – most) |")
-        print("| --- | ---: | ---: |")
-    for name, row in report["workers"].items():
-        ratio = row["ratio"]
-        print(
-            f"| {name} | {row['rate']['median']:,.0f} "
-            f"| {ratio['median']:.2f} ({ratio['least']:.2f} – {ratio['most']:.2f}) |"
-        )
-    if report["scaling"]:
-        print("\n| native v36 | µs an image | GFLOP/s |")
-        print("| --- | ---: | ---: |")
-    for name, row in report["scaling"].items():
-        print(f"| {name} | {row['microseconds']:.1f} | {row['gflops']:.0f} |")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -300,11 +318,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one round of one way")
     parser.add_argument("--scaling", action="store_true", help="also by batch size and width")
+    parser.add_argument(
+        "--cases", nargs="+", choices=sorted({name for name, _ in CASES}), help="only these systems"
+    )
+    parser.add_argument(
+        "--against", metavar="PATH", help="also another build of the native step's library"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
     import torch
 
     rounds, seconds = options.rounds, options.seconds
+    cases = [case for case in CASES if not options.cases or case[0] in options.cases]
     report = {
         "machine": {
             "processor": _processor(),
@@ -314,8 +339,11 @@ def main() -> None:
             "rounds": rounds,
             "seconds a round": seconds,
         },
-        "cases": [measure_case(name, batch, rounds, seconds) for name, batch in CASES],
-        "workers": measure_workers(rounds, seconds),
+        "cases": [
+            measure_case(name, batch, rounds, seconds, against=options.against)
+            for name, batch in cases
+        ],
+        "workers": measure_workers(cases, rounds, seconds),
         "scaling": measure_scaling(rounds, seconds) if options.scaling else {},
     }
     if options.json:

@@ -230,7 +230,7 @@ class GraphEngine(TorchEngine):
 
 
 class NativeEngine:
-    """The step in compiled code, on one thread of a CPU."""
+    """The step in compiled code, on one thread of a CPU; `native` is the network within."""
 
     def __init__(
         self,
@@ -244,9 +244,9 @@ class NativeEngine:
         label_smoothing: float = 0.0,
     ) -> None:
         self.network = network
-        self._native = native.NativeNetwork(network, kernel, batch_size, seed=seed)
-        self.parameters = [self._native.parameters]
-        self.state = [self._native.parameters.detach(), self._native.statistics]
+        self.native = native.NativeNetwork(network, kernel, batch_size, seed=seed)
+        self.parameters = [self.native.parameters]
+        self.state = [self.native.parameters.detach(), self.native.statistics]
         self._training = training
         self._label_smoothing = label_smoothing
         self._batch = native.Batch(
@@ -264,7 +264,7 @@ class NativeEngine:
             self._batch.fill(images, labels, index)
         else:
             self._batch.fill(images, labels, index, warps.matrices, warps.displacements)
-        loss_sum, n_correct = self._native.step(self._batch, label_smoothing=self._label_smoothing)
+        loss_sum, n_correct = self.native.step(self._batch, label_smoothing=self._label_smoothing)
         self._loss_sum += loss_sum
         self._n_correct += n_correct
 
@@ -275,7 +275,7 @@ class NativeEngine:
 
     def evaluate(self, examples: Examples, metric: Metric) -> tuple[float, float]:
         if metric == "accuracy":  # which the compiled code counts by itself
-            loss_sum, n_correct = self._native.evaluate_images(
+            loss_sum, n_correct = self.native.evaluate_images(
                 examples.images, examples.labels, self._batch
             )
             return loss_sum / len(examples), n_correct / len(examples)
@@ -283,6 +283,6 @@ class NativeEngine:
         for index in torch.split(torch.arange(len(examples)), self._batch.max_batch):
             self._batch.fill(examples.images, examples.labels, index)
             logits = torch.empty(len(index), self.network.spec.n_classes)
-            loss_sum += self._native.evaluate(self._batch, logits=logits)[0]
+            loss_sum += self.native.evaluate(self._batch, logits=logits)[0]
             right.append(logits.argmax(dim=1) == examples.labels[index])
         return loss_sum / len(examples), score(metric, torch.cat(right), examples.labels)

@@ -87,7 +87,7 @@ class Training:
         )
         self._optimizer = make_optimizer(hyperparameters, self._engine.parameters)
         self._batches = _batches(len(training), hyperparameters.batch_size)
-        self._scheduler = _scheduler(
+        self._scheduler = make_scheduler(
             hyperparameters, self._optimizer, epochs, steps_per_epoch=len(self._batches)
         )
         horizon = hyperparameters.ema_epochs * len(self._batches)
@@ -219,7 +219,7 @@ def _batches(n: int, batch_size: int) -> list[tuple[int, int]]:
     return starts
 
 
-def _scheduler(
+def make_scheduler(
     hyperparameters: Hyperparameters,
     optimizer: Optimizer,
     epochs: int,

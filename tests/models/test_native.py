@@ -362,12 +362,22 @@ def test_gradients_behind_hard_swish(kernel: Kernel, first: str, behind: str, n:
 
 @pytest.mark.parametrize("n", [2, 16, 19])
 @pytest.mark.parametrize("behind", ["", "pool, ", "drop 0.3, ", "drop 0.3, pool, drop 0.2, "])
-@pytest.mark.parametrize("before", ["", "c3 7, ", "c1 17, pool, "])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "c3 7, ",
+        "c1 17, pool, ",
+        "c1+hs 17, drop 0.3, ",
+        "c1+hs 5, pool, drop 0.3, ",
+        "drop 0.3, ",
+    ],
+)
 @pytest.mark.parametrize("depthwise", ["d3", "d3p1+hs"])
 def test_gradients_of_a_depthwise_convolution(
     kernel: Kernel, before: str, depthwise: str, behind: str, n: int
 ) -> None:
-    """First of all, behind a convolution, and behind a pool."""
+    """First of all, behind a convolution, a pool, and a dropout."""
     notation = f"{before}{depthwise}, {behind}c1 6, gap, out"
     spec = ModelSpec.parse(notation, input_shape=(3, 9, 11))
     assert close_enough(*errors(kernel, reference(spec, n, draw=n)))
@@ -381,9 +391,12 @@ def test_gradients_of_a_depthwise_convolution_on_the_smallest_maps(
     assert close_enough(*errors(kernel, reference(spec, 21, draw=0)))
 
 
+@pytest.mark.parametrize("activation", ["", "+hs"])
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
-def test_constant_images(kernel: Kernel, value: float) -> None:
-    spec = ModelSpec.parse("c3 5, pool, c3 6, gap, out+bias", input_shape=(1, 9, 9))
+def test_constant_images(kernel: Kernel, value: float, activation: str) -> None:
+    """All four of each window are the same; the first takes the gradient."""
+    notation = f"c3{activation} 5, pool, c3{activation} 6, gap, out+bias"
+    spec = ModelSpec.parse(notation, input_shape=(1, 9, 9))
     images = torch.full((19, 1, 9, 9), value)
     labels = torch.arange(19) % 10
     assert close_enough(*errors(kernel, Reference(make_network(spec), images, labels)))

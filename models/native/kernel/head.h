@@ -72,6 +72,7 @@ static void head_forward(const Network &network, const float *parameters, const 
     memset(mean, 0, size_t(s.channels) * L * sizeof(float));
     memset(scores, 0, size_t(n_classes) * L * sizeof(float));
     for (int y = 0; y < s.out_height; ++y) {
+        if (s.pool) choose_row(last, y);
         make_activation_row(last, y, row);
         for (int x = 0; x < s.out_width; ++x) {
             const float *pixel = row + size_t(x) * s.channels * L;
@@ -140,7 +141,7 @@ static void head_backward(const Network &network, const float *parameters, const
             drop(head.pixels, keys.pixels, true, pixel_scores, n_classes, first);
             take_scores_gradient(head, parameters, row + place, pixel_scores, gradient);
         }
-        take_norm_sums(last, y);
+        finish_gradient_row(last, y);
     }
 }
 

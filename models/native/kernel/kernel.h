@@ -7,9 +7,12 @@ namespace NATIVE_NAMESPACE {
 
 #include "activation.h"
 #include "convolution.h"
-#include "depthwise.h"
+#include "gradient.h"
 #include "norm.h"
+#include "pool.h"
+#include "ring.h"
 
+#include "depthwise.h"
 #include "head.h"
 #include "sampler.h"
 #include "step.h"

@@ -9,27 +9,30 @@ static void clear_lane_sums(const Stage &s) {
     memset(s.lane_sums, 0, 2 * size_t(s.channels) * L * sizeof(float));
 }
 
-// Sums of single precision are kept to one block; over the blocks they are double.
-static void fold_lane_sums(const Stage &s) {
-    for (int i = 0; i < 2 * s.channels; ++i) s.sums[i] += total(load(s.lane_sums + size_t(i) * L));
+// Sums of single precision are kept to one block; over the blocks they are double. Lanes without an
+// image drop out here.
+static void fold_lane_sums(const Stage &s, M lanes) {
+    for (int i = 0; i < 2 * s.channels; ++i) {
+        s.sums[i] += total(keep(lanes, load(s.lane_sums + size_t(i) * L)));
+    }
 }
 
 // The mean of one row of raw, as the value around which to take the statistics: the difference of
 // the mean square and the squared mean loses digits where the mean is far from zero.
-static void choose_pivot(const Stage &s, const float *row, int n_lanes) {
-    const M lanes = first_lanes(n_lanes);
+static void choose_pivot(const Stage &s, const float *row, M lanes) {
+    const double n_lanes = total(keep(lanes, all(1)));
     for (int c = 0; c < s.channels; ++c) {
         V sum{};
         for (int x = 0; x < s.width; ++x) sum += load(row + (size_t(x) * s.channels + c) * L);
-        s.mean[c] = float(total(keep(lanes, sum)) / (double(s.width) * lesser(n_lanes, L)));
+        s.mean[c] = float(total(keep(lanes, sum)) / (s.width * n_lanes));
     }
 }
 
-// Adds a row of raw to the sums of its distance from the pivot, and of the square of it.
+// Adds `n_pixels` of raw to the sums of their distance from the pivot, and of the square of it.
 struct Statistics {
     const Stage &s;
-    const float *row;
-    M lanes;
+    const float *pixels;
+    int n_pixels;
 
     template <int kChannels>
     NATIVE_INLINE_MEMBER void part(int c) {
@@ -40,10 +43,11 @@ struct Statistics {
             sum[k] = load(sums + 2 * k * L);
             square[k] = load(sums + (2 * k + 1) * L);
         }
-        const float *pixel = row + size_t(c) * L;
-        for (int x = 0; x < s.width; ++x, pixel += size_t(s.channels) * L) {
+        const size_t step = size_t(s.channels) * L;
+        const float *pixel = pixels + size_t(c) * L;
+        for (int n = n_pixels; n > 0; --n, pixel += step) {
             for (int k = 0; k < kChannels; ++k) {
-                const V distance = keep(lanes, load(pixel + k * L) - pivot[k]);
+                const V distance = load(pixel + k * L) - pivot[k];
                 sum[k] += distance;
                 square[k] = fma(distance, distance, square[k]);
             }
@@ -55,8 +59,8 @@ struct Statistics {
     }
 };
 
-static void add_statistics(const Stage &s, const float *row, M lanes) {
-    Statistics work{s, row, lanes};
+static void add_statistics(const Stage &s, const float *pixels, int n_pixels) {
+    Statistics work{s, pixels, n_pixels};
     for_channels<4>(work, s.channels);
 }
 
@@ -104,8 +108,8 @@ static void finish_norm_gradient(const Stage &s, int n, float *gradient) {
         gradient[s.beta + c] = float(plain);
         gradient[s.gamma + c] = float(normed);
         if (s.bias != kNone) gradient[s.bias + c] = 0;  // the mean takes it out again
-        const double slope = s.scale[c] * s.inverse_std[c] * normed / count;
+        const double slope = -s.scale[c] * s.inverse_std[c] * normed / count;
         s.slope[c] = float(slope);
-        s.level[c] = float(s.scale[c] * plain / count - slope * s.mean_rest[c]);
+        s.level[c] = float(-s.scale[c] * plain / count - slope * s.mean_rest[c]);
     }
 }

@@ -1,50 +1,6 @@
 // The step and the evaluation of a whole network, a block and a group of rows at a time.
 // Part of native.cpp: compiled once for each instruction set, in a namespace of its own.
 
-// --- Rows in work: row y of a map lies in slot y % slots, between borders that stay zero. ---
-
-struct Ring {
-    float *data;
-    size_t row_size, border;
-    int slots;
-    float *row(int y) const { return data + (y % slots) * row_size; }
-    float *inside(int y) const { return row(y) + border; }
-};
-
-static Ring make_ring(float *data, size_t row_size, size_t border, int slots) {
-    const Ring ring{data, row_size * L, border * L, slots};
-    for (int slot = 0; slot < slots; ++slot) {
-        memset(ring.row(slot), 0, ring.border * sizeof(float));
-        memset(ring.row(slot) + ring.row_size - ring.border, 0, ring.border * sizeof(float));
-    }
-    return ring;
-}
-
-static Ring activation_ring(const Network &network, const Stage &s) {
-    return make_ring(network.activation_ring, s.activation_ring_row(),
-                     size_t(s.padding) * s.in_channels, s.slots());
-}
-
-static Ring gradient_ring(const Network &network, const Stage &s) {
-    return make_ring(network.gradient_ring, s.gradient_ring_row(),
-                     size_t(s.gradient_border()) * s.channels, s.slots());
-}
-
-// --- Either kind of convolution ---
-
-static void pack_weights(const Stage &s, const float *parameters) {
-    s.depthwise ? pack_depthwise(s, parameters + s.weight) : pack(s, parameters + s.weight);
-}
-
-static void pack_weights_flipped(const Stage &s, const float *parameters) {
-    const float *weight = parameters + s.weight;
-    s.depthwise ? pack_depthwise_flipped(s, weight) : pack_flipped(s, weight);
-}
-
-static void make_row(const Stage &s, const RowTaps &taps, float *out, int width, int channels) {
-    s.depthwise ? depthwise_row(taps, out, width) : convolve_row(taps, out, width, channels);
-}
-
 // --- One block of one stage ---
 
 static const float *raw_of(const Network &network, const Sample &sample, int stage, int block) {
@@ -52,20 +8,57 @@ static const float *raw_of(const Network &network, const Sample &sample, int sta
     return (stage ? s.raw : sample.images) + block * s.raw_stride;
 }
 
+static void make_input_row(const View &source, int y, float *out) {
+    if (source.stage->pool) choose_row(source, y);
+    make_activation_row(source, y, out);
+}
+
+static void forward_depthwise(const Network &network, const Stage &s, const View &source,
+                              float *raw, bool is_first, const float *parameters) {
+    const Ring input = activation_ring(network, s);
+    const float *weight = parameters + s.weight;
+    const size_t row_size = size_t(s.width) * s.channels * L;
+    int made = 0;
+    for (int y = 0; y < s.height;) {
+        const int end = is_first && y == 0 ? 1 : lesser(s.height, y + s.group);
+        {
+            const Booking booking(network, kElementwise);
+            const int needed = lesser(s.in_height, end - s.padding + s.kernel - 1);
+            for (; made < needed; ++made) make_input_row(source, made, input.inside(made));
+        }
+        const Booking booking(network, kForward);
+        const DepthwiseRows rows =
+            depthwise_rows(input, network.zeros, s.in_height, y - s.padding, end - y);
+        if (is_first && y == 0) {
+            depthwise_forward<false>(s, weight, rows, raw);
+            choose_pivot(s, raw, source.lanes);
+        }
+        const auto forward = source.training ? depthwise_forward<true> : depthwise_forward<false>;
+        forward(s, weight, rows, raw + y * row_size);
+        y = end;
+    }
+}
+
 static void forward_block(const Network &network, const Stage &s, const View &source, float *raw,
-                          int block, int n) {
+                          bool is_first, const float *parameters) {
     const size_t row_size = size_t(s.width) * s.channels * L;
     if (!s.convolves()) {
-        for (int y = 0; y < s.height; ++y) make_activation_row(source, y, raw + y * row_size);
+        for (int y = 0; y < s.height; ++y) make_input_row(source, y, raw + y * row_size);
+        return;
+    }
+    clear_lane_sums(s);
+    if (s.depthwise) {
+        forward_depthwise(network, s, source, raw, is_first, parameters);
+        if (source.training) fold_lane_sums(s, source.lanes);
         return;
     }
     const Ring input = activation_ring(network, s);
-    clear_lane_sums(s);
+    int seen = 0;  // rows of raw in the statistics
     for (int y = 0, made = 0; y < s.height; ++y) {
         {
             const Booking booking(network, kElementwise);
             const int needed = lesser(s.in_height, y - s.padding + s.kernel);
-            for (; made < needed; ++made) make_activation_row(source, made, input.inside(made));
+            for (; made < needed; ++made) make_input_row(source, made, input.inside(made));
         }
         float *row = raw + y * row_size;
         {
@@ -77,15 +70,18 @@ static void forward_block(const Network &network, const Stage &s, const View &so
                 taps.kernel_row[taps.n] = ky;
                 taps.input[taps.n++] = input.row(from);
             }
-            make_row(s, taps, row, s.width, s.channels);
+            convolve_row(taps, row, s.width, s.channels);
         }
         if (source.training) {
             const Booking booking(network, kElementwise);
-            if (block == 0 && y == 0) choose_pivot(s, row, n);
-            add_statistics(s, row, source.lanes);
+            if (is_first && y == 0) choose_pivot(s, row, source.lanes);
+            if (y + 1 == s.height || (y + 1 - seen) * row_size * sizeof(float) >= kWorkingSet / 2) {
+                add_statistics(s, raw + seen * row_size, (y + 1 - seen) * s.width);
+                seen = y + 1;
+            }
         }
     }
-    if (source.training) fold_lane_sums(s);
+    if (source.training) fold_lane_sums(s, source.lanes);
 }
 
 // Gradient rows [from, to) of the activation before `s`, out of the rows of raw's gradient in work.
@@ -102,17 +98,16 @@ static void input_gradient_rows(const Network &network, const Stage &s, const Ri
                 taps.kernel_row[taps.n] = ky;
                 taps.input[taps.n++] = gradient.row(row);
             }
-            make_row(s, taps, source.gradient + y * row_size, s.in_width, s.in_channels);
+            convolve_row(taps, source.gradient + y * row_size, s.in_width, s.in_channels);
         }
         const Booking booking(network, kElementwise);
-        take_norm_sums(source, y);
+        finish_gradient_row(source, y);
     }
 }
 
 static void weight_gradient_rows(const Network &network, const Stage &s, const Ring &gradient,
                                  const Ring &input, int from, int to) {
     const Booking booking(network, kWeightGradient);
-    const auto add = s.depthwise ? add_depthwise_weight_row : add_weight_row;
     const float *gradient_rows[kMostGroup], *input_rows[kMostGroup];
     for (int ky = 0; ky < s.kernel; ++ky) {
         int n_rows = 0;
@@ -122,7 +117,7 @@ static void weight_gradient_rows(const Network &network, const Stage &s, const R
             gradient_rows[n_rows] = gradient.inside(y);
             input_rows[n_rows++] = input.row(seen);
         }
-        add(s, ky, gradient_rows, input_rows, n_rows);
+        add_weight_row(s, ky, gradient_rows, input_rows, n_rows);
     }
 }
 
@@ -134,7 +129,30 @@ static void backward_copy(const Stage &s, const View &own, const View &source) {
         float *const out[2] = {row, row + row_size};
         make_raw_gradient_rows(own, y, out);
     }
-    for (int y = 0; y < s.height; ++y) take_norm_sums(source, y);
+    for (int y = 0; y < s.height; ++y) finish_gradient_row(source, y);
+}
+
+static void backward_depthwise(const Network &network, const Stage &s, const View &own,
+                               const View &source, const float *parameters) {
+    const Ring gradient = gradient_ring(network, s);
+    int passed = 0;
+    for (int y = 0; y < s.height; y += s.group) {
+        const int end = lesser(s.height, y + s.group);
+        {
+            const Booking booking(network, kElementwise);
+            for (int row = y; row < end; row += s.pool ? 2 : 1) {
+                float *const out[2] = {gradient.inside(row), gradient.inside(row + 1)};
+                make_raw_gradient_rows(own, row, out);
+            }
+        }
+        const Booking booking(network, kInputGradient);
+        const int complete = end == s.height ? s.in_height : end - s.padding;
+        const DepthwiseRows rows = depthwise_rows(gradient, network.zeros, s.height,
+                                                  passed + s.padding - 2, complete - passed);
+        depthwise_backward(s, parameters + s.weight, rows, source, passed,
+                           network.activation_ring);
+        passed = complete;
+    }
 }
 
 static void backward_convolution(const Network &network, const Stage &s, const View &own,
@@ -163,6 +181,12 @@ static void backward_convolution(const Network &network, const Stage &s, const V
 
 // --- Whole network ---
 
+// The block that comes `turn`-th at a stage. From stage to stage the order turns round, so that
+// each begins with what the one before it has left in the caches.
+static int block_at(const Sample &sample, int stage, int turn) {
+    return stage % 2 ? (sample.n - 1) / L - turn : turn;
+}
+
 static void head_step(const Network &network, const Sample &sample, const float *parameters,
                       float *gradient) {
     const Booking booking(network, kHead);
@@ -171,7 +195,8 @@ static void head_step(const Network &network, const Sample &sample, const float 
     memset(head.weight_sums, 0, size_t(head.n_classes) * head.channels * L * sizeof(float));
     memset(head.bias_sums, 0, size_t(head.n_classes) * L * sizeof(float));
     if (last.convolves()) clear_sums(last);
-    for (int block = 0; block * L < sample.n; ++block) {
+    for (int turn = 0; turn * L < sample.n; ++turn) {
+        const int block = block_at(sample, network.n_stages, turn);
         const float *raw = raw_of(network, sample, network.n_stages - 1, block);
         const View view = view_of(last, raw, sample, block, true);
         const HeadKeys keys = head_keys(head, sample, block, true);
@@ -179,7 +204,7 @@ static void head_step(const Network &network, const Sample &sample, const float 
         head_forward(network, parameters, view, keys);
         take_loss(head, sample, block, true);
         head_backward(network, parameters, view, keys);
-        if (last.convolves()) fold_lane_sums(last);
+        if (last.convolves()) fold_lane_sums(last, view.lanes);
     }
     finish_head_gradient(head, gradient);
 }
@@ -194,14 +219,14 @@ static bool labels_are_classes(const Sample &sample, int n_classes) {
 static void forward_stage(const Network &network, const Sample &sample, int index,
                           const float *parameters, float *statistics) {
     const Stage &s = network.stage[index], &before = network.stage[index - 1];
-    if (s.convolves()) {
-        pack_weights(s, parameters);
-        clear_sums(s);
-    }
-    for (int block = 0; block * L < sample.n; ++block) {
+    if (s.convolves()) clear_sums(s);
+    if (s.convolves() && !s.depthwise) pack(s, parameters + s.weight);
+    for (int turn = 0; turn * L < sample.n; ++turn) {
+        const int block = block_at(sample, index, turn);
         const View source =
             view_of(before, raw_of(network, sample, index - 1, block), sample, block, true);
-        forward_block(network, s, source, s.raw + block * s.raw_stride, block, sample.n);
+        forward_block(network, s, source, s.raw + block * s.raw_stride, turn == 0,
+                      parameters);
     }
     if (s.convolves()) finish_statistics(s, sample.n, parameters, statistics);
 }
@@ -212,21 +237,24 @@ static void backward_stage(const Network &network, const Sample &sample, int ind
     if (!s.needs_gradient) return;
     if (s.convolves()) {
         finish_norm_gradient(s, sample.n, gradient);
-        pack_weights_flipped(s, parameters);
+        if (!s.depthwise) pack_flipped(s, parameters + s.weight);
         memset(s.weight_sums, 0, s.weights() * L * sizeof(float));
     }
     if (before.convolves()) clear_sums(before);
-    for (int block = 0; block * L < sample.n; ++block) {
+    for (int turn = 0; turn * L < sample.n; ++turn) {
+        const int block = block_at(sample, index, turn);
         const View own = view_of(s, raw_of(network, sample, index, block), sample, block, true);
         const View source =
             view_of(before, raw_of(network, sample, index - 1, block), sample, block, true);
         if (before.convolves()) clear_lane_sums(before);
-        if (s.convolves()) {
+        if (s.depthwise) {
+            backward_depthwise(network, s, own, source, parameters);
+        } else if (s.convolves()) {
             backward_convolution(network, s, own, source);
         } else {
             backward_copy(s, own, source);
         }
-        if (before.convolves()) fold_lane_sums(before);
+        if (before.convolves()) fold_lane_sums(before, source.lanes);
     }
     if (s.convolves()) {
         const auto unpack = s.depthwise ? unpack_depthwise_gradient : unpack_weight_gradient;
@@ -262,7 +290,7 @@ static bool evaluate(Network &network, const Sample &sample, const float *parame
     for (int i = 1; i < network.n_stages; ++i) {
         const Stage &s = network.stage[i];
         if (!s.convolves()) continue;
-        pack_weights(s, parameters);
+        if (!s.depthwise) pack(s, parameters + s.weight);
         use_running_statistics(s, parameters, statistics);
     }
     for (int block = 0; block * L < sample.n; ++block) {
@@ -270,7 +298,7 @@ static bool evaluate(Network &network, const Sample &sample, const float *parame
         for (int i = 1; i < network.n_stages; ++i) {
             const Stage &s = network.stage[i];
             const View source = view_of(network.stage[i - 1], raw, sample, block, false);
-            forward_block(network, s, source, s.raw, block, sample.n);
+            forward_block(network, s, source, s.raw, false, parameters);
             raw = s.raw;
         }
         const View last = view_of(network.stage[network.n_stages - 1], raw, sample, block, false);
