@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.exceptions import InputError
-from search.report.artifacts import artifact_folder
+from search.report.artifact_files import artifact_folder
 from search.workers.fork_server import start_server
 from tests.conftest import Command, run_here
 
