@@ -50,17 +50,17 @@ class _Fused(Optimizer):
 class _Sgd(_Fused):
     def __init__(self, parameters: Sequence[nn.Parameter], **settings: Any) -> None:
         super().__init__(parameters, **settings)
-        has_momentum = settings["momentum"] > 0
-        self._momenta = self._state("momentum_buffer") if has_momentum else []
+        self._momenta = self._state("momentum_buffer")
         self._is_first = True
 
     @_step
     def step(self) -> None:  # type: ignore[override]
         group = self.param_groups[0]
+        has_momentum = group["momentum"] > 0  # which a schedule may change
         torch._fused_sgd_(
             self._parameters,
             self._gradients(),
-            self._momenta,
+            self._momenta if has_momentum else [],
             weight_decay=group["weight_decay"],
             momentum=group["momentum"],
             lr=group["lr"],
@@ -69,7 +69,7 @@ class _Sgd(_Fused):
             maximize=False,
             is_first_step=self._is_first,
         )
-        self._is_first = False
+        self._is_first = self._is_first and not has_momentum
 
 
 class _Adam(_Fused):
