@@ -366,12 +366,13 @@ def test_a_search_of_twenty_trials_confirms_its_best_within_a_quarter_of_its_tim
     assert "Confirmed: trial" in out
     assert ("too close to it to be told apart" in out) == bool(re.search(r" close\b", out))
     runs = command.study(repeats_name(STUDY, CONFIRMS)).get_trials()
-    seconds = [
+    # When the last one began, all had ended but one on the other worker.
+    ended, searched = (
         sum(trial.user_attrs["seconds"] for trial in trials)
-        for trials in (runs, command.study(STUDY).get_trials())
-    ]
+        for trials in (runs[:-2], command.study(STUDY).get_trials())
+    )
     assert 0 < len(runs) <= 9
-    assert seconds[0] < 0.3 * seconds[1]
+    assert ended < 0.25 * searched
     assert len(command.study(STUDY).get_trials()) == 20
 
     again = command(*DIGITS_RUN, "--trials", "20", "--no-confirm")
