@@ -138,6 +138,23 @@ def test_a_copy_of_a_study_that_went_another_way_takes_only_what_is_its_own(sour
     assert lying(source) == set(entered(source))
 
 
+def test_a_file_stays_as_long_as_a_copy_has_yet_to_take_it(source: Path) -> None:
+    for name in ("first", "second"):
+        copy(source, source, name)
+    space = Space.load("standard", parameter_cap=3000)
+    better = MadeTrial([0.9, 0.9, 0.97]).frozen(space, 3000, 1)
+    for name in ("source", "first"):  # of which trial 1 is no longer one of the best five
+        add_as_ours(opened(source, name), [better])
+        begin(source, name, trained=6)
+    optuna.delete_study(study_name="source", storage=f"sqlite:///{source}")
+    begin(source, "first")
+    begin(source, "second")
+    assert weights_of(source, "first") == of_source(BEST[1:]) | {6: "first 6"}
+    assert weights_of(source, "second") == of_source(BEST)
+    begin(source, "first")
+    assert lying(source) == set(entered(source))
+
+
 def delete_by_command(command: Command) -> None:
     assert command("delete", "source", "--yes").code == 0
 
