@@ -275,6 +275,7 @@ def _augmentation_words(augmentation: Augmentation) -> list[str]:
         "resized": augmentation.scale,
         "moved": augmentation.translation,
         "distorted": augmentation.elastic,
+        "mirrored": augmentation.flip,
     }
     return [word for word, limit in changes.items() if limit]
 

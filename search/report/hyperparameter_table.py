@@ -54,6 +54,7 @@ def settings_of(hyperparameters: Hyperparameters, table: Mapping[str, Any]) -> l
         ("change of size", "scale", augmentation.scale, ""),
         ("shear", "shear_degrees", augmentation.shear_degrees, "°"),
         ("elastic distortion", "elastic", augmentation.elastic, " of the side"),
+        ("mirrored", "flip", augmentation.flip, " of the images"),
         (
             "augmentation left at the end",
             "final_augmentation",

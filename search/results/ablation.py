@@ -50,7 +50,7 @@ def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameter
     """The recipe with one thing changed, and what that is; without changes that change nothing.
 
     These are: no augmentation; each kind of augmentation alone, with the recipe's own range; no
-    elastic distortion; augmentation whose ranges do not shrink; no momentum, weight decay, dropout,
+    elastic distortion; no mirroring; augmentation whose ranges do not shrink; no momentum, weight decay, dropout,
     label smoothing or weight averaging; ReLU instead of hard swish; each of the other schedules,
     with the parameters that the standard space fixes; half the width of every convolution; and the
     next simpler topology.
@@ -74,9 +74,10 @@ def _changes(hyperparameters: Hyperparameters) -> Iterator[tuple[str, Hyperparam
         if size:
             alone = replace(hyperparameters, augmentation=Augmentation(**{field.name: size}))
             yield f"only {field.name.removesuffix('_degrees')}", alone
-    affine = replace(hyperparameters.augmentation, elastic=0.0)
-    if not affine.is_identity:
-        yield "no elastic distortion", replace(hyperparameters, augmentation=affine)
+    for kind, words in (("elastic", "no elastic distortion"), ("flip", "no mirroring")):
+        rest = replace(hyperparameters.augmentation, **{kind: 0.0})
+        if not rest.is_identity:
+            yield words, replace(hyperparameters, augmentation=rest)
     if not hyperparameters.augmentation.is_identity:
         yield "augmentation to the end", replace(hyperparameters, final_augmentation=1.0)
     yield "no momentum", _without_momentum(hyperparameters)

@@ -132,6 +132,7 @@ class Augmentation:
         shear_degrees: horizontal shear.
         elastic: standard deviation of the displacement of the control points, along each axis, as
             a share of the image's side; what lies between the points moves smoothly along.
+        flip: the probability that an image is mirrored, left to right.
     """
 
     rotation_degrees: float = 0.0
@@ -139,6 +140,7 @@ class Augmentation:
     scale: float = 0.0
     shear_degrees: float = 0.0
     elastic: float = 0.0
+    flip: float = 0.0
 
     def __post_init__(self) -> None:
         _require_kinds(self)
@@ -147,6 +149,7 @@ class Augmentation:
         _require("0 <= scale < 1", 0 <= self.scale < 1, self)
         _require("0 <= shear_degrees < 90", 0 <= self.shear_degrees < 90, self)
         _require("0 <= elastic <= 0.25", 0 <= self.elastic <= 0.25, self)
+        _require("0 <= flip <= 1", 0 <= self.flip <= 1, self)
 
     @property
     def is_identity(self) -> bool:
@@ -209,9 +212,10 @@ class Hyperparameters:
         }
         kind = next(name for name, cls in _SCHEDULES.items() if type(self.schedule) is cls)
         values["schedule"] = {"kind": kind, **asdict(self.schedule)}
-        if self.augmentation.elastic == 0:
-            # A recipe without it stays what it was before there was any: runs are found by this.
-            del values["augmentation"]["elastic"]
+        for name in ("elastic", "flip"):
+            if values["augmentation"][name] == 0:
+                # A recipe without it stays what it was before there was any: runs are found by it.
+                del values["augmentation"][name]
         return values
 
     @classmethod

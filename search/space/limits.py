@@ -61,6 +61,7 @@ KINDS: dict[str, _Kind] = {
         0.25,
         silent=0.0,
     ),
+    "flip": _Kind(float, "augmentation: probability of an image to be mirrored", 0, 1, silent=0.0),
     "optimizer": _Kind(str, "", names=("sgd", "nesterov", "adam", "adamw")),
     "schedule": _Kind(
         str, "of the learning rate", names=("one-cycle", "step", "cosine", "constant")

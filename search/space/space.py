@@ -131,6 +131,7 @@ class Space:
             scale=float(value["scale"]),
             shear_degrees=float(value["shear_degrees"]),
             elastic=float(value["elastic"]),
+            flip=float(value["flip"]),
         )
         # Nothing shrinks where there is nothing; one value, so that equal recipes are equal.
         final = 1.0 if augmentation.is_identity else float(value["final_augmentation"])

@@ -3,7 +3,7 @@
 - `train.py`: `train`, the loop: batches, learning rate, one `EpochResult` an epoch
 - `epochs.py`: `EpochResult`, and a trial's value, the mean of its last three epochs
 - `engines.py`: the training step: in PyTorch, compiled for a CPU, or as a CUDA graph
-- `augment.py`: images turned, shifted, scaled, sheared and bent, a batch at once
+- `augment.py`: images turned, shifted, scaled, sheared, bent and mirrored, a batch at once
 - `optimizers.py`: the optimisers
 - `averaging.py`: the moving average of the weights
 - `metrics.py`: accuracy, and balanced accuracy for classes of uneven size

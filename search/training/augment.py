@@ -59,10 +59,11 @@ def affine_matrices(
 
     Coordinates run from -1 to 1 over an image, as `torch.nn.functional.affine_grid` has them, so
     a translation by a share `t` of the side is a shift by `2 t`. Each map shears along the
-    rows, rotates and scales, then shifts.
+    rows, rotates and scales, then shifts, and some are mirrored.
 
     Args:
         strength: (n,), by which share the ranges apply to each image; None is all of them to all.
+            How many are mirrored does not depend on it.
     """
     device = generator.device
     # One draw for all kinds, so that a recipe's stream does not depend on which are in use.
@@ -75,7 +76,11 @@ def affine_matrices(
     shift_x, shift_y = draws[3:] * (2 * augmentation.translation)
     cos, sin = size * angle.cos(), size * angle.sin()
     rows = (cos, cos * shear - sin, shift_x, sin, sin * shear + cos, shift_y)
-    return torch.stack(rows, dim=1).view(n, 2, 3)
+    matrices = torch.stack(rows, dim=1).view(n, 2, 3)
+    if augmentation.flip > 0:  # else nothing is drawn: other recipes' streams stay as they are
+        is_flipped = torch.rand(n, generator=generator, device=device) < augmentation.flip
+        matrices[is_flipped, 0] *= -1
+    return matrices
 
 
 def elastic_displacements(

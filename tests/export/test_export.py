@@ -55,7 +55,7 @@ EVERYTHING = Hyperparameters(
     schedule=Cosine(),
     batch_size=64,
     augmentation=Augmentation(
-        rotation_degrees=10, translation=0.1, scale=0.2, shear_degrees=10, elastic=0.05
+        rotation_degrees=10, translation=0.1, scale=0.2, shear_degrees=10, elastic=0.05, flip=0.5
     ),
     gradient_clip=1.0,
     label_smoothing=0.1,

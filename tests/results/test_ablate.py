@@ -47,7 +47,7 @@ FULL = Hyperparameters(
     spec=ModelSpec.parse("c3 8, drop 0.1, pool, c3+hs 12, drop 0.1, c3+bias 7, out+bias, gap"),
     learning_rate=0.1,
     weight_decay=1e-4,
-    augmentation=Augmentation(10, 0.1, 0.05, 5, 0.02),
+    augmentation=Augmentation(10, 0.1, 0.05, 5, 0.02, 0.5),
     label_smoothing=0.1,
     ema_epochs=1.0,
     final_augmentation=0.5,
@@ -91,7 +91,7 @@ def networks(network: str) -> dict[str, str]:
 
 
 def test_each_change_is_of_one_thing() -> None:
-    ranges = {"rotation_degrees", "translation", "scale", "shear_degrees", "elastic"}
+    ranges = {"rotation_degrees", "translation", "scale", "shear_degrees", "elastic", "flip"}
     assert changed_names(FULL) == {
         "no augmentation": ranges,
         "only rotation": ranges - {"rotation_degrees"},
@@ -99,7 +99,9 @@ def test_each_change_is_of_one_thing() -> None:
         "only scale": ranges - {"scale"},
         "only shear": ranges - {"shear_degrees"},
         "only elastic": ranges - {"elastic"},
+        "only flip": ranges - {"flip"},
         "no elastic distortion": {"elastic"},
+        "no mirroring": {"flip"},
         "augmentation to the end": {"final_augmentation"},
         "no momentum": {"momentum"},
         "no weight decay": {"weight_decay"},

@@ -26,7 +26,7 @@ RECIPE = replace(
     BASELINES["step-lr"].hyperparameters,
     learning_rate=0.01,
     augmentation=Augmentation(
-        rotation_degrees=10.0, translation=0.1, scale=0.1, shear_degrees=5.0, elastic=0.02
+        rotation_degrees=10.0, translation=0.1, scale=0.1, shear_degrees=5.0, elastic=0.02, flip=0.5
     ),
     gradient_clip=1.0,
     label_smoothing=0.1,

@@ -653,6 +653,20 @@ def test_elastic_distortion_leaves_the_matrices_as_they_are() -> None:
     assert torch.equal(first.displacements, again.displacements)
 
 
+def test_a_share_of_the_images_is_mirrored_and_all_else_stays_as_it_was() -> None:
+    affine = Augmentation(15.0, 0.12, 0.15, 10.0)
+    plain = affine_matrices(affine, 400, _generator())
+    flipped = affine_matrices(replace(affine, flip=0.25), 400, _generator())
+    is_flipped = (flipped != plain).flatten(1).any(1)
+    assert is_flipped.float().mean().item() == pytest.approx(0.25, abs=0.06)
+    mirror = torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert torch.equal(flipped[is_flipped], (mirror[:2, :2] @ plain)[is_flipped])
+
+    images = torch.rand(2, 3, 5, 4)
+    matrices = affine_matrices(Augmentation(flip=1.0), 2, _generator())
+    torch.testing.assert_close(warp(images, matrices), images.flip(3))
+
+
 def test_displacements_have_the_standard_deviation_of_the_recipe() -> None:
     displacements = elastic_displacements(Augmentation(elastic=0.02), 400, _generator())
     half = elastic_displacements(
