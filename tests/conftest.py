@@ -169,7 +169,11 @@ def command(tmp_path: Path) -> Iterator[Command]:
     command.stop()
 
 
-DIGITS_RUN = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--pruner", "none")
+# In the space of few and large batches, which trains fastest.
+DIGITS_RUN = (
+    *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--pruner", "none"),
+    *("--space", "standard"),
+)
 
 
 @pytest.fixture(scope="session")

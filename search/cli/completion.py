@@ -36,7 +36,7 @@ def one_of(*names: str) -> Completer:
 # would wait for.
 complete_samplers = one_of("tpe", "random", "qmc", "gp", "cmaes")
 complete_pruners = one_of("halving", "median", "percentile", "hyperband", "none")
-complete_spaces = one_of("standard", "wide")
+complete_spaces = one_of("adaptive", "standard", "wide")
 complete_devices = one_of("auto", "cpu", "cuda")
 complete_engines = one_of("local", "ray")
 complete_objectives = one_of("accuracy", "accuracy,size")

@@ -75,6 +75,7 @@ def shown(value: Any) -> str:
 
 def _range(value: Any) -> str:
     """What was searched: a range or the choices; empty for what is fixed."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and "choices" not in value:
         return f"{shown(value['low'])} to {shown(value['high'])}"
+    value = value["choices"] if isinstance(value, dict) else value
     return " or ".join(map(shown, value)) if isinstance(value, list) else ""

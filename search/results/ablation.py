@@ -50,10 +50,10 @@ def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameter
     """The recipe with one thing changed, and what that is; without changes that change nothing.
 
     These are: no augmentation; each kind of augmentation alone, with the recipe's own range; no
-    elastic distortion; no mirroring; augmentation whose ranges do not shrink; no momentum, weight decay, dropout,
-    label smoothing or weight averaging; ReLU instead of hard swish; each of the other schedules,
-    with the parameters that the standard space fixes; half the width of every convolution; and the
-    next simpler topology.
+    elastic distortion; no mirroring; augmentation whose ranges do not shrink; no momentum, weight
+    decay, dropout, label smoothing or weight averaging; ReLU instead of hard swish; each of the
+    other schedules, with the parameters that the standard space fixes; half the width of every
+    convolution; and the next simpler topology.
 
     The next simpler topology lacks the last convolution that can be removed. Without `out` that
     is not the last one, whose channels are the logits, unless the one before has as many. Pools,

@@ -2,7 +2,10 @@
 
 - `hyperparameters.py`: `Hyperparameters`, all that a training run needs besides data, epochs, seed
 - `space.py`: `Space`, ranges under a cap: a trial's values made hyperparameters, and shrunk to fit
+- `adaptive.py`: the built-in space whose ranges follow from images, cap and epochs
+- `design.py`: a network as a handful of numbers, in the notation of topologies
 - `toml.py`: space files, and the built-in spaces `standard` and `wide`
+- `table_checks.py`: what the entries of a space must be together
 - `limits.py`: what each hyperparameter may be in any space
 - `distributions.py`: values of Optuna's distributions: suggested, listed, and the nearest one
 - `topologies.py`: the networks whose widths are open; `widths.py`: widths scaled to fill the cap

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from search.space.design import DESIGN_NAMES
 from search.space.hyperparameters import Augmentation
-from search.space.limits import as_choices
+from search.space.limits import as_choices, is_range
 from search.space.topologies import parse_topology, topologies_of
 from search_models.spec import SpecError
 
@@ -17,7 +18,12 @@ _AUGMENTATIONS = tuple(field.name for field in fields(Augmentation))
 def has_effect(table: Mapping[str, Any], key: str) -> bool:
     """Whether any configuration of a table can depend on a name: else to search it is a waste."""
     schedules = as_choices(table.get("schedule"))
+    is_design = "topology" not in table
+    if key in DESIGN_NAMES and not is_design:
+        return False
     match key.rpartition("_"):
+        case ("blocks", _, number):
+            return int(number) <= _most(table["pools"]) + 1
         case ("width", _, number):
             return any(_n_widths(text) >= int(number) for text in topologies_of(table))
         case ("step", _, _):
@@ -26,6 +32,8 @@ def has_effect(table: Mapping[str, Any], key: str) -> bool:
         return "one-cycle" in schedules
     if key == "final_augmentation":
         return any(_can_be_positive(table.get(name)) for name in _AUGMENTATIONS)
+    if is_design and key in ("dropout", "activation"):
+        return True
     if key == "dropout":
         return any(_has_open_dropout(text) for text in topologies_of(table))
     if key == "activation":
@@ -33,9 +41,13 @@ def has_effect(table: Mapping[str, Any], key: str) -> bool:
     return True
 
 
+def _most(value: Any) -> int:
+    return int(value["high"] if is_range(value) else max(as_choices(value)))
+
+
 def _can_be_positive(value: Any) -> bool:
-    if isinstance(value, dict):
-        return value.get("high") != 0
+    if is_range(value):
+        return bool(value.get("high") != 0)
     return any(choice != 0 for choice in as_choices(value))
 
 

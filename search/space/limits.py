@@ -15,6 +15,7 @@ from optuna.distributions import (
 )
 
 from search.exceptions import SpaceError
+from search.space.design import BLOCKS, MAX_POOLS
 from search_models.spec import Activation
 
 MAX_WIDTHS = 12
@@ -43,6 +44,14 @@ KINDS: dict[str, _Kind] = {
         f"width_{i}": _Kind(int, f"channels of open convolution {i}", 1, 4096)
         for i in range(1, MAX_WIDTHS + 1)
     },
+    "block": _Kind(str, "of a network without a topology", names=BLOCKS),
+    "pools": _Kind(int, "how often its map is halved", 0, MAX_POOLS),
+    **{
+        f"blocks_{i}": _Kind(int, f"blocks at size {i} of the map", 0, 12)
+        for i in range(1, MAX_POOLS + 2)
+    },
+    "growth": _Kind(float, "width of the last convolution over that of the first", 0.1, 100),
+    "padding": _Kind(int, "of its 3×3 convolutions", 0, 1),
     "budget_share": _Kind(
         float, "the widths are scaled to this share of the budget; 0: as drawn", 0, 1, silent=0.0
     ),
@@ -86,7 +95,15 @@ KINDS: dict[str, _Kind] = {
 
 
 def as_choices(value: Any) -> list[Any]:
+    """What a table that names no range lets choose from; one value where it fixes one."""
+    if isinstance(value, dict) and "choices" in value:
+        value = value["choices"]
     return value if isinstance(value, list) else [value]
+
+
+def is_range(value: Any) -> bool:
+    """Whether an entry of a table is a range, rather than a value or a choice."""
+    return isinstance(value, dict) and "choices" not in value
 
 
 def make_distribution(space: str, key: str, value: Any) -> BaseDistribution | None:
@@ -96,8 +113,14 @@ def make_distribution(space: str, key: str, value: Any) -> BaseDistribution | No
     def fail(why: str) -> SpaceError:
         return SpaceError(f"{space}: {key}: {why}")
 
-    if isinstance(value, dict):
+    if is_range(value):
         return _range(kind, value, fail)
+    if isinstance(value, dict):
+        if set(value) != {"choices", "first"} or not isinstance(value["choices"], list):
+            raise fail(f"a choice has choices, a list, and first, one of them, but got {value!r}.")
+        if value["first"] not in value["choices"]:
+            raise fail(f"first must be one of the choices, but got {value!r}.")
+        value = value["choices"]
     if isinstance(value, list):
         if not value:
             raise fail("a choice must have at least one value, but got [].")

@@ -10,7 +10,11 @@ written as TOML, in a file or in `search.space.toml`::
 A range may say with which value a search begins, as `first = 0.1`: the first trial has these, and
 what other ranges and choices leave open is drawn.
 
-A file states only what differs from `standard`, or from `wide` where it says `base = "wide"`.
+A file states only what differs from `standard`, or from the built-in space that it names as its
+`base`.
+
+The network is one of several topologies, with its widths, or, where a table has no topology, a
+design (`search.space.design`), whose widths are always scaled.
 
 The space is flat: each trial suggests every name that is searched, in the same order and with
 the same distribution, and a width that its topology has no convolution for is ignored. So a
@@ -21,7 +25,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -30,6 +33,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from search.exceptions import SpaceError
+from search.space.adaptive import EPOCHS, N_TRAINING, Situation
+from search.space.design import DESIGN_NAMES, topology_and_widths
 from search.space.distributions import TrialLike, all_values, is_inside, n_values, suggest_value
 from search.space.effects import has_effect
 from search.space.hyperparameters import (
@@ -42,12 +47,13 @@ from search.space.hyperparameters import (
     Schedule,
     StepDecay,
 )
-from search.space.limits import KINDS, MAX_WIDTHS, as_choices, make_distribution
-from search.space.toml import BUILT_IN, read_file, toml_value
+from search.space.limits import KINDS, as_choices, is_range, make_distribution
+from search.space.table_checks import check_budget_share, check_names, check_topologies
+from search.space.toml import ADAPTIVE, BUILT_IN, built_in_table, read_file, toml_value
 from search.space.topologies import parse_topology, topologies_of
-from search.space.widths import scale_to
+from search.space.widths import fill_to, scale_to
 from search_models.size import parameter_count
-from search_models.spec import Activation, ModelSpec, SpecError
+from search_models.spec import Activation, ModelSpec, SpecError, Topology
 
 _OPEN_SHARE = {"low": 0.1, "high": 1.0, "log": True}
 _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
@@ -78,20 +84,15 @@ class Space:
         distributions = {}
         silent = {key: kind.silent for key, kind in KINDS.items() if kind.silent is not None}
         object.__setattr__(self, "table", {**silent, **self.table})
-        for key in self.table:
-            if key not in KINDS:
-                raise SpaceError(
-                    f"{self.name}: unknown hyperparameter {key!r}; it must be one of "
-                    f"{', '.join(KINDS)}."
-                )
+        check_names(self.name, self.table)
         for key in KINDS:  # in one order, whatever the file's
             if key in self.table:
                 distribution = make_distribution(self.name, key, self.table[key])
                 if distribution is not None and has_effect(self.table, key):
                     distributions[key] = distribution
         object.__setattr__(self, "distributions", distributions)
-        self._check_budget_share()
-        self._check_topologies()
+        check_budget_share(self.name, self.table)
+        check_topologies(self.name, self.table, self.smallest_count_of)
 
     @classmethod
     def load(
@@ -101,13 +102,20 @@ class Space:
         input_shape: tuple[int, int, int] = (1, 28, 28),
         n_classes: int = 10,
         parameter_cap: int | None = None,
+        n_training: int = N_TRAINING,
+        epochs: int = EPOCHS,
     ) -> Space:
         """The built-in space of that name, or the one in the TOML file at that path.
+
+        Args:
+            n_training, epochs: what `adaptive` adapts to, besides the images and the cap.
 
         Raises:
             SpaceError: if it is neither, or the file cannot be used.
         """
-        table = tomllib.loads(BUILT_IN[name]) if name in BUILT_IN else read_file(name)
+        situation = Situation(input_shape, n_training, epochs, parameter_cap)
+        read = built_in_table if name in BUILT_IN else read_file
+        table = read(name, situation)
         return cls(name, table, input_shape, n_classes, parameter_cap)
 
     def suggest(self, trial: TrialLike) -> Hyperparameters:
@@ -152,7 +160,7 @@ class Space:
     def spec(self, values: Mapping[str, Any]) -> ModelSpec:
         """The network alone of `hyperparameters(values)`; with ReLU where they leave that open."""
         value = {**self.table, **values}
-        topology = parse_topology(value["topology"])
+        topology, _ = self._drawn(value)
         activation = value["activation"]
         return topology.spec(
             self.widths(value),
@@ -164,12 +172,25 @@ class Space:
 
     def widths(self, value: Mapping[str, Any]) -> tuple[int, ...]:
         """The channels of the open convolutions, from each name's value."""
-        topology = parse_topology(value["topology"])
-        widths = tuple(value[f"width_{i + 1}"] for i in range(topology.n_widths))
+        topology, widths = self._drawn(value)
         limit = self._limit(value)
         if not limit:
             return widths
-        return scale_to(limit, topology, widths, self.input_shape, self.n_classes)
+        scaled = fill_to if self.is_design else scale_to
+        return scaled(limit, topology, widths, self.input_shape, self.n_classes)
+
+    @property
+    def is_design(self) -> bool:
+        """Whether its networks are designs, and not of topologies that it names."""
+        return "topology" not in self.table
+
+    def _drawn(self, value: Mapping[str, Any]) -> tuple[Topology, tuple[int, ...]]:
+        """The topology that values name or make, and the widths of it as they are drawn."""
+        if self.is_design:
+            notation, widths = topology_and_widths(value, self.input_shape)
+            return parse_topology(notation), widths
+        topology = parse_topology(value["topology"])
+        return topology, tuple(value[f"width_{i + 1}"] for i in range(topology.n_widths))
 
     def hyperparameters_or_none(self, values: Mapping[str, Any]) -> Hyperparameters | None:
         """`hyperparameters(values)`, or None where its network cannot exist."""
@@ -231,7 +252,22 @@ class Space:
 
     def smallest_count(self) -> int:
         """The parameter count of the smallest network in the space."""
-        return min(self._smallest_count_of(topology) for topology in self.topologies())
+        if self.is_design:
+            return min(map(self.smallest_count_of, self._smallest_designs()))
+        return min(self.smallest_count_of({"topology": text}) for text in self.topologies())
+
+    def _smallest_designs(self) -> Iterator[dict[str, Any]]:
+        """Of each kind of block, and number of pools, the design with the fewest blocks."""
+        least = {
+            name: value["low"] if is_range(value) else min(as_choices(value))
+            for name in DESIGN_NAMES
+            if name not in ("block", "pools")
+            for value in [self.table[name]]
+        }
+        pools = self.table["pools"]
+        counts = range(pools["low"], pools["high"] + 1) if is_range(pools) else as_choices(pools)
+        for block, n_pools in itertools.product(as_choices(self.table["block"]), counts):
+            yield {"block": block, "pools": n_pools, **least}
 
     def fits(self, spec: ModelSpec) -> bool:
         """Whether a network is under the cap."""
@@ -254,7 +290,9 @@ class Space:
         values = dict(values)
         is_open = "topology" in self.distributions and "topology" not in keep
         if is_open and not fits(self.smallest(values, keep=keep)):
-            values["topology"] = min(self.topologies(), key=self._smallest_count_of)
+            values["topology"] = min(
+                self.topologies(), key=lambda text: self.smallest_count_of({"topology": text})
+            )
         if self.scales_widths:  # they are as small as they can be
             return values
         for thousandths in range(1000, 0, -1):
@@ -272,6 +310,8 @@ class Space:
         """Whether its name alone gives it; a built-in space may change from version to version."""
         if self.name not in BUILT_IN:
             return False
+        if self.name == ADAPTIVE:
+            return True  # as it was when the study began, which goes on with that
         built_in = replace(self, table=Space.load(self.name).table)
         return self.table in (built_in.table, built_in.with_open_size().table)
 
@@ -295,7 +335,7 @@ class Space:
     def smallest_batch(self) -> int:
         """The fewest images that a recipe of the space has in a batch."""
         sizes = self.table["batch_size"]
-        return int(sizes["low"] if isinstance(sizes, dict) else min(as_choices(sizes)))
+        return int(sizes["low"] if is_range(sizes) else min(as_choices(sizes)))
 
     def invalid_reason(self, values: Mapping[str, Any]) -> str | None:
         """Why hand-made `values` cannot be tried in this space, or None where they can."""
@@ -307,8 +347,9 @@ class Space:
                 return f"{name} = {value!r} is outside its range in this space"
         return None
 
-    def _smallest_count_of(self, topology: str) -> int:
-        values = self.smallest({"topology": topology, "dropout": 0.0})
+    def smallest_count_of(self, values: Mapping[str, Any]) -> int:
+        """The parameter count of the smallest network with such a topology or design."""
+        values = self.smallest({**values, "dropout": 0.0})
         if self.scales_widths:
             values["budget_share"] = 0.0  # down to one channel each
         return parameter_count(self.spec(values))
@@ -343,31 +384,6 @@ class Space:
                 target = max(choice for choice in choices if choice <= target)
             scaled[name] = target
         return scaled
-
-    def _check_budget_share(self) -> None:
-        share = self.table["budget_share"]
-        lowest = share["low"] if isinstance(share, dict) else min(as_choices(share))
-        if lowest == 0 and "budget_share" in self.distributions:
-            raise SpaceError(
-                f"{self.name}: budget_share: 0, for widths as they are drawn, must stand alone, "
-                f"but got {share!r}."
-            )
-
-    def _check_topologies(self) -> None:
-        missing = [key for key in KINDS if not key.startswith("width_") and key not in self.table]
-        if missing:
-            raise SpaceError(f"{self.name}: {missing[0]} is missing.")
-        for text in self.topologies():
-            try:
-                n_widths = parse_topology(text).n_widths
-                if n_widths > MAX_WIDTHS:
-                    raise SpecError(f"a topology has at most {MAX_WIDTHS} open widths")
-                for i in range(1, n_widths + 1):
-                    if f"width_{i}" not in self.table:
-                        raise SpecError(f"width_{i} is missing: '{text}' has {n_widths}")
-                self._smallest_count_of(text)
-            except SpecError as error:
-                raise SpaceError(f"{self.name}: topology: {error}") from error
 
 
 def _schedule(value: Mapping[str, Any]) -> Schedule:

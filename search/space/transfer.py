@@ -24,6 +24,8 @@ def transfer_values(
     Returns:
         None where the topology is not in the target, or not to be had under its cap.
     """
+    if source.is_design or target.is_design:
+        return _design_values(values, source, target)
     theirs = _as_meant_by(target, source, values)
     topology = next((t for t in target.topologies() if _is_same(t, theirs["topology"])), None)
     if topology is None:
@@ -40,6 +42,18 @@ def transfer_values(
         return found if target.fits(target.spec(found)) else None
     except SpecError:  # for images or classes that it was not made for
         return None
+
+
+def _design_values(
+    values: Mapping[str, Any], source: Space, target: Space
+) -> dict[str, Any] | None:
+    """Those of a design; None where the other space has none."""
+    if not (source.is_design and target.is_design):
+        return None
+    theirs = {**source.table, **values}
+    near = {name: nearest(kind, theirs.get(name)) for name, kind in target.distributions.items()}
+    # What is left open may be anything: networks are scaled to whatever cap there is.
+    return {name: value for name, value in near.items() if value is not None}
 
 
 def _as_meant_by(target: Space, source: Space, values: Mapping[str, Any]) -> dict[str, Any]:

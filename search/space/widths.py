@@ -37,3 +37,31 @@ def scale_to(
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return scaled(low)
+
+
+@functools.lru_cache(maxsize=4096)
+def fill_to(
+    limit: int,
+    topology: Topology,
+    widths: tuple[int, ...],
+    input_shape: tuple[int, int, int],
+    n_classes: int,
+) -> tuple[int, ...]:
+    """`scale_to`, and then one channel more at a time, as long as there is room for one.
+
+    The next is always of the convolution that is narrowest for its proportion: of few channels,
+    one more or less is a large part.
+    """
+    found = list(scale_to(limit, topology, widths, input_shape, n_classes))
+
+    def fits(place: int) -> bool:
+        wider = [width + (i == place) for i, width in enumerate(found)]
+        spec = topology.spec(wider, 0.0, input_shape=input_shape, n_classes=n_classes)
+        return parameter_count(spec) <= limit
+
+    while True:
+        places = sorted(range(len(found)), key=lambda place: found[place] / widths[place])
+        place = next(filter(fits, places), None)
+        if place is None:
+            return tuple(found)
+        found[place] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SPACE = "standard"
+SPACE = "adaptive"
 OBJECTIVE = "accuracy"
 METRIC = "accuracy"
 SAMPLER = "tpe"

@@ -70,7 +70,9 @@ class Goal:
             "Epochs that each network is trained. A trial's value is the mean of the last three."
         ),
     )
-    space: str = field(default=defaults.SPACE, metadata=_text("standard, wide, or a TOML file."))
+    space: str = field(
+        default=defaults.SPACE, metadata=_text("adaptive, standard, wide, or a TOML file.")
+    )
     objective: str = field(
         default=defaults.OBJECTIVE,
         metadata=_text("accuracy, or accuracy,size to search the best of each size."),

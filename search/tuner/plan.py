@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optuna.study import Study
 
-from search.data.dataset import Dataset
+from search.data.dataset import Dataset, DatasetInfo
 from search.data.idx_files import default_data_dir, is_available
 from search.data.load import load_dataset
 from search.data.names import SPLITS
 from search.exceptions import DataUnavailableError, SpaceError, StudyError
 from search.folders import make_folder
 from search.space.space import Space
+from search.space.toml import ADAPTIVE
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
 from search.storage.studies import study_names
@@ -24,7 +25,7 @@ from search.study.summary import tally
 from search.study.trials import trials_of
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
-from search.tuner.preflight import named_data_dir
+from search.tuner.preflight import named_data_dir, stored_space
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.tuner.warm_start import WarmStart, warm_start
 from search.workers.ray_cluster import count_actors
@@ -68,9 +69,11 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
     workers = _choose_workers(checked)
     dataset, note = _choose_dataset(request)
     info = dataset.info
-    space = load_space(request, info.input_shape, info.n_classes)
-    _check_batches(space, info.n_training)
     name = study_name(request, info.name)
+    space = _begun_in(request, name, info) or load_space(
+        request, info.input_shape, info.n_classes, info.n_training
+    )
+    _check_batches(space, info.n_training)
     warm_start = _plan_warm_start(request, name, space)
     if request.worker_log is not None:
         make_folder(request.worker_log, option="--worker-log")
@@ -98,6 +101,28 @@ def _choose_workers(checked: CheckedRequest) -> WorkerSetup:
         return local_workers(request.n_workers, request.device)
     n_workers = request.n_workers or count_actors(resources)
     return WorkerSetup(n_workers, resources.device, resources)
+
+
+def _begun_in(request: SearchRequest, study_name: str, info: DatasetInfo) -> Space | None:
+    """The space that the default stands for where it does not adapt; None where it does.
+
+    That is the one in which the study was begun; for a new study that starts from another of such
+    images, one of topologies in which that was: a design could not take its trials over.
+
+    Raises:
+        SpaceError: if no network of it is under the budget.
+    """
+    if request.space != ADAPTIVE:
+        return None
+    begun_in = stored_space(request, study_name)
+    if begun_in is not None or request.from_study is None:
+        return begun_in
+    source = stored_space(request, request.from_study)
+    if source is None or source.is_design or source.input_shape != info.input_shape:
+        return None
+    space = replace(source, parameter_cap=request.budget, n_classes=info.n_classes)
+    space.check_fits()
+    return space
 
 
 def _check_batches(space: Space, n_training: int) -> None:

@@ -21,6 +21,8 @@ from search.data.names import (
     check_folder,
     folder_of,
 )
+from search.space.space import Space
+from search.space.toml import ADAPTIVE
 from search.storage.checks import check_sqlite_file, has_studies
 from search.storage.open import opened_storage
 from search.storage.studies import study_names
@@ -75,6 +77,12 @@ def _opened_study(request: SearchRequest, name: str) -> Iterator[Study | None]:
         yield None if study is None or stored_settings(study) is None else study
 
 
+def stored_space(request: SearchRequest, name: str) -> Space | None:
+    """The space in which the study of that name was begun; None where there is no such study."""
+    with _opened_study(request, name) as study:
+        return None if study is None else StudySettings.from_study(study).search_space()
+
+
 def _check_study(checked: CheckedRequest) -> None:
     request, dataset = checked.asked, _dataset_name(checked)
     if request.study is None and dataset is None:
@@ -95,8 +103,10 @@ def _check_study(checked: CheckedRequest) -> None:
     if dataset == stored.dataset and folder_of(dataset) is not None:
         size = request.image_size or DEFAULT_IMAGE_SIZE
         wanted = replace(wanted, input_shape=(stored.input_shape[0], size, size))
-    if wanted.dataset == stored.dataset:  # else its images may have another shape
-        space = load_space(request, wanted.input_shape, wanted.n_classes)
+    # Other data may have images of another shape. And what adapts has done so for the study.
+    if wanted.dataset == stored.dataset and request.space != ADAPTIVE:
+        n_training = stored.known_split.n_training if stored.known_split else 50_000
+        space = load_space(request, wanted.input_shape, wanted.n_classes, n_training)
         wanted = replace(wanted, space_name=space.name, space=dict(space.table))
     check_same(name, stored, wanted)
 

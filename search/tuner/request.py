@@ -102,9 +102,12 @@ def _check_dataset(name: str) -> None:
 
 
 def load_space(
-    request: SearchRequest, input_shape: tuple[int, int, int] = (1, 28, 28), n_classes: int = 10
+    request: SearchRequest,
+    input_shape: tuple[int, int, int] = (1, 28, 28),
+    n_classes: int = 10,
+    n_training: int = 50_000,
 ) -> Space:
-    """The space of a request, for images of that shape; by default, of the built-in data sets.
+    """The space of a request, for such images; by default, of the built-in data sets.
 
     Raises:
         SpaceError: if it cannot be used, or has no network under the budget.
@@ -114,6 +117,8 @@ def load_space(
         input_shape=input_shape,
         n_classes=n_classes,
         parameter_cap=request.budget,
+        n_training=n_training,
+        epochs=request.epochs,
     )
     if request.objective != "accuracy":
         space = space.with_open_size()

@@ -77,7 +77,8 @@ def test_alone_it_shows_the_next_useful_step(
     assert (done.code, done.err) == (0, "")
     assert f"Study {NAME}: 4 trained trials; best " in done.out
     assert f"search confirm --study {NAME}  # race" in done.out
-    again = f"run --dataset digits --budget 3000 --epochs 3 --trials 8 --study {NAME}"
+    words = "run --dataset digits --budget 3000 --epochs 3 --trials 8 --space standard"
+    again = f"{words} --study {NAME}"
     assert f"search {again}  # search on" in done.out
     assert command(*again.split(), "--pruner", "none", "--no-confirm").code == 0
 
@@ -88,8 +89,8 @@ def test_alone_it_goes_on_with_a_search_that_was_stopped(command: Command) -> No
     process = start_long_run(command)
     os.killpg(process.pid, signal.SIGINT)
     process.wait()
-    words = "run --dataset digits --budget 3000 --epochs 400 --trials 4 --study long"
-    assert f"search {words}  # go on" in command().out
+    words = "run --dataset digits --budget 3000 --epochs 400 --trials 4 --space standard"
+    assert f"search {words} --study long  # go on" in command().out
 
 
 def test_a_search_that_is_stopped_while_it_loads_leaves_no_process(command: Command) -> None:
@@ -256,7 +257,7 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
         (("baseline", "v36", "--seeds", "none"), "or 8k, but got 'none'"),
         (("baseline", "v37"), "must be one of three-step-1"),
         (("baseline", "three-step-1", "--own-momentum"), "Only a baseline with a OneCycle"),
-        (("space", "huge"), "must be one of standard, wide"),
+        (("space", "huge"), "must be one of adaptive, standard, wide"),
         ((*DIGITS_RUN, "--timeout", "soon"), "--timeout must be a time above zero"),
         ((*DIGITS_RUN, "--timeout", "0m"), "--timeout must be a time above zero"),
         ((*DIGITS_RUN, "--timeout", "9" * 500 + "h"), "--timeout must be a time above zero"),

@@ -57,8 +57,8 @@ def test_the_note_tells_what_is_searched_how_far_it_is_and_what_to_do_next(
 ) -> None:
     study = finished.study(STUDY)
     note = get_note(study)
-    command = "search run --dataset digits --budget 3000 --epochs 3 --trials 4 --pruner none"
-    assert f"{command} --seed 1 --workers 2 --study {STUDY}\n" in note
+    command = "search run --dataset digits --budget 3000 --epochs 3 --trials 4 --space standard"
+    assert f"{command} --pruner none --seed 1 --workers 2 --study {STUDY}\n" in note
     assert "digits (1,079 images train, 359 validate)" in note
     assert "fewer than 3,000 parameters, 3 epochs" in note
     assert "`standard`, 13 hyperparameters searched" in note

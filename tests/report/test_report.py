@@ -109,8 +109,8 @@ def test_a_report_tells_what_was_asked_what_came_out_and_how_sure_that_is(
         "candidates over the cap; none became a trial",
         *("The test set is still sealed", f"search report --train --study {STUDY}"),
         f"Too few trials to say: it takes {LEAST_TRIALS}",
-        "search run --dataset digits --budget 3000 --epochs 3 --trials 4 --pruner none --seed 1 "
-        "--workers 2 --study",
+        "search run --dataset digits --budget 3000 --epochs 3 --trials 4 --space standard "
+        "--pruner none --seed 1 --workers 2 --study",
     ):
         assert part in page.text
     assert Findings.read(study).test_looks == 0
@@ -288,7 +288,7 @@ def test_the_command_in_a_report_has_what_the_last_run_was_told(tmp_path: Path) 
         study = open_study(storage, "own")
         DashboardSync(storage, study, None).update()
         note = get_note(study)
-    assert f"--trials 2 {options}" in note
+    assert f"--trials 2 --space standard {options}" in note
 
 
 def test_a_space_of_ones_own_is_written_beside_the_report(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from search_models.size import parameter_count
 from search_models.spec import Conv, Topology
 from tests.support.spaces import under
 
-_NAMES = ("standard", "wide")
+_WITH_TOPOLOGIES = ("standard", "wide")
+_NAMES = ("adaptive", *_WITH_TOPOLOGIES)
 STANDARD_TABLE = tomllib.loads(STANDARD)
 
 
@@ -58,11 +59,11 @@ def test_a_printed_space_reads_back_as_the_same_space(name: str, tmp_path: Path)
 
 
 def test_a_printed_space_names_its_base() -> None:
-    assert [tomllib.loads(to_toml(name))["base"] for name in _NAMES] == ["standard", "wide"]
+    assert [tomllib.loads(to_toml(name))["base"] for name in _NAMES] == list(_NAMES)
 
 
 def test_only_built_in_spaces_are_printed() -> None:
-    with pytest.raises(SpaceError, match="standard, wide, not 'narrow'"):
+    with pytest.raises(SpaceError, match="adaptive, standard, wide, not 'narrow'"):
         to_toml("narrow")
 
 
@@ -152,7 +153,7 @@ def test_what_no_built_in_space_names_is_off_until_a_file_names_it(
     searched = _load(tmp_path, f"{name} = {{ low = 0.0, high = 0.5 }}")
     values = _random_values(searched, 0)
 
-    for space in map(Space.load, _NAMES):
+    for space in map(Space.load, _WITH_TOPOLOGIES):
         assert name not in space.distributions
         assert getattr(space.hyperparameters(_random_values(space, 0)), name) == off
     assert name not in fixed.distributions
@@ -164,7 +165,7 @@ def test_elastic_distortion_is_off_until_a_file_names_it(tmp_path: Path) -> None
     searched = _load(tmp_path, "elastic = { low = 0.0, high = 0.03 }")
     values = _random_values(searched, 0)
 
-    for space in map(Space.load, _NAMES):
+    for space in map(Space.load, _WITH_TOPOLOGIES):
         assert "elastic" not in space.distributions
         assert space.hyperparameters(_random_values(space, 0)).augmentation.elastic == 0
     assert searched.distributions["elastic"] == FloatDistribution(0.0, 0.03)
@@ -281,10 +282,10 @@ def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None
         ("topology = 'c3, pool, pool, pool, c3, c3, gap, out'", "topology", "no pixel left"),
         ("topology = 'c3, c3, c3, c3, c3, c3, gap, out'", "topology", "width_6 is missing"),
         (f"topology = '{'c1, ' * 13}gap, out'", "topology", "at most 12 open widths"),
-        ("base = 'narrow'", "base", "must be one of standard, wide, but got 'narrow'"),
-        ("base = 1", "base", "must be one of standard, wide, but got 1"),
-        ("base = ['wide']", "base", "must be one of standard, wide"),
-        ("[base]\nname = 'wide'", "base", "must be one of standard, wide"),
+        ("base = 'narrow'", "base", "must be one of adaptive, standard, wide, but got 'narrow'"),
+        ("base = 1", "base", "must be one of adaptive, standard, wide, but got 1"),
+        ("base = ['wide']", "base", "must be one of adaptive, standard, wide"),
+        ("[base]\nname = 'wide'", "base", "must be one of adaptive, standard, wide"),
     ],
 )
 def test_a_file_with_something_wrong_is_refused_naming_file_and_key(
@@ -397,7 +398,7 @@ def test_a_recipe_has_the_values_that_were_suggested() -> None:
     assert augmentation.shear_degrees == values["shear_degrees"]
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", _WITH_TOPOLOGIES)
 def test_no_network_of_the_space_is_smaller_than_the_smallest(name: str) -> None:
     space = Space.load(name)
 
@@ -410,7 +411,11 @@ def test_no_network_of_the_space_is_smaller_than_the_smallest(name: str) -> None
     assert min(counts) == smallest
 
 
-@given(name=st.sampled_from(_NAMES), seed=st.integers(0, 10_000), cap=st.integers(703, 12_000))
+@given(
+    name=st.sampled_from(_WITH_TOPOLOGIES),
+    seed=st.integers(0, 10_000),
+    cap=st.integers(703, 12_000),
+)
 @settings(max_examples=80, deadline=None)
 def test_shrinking_fits_and_stays_in_range(name: str, seed: int, cap: int) -> None:
     space = Space.load(name)

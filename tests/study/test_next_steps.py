@@ -100,11 +100,11 @@ def test_a_search_that_lacks_trials_goes_on_and_one_that_has_them_is_doubled(
 ) -> None:
     first, *_ = steps_of(tmp_path, [BEST, FAILED, FAILED])
     assert first.purpose == "go on with the search"
-    assert "--trials 3 --study made" in " ".join(first.words)
+    assert "--trials 3 --space standard --study made" in " ".join(first.words)
     (tmp_path / "studies.db").unlink()
     *_, last = steps_of(tmp_path, [BEST, WEAKER])
     assert last.purpose == "search on"
-    assert "--trials 4 --study made" in " ".join(last.words)
+    assert "--trials 4 --space standard --study made" in " ".join(last.words)
 
 
 def test_a_command_is_shown_with_where_its_database_and_its_data_are() -> None:

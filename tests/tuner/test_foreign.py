@@ -94,7 +94,7 @@ def test_a_search_goes_its_way_beside_foreign_trials(finished: Command) -> None:
     assert tally(study.trials).n_trained == 4
     assert finished("best", "--json").json == before
 
-    done = finished(*DIGITS_RUN[:-1], "halving", "--trials", "6", "--workers", "1")
+    done = finished(*DIGITS_RUN, "--pruner", "halving", "--trials", "6", "--workers", "1")
 
     assert done.code == 0, done.err
     assert f"{n_foreign} by other programs" in done.out
@@ -359,7 +359,9 @@ class TwoWorkers:
 def test_a_trial_of_a_search_says_from_its_first_moment_whose_it_is(tmp_path: Path) -> None:
     """The first one is from the queue, and the second is new."""
     database = tmp_path / "studies.db"
-    request = SearchRequest(3000, 3, 4, dataset="digits", storage=f"sqlite:///{database}")
+    request = SearchRequest(
+        3000, 3, 4, dataset="digits", space="standard", storage=f"sqlite:///{database}"
+    )
     pool, n_seen = TwoWorkers(), Counter[int]()
 
     with begin_search(plan_search(check_request(request))) as search:

@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 
 from search.cli.output import heard_interrupts, stop_signals
 from search.exceptions import DataError
+from search.space.adaptive import Situation, adaptive_table
 from search.space.space import Space
 from search.space.toml import to_toml
 from search.study.history import make_last_used, run_records
@@ -72,6 +73,33 @@ def test_every_trial_is_trained_and_under_the_cap(finished: Command) -> None:
     for trial in study.trials:
         spec = rebuild(study, trial).spec
         assert parameter_count(spec) == trial.user_attrs["parameter_count"] < 3000
+
+
+def test_the_default_space_adapts_and_a_study_keeps_the_one_that_it_was_begun_with(
+    command: Command,
+) -> None:
+    run = ("run", "--dataset", "digits", "--budget", "1200", "--epochs", "1", "--workers", "1")
+    done = command(*run, "--trials", "1")
+    assert done.code == 0, done.err
+    assert "adaptive: " in done.out
+    study = command.study("digits-1200x1")
+    situation = Situation(n_training=1_079, epochs=1, parameter_cap=1_200)
+    settings = study.user_attrs["settings"]
+    assert settings["space"] == json.loads(json.dumps(adaptive_table(situation)))
+    # As a later version might make another one of the same images.
+    other = {**settings["space"], "momentum": 0.5}
+    study.set_user_attr("settings", {**settings, "space": other})
+    study.set_user_attr("marked_from", 0)
+    more = command(*run, "--trials", "2")
+    assert more.code == 0, more.err
+    assert rebuild(study, study.trials[-1]).momentum == 0.5
+
+
+def test_a_study_of_the_former_default_goes_on_in_its_space(finished: Command) -> None:
+    run = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--pruner", "none")
+    done = finished(*run, "--trials", "4")
+    assert done.code == 0, done.err
+    assert "standard: 13 hyperparameters searched" in done.out
 
 
 def test_the_first_trial_has_the_values_with_which_the_space_begins(finished: Command) -> None:

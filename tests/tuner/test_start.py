@@ -54,6 +54,7 @@ def test_a_start_reads_each_trial_once(tmp_path: Path, objective: str) -> None:
             SearchRequest(
                 *(3000, N_EPOCHS, 2 * N_TRIALS),
                 dataset="digits",
+                space="standard",
                 storage=f"sqlite:///{tmp_path / 'studies.db'}",
                 objective=objective,
                 confirm=False,

@@ -1,0 +1,101 @@
+"""Trainings that are kept: any experiment may read what another has trained.
+
+Each is a line of JSON in a file: the data set, recipe, epochs, fold and seed, and the accuracy
+after each epoch. The file is read whole at the start, and a line is added as soon as a training
+ends: an experiment that is stopped goes on where it was.
+
+A fold holds out every n-th image of each class of the development images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.data.dataset import Dataset, Examples
+from search.space.hyperparameters import Hyperparameters
+from search.training.train import train
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what is trained, on which part of which data, from which seed."""
+
+    recipe: Hyperparameters
+    epochs: int
+    fold: int
+    seed: int
+
+    def key(self, dataset: Dataset, n_folds: int) -> str:
+        """What tells it from all others, over sessions and machines."""
+        told = {
+            "data": dataset.info.fingerprint,
+            "recipe": self.recipe.to_dict(),
+            "run": [self.epochs, self.fold, n_folds, self.seed],
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def fold_of(examples: Examples, fold: int, n_folds: int) -> tuple[Examples, Examples]:
+    """The images that train and those that validate, in their order."""
+    order = torch.argsort(examples.labels, stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    held_out = place % n_folds == fold
+    parts = [
+        Examples(examples.images[mask], examples.labels[mask]) for mask in (~held_out, held_out)
+    ]
+    return parts[0], parts[1]
+
+
+class Trainings:
+    """The trainings in one file.
+
+    Args:
+        path: made with the first training.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._known: dict[str, list[float]] = {
+            row["key"]: row["accuracies"] for row in map(json.loads, lines)
+        }
+
+    def accuracies(self, dataset: Dataset, run: Run, *, n_folds: int, **about: Any) -> list[float]:
+        """Those on the images held out, after each epoch; trained where they are not known.
+
+        Args:
+            about: what a reader of the file should know of it.
+        """
+        key = run.key(dataset, n_folds)
+        if key not in self._known:
+            training, validation = fold_of(dataset.development, run.fold, n_folds)
+            results = train(
+                run.recipe,
+                training,
+                validation,
+                dataset.info.normalization,
+                epochs=run.epochs,
+                seed=run.seed,
+                device="cpu",
+            )
+            found = [round(result.accuracy, 6) for result in results]
+            row = {"key": key, **about, "fold": run.fold, "seed": run.seed, "accuracies": found}
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._known[key] = found
+        return self._known[key]
+
+    def value(self, dataset: Dataset, run: Run, *, n_folds: int, **about: Any) -> float:
+        """The mean of the last three epochs, as a trial's value is."""
+        last = self.accuracies(dataset, run, n_folds=n_folds, **about)[-3:]
+        return sum(last) / len(last)

@@ -1,0 +1,83 @@
+"""Recipes side by side over folds of the development images, paired by fold and seed.
+
+    python -m scripts.experiments.yardstick --task mnist-8000 --data-dir DIR
+
+For each task: the recipe with which the space `standard` begins, what the default space begins
+with, and a hand-made space's winner, where there is one. Each fold holds out a sixth of MNIST's
+60,000 development images (a fifth of the embedded digits) and trains once. Trainings are kept in
+docs/choices/yardstick.jsonl, and not done again; the test set is not looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+
+from scripts.experiments.trainings import Run, Trainings
+from search.data.dataset import DatasetInfo
+from search.data.load import load_dataset
+from search.results.race import mean_interval
+from search.space.hyperparameters import Hyperparameters
+from search.space.space import Space
+from search.space.systems import find_system
+
+KEPT = Path("docs/choices/yardstick.jsonl")
+TASKS = {  # data set, cap, epochs, folds, the hand-made space's winner
+    "mnist-8000": ("mnist", 8_000, 15, 6, "best-8k"),
+    "mnist-5000": ("mnist", 5_000, 15, 6, "best-small"),
+    "mnist-20000": ("mnist", 20_000, 19, 6, "best-20k"),
+    "mnist-25000": ("mnist", 25_000, 1, 6, "best-1-epoch"),
+    "digits-8000": ("digits", 8_000, 15, 5, None),
+    "fashion-8000": ("fashion-mnist", 8_000, 15, 6, None),
+}
+
+
+def _first(name: str, info: DatasetInfo, cap: int, epochs: int) -> Hyperparameters:
+    """The recipe with which a built-in space begins."""
+    space = Space.load(
+        name,
+        input_shape=info.input_shape,
+        n_classes=info.n_classes,
+        parameter_cap=cap,
+        n_training=info.n_training,
+        epochs=epochs,
+    )
+    return space.hyperparameters(space.first())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--folds", type=int, nargs="*", help="some of them, for several processes")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    name, cap, epochs, n_folds, winner = TASKS[options.task]
+    dataset = load_dataset(name, options.data_dir)
+    recipes = {"adaptive's first": _first("adaptive", dataset.info, cap, epochs)}
+    if dataset.info.input_shape[-1] >= 28:  # which its topology needs
+        recipes["standard's first"] = _first("standard", dataset.info, cap, epochs)
+    if winner is not None:
+        recipes[winner] = find_system(winner).hyperparameters
+    trainings = Trainings(KEPT)
+    values: dict[str, list[float]] = {words: [] for words in recipes}
+    for fold in options.folds or range(n_folds):
+        for words, recipe in recipes.items():
+            run = Run(recipe, epochs, fold, 201 + fold)
+            value = trainings.value(dataset, run, n_folds=n_folds, task=options.task, recipe=words)
+            values[words].append(100 * value)
+            print(f"fold {fold}: {words}: {100 * value:.3f} %", flush=True)
+    base = values["adaptive's first"]
+    for words, found in values.items():
+        differences = [a - b for a, b in zip(found, base, strict=True)]
+        interval = mean_interval(differences) if words != "adaptive's first" else None
+        shown = "" if interval is None else f"  ({interval[0]:+.3f} to {interval[1]:+.3f})"
+        difference = statistics.fmean(differences)
+        print(f"{words:20} {statistics.fmean(found):.3f} %  {difference:+.3f}{shown}")
+
+
+if __name__ == "__main__":
+    main()
