@@ -257,11 +257,20 @@ def check_same_data(study: Study, info: DatasetInfo) -> None:
 @contextmanager
 def unless_deleted(study: Study) -> Iterator[None]:
     """Raises StudyDeletedError where something inside fails because the study was deleted."""
+    identity = identity_of(study)
     try:
         yield
-    except KeyError as error:
-        if study.study_name in study_names(study._storage):
+    except (KeyError, StudyError) as error:
+        if study.study_name in study_names(study._storage) and _has_identity(study, identity):
             raise  # the error is about something else
         raise StudyDeletedError(
             f"The study must stay while it is searched, but {study.study_name!r} was deleted."
         ) from error
+
+
+def _has_identity(study: Study, identity: str | None) -> bool:
+    """Whether a study is the one that it was, rather than a newer one of its name or number."""
+    try:
+        return identity_of(study) == identity
+    except KeyError:
+        return False
