@@ -93,7 +93,8 @@ def confirm(
                 should_stop=should_stop,
             )
         confirmation = confirmation_run.finish()
-        DashboardSync(opened, chosen, artifact_folder(storage, artifacts)).update()
+        sync = DashboardSync(opened, chosen, artifact_folder(storage, artifacts))
+        sync.update(is_leaving=True)
         print_confirmation(console, chosen, confirmation)
         if as_json and confirmation is not None:
             echo_json(confirmation.to_attribute(), indent=2)

@@ -247,7 +247,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
                 dashboard_sync.begin(is_alone=not shared.is_shared)
             with kept_from_collection():
                 yield search
-                dashboard_sync.update()
+                dashboard_sync.update(is_leaving=True)
 
 
 def _say_nothing(text: str) -> None:
