@@ -75,13 +75,22 @@ def ablate(
             import optuna
 
             from search.storage.open import opened_storage
-            from search.study.open import load_study_data, open_trial, select_study
+            from search.study.open import (
+                check_study_data,
+                find_repeats,
+                load_study_data,
+                open_trial,
+                select_study,
+            )
+            from search.study.summary import ABLATES
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             waiting = shown_waiting(console, should_stop)
             opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
             chosen = select_study(opened, study)
             frozen = open_trial(chosen, trial)
+            if find_repeats(opened, chosen, ABLATES) is None:  # else all may be kept
+                check_study_data(chosen, data_dir)
             prepared = prepare_workers(workers, device)
 
             from search.results.ablate import Ablation

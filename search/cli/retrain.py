@@ -129,7 +129,7 @@ def _why_unfinished(trial: FrozenTrial) -> str:
 def _print_replaced(console: Console, folder: Path, study: str, number: int) -> None:
     """Says whose weights are in a folder, where they are another trial's."""
     from search.exceptions import CardError
-    from search.training.weights import read_card
+    from search.training.card import read_card
 
     with suppress(CardError):
         before = read_card(folder)

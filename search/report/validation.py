@@ -22,8 +22,9 @@ from search.exceptions import CardError
 from search.folders import training_folder
 from search.report.facts import Report
 from search.report.weights_figures import confusion_matrix, find_mistakes, probabilities_of
+from search.training.card import weights_name
 from search.training.epochs import EpochResult
-from search.training.weights import Classifier, weights_name
+from search.training.weights import Classifier
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import train_repeats
 from search_models.convnet import ConvNet

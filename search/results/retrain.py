@@ -20,8 +20,8 @@ from search.study.findings import add_looks, store_retraining
 from search.study.history import DISTRIBUTION
 from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
+from search.training.card import CARD_VERSION, card_text, unlisted_files, weights_name
 from search.training.epochs import EpochResult
-from search.training.weights import CARD_VERSION, card_text, unlisted_files, weights_name
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import Repeat, Spread, train_repeats
 from search_models.size import parameter_count

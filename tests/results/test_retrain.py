@@ -21,7 +21,7 @@ from search.data.load import load_dataset
 from search.exceptions import CardError
 from search.study.findings import Findings
 from search.study.open import rebuild
-from search.training.weights import read_card
+from search.training.card import read_card
 from tests.conftest import Command, Result, run_here, wait_until
 
 NAME = "digits-3000x3"
