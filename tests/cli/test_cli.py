@@ -408,3 +408,41 @@ def test_a_database_in_a_folder_that_may_not_be_written_is_read(finished: Comman
     assert [each.out for each in after] == before, [each.err for each in after]
     assert refused.code == 2
     assert "must be writable" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["best", "made"], "takes options alone, but got 'made' besides; leave it out, or say wh"),
+        (["best", "made"], "as '--study made'."),
+        (["retrain", "3"], "as '--trial 3'."),
+        (["dashboard", "8081"], "as '--port 8081'."),
+        ([*DIGITS_RUN, "digits"], "as '--dataset digits'."),
+        ([*DIGITS_RUN, "000"], "'search run' takes options alone, but got '000' besides; leave it"),
+        (
+            ["show", "1", "2"],
+            "'search show' takes N and options, but got '2' besides; leave it out.",
+        ),
+        (
+            ["show"],
+            "'search show' must be given N, but it is missing; give it, as in 'search show ",
+        ),
+        (
+            ["predict", "best-8k"],
+            "must be given IMAGE, but it is missing; give it, as in 'search p",
+        ),
+        (["run"], "must be given --budget, but it is missing; give it, as in 'search run --budget"),
+        (["best", "--studie", "a"], "--help' lists, but got --studie; did you mean --study?"),
+        (
+            ["best", "--study"],
+            "but option '--study' requires an argument; see 'search best --help'.",
+        ),
+    ],
+)
+def test_words_too_many_or_too_few_are_told_with_what_to_give(
+    words: list[str], message: str, command: Command
+) -> None:
+    done = command(*words)
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+    assert not list(command.folder.iterdir())
