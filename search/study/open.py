@@ -78,9 +78,13 @@ def open_study(storage: BaseStorage, name: str) -> Study:
 
 
 def open_studies(storage: BaseStorage) -> Iterator[Study]:
-    """All studies, oldest first; each is opened when it is asked for."""
+    """All studies, oldest first; each is opened when it is asked for, if it is still there."""
     for name in study_names(storage):
-        yield optuna.load_study(study_name=name, storage=storage)
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            continue
+        yield study
 
 
 # An attribute of a study of runs: the identity of the study that they are runs of.

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import Engine, event
 
 from search.cli import app
 from search.cli.options import duration, positive
@@ -446,3 +449,31 @@ def test_words_too_many_or_too_few_are_told_with_what_to_give(
     assert done.code == 2
     assert message in " ".join(done.err.split())
     assert not list(command.folder.iterdir())
+
+
+@pytest.mark.parametrize("n_later", range(4))
+def test_a_study_that_is_deleted_while_all_are_listed_is_left_out(
+    n_later: int, command: Command
+) -> None:
+    """Before it is opened, and some statements later."""
+    url = f"sqlite:///{command.database}"
+    for name in ("kept", "deleted"):
+        make_study(url, name, [MadeTrial((0.5, 0.6, 0.7))])
+    n_since = -1
+
+    def delete(_connection: object, _cursor: object, _text: str, values: Any, *_: object) -> None:
+        nonlocal n_since
+        if n_since >= 0 or "deleted" in values:
+            n_since += 1
+        if n_since == n_later:
+            n_since += 1
+            optuna.delete_study(study_name="deleted", storage=url)
+
+    event.listen(Engine, "before_cursor_execute", delete)
+    try:
+        done = command("studies", "--json")
+    finally:
+        event.remove(Engine, "before_cursor_execute", delete)
+    assert done.code == 0, done.err
+    assert [each["name"] for each in done.json] == ["kept"]
+    assert optuna.get_all_study_names(url) == ["kept"]
