@@ -25,6 +25,7 @@ _leave_working_folder()  # before anything else is imported
 
 import atexit  # noqa: E402
 import contextlib  # noqa: E402
+import signal  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
 
@@ -44,6 +45,12 @@ def _open_streams() -> None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """Ends a command as Ctrl-C does, so that what it has left half done is swept."""
+    signal.signal(number, signal.SIG_IGN)  # a closed terminal sends it twice
+    raise KeyboardInterrupt
+
+
 def entry_point() -> NoReturn:
     """Runs the command; at its end the process is gone.
 
@@ -52,12 +59,20 @@ def entry_point() -> NoReturn:
     """
     code = 0
     _open_streams()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     try:
         from search.cli import main  # here, as it takes long enough for a Ctrl-C
 
         main()
     except KeyboardInterrupt:
-        print("Interrupted. What was finished is kept; the same command goes on.", file=sys.stderr)
+        with contextlib.suppress(OSError):  # of a terminal that is closed
+            print(
+                "Interrupted. What was finished is kept; the same command goes on.",
+                file=sys.stderr,
+            )
         code = 130
     except SystemExit as left:
         if not isinstance(left.code, int | None):

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
 from search.exceptions import InputError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover
+    fcntl = None  # type: ignore[assignment]
 
 _APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
 
@@ -100,3 +109,43 @@ def make_folder(folder: Path, *, option: str = "--out") -> Path:
             f"another with {option}."
         ) from error
     return folder
+
+
+@contextmanager
+def training_folder(beside: Path) -> Iterator[Path]:
+    """A folder for weights until all are trained, in the one where they go; deleted at the end.
+
+    What processes that were killed left there is deleted first.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    folder = beside / f".training-{secrets.token_hex(8)}"
+    with ExitStack() as stack:
+        with _locked(beside, wait=True):  # so that nobody sweeps what is not locked yet
+            for left in beside.iterdir():
+                if re.fullmatch(r"\.training-[0-9a-f]{16}", left.name):
+                    with _locked(left, wait=False) as is_free:
+                        if is_free:
+                            shutil.rmtree(left, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(_locked(folder, wait=True))
+        yield folder
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Whether a folder could be locked, until the context or the process ends, however it ends."""
+    descriptor = None
+    is_locked = False
+    try:
+        with suppress(OSError):  # a file system without locks, or another has it
+            if fcntl is not None:
+                descriptor = os.open(folder, os.O_RDONLY)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                is_locked = True
+        yield is_locked
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

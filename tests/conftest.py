@@ -37,8 +37,10 @@ os.environ.update(http_proxy=NO_PROXY, https_proxy=NO_PROXY, no_proxy="127.0.0.1
 os.environ.pop("SEARCH_STORAGE", None)
 # Read when Ray is imported, which tests do before the package does.
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-# A shell has what it starts in the background ignore Ctrl-C, and so all that starts in turn.
+# A shell has what it starts in the background ignore Ctrl-C, `nohup` a closed terminal, and so all
+# that starts in turn.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)  # tests run side by side; their threads would fight
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from search.files import whole_file, write_text
-from search.folders import make_folder
+from search.folders import make_folder, training_folder
 
 
 def test_a_folder_that_is_tried_keeps_all_that_is_in_it(tmp_path: Path) -> None:
@@ -41,3 +43,32 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> 
         raise RuntimeError
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "before"
+
+
+_HANGS = """
+import pathlib, signal, sys
+from search.folders import training_folder
+with training_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "seed-1").write_text("half")
+    print(flush=True)
+    signal.pause()
+"""
+
+
+def test_what_killed_processes_left_where_they_trained_is_deleted_by_the_next(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".training-mine").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", _HANGS, str(tmp_path)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        with training_folder(tmp_path):
+            assert len(list(tmp_path.iterdir())) == 3  # of the one that lives, nothing
+        process.kill()
+        process.wait()
+    assert len(list(tmp_path.iterdir())) == 2
+    with training_folder(tmp_path) as folder:
+        assert {path.name for path in tmp_path.iterdir()} == {".training-mine", folder.name}
+    assert [path.name for path in tmp_path.iterdir()] == [".training-mine"]

@@ -11,7 +11,7 @@ import pytest
 from search.exceptions import InputError
 from search.folders import PICTURES, REPORT_FILES
 from search.published import LIST_NAME, OutputFolder
-from search.training.weights import unlisted_files
+from search.training.card import unlisted_files
 from tests.conftest import Command, run_here
 from tests.support.made_studies import MadeTrial, make_study
 

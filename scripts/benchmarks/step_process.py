@@ -76,7 +76,8 @@ def _steps(
 
 
 def _native_steps(recipe: Any, isa: str | None) -> tuple[Callable[[], None], Any]:
-    from search.data.dataset import Examples, Normalization
+    from search.data.dataset import Examples
+    from search.data.normalization import Normalization
     from search.training.engines import NativeEngine
     from search_models import native
     from search_models.convnet import ConvNet

@@ -10,7 +10,8 @@ A command has a file of its name, but for these:
 
 What commands share:
 
-- `options.py`: options; `completion.py`: what the Tab key offers; `grouped_help.py`: `--help`
+- `options.py`: options; `completion.py`: what the Tab key offers; `grouped_help.py`: `--help`;
+  `usage.py`: what is wrong with a command's words
 - `output.py`: consoles, figures, signals; `plain_console.py`: what a console prints;
   `wrapping.py`: how wide lines are
 - `repeats.py`: runs over several seeds, printed
@@ -48,9 +49,9 @@ from search.cli import (
     space,
     studies,
 )
-from search.cli.grouped_help import GroupedCommand
 from search.cli.output import print_error
 from search.cli.overview import print_overview
+from search.cli.usage import WordedCommand
 from search.exceptions import SearchError
 from search.folders import check_working_folder
 
@@ -115,7 +116,7 @@ for _command in (
     dashboard.dashboard,
     doctor.doctor,
 ):
-    app.command(epilog=_EPILOG, cls=GroupedCommand)(_command)
+    app.command(epilog=_EPILOG, cls=WordedCommand)(_command)
 
 
 def _in_words(error: ImportError | OSError) -> SearchError | None:

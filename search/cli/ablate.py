@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +18,14 @@ from search.cli.options import (
     Workers,
     not_negative,
 )
-from search.cli.output import EXIT_INTERRUPTED, echo_json, make_console, shown_waiting, stop_signals
+from search.cli.output import (
+    EXIT_INTERRUPTED,
+    echo_json,
+    heard_interrupts,
+    make_console,
+    shown_waiting,
+    stop_signals,
+)
 from search.folders import DATABASE_URL
 from search.wording import counted, percent
 from search.workers.setup import prepare_workers
@@ -62,31 +69,41 @@ def ablate(
 
     Example: search ablate --study mnist-8000x15 --seeds 5
     """
-    import optuna
-
-    from search.storage.open import opened_storage
-    from search.study.open import load_study_data, open_trial, select_study
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
-    with (
-        stop_signals() as should_stop,
-        opened_storage(storage, write=True, waiting=shown_waiting(console, should_stop)) as opened,
-    ):
-        chosen = select_study(opened, study)
-        frozen = open_trial(chosen, trial)
-        prepared = prepare_workers(workers, device)
+    with stop_signals() as should_stop, ExitStack() as stack:
+        with heard_interrupts():
+            import optuna
 
-        from search.results.ablate import Ablation
+            from search.storage.open import opened_storage
+            from search.study.open import (
+                check_study_data,
+                find_repeats,
+                load_study_data,
+                open_trial,
+                select_study,
+            )
+            from search.study.summary import ABLATES
 
-        # None of the search's own seeds, which are of 32 bits: those chose the trial.
-        ablation = Ablation(chosen, frozen, seeds=range(1, seeds + 1))
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            waiting = shown_waiting(console, should_stop)
+            opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
+            chosen = select_study(opened, study)
+            frozen = open_trial(chosen, trial)
+            if find_repeats(opened, chosen, ABLATES) is None:  # else all may be kept
+                check_study_data(chosen, data_dir)
+            prepared = prepare_workers(workers, device)
+
+            from search.results.ablate import Ablation
+
+            # None of the search's own seeds, which are of 32 bits: those chose the trial.
+            ablation = Ablation(chosen, frozen, seeds=range(1, seeds + 1))
+            is_whole = ablation.n_finished >= ablation.n_runs
+            dataset = None if is_whole else load_study_data(chosen, data_dir)
         console.print(
             f"Trial {frozen.number} of {chosen.study_name}: {ablation.hyperparameters.spec}"
         )
         try:
-            if ablation.n_finished < ablation.n_runs:
-                dataset = load_study_data(chosen, data_dir)
+            if dataset is not None:
                 _train(console, ablation, dataset, prepared, should_stop)
             else:
                 console.print("All of its runs are kept from before.\n")

@@ -20,6 +20,7 @@ from search.cli.options import (
 from search.cli.output import (
     EXIT_INTERRUPTED,
     echo_json,
+    heard_interrupts,
     make_console,
     next_lines,
     shown_command,
@@ -56,29 +57,29 @@ def confirm(
 
     Example: search confirm --top 5 --seeds 5
     """
-    import optuna
-
-    from search.storage.open import opened_storage
-    from search.study.open import check_study_data, load_study_data, select_study
-    from search.study.sharing import locked_race
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console(to_stderr=as_json)
-    with ExitStack() as stack:
-        should_stop = stack.enter_context(stop_signals())
-        waiting = shown_waiting(console, should_stop)
-        opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
-        chosen = select_study(opened, study)
-        stack.enter_context(locked_race(chosen, storage))
-        check_study_data(chosen, data_dir)
-        prepared = prepare_workers(workers, device)
+    with stop_signals() as should_stop, ExitStack() as stack:
+        with heard_interrupts():
+            import optuna
 
-        from search.report.artifact_files import artifact_folder
-        from search.report.dashboard_sync import DashboardSync
-        from search.results.confirm import ConfirmationRun
+            from search.storage.open import opened_storage
+            from search.study.open import check_study_data, load_study_data, select_study
+            from search.study.sharing import locked_race
 
-        confirmation_run = ConfirmationRun(chosen, top=top, n_seeds=seeds)
-        dataset = load_study_data(chosen, data_dir)
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            waiting = shown_waiting(console, should_stop)
+            opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
+            chosen = select_study(opened, study)
+            stack.enter_context(locked_race(chosen, storage))
+            check_study_data(chosen, data_dir)
+            prepared = prepare_workers(workers, device)
+
+            from search.report.artifact_files import artifact_folder
+            from search.report.dashboard_sync import DashboardSync
+            from search.results.confirm import ConfirmationRun
+
+            confirmation_run = ConfirmationRun(chosen, top=top, n_seeds=seeds)
+            dataset = load_study_data(chosen, data_dir)
         n_racing = len(confirmation_run.race.candidates)
         console.print(
             f"Racing {counted(n_racing, 'trial')} of {chosen.study_name} over up to "
@@ -93,7 +94,8 @@ def confirm(
                 should_stop=should_stop,
             )
         confirmation = confirmation_run.finish()
-        DashboardSync(opened, chosen, artifact_folder(storage, artifacts)).update()
+        sync = DashboardSync(opened, chosen, artifact_folder(storage, artifacts))
+        sync.update(is_leaving=True)
         print_confirmation(console, chosen, confirmation)
         if as_json and confirmation is not None:
             echo_json(confirmation.to_attribute(), indent=2)

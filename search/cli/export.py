@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from search.training.weights import Card
+    from search.training.card import Card
 
 _ENDINGS = {".onnx": "onnx", ".py": "python"}
 # What stands in each file of that format that this package writes.
@@ -85,7 +85,7 @@ def _export_onnx(
     from search.folders import make_folder
     from search.space.baselines import BASELINES
     from search.space.presets import weights_folder
-    from search.training.weights import kept_seed, load, read_card
+    from search.training.card import kept_seed, read_card, weights_path
 
     folder = weights_folder(what)
     if str(what) in BASELINES and not folder.is_dir():
@@ -94,6 +94,9 @@ def _export_onnx(
             f"{what}.py writes a program for that, and 'search baseline {what}' trains it."
         )
     card = read_card(folder)
+    seed = kept_seed(folder, card) if seed is None else seed
+    weights_path(folder, card, seed)
+    make_folder(out.parent)
     try:
         from search.export.onnx_file import check_parity, to_onnx
     except ModuleNotFoundError as error:
@@ -103,12 +106,12 @@ def _export_onnx(
             f"ONNX files need the packages onnx and onnxruntime, but {error.name} is not "
             f"installed; install them: {install_words('onnx')}."
         ) from error
-    seed = kept_seed(folder, card) if seed is None else seed
+    from search.training.weights import load
+
     network = load(folder, seed=seed)
     images, origin = _images(card, data_dir or default_data_dir())
     model = to_onnx(network, metadata=_metadata(card, seed))
     difference = check_parity(model, network, images)
-    make_folder(out.parent)
     write_bytes(model, out)
     shape = " × ".join(map(str, card.hyperparameters.spec.input_shape))
     console.print(f"file      {out}, {len(model):,} bytes, weights of seed {seed}", soft_wrap=True)
@@ -175,7 +178,7 @@ def _export_python(console: Console, what: Path, out: Path, seed: int | None) ->
     from search.folders import make_folder
     from search.space.baselines import BASELINES
     from search.space.presets import weights_folder
-    from search.training.weights import read_card
+    from search.training.card import read_card
 
     if seed is not None:
         raise InputError(

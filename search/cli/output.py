@@ -143,16 +143,29 @@ def data_words(dataset: str, folder: Path | None) -> list[str]:
     return ["--data-dir", str(folder)]
 
 
+def _heeded() -> dict[int, Any]:
+    """The signals that stop this process, each with what handles it now.
+
+    Without a closed terminal or a stop that whoever started this has it ignore, as `nohup` does.
+    Ctrl-C is heard also in the background of a shell, which has it ignored.
+    """
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    return {
+        number: handler
+        for number, handler in handlers.items()
+        if number == signal.SIGINT or handler is not signal.SIG_IGN
+    }
+
+
 @contextmanager
 def heard_interrupts() -> Iterator[None]:
-    """Sees that Ctrl-C ends what takes long before `stop_signals` are listened to.
+    """Sees that a stop ends at once what takes long before `stop_signals` are listened to.
 
     Python drops an exception that a signal raises in a weak reference's callback, of which imports
     have many, and goes on as if nobody had stopped it.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
     came = False
 
     def stop(number: int, frame: object) -> None:
@@ -160,11 +173,14 @@ def heard_interrupts() -> Iterator[None]:
         came = True
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, stop)
+    previous = _heeded()
+    for number in previous:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     if came:
         raise KeyboardInterrupt
 
@@ -183,10 +199,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         stopped = True
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    previous = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    previous = _heeded()
+    for number in previous:
+        signal.signal(number, stop)
     try:
         yield lambda: stopped
     finally:
-        for name, handler in previous.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

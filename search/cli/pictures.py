@@ -40,13 +40,26 @@ def pictures(
 
     Example: search pictures runs/mnist-8000x15/trial-17
     """
-    from search.data.load import load_dataset
+    from search.data.at_hand import check_at_hand
     from search.exceptions import SearchError
     from search.folders import PICTURES
     from search.published import OutputFolder
+    from search.space.presets import weights_folder
+    from search.training.card import kept_seed, read_card, unlisted_files, weights_path
+
+    console = make_console()
+    weights = weights_folder(folder)
+    default = folder if weights == folder else Path("runs") / folder
+    folder = weights
+    card = read_card(folder)
+    seed = kept_seed(folder, card)
+    weights_path(folder, card, seed)
+    check_at_hand(card.dataset, data_dir)
+
     from search.report.loading import left_out, load_matplotlib
 
     load_matplotlib()
+    from search.data.load import load_dataset
     from search.report.weights_figures import (
         Answers,
         confusion_matrix,
@@ -57,15 +70,8 @@ def pictures(
         probabilities_of,
     )
     from search.results.looks import add_looks_of_network
-    from search.space.presets import weights_folder
-    from search.training.weights import kept_seed, load, read_card, unlisted_files
+    from search.training.weights import load
 
-    console = make_console()
-    weights = weights_folder(folder)
-    default = folder if weights == folder else Path("runs") / folder
-    folder = weights
-    card = read_card(folder)
-    seed = kept_seed(folder, card)
     network = load(folder, seed=seed)
     size = card.hyperparameters.spec.input_shape[-1]
     dataset = load_dataset(card.dataset, data_dir, image_size=size)

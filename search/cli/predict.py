@@ -17,7 +17,8 @@ from search.published import check_file
 from search.wording import percent
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    from numpy.typing import NDArray
 
     from search.results.predict import Prediction
 
@@ -61,32 +62,37 @@ def predict(
 
     Example: search predict best-1-epoch photo.jpg scan.png
     """
-    import torch
-
-    from search.results.predict import image_reader, several_seer
-    from search.results.predict import predict as ask
+    from search.results.readers import image_reader, several_seer
     from search.space.presets import weights_folder
-    from search.training.weights import load, read_card
+    from search.training.card import kept_seed, read_card, weights_path
 
     folder = weights_folder(what)
     card = read_card(folder)
-    network = load(folder, seed=seed)
+    seed = kept_seed(folder, card) if seed is None else seed
+    weights_path(folder, card, seed)
+    if show is not None:
+        check_file(show, _STRIP_MARK.encode())
     if card.dataset == "digits":
         make_console(to_stderr=True).print(
             "This network learnt scikit-learn's digits, which look otherwise than photographs made "
             "like MNIST's; one that learnt MNIST reads them better, as best-1-epoch.",
             style="yellow",
         )
-    if show is not None:
-        check_file(show, _STRIP_MARK.encode())
     pixels, refused = _read(images, image_reader(card))
     is_several = several_seer(card)
     several = {path for path in pixels if is_several(path)}
     if pixels:
-        stacked = torch.stack(list(pixels.values()))
+        import numpy as np
+        import torch  # once there is something to ask, as it takes seconds
+
+        from search.results.predict import predict as ask
+        from search.training.weights import load
+
+        network = load(folder, seed=seed)
+        stacked = np.stack(list(pixels.values()))
         if show is not None:
             _write_strip(stacked, show)
-        answers = dict(zip(pixels, ask(network, stacked), strict=True))
+        answers = dict(zip(pixels, ask(network, torch.from_numpy(stacked)), strict=True))
         print_answers = _print_json if as_json else _print_table
         print_answers(answers, list(card.classes), several)
     for error in refused:
@@ -96,10 +102,10 @@ def predict(
 
 
 def _read(
-    paths: list[Path], read: Callable[[Path], Tensor]
-) -> tuple[dict[Path, Tensor], list[InputError]]:
+    paths: list[Path], read: Callable[[Path], NDArray[np.uint8]]
+) -> tuple[dict[Path, NDArray[np.uint8]], list[InputError]]:
     """What pictures show, as images, and what is wrong with the others: one must not cost all."""
-    images: dict[Path, Tensor] = {}
+    images: dict[Path, NDArray[np.uint8]] = {}
     refused = []
     for path in paths:
         try:
@@ -109,7 +115,7 @@ def _read(
     return images, refused
 
 
-def _write_strip(pixels: Tensor, path: Path) -> None:
+def _write_strip(pixels: NDArray[np.uint8], path: Path) -> None:
     """Writes images, bytes (N, C, H, W), beside each other, large enough to see their pixels."""
     import io
 
@@ -119,7 +125,8 @@ def _write_strip(pixels: Tensor, path: Path) -> None:
     from search.files import write_bytes
     from search.folders import make_folder
 
-    beside = pixels.permute(2, 0, 3, 1).flatten(1, 2).numpy()  # (H, N × W, C)
+    n, channels, height, width = pixels.shape
+    beside = pixels.transpose(2, 0, 3, 1).reshape(height, n * width, channels)
     strip = Image.fromarray(beside if beside.shape[-1] == 3 else beside[..., 0])
     large = strip.resize((8 * strip.width, 8 * strip.height), Image.Resampling.NEAREST)
     png = io.BytesIO()

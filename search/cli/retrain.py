@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.options import DataDir, Device, Seeds, Storage, StudyName, Workers, not_negative
-from search.cli.output import data_words, make_console, next_lines, shown_waiting
+from search.cli.output import data_words, heard_interrupts, make_console, next_lines, shown_waiting
 from search.cli.repeats import describe_spread, epoch_printer, print_repeats
 from search.folders import DATABASE_URL
 from search.wording import counted
@@ -43,40 +43,43 @@ def retrain(
 
     Example: search retrain --study mnist-8000x15 --seeds 5
     """
-    from optuna.trial import TrialState
-
-    from search.data.names import short_name
-    from search.folders import default_folder
-    from search.storage.open import opened_storage
-    from search.study.history import remembered_data_dir
-    from search.study.next_steps import steps_with_weights
-    from search.study.open import (
-        check_study_data,
-        load_study_data,
-        open_trial,
-        rebuild,
-        select_study,
-    )
-    from search.study.settings import StudySettings
-    from search.training.metrics import metric_words
-
     console = make_console()
-    with opened_storage(storage, write=True, waiting=shown_waiting(console)) as opened:
-        chosen = select_study(opened, study)
-        frozen = open_trial(chosen, trial)
-        settings = StudySettings.from_study(chosen)
-        hyperparameters = rebuild(chosen, frozen)
-        folder = out or default_folder(chosen.study_name, frozen.number)
-        check_study_data(chosen, data_dir)
-        prepared = prepare_workers(workers, device)
+    with ExitStack() as stack:
+        with heard_interrupts():
+            from optuna.trial import TrialState
 
-        from search.results.looks import looks_words
-        from search.results.retrain import WeightsFolder
-        from search.results.retrain import retrain as retrain_trial
+            from search.data.names import short_name
+            from search.folders import default_folder
+            from search.storage.open import opened_storage
+            from search.study.history import remembered_data_dir
+            from search.study.next_steps import steps_with_weights
+            from search.study.open import (
+                check_study_data,
+                load_study_data,
+                open_trial,
+                rebuild,
+                select_study,
+            )
+            from search.study.settings import StudySettings
+            from search.training.metrics import metric_words
 
-        numbers = range(1, seeds + 1)
-        weights = WeightsFolder(folder, numbers)
-        dataset = load_study_data(chosen, data_dir)
+            waiting = shown_waiting(console)
+            opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
+            chosen = select_study(opened, study)
+            frozen = open_trial(chosen, trial)
+            settings = StudySettings.from_study(chosen)
+            hyperparameters = rebuild(chosen, frozen)
+            folder = out or default_folder(chosen.study_name, frozen.number)
+            check_study_data(chosen, data_dir)
+            prepared = prepare_workers(workers, device)
+
+            from search.results.looks import looks_words
+            from search.results.retrain import WeightsFolder
+            from search.results.retrain import retrain as retrain_trial
+
+            numbers = range(1, seeds + 1)
+            weights = WeightsFolder(folder, numbers)
+            dataset = load_study_data(chosen, data_dir)
         _print_replaced(console, folder, chosen.study_name, frozen.number)
         console.print(f"Trial {frozen.number} of {chosen.study_name}: {hyperparameters.spec}")
         if frozen.state != TrialState.COMPLETE:
@@ -126,7 +129,7 @@ def _why_unfinished(trial: FrozenTrial) -> str:
 def _print_replaced(console: Console, folder: Path, study: str, number: int) -> None:
     """Says whose weights are in a folder, where they are another trial's."""
     from search.exceptions import CardError
-    from search.training.weights import read_card
+    from search.training.card import read_card
 
     with suppress(CardError):
         before = read_card(folder)

@@ -19,17 +19,21 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
     from rich.table import Table
 
     from search.storage.open import opened_storage
+    from search.storage.studies import study_names
     from search.study.open import open_studies
     from search.study.settings import stored_settings
     from search.study.summary import summarize_study
     from search.study.trials import trials_of
 
     with opened_storage(storage) as opened:
-        summaries = [
-            summarize_study(study, trials_of(study))
-            for study in open_studies(opened)
-            if stored_settings(study) is not None
-        ]
+        summaries = []
+        for each in open_studies(opened):
+            try:
+                if stored_settings(each) is not None:
+                    summaries.append(summarize_study(each, trials_of(each)))
+            except KeyError:
+                if each.study_name in study_names(opened):
+                    raise  # else it was deleted meanwhile
     if as_json:
         echo_json([asdict(summary) for summary in summaries], indent=2)
         return

@@ -22,13 +22,6 @@ from search.data.idx_files import (
 from search.data.names import SPLITS, DatasetName
 from search.exceptions import DataError
 
-_CLASS_NAMES: dict[DatasetName, str] = {
-    "mnist": "0 1 2 3 4 5 6 7 8 9",
-    "digits": "0 1 2 3 4 5 6 7 8 9",
-    "fashion-mnist": "T-shirt Trousers Pullover Dress Coat Sandal Shirt Sneaker Bag Boot",
-    # The hiragana, romanised: few fonts have them.
-    "kmnist": "o ki su tsu na ha ma ya re wo",
-}
 _DOWNLOAD_TIMEOUT_SECONDS = 20
 # SHA-256 of pixels and labels, training set before test set. The IDX files have no checksum of
 # their own, and a file of the right length may still be another one: those of all three data sets
@@ -37,11 +30,6 @@ _FINGERPRINTS: dict[DatasetName, str] = {
     "mnist": "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf",
     "fashion-mnist": "c2df23e9d135ade7af62bf6273886728f606f79e67e066d2485f52ee9d597534",
 }
-
-
-def class_names(name: DatasetName) -> list[str]:
-    """What people call the classes of a data set, by label."""
-    return _CLASS_NAMES[name].split()
 
 
 def read_digits() -> Arrays:

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from search.data.normalization import Normalization
+
 _SPLIT_SEED = 0
 _LEVELS_AT_ONCE = 1 << 18  # pixels counted at once, which NumPy copies as numbers of 8 bytes
 
@@ -33,14 +35,6 @@ class Examples:
 
     def to(self, device: torch.device) -> Examples:
         return Examples(self.images.to(device), self.labels.to(device))
-
-
-@dataclass(frozen=True, slots=True)
-class Normalization:
-    """Mean and standard deviation of each channel, for pixels scaled to 0..1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

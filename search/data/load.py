@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from search.data.at_hand import given_as_tensors
-from search.data.built_in import class_names, read_digits, read_mnist
+from search.data.built_in import read_digits, read_mnist
 from search.data.dataset import Dataset, Parts, assemble, sha256, stratified_split
 from search.data.idx_files import default_data_dir
 from search.data.names import (
@@ -15,6 +15,7 @@ from search.data.names import (
     TENSORS,
     check_dataset_name,
     check_image_size,
+    class_names,
     folder_of,
 )
 from search.data.own import folder_dataset

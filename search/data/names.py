@@ -19,6 +19,15 @@ FOLDER, TENSORS = "folder:", "tensors:"
 DEFAULT_IMAGE_SIZE, SMALLEST_IMAGE_SIZE, LARGEST_IMAGE_SIZE = 28, 8, 128
 
 
+_CLASS_NAMES: dict[DatasetName, str] = {
+    "mnist": "0 1 2 3 4 5 6 7 8 9",
+    "digits": "0 1 2 3 4 5 6 7 8 9",
+    "fashion-mnist": "T-shirt Trousers Pullover Dress Coat Sandal Shirt Sneaker Bag Boot",
+    # The hiragana, romanised: few fonts have them.
+    "kmnist": "o ki su tsu na ha ma ya re wo",
+}
+
+
 def check_text(name: str, what: str) -> str:
     """A name, if databases, pictures, terminals and programs can have it in them.
 
@@ -96,6 +105,11 @@ def short_name(name: str) -> str:
     """What a data set is called in the name of a study: the folder's own name, without its path."""
     folder = folder_of(name)
     return name.removeprefix(TENSORS) if folder is None else folder.name or "images"
+
+
+def class_names(name: DatasetName) -> list[str]:
+    """What people call the classes of a data set, by label."""
+    return _CLASS_NAMES[name].split()
 
 
 def find_data_words(name: str) -> str:

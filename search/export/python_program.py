@@ -20,8 +20,8 @@ from search.space.hyperparameters import (
     OneCycle,
     StepDecay,
 )
+from search.training.card import Card
 from search.training.metrics import Metric, metric_words
-from search.training.weights import Card
 from search.wording import percent
 from search_models.size import LayerRow, layer_table, parameter_count, receptive_field
 from search_models.spec import (

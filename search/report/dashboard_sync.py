@@ -109,11 +109,12 @@ class DashboardSync:
         now = time.monotonic()
         self._due = now + max(_LEAST_REST_SECONDS, _REST * (now - started))
 
-    def update(self, *, has_time: bool = False) -> None:
+    def update(self, *, has_time: bool = False, is_leaving: bool = False) -> None:
         """Updates it. All that it writes to the database is written at once.
 
         Args:
             has_time: whether it may take more than two seconds, where there are many trials.
+            is_leaving: whether this process is about to end its search of the study.
 
         Raises:
             ArtifactError: if a file cannot be written.
@@ -129,14 +130,14 @@ class DashboardSync:
                 return
             for _ in range(_N_TRIES):
                 with suppress(WriteConflictError):
-                    self._write(importance)
+                    self._write(importance, is_leaving=is_leaving)
                     if is_judged:
                         self._n_judged = n_trained
                     return
 
-    def _write(self, importance: str | None) -> None:
+    def _write(self, importance: str | None, *, is_leaving: bool) -> None:
         study = self._study
-        report = read_report(study, with_influences=False)
+        report = read_report(study, with_influences=False, is_leaving=is_leaving)
         settlement = None
         if self._artifacts is not None:
             settlement = self._artifacts.settle(report.trials, partial(self._draw, report))

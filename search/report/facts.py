@@ -206,11 +206,12 @@ class Report:
         return options
 
 
-def read_report(study: Study, *, with_influences: bool = True) -> Report:
+def read_report(study: Study, *, with_influences: bool = True, is_leaving: bool = False) -> Report:
     """The facts of a study.
 
     Args:
         with_influences: whether to tell what mattered, which takes seconds for 1,000 trials.
+        is_leaving: whether this process is about to end its search of the study.
 
     Raises:
         StudyError: if the study was made by something else than `search run`.
@@ -243,7 +244,7 @@ def read_report(study: Study, *, with_influences: bool = True) -> Report:
         failures=_failures(trials),
         runs=run_records(study),
         space_text=None if space.is_built_in else space.text(),
-        next_steps=next_steps(study, trials),
+        next_steps=next_steps(study, trials, is_leaving=is_leaving),
     )
 
 

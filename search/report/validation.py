@@ -7,7 +7,6 @@ touched.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,12 @@ from torch import Tensor
 
 from search.data.dataset import Dataset, Examples
 from search.exceptions import CardError
+from search.folders import training_folder
 from search.report.facts import Report
 from search.report.weights_figures import confusion_matrix, find_mistakes, probabilities_of
+from search.training.card import weights_name
 from search.training.epochs import EpochResult
-from search.training.weights import Classifier, weights_name
+from search.training.weights import Classifier
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import train_repeats
 from search_models.convnet import ConvNet
@@ -70,7 +71,7 @@ def train_again(
     """
     assert report.hyperparameters is not None
     assert report.training_seed is not None
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".training-") as folder:
+    with training_folder(path.parent) as folder:
         train_repeats(
             pool,
             report.hyperparameters,
@@ -80,10 +81,10 @@ def train_again(
             evaluation="validation",
             device=device,
             listener=listener,
-            folder=Path(folder),
+            folder=folder,
             metric=report.settings.metric,
         )
-        (Path(folder) / weights_name(report.training_seed)).replace(path)
+        (folder / weights_name(report.training_seed)).replace(path)
 
 
 def validate(dataset: Dataset, report: Report, path: Path) -> Validated:

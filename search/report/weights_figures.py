@@ -25,9 +25,9 @@ from search.exceptions import SearchError
 from search.report.confusions import MOST_CLASSES, most_confused, off_diagonal
 from search.report.drawing import class_labels, own_settings, picture_text
 from search.report.palette import FAINT, INK, MUTED, RIGHT, SEED, WRONG
+from search.training.card import Card
 from search.training.epochs import N_LAST_EPOCHS
 from search.training.metrics import metric_words
-from search.training.weights import Card
 from search.wording import percent
 
 # Sizes are in inches. What stands in a picture is large enough to be read at 900 pixels across,

@@ -3,7 +3,7 @@
 - `retrain.py`: the best trial trained on all data, and the test set opened
 - `looks.py`: looks at the test set by commands without a study before them (`pictures`,
   `baseline`), counted with theirs
-- `predict.py`: what a retrained network says of pictures
+- `predict.py`: what a retrained network says of pictures; `readers.py`: which it can be asked about
 - `confirm.py`: `ConfirmationRun`, the best trials again over fresh seeds; `race.py`: who wins, and
   who gets the next seed
 - `target.py`: whether the winner reaches a target, and under which cap to search next

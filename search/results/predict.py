@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from search.data.digit_photos import SIDE, read_digit, shows_several
-from search.data.names import TENSORS, folder_of, short_name
-from search.data.pictures import read_square
-from search.exceptions import InputError
-from search.training.weights import Card, Classifier
+from search.training.weights import Classifier
 
 _SURE = 0.9
 
@@ -43,45 +37,6 @@ class Prediction:
         and 1.7 % of its right ones.
         """
         return self.probability >= _SURE
-
-
-def image_reader(card: Card) -> Callable[[Path], Tensor]:
-    """What makes of a picture file an image as a card's network takes it, bytes (C, H, W).
-
-    Where the network learnt from a folder of images, pictures are scaled as those were; else they
-    are pictures of digits, and are made like MNIST's. It raises InputError for what is no picture.
-
-    Raises:
-        InputError: if the network takes images that no picture is made into.
-    """
-    channels, *sides = card.hyperparameters.spec.input_shape
-    if folder_of(card.dataset) is not None:
-        return lambda path: _scaled(path, channels, sides[0])
-    if card.dataset.startswith(TENSORS) or (channels, *sides) != (1, SIDE, SIDE):
-        raise InputError(
-            f"Pictures are read for networks that learnt digits of 1×{SIDE}×{SIDE} grey pixels, or "
-            f"from a folder of images, but this one takes {channels}×{'×'.join(map(str, sides))} "
-            f"and learnt from {short_name(card.dataset)}; give it tensors in Python, with "
-            "search.load."
-        )
-    return lambda path: torch.from_numpy(read_digit(path)).unsqueeze(0)
-
-
-def several_seer(card: Card) -> Callable[[Path], bool]:
-    """What says whether a picture seems to show more than the one digit that a network is asked of.
-
-    Of a network that learnt from a folder of images nobody knows what is one.
-    """
-    return shows_several if folder_of(card.dataset) is None else lambda path: False
-
-
-def _scaled(path: Path, channels: int, side: int) -> Tensor:
-    """A picture as a square of that side, (C, side, side)."""
-    colours = torch.from_numpy(read_square(path, side))
-    if channels == 3:
-        return colours
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601, as in Pillow
-    return (colours * weights).sum(dim=0, keepdim=True).round().to(torch.uint8)
 
 
 @torch.inference_mode()

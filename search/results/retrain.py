@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,15 +13,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.data.dataset import DatasetInfo
-from search.folders import CARD_NAME, PICTURES
+from search.folders import CARD_NAME, PICTURES, training_folder
 from search.published import OutputFolder
 from search.space.hyperparameters import Hyperparameters
 from search.study.findings import add_looks, store_retraining
 from search.study.history import DISTRIBUTION
 from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
+from search.training.card import CARD_VERSION, card_text, unlisted_files, weights_name
 from search.training.epochs import EpochResult
-from search.training.weights import CARD_VERSION, card_text, unlisted_files, weights_name
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import Repeat, Spread, train_repeats
 from search_models.size import parameter_count
@@ -83,7 +82,7 @@ def retrain(
     hyperparameters = rebuild(study, trial)
     settings = StudySettings.from_study(study)
     add_looks(study, len(seeds), by="retrain", trial=trial.number)
-    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".training-") as trained:
+    with training_folder(folder.path) as trained:
         repeats = train_repeats(
             pool,
             hyperparameters,
@@ -93,7 +92,7 @@ def retrain(
             evaluation="test",
             device=device,
             listener=listener,
-            folder=Path(trained),
+            folder=trained,
             metric=settings.metric,
         )
         card = _card(
@@ -104,7 +103,7 @@ def retrain(
             settings=settings,
             repeats=repeats,
         )
-        folder.replace(Path(trained), card)
+        folder.replace(trained, card)
     summary = {key: card[key] for key in ("created", "trial", "test_accuracy", "runs")}
     store_retraining(study, summary)
     return repeats

@@ -15,6 +15,7 @@ Reading and writing:
 - `retry.py`: how long they wait, and who hears of it
 - `cached.py`: `CachedStorage` around it, which reads each trial once and writes in batches
 - `studies.py`: what studies there are, without what the dashboard keeps with them
+- `study_rows.py`: studies as rows: their attributes, and trials that outlived them
 - `rows.py`: trials as rows of Optuna's tables, many at a time
 - `collection.py`: no search for garbage among all that is read
 

@@ -1,15 +1,19 @@
 """Whether the file behind the connections to a SQLite database is still the one at its path.
 
-SQLite goes on writing to a file that was deleted, or in whose place another was moved, and what it
-writes is gone when its last connection closes.
+SQLite goes on writing to a file that was deleted or cut short, or in whose place another was moved,
+and what it writes is gone when its last connection closes. So it is with the log beside the file,
+which holds what was written last.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from search.exceptions import DatabaseError
 from search.files import whole_file
@@ -17,8 +21,20 @@ from search.files import whole_file
 _LOGS = ("-wal", "-shm")  # of SQLite, beside a database that is in use
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file as it is now.
+
+    Args:
+        identity: what tells it from all others, whatever its name.
+    """
+
+    identity: tuple[int, int]
+    n_bytes: int
+
+
 class FileGuard:
-    """Holds a database file open, tells when it is no longer at its path, and saves what it has.
+    """Holds a database file open, tells when it or its log is no longer what it was, and saves it.
 
     Args:
         path: of a database that is there.
@@ -30,18 +46,25 @@ class FileGuard:
 
     def __init__(self, path: Path, *, timeout: float) -> None:
         self._path = path.resolve()
-        self._identity = _identity(self._path)
-        self._logs: dict[Path, tuple[int, int] | None] = {}
+        self._logs: list[Path] = []
+        self._known: dict[Path, _Found] = {}
         self._lost: str | None = None
+        self._is_closed = False
         # Its own: whatever else is opened later may be another file.
+        before = _found(self._path)
         self._connection = sqlite3.connect(
             f"{self._path.as_uri()}?mode=rw", uri=True, check_same_thread=False, timeout=timeout
         )
+        self._schema: int | None = None
         try:  # which opens the logs, too: once the file is gone they are not found
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (mode,) = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            self._schema = self._pragma("schema_version")
+            if mode == "wal":  # else the last one to close deletes the logs, whoever that is
+                self._logs = [self._path.with_name(self._path.name + each) for each in _LOGS]
         except sqlite3.Error:  # whoever writes first hears of it
             pass
+        if before is not None:
+            self._known[self._path] = before
         self.check()
 
     @property
@@ -52,32 +75,82 @@ class FileGuard:
     def check(self) -> None:
         """Raises DatabaseError where the file is gone or another, once what it has is saved."""
         if self._lost is None:
-            if self._identity is not None and _identity(self._path) == self._identity:
-                logs = [self._path.with_name(self._path.name + each) for each in _LOGS]
-                self._logs = {log: _identity(log) for log in logs}
+            # Once it is closed, the last connection deletes the logs.
+            what = None if self._is_closed else self._what_happened()
+            if what is None:
                 return
-            self._lost = self._save()
+            self._lost = self._save(what)
         raise DatabaseError(self._lost)
 
     def close(self) -> None:
+        self._is_closed = True
         self._connection.close()
 
-    def _save(self) -> str:
+    def _what_happened(self) -> str | None:
+        """What was done to the file or to its logs, in words; None where nothing was."""
+        for path in (self._path, *self._logs):
+            before, now = self._known.get(path), _found(path)
+            if before is None and path != self._path:  # a log that is new
+                if now is not None:
+                    self._known[path] = now
+                continue
+            if now is None:
+                return f"{path} was deleted"
+            if before is None or now.identity != before.identity:
+                return f"{path} is another file now"
+            if now.n_bytes < before.n_bytes and not self._is_whole(path, now):
+                return f"{path} was cut short"
+            self._known[path] = now
+        return None
+
+    def _is_whole(self, path: Path, now: _Found) -> bool:
+        """Whether a file that is shorter than it was has all that was written all the same.
+
+        A log is cut when all of it has gone into the file. The file is shortened by VACUUM, which
+        changes the version of the schema as no older copy has it, and where it vacuums itself.
+        """
+        if path == self._path and not now.n_bytes:
+            return False
+        try:
+            self._connection.execute("PRAGMA shrink_memory")  # what it has read may be gone
+            if self._pragma("quick_check(1)") != "ok":
+                return False
+            if path != self._path or self._pragma("auto_vacuum"):
+                return True
+            before, self._schema = self._schema, self._pragma("schema_version")
+            return before != self._schema
+        except sqlite3.OperationalError as error:
+            # A lock, or want of memory, says nothing of the file.
+            return error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_IOERR
+        except sqlite3.Error:
+            return False
+
+    def _pragma(self, name: str) -> Any:
+        (value,) = self._connection.execute(f"PRAGMA {name}").fetchone()
+        return value
+
+    def _save(self, what: str) -> str:
         """Copies what the lost file has; returns what there is to say."""
-        what = "is another file now" if self._path.exists() else "was deleted"
-        text = f"The database must stay while it is used, but {self._path} {what}. "
+        text = f"The database must stay as it is while it is used, but {what}. "
         saved = self._free_path()
         try:
             with whole_file(saved) as temporary, closing(sqlite3.connect(temporary)) as copy:
                 self._connection.backup(copy)
+                (state,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+                if state != "ok":
+                    raise sqlite3.DatabaseError(f"a part is lost: {state}")
                 copy.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
         except (sqlite3.Error, OSError) as error:
-            return f"{text}What it held could not be saved ({error})."
+            return (
+                f"{text}What it held could not be saved ({error}); if 'search backup' has made a "
+                "copy of it, move that to its place."
+            )
         finally:
             # Whoever opens the new file would take the old one's log for its own.
-            for log, identity in self._logs.items():
+            for log in self._logs:
+                known, now = self._known.get(log), _found(log)
                 with suppress(OSError):
-                    if identity is not None and _identity(log) == identity:
+                    if known is not None and now is not None and known.identity == now.identity:
                         log.unlink()
         return (
             f"{text}All that it held is saved in {saved}: move that to the place of the database, "
@@ -85,16 +158,21 @@ class FileGuard:
         )
 
     def _free_path(self) -> Path:
-        folder = self._path.parent if self._path.parent.is_dir() else Path.cwd()
+        folder = self._path.parent
+        if not folder.is_dir():
+            try:
+                folder = Path.cwd()
+            except OSError:  # which has gone as well
+                folder = Path(tempfile.gettempdir())
         names = (f"{self._path.stem}-saved{'' if n == 1 else f'-{n}'}" for n in count(1))
         paths = (folder / f"{name}{self._path.suffix}" for name in names)
         return next(path for path in paths if not path.exists())
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others, whatever its name; None where there is none."""
+def _found(path: Path) -> _Found | None:
+    """A file as it is now; None where there is none."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return _Found((found.st_dev, found.st_ino), found.st_size)

@@ -13,7 +13,7 @@ import json
 import uuid
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -42,6 +42,7 @@ from search.storage.rows import (
     write_trial,
 )
 from search.storage.server_locks import acquire_lock, release_lock
+from search.storage.study_rows import delete_orphans, write_system_attributes
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -106,10 +107,17 @@ class RetryingStorage(RDBStorage):
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
     ) -> int:
+        self._retry.call(self._delete_orphans)
         return self._retry.call(super().create_new_study, directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
         self._retry.call(super().delete_study, study_id)
+        self._retry.call(self._delete_orphans)
+
+    def _delete_orphans(self) -> None:
+        if self._backend_name == "sqlite":
+            with self.engine.begin() as connection:
+                delete_orphans(connection)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._retry.call(super().set_study_user_attr, study_id, key, value)
@@ -285,19 +293,7 @@ class RetryingStorage(RDBStorage):
     def _write_system_attributes(self, study_id: int, attributes: dict[str, Any]) -> None:
         try:
             with _create_scoped_session(self.scoped_session) as session:
-                models.StudyModel.find_or_raise_by_id(study_id, session)
-                found = models.StudySystemAttributeModel.where_study_id(study_id, session)
-                known = {str(attribute.key): attribute for attribute in found}
-                for key, value in attributes.items():
-                    text = json.dumps(value)
-                    if key in known:
-                        cast(Any, known[key]).value_json = text
-                    else:
-                        session.add(
-                            models.StudySystemAttributeModel(
-                                study_id=study_id, key=key, value_json=text
-                            )
-                        )
+                write_system_attributes(session, study_id, attributes)
         except IntegrityError as error:
             raise WriteConflictError from error
 

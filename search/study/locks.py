@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from search.exceptions import StorageError, StudyError
-from search.study.owners import is_alive
+from search.study.owners import has_open, is_alive, is_here, is_this_process, who_locked
 from search.study.record import Owner, TrialRecord
 from search.study.trials import trials_of
 
@@ -26,17 +26,13 @@ def locked_file(path: Path, study: Study) -> Iterator[None]:
         StudyError: if another process is there.
         StorageError: if the lock cannot be taken at all.
     """
-    path = path.resolve()  # one lock, whatever links lead to the database
     # The file stays: to delete it could let two processes lock two files of one name.
-    lock_path = path.with_name(f".{path.name}.{study._study_id}.lock")
+    lock_path = _lock_path(path, study)
     file_lock = FileLock(lock_path, timeout=0)
     try:
         file_lock.acquire()
     except Timeout as error:
-        raise StudyError(
-            f"{_busy(study)} For searches on several machines, keep their studies on a database "
-            "server: --storage postgresql+psycopg://user@host/database."
-        ) from error
+        raise _busy(study, who_locked(lock_path)) from error
     except OSError as error:
         raise StorageError(
             f"The folder of a SQLite database must allow files that are locked, but {lock_path} "
@@ -44,25 +40,49 @@ def locked_file(path: Path, study: Study) -> Iterator[None]:
             "a database server, with --storage."
         ) from error
     try:
+        # Somebody may have deleted the file all the same. A process that has left its search, or
+        # searches what this database is a copy of, is in nobody's way.
+        for owner in filter(is_here, _living_owners(study)):
+            if not is_this_process(owner) and has_open(owner.pid, path.resolve()):
+                raise _busy(study, owner)
         yield
     finally:
         file_lock.release()
 
 
-def _busy(study: Study) -> str:
-    return (
-        "One search at a time must run on a study, but another is searching "
-        f"{study.study_name!r}; wait for it, stop it, or name another study with --study."
+def _lock_path(path: Path, study: Study) -> Path:
+    """The file that is locked for a study; one, whatever links lead to the database."""
+    path = path.resolve()
+    return path.with_name(f".{path.name}.{study._study_id}.lock")
+
+
+def _busy(study: Study, owner: Owner | None) -> StudyError:
+    who = "another" if owner is None else f"process {owner.pid} on {owner.host}"
+    return StudyError(
+        f"One search at a time must run on a study, but {who} is searching {study.study_name!r} "
+        "or races its trials; wait for it, stop it, or name another study with --study. For "
+        "searches on several machines, keep their studies on a database server: --storage "
+        "postgresql+psycopg://user@host/database."
     )
 
 
-def searching_process(study: Study) -> Owner | None:
-    """The process of which a running trial says that it searches the study; None without one."""
-    return next(_living_owners(study), None)
+def searching_process(study: Study, *, is_leaving: bool = False) -> Owner | None:
+    """The process that searches a study, or races its trials; None without one.
+
+    Args:
+        is_leaving: whether this process is about to end that, and does not count.
+    """
+    owner = next(_living_owners(study), None)
+    if owner is None:  # it may load its data, be between two trials, or race the best
+        storage = study._storage
+        engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+        if engine is not None and engine.name == "sqlite":
+            owner = who_locked(_lock_path(Path(str(engine.url.database)), study))
+    return None if owner is not None and is_leaving and is_this_process(owner) else owner
 
 
 def is_searched(study: Study) -> bool:
-    """Whether a running trial says that a search of the study is there."""
+    """Whether a process searches a study, or races its trials."""
     return searching_process(study) is not None
 
 

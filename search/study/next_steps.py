@@ -76,11 +76,14 @@ def first_steps() -> list[NextStep]:
     ]
 
 
-def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> NextSteps:
+def next_steps(
+    study: Study, trials: Sequence[FrozenTrial], *, is_leaving: bool = False
+) -> NextSteps:
     """What is worth doing with a study as it stands; whoever shows it may leave some out.
 
     Args:
         trials: all of the study's.
+        is_leaving: whether this process is about to end its search.
 
     Raises:
         StudyError: if the study was made by something else than `search run`.
@@ -95,7 +98,7 @@ def next_steps(study: Study, trials: Sequence[FrozenTrial]) -> NextSteps:
         words = search_words(study.study_name, settings, n_trials=n_trials)
         return None if words is None else NextStep(tuple(words), purpose, reads_data=True)
 
-    owner = searching_process(study)
+    owner = searching_process(study, is_leaving=is_leaving)
     searched_by = None if owner is None else f"process {owner.pid} on {owner.host}"
     if chosen is None:
         goes_on = search(max(n_wanted, n_trained + 1), "go on with the search")

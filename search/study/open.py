@@ -78,9 +78,13 @@ def open_study(storage: BaseStorage, name: str) -> Study:
 
 
 def open_studies(storage: BaseStorage) -> Iterator[Study]:
-    """All studies, oldest first; each is opened when it is asked for."""
+    """All studies, oldest first; each is opened when it is asked for, if it is still there."""
     for name in study_names(storage):
-        yield optuna.load_study(study_name=name, storage=storage)
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            continue
+        yield study
 
 
 # An attribute of a study of runs: the identity of the study that they are runs of.
@@ -257,11 +261,20 @@ def check_same_data(study: Study, info: DatasetInfo) -> None:
 @contextmanager
 def unless_deleted(study: Study) -> Iterator[None]:
     """Raises StudyDeletedError where something inside fails because the study was deleted."""
+    identity = identity_of(study)
     try:
         yield
-    except KeyError as error:
-        if study.study_name in study_names(study._storage):
+    except (KeyError, StudyError) as error:
+        if study.study_name in study_names(study._storage) and _has_identity(study, identity):
             raise  # the error is about something else
         raise StudyDeletedError(
             f"The study must stay while it is searched, but {study.study_name!r} was deleted."
         ) from error
+
+
+def _has_identity(study: Study, identity: str | None) -> bool:
+    """Whether a study is the one that it was, rather than a newer one of its name or number."""
+    try:
+        return identity_of(study) == identity
+    except KeyError:
+        return False

@@ -25,12 +25,14 @@ from search.storage.server_locks import ServerLock
 from search.storage.urls import sqlite_path
 from search.study.locks import check_no_owner_alive, locked_file
 from search.study.owners import is_owner_dead
-from search.study.record import is_foreign
+from search.study.record import TrialRecord, is_foreign
 from search.study.repair import requeue_left
 from search.study.trials import trials_of
+from search.wording import duration
 
 _RETRY_SECONDS = 0.5  # while another races
 _HEARTBEATS = 4  # within the time after which a host is taken for lost
+_MISSED = 1.5  # heartbeats after which it is said that a host is silent
 
 
 class Sharing(Protocol):
@@ -102,15 +104,24 @@ class Shared:
     Args:
         lost_after_seconds: how long a host may be silent before its trials are queued again. Time
             in which the server was away does not count.
+        notice: is told of searches that are silent, with words.
     """
 
     is_shared = True
 
-    def __init__(self, study: Study, url: str, lost_after_seconds: float) -> None:
+    def __init__(
+        self,
+        study: Study,
+        url: str,
+        lost_after_seconds: float,
+        notice: Callable[[str], None] = lambda _text: None,
+    ) -> None:
         self._study = study
         self._url = url
         self._storage = _retrying(study)
         self._lost_after_seconds = lost_after_seconds
+        self._notice = notice
+        self._silent_searches: set[str] = set()  # of which it is told
         self._next_heartbeat = self._next_reclaim = time.monotonic()
 
     def lock(self, should_stop: Callable[[], bool]) -> AbstractContextManager[bool]:
@@ -139,9 +150,12 @@ class Shared:
         now = time.monotonic()
         if now < self._next_reclaim:
             return ()
-        self._next_reclaim = now + self._lost_after_seconds / _HEARTBEATS
+        self._next_reclaim = now + self._lost_after_seconds / _HEARTBEATS / 2
         # Whoever could not reach the server was not heard; all get the time to be heard again.
-        if now < self._storage.returned_at + self._lost_after_seconds or not self._lost():
+        if now < self._storage.returned_at + self._lost_after_seconds:
+            return ()
+        self._tell_silent()
+        if not self._lost():
             return ()
         with self.lock(should_stop) as is_ours:
             return self.requeue_orphans() if is_ours else ()
@@ -160,6 +174,20 @@ class Shared:
         finally:
             lock.release()
 
+    def _tell_silent(self) -> None:
+        """Says once of each search that has begun to be silent what will become of its trials."""
+        seconds = _MISSED * self._lost_after_seconds / _HEARTBEATS
+        silent = self._storage.silent_trials(self._study._study_id, seconds)
+        running = trials_of(self._study, states=(TrialState.RUNNING,)) if silent else ()
+        owners = [TrialRecord.read(trial).owner for trial in running if trial._trial_id in silent]
+        found = {f"process {each.pid} on {each.host}" for each in owners if each is not None}
+        for search in sorted(found - self._silent_searches):
+            self._notice(
+                f"Nothing was heard of {search} for {duration(seconds)} or longer; what it trains "
+                f"is taken over after {duration(self._lost_after_seconds)} of silence."
+            )
+        self._silent_searches = found
+
     def _lost(self) -> list[FrozenTrial]:
         """The trials of hosts that fell silent, and of processes of this host that died."""
         silent = self._storage.silent_trials(self._study._study_id, self._lost_after_seconds)
@@ -175,8 +203,13 @@ def lock_to_open(storage: BaseStorage, name: str) -> AbstractContextManager[obje
 
 
 @contextmanager
-def join_study(study: Study, url: str, *, lost_after_seconds: float) -> Iterator[Sharing]:
+def join_study(
+    study: Study, url: str, *, lost_after_seconds: float, notice: Callable[[str], None]
+) -> Iterator[Sharing]:
     """Lets a search onto the study as long as the context lasts: alone, or as one of several.
+
+    Args:
+        lost_after_seconds, notice: as those of `Shared`.
 
     Raises:
         StudyError: if another search is there, and the database lets only one.
@@ -187,7 +220,7 @@ def join_study(study: Study, url: str, *, lost_after_seconds: float) -> Iterator
         with locked_file(path, study):
             yield Alone(study)
     elif _retrying(study).has_locks:
-        yield Shared(study, url, lost_after_seconds)
+        yield Shared(study, url, lost_after_seconds, notice)
     else:  # a server without locks that we know
         check_no_owner_alive(study)
         yield Alone(study)

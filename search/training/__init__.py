@@ -7,7 +7,7 @@
 - `optimizers.py`: the optimisers
 - `averaging.py`: the moving average of the weights
 - `metrics.py`: accuracy, and balanced accuracy for classes of uneven size
-- `weights.py`: weights on disk and the card beside them, written and loaded
+- `weights.py`: weights on disk, written and loaded; `card.py`: the card beside them
 - `devices.py`: what devices are called
 - `doctor.py`: how fast each step is on this machine
 """

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from search.data.dataset import Examples, Normalization
+from search.data.dataset import Examples
+from search.data.normalization import Normalization
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Hyperparameters
 from search.training.train import train

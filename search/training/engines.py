@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search.data.dataset import Examples, Normalization
+from search.data.dataset import Examples
+from search.data.normalization import Normalization
 from search.training.augment import Warps, warp
 from search.training.metrics import Metric, score
 from search_models import native

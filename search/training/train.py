@@ -9,7 +9,8 @@ import torch
 from torch import Generator, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from search.data.dataset import Examples, Normalization
+from search.data.dataset import Examples
+from search.data.normalization import Normalization
 from search.exceptions import DeviceError, TrainingError
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search.training.augment import Warps, draw_warps, shrinking_strength

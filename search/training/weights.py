@@ -1,110 +1,25 @@
-"""Weights on disk, beside a card that rebuilds the network without the database."""
+"""Weights on disk, written and loaded."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from search.data.built_in import class_names
-from search.data.dataset import DatasetInfo, Normalization
-from search.data.names import check_dataset_name, find_data_words
+from search.data.normalization import Normalization
 from search.data.tensors import tensors_as_bytes
-from search.exceptions import CardError, InputError
-from search.folders import CARD_NAME, PICTURES
-from search.space.hyperparameters import Hyperparameters
-from search.space.presets import PRESETS, weights_folder
-from search.training.metrics import Metric, check_metric
-from search.wording import meant
+from search.exceptions import CardError
+from search.space.presets import weights_folder
+from search.training.card import kept_seed, read_card, weights_path
 from search_models.convnet import ConvNet
-from search_models.size import parameter_count
-
-CARD_VERSION = 1
-# What anything that is not a card may raise while it is read as one.
-_NOT_A_CARD = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError),
-    *(IndexError, OverflowError, RecursionError, InputError),
-)
-
-
-def weights_name(seed: int | str) -> str:
-    """The file, beside the card, with the weights of a seed; of all, as a pattern, with `*`."""
-    return f"seed-{seed}.safetensors"
 
 
 def weights_as_bytes(network: nn.Module) -> bytes:
     """The weights and running statistics of `network`, as a file of weights has them."""
     return tensors_as_bytes(network.state_dict())
-
-
-def card_text(card: Mapping[str, Any]) -> str:
-    """A card as its file has it."""
-    return json.dumps(card, indent=2) + "\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One training run of a card.
-
-    Args:
-        accuracies: on the test images after each epoch, as shares from 0 to 1; None in cards of
-            before they were kept.
-    """
-
-    seed: int
-    accuracies: tuple[float, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What stands beside weights: whose they are, and all that rebuilds their network.
-
-    Args:
-        created: when the weights were written, in UTC.
-        dataset, fingerprint: the name of the data set that they were trained and tested on, and
-            the SHA-256 of its pixels and labels.
-        classes: what people call them, by label.
-        metric: which accuracy the card has.
-        mean_accuracy, accuracy_std: test accuracy of the last three epochs as a share from 0 to
-            1, mean and sample standard deviation over the runs; the latter is None for one run.
-        epochs: of each run; None in cards of before they were kept.
-        runs: at least one, in the order in which they were asked for.
-    """
-
-    created: datetime
-    study: str
-    trial: int
-    dataset: str
-    fingerprint: str
-    classes: tuple[str, ...]
-    metric: Metric
-    hyperparameters: Hyperparameters
-    normalization: Normalization
-    mean_accuracy: float
-    accuracy_std: float | None
-    epochs: int | None
-    runs: tuple[Run, ...]
-
-    def check_data(self, info: DatasetInfo) -> None:
-        """Sees that a data set is the one that the weights were trained and tested on.
-
-        Raises:
-            CardError: if it has other images or labels.
-        """
-        if self.fingerprint != info.fingerprint:
-            raise CardError(
-                f"The data must be those that the card was written for, but {info.name} in "
-                f"{info.origin} has other images or labels; {find_data_words(info.name)}."
-            )
 
 
 class Classifier(nn.Module):
@@ -152,157 +67,10 @@ def load(folder: str | Path, *, seed: int | None = None) -> Classifier:
     """
     folder = weights_folder(folder)
     card = read_card(folder)
-    seeds = [run.seed for run in card.runs]
-    if seed is None:
-        seed = kept_seed(folder, card)
-    elif seed not in seeds:
-        known = ", ".join(map(str, seeds))
-        raise CardError(f"{folder}: seed must be one of {known}, but got {seed}.")
+    path = weights_path(folder, card, kept_seed(folder, card) if seed is None else seed)
     network = ConvNet(card.hyperparameters.spec)
-    path = folder / weights_name(seed)
     try:
         network.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise CardError(f"{path}: the weights are missing; run 'search retrain' again.") from error
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CardError(f"{path}: the weights cannot be read ({error}).") from error
     return Classifier(network, card.normalization).eval()
-
-
-def kept_seed(folder: Path, card: Card) -> int:
-    """The seed of the first run whose weights are beside the card; where none are, of the first."""
-    seeds = [run.seed for run in card.runs]
-    return next((seed for seed in seeds if (folder / weights_name(seed)).exists()), seeds[0])
-
-
-def read_card(folder: Path) -> Card:
-    """The card that `search retrain` wrote into `folder`.
-
-    Raises:
-        CardError: if it is missing, damaged, changed by hand, or of another version.
-    """
-    path = folder / CARD_NAME
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-        version = contents["card_version"]
-        if version == CARD_VERSION:
-            count, card = contents["parameter_count"], _parse(contents)
-    except FileNotFoundError as error:
-        if not folder.is_dir():
-            raise CardError(
-                "Weights must be in a folder that 'search retrain' wrote, or be those of one of "
-                f"the shipped networks {', '.join(PRESETS)}, but there is no {folder}"
-                f"{meant(str(folder), PRESETS)}"
-            ) from error
-        raise CardError(
-            f"A folder of weights must hold a {CARD_NAME}, but {folder} does not; "
-            "'search retrain' writes one."
-        ) from error
-    except _NOT_A_CARD as error:
-        raise CardError(f"{path}: the card cannot be used ({error!r}).") from error
-    if version != CARD_VERSION:
-        raise CardError(
-            f"{path}: this version reads cards of version {CARD_VERSION}, but the card is of "
-            f"version {version!r}; use the version of the package that wrote it."
-        )
-    actual = parameter_count(card.hyperparameters.spec)
-    if count != actual:
-        raise CardError(
-            f"{path}: the card says {count!r} parameters, but its network has {actual:,}; the "
-            "card was changed by hand."
-        )
-    if not card.runs:
-        raise CardError(f"{path}: the card names no training run.")
-    for run in card.runs:
-        if run.accuracies is not None and len(run.accuracies) != card.epochs:
-            raise CardError(
-                f"{path}: the card says {card.epochs} epochs, but seed {run.seed} has "
-                f"{len(run.accuracies)} accuracies; the card was changed by hand."
-            )
-    return card
-
-
-def unlisted_files(folder: Path) -> list[str]:
-    """The names of a retraining's files where a version wrote them that kept no list of files.
-
-    Those are a card that can be used, the weights that it names, and pictures drawn of them.
-    """
-    try:
-        card = read_card(folder)
-    except CardError:
-        return []
-    names = [CARD_NAME, *(weights_name(run.seed) for run in card.runs)]
-    drawn = [name for name in PICTURES if _is_drawn(folder / name)]
-    return [*(name for name in names if (folder / name).is_file()), *drawn]
-
-
-def _is_drawn(path: Path) -> bool:
-    """Whether a file is a picture that was drawn as all of ours are."""
-    return path.is_file() and b"Software\0Matplotlib" in path.read_bytes()[:1000]
-
-
-def _parse(contents: dict[str, Any]) -> Card:
-    normalization, accuracy = contents["normalization"], contents["test_accuracy"]
-    dataset = contents["dataset"]
-    classes = dataset.get("classes")
-    if classes is None:  # a card of before other data sets than those built in
-        classes = class_names(check_dataset_name(dataset["name"]))
-    hyperparameters = Hyperparameters.from_dict(contents["hyperparameters"])
-    if len(classes) != hyperparameters.spec.n_classes:
-        raise ValueError(f"{len(classes)} names for {hyperparameters.spec.n_classes} classes")
-    epochs = contents.get("epochs")
-    if epochs is not None and (type(epochs) is not int or epochs < 1):
-        raise ValueError(f"{epochs!r} epochs")
-    runs = []
-    for run in contents["runs"]:
-        accuracies = run.get("accuracies")
-        shares = None if accuracies is None else tuple(map(_share, accuracies))
-        runs.append(Run(_count(run["seed"]), shares))
-    return Card(
-        created=datetime.fromisoformat(contents["created"]),
-        study=_text(contents["study"]),
-        trial=_count(contents["trial"]),
-        dataset=_text(dataset["name"]),
-        fingerprint=_text(dataset["fingerprint"]),
-        classes=tuple(map(_text, classes)),
-        metric=check_metric(contents.get("metric", "accuracy")),
-        hyperparameters=hyperparameters,
-        normalization=_normalization(normalization, hyperparameters.spec.input_shape[0]),
-        mean_accuracy=_share(accuracy["mean"]),
-        accuracy_std=None if accuracy["std"] is None else _share(accuracy["std"]),
-        epochs=epochs,
-        runs=tuple(runs),
-    )
-
-
-def _normalization(stored: dict[str, Any], n_channels: int) -> Normalization:
-    mean, std = (tuple(map(_finite, stored[name])) for name in ("mean", "std"))
-    if not len(mean) == len(std) == n_channels or min(std) <= 0:
-        raise ValueError(f"a mean {mean} and a positive std {std} for {n_channels} channels")
-    return Normalization(mean, std)
-
-
-def _text(value: Any) -> str:
-    """A text that a program's source can hold."""
-    if not isinstance(value, str) or "\0" in value:
-        raise ValueError(f"{value!r} is no text")
-    value.encode()  # raises for halves of characters, which JSON can hold
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{value!r} is no number of a trial or seed")
-    return value
-
-
-def _share(value: Any) -> float:
-    if not 0 <= _finite(value) <= 1:
-        raise ValueError(f"{value!r} is no share")
-    return float(value)
-
-
-def _finite(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)

@@ -216,6 +216,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         ArtifactError: if the folder of artifacts, or a file in it, cannot be written.
     """
     request, started = plan.request, time.monotonic()
+    waiting = waiting or Waiting()
     settings = StudySettings.of(
         budget=request.budget,
         epochs=request.epochs,
@@ -227,9 +228,13 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
     with opened_storage(request.storage, create=True, waiting=waiting) as storage:
         with lock_to_open(storage, plan.study_name):
             study = create_or_open_study(CachedStorage(storage), plan.study_name, settings)
-        lost_after = request.lost_after_seconds
         with (
-            join_study(study, request.storage, lost_after_seconds=lost_after) as shared,
+            join_study(
+                study,
+                request.storage,
+                lost_after_seconds=request.lost_after_seconds,
+                notice=waiting.notice,
+            ) as shared,
             unless_deleted(study),
         ):
             if request.confirm:
@@ -239,7 +244,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
                 study,
                 artifact_folder(request.storage, request.artifacts),
                 lock=lambda: shared.lock(_after(_LONGEST_LOCK_SECONDS)),
-                notice=_say_nothing if waiting is None else waiting.notice,
+                notice=waiting.notice,
             )
             with no_collection():
                 with shared.lock(lambda: False):
@@ -247,11 +252,7 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
                 dashboard_sync.begin(is_alone=not shared.is_shared)
             with kept_from_collection():
                 yield search
-                dashboard_sync.update()
-
-
-def _say_nothing(text: str) -> None:
-    """What nobody reads."""
+                dashboard_sync.update(is_leaving=True)
 
 
 def _after(seconds: float) -> Callable[[], bool]:

@@ -86,7 +86,12 @@ class TrialStarter:
 
         What `Study.ask` does before it draws, but that a trial says whose it is before it runs:
         what runs and does not is another program's.
+
+        Raises:
+            KeyError: if the study was deleted, also where another has its identifier now.
         """
+        if identity_of(self._study) != self._mark.study:
+            raise KeyError("the study was deleted, and another has its identifier")
         self._study._thread_local.cached_all_trials = None
         trial_id = self._take_waiting()
         if trial_id is None:

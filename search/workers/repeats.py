@@ -10,9 +10,9 @@ from typing import Any
 
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
+from search.training.card import weights_name
 from search.training.epochs import EpochResult, last_epochs_mean
 from search.training.metrics import Metric
-from search.training.weights import weights_name
 from search.workers.jobs import EvaluationPart, Job, JobEpoch, TrainingPart, WorkerPool, run_jobs
 
 

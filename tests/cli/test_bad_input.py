@@ -24,7 +24,8 @@ from search.space.toml import to_toml
 from search.storage.open import opened_storage
 from search.storage.urls import shown_url
 from search.study.open import check_study_name, open_study
-from search.training.weights import load, read_card
+from search.training.card import read_card
+from search.training.weights import load
 from search_models.size import parameter_count
 from tests.conftest import DIGITS_RUN, Command, Result
 

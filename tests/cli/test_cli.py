@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import Engine, event
 
 from search.cli import app
 from search.cli.options import duration, positive
@@ -409,3 +412,69 @@ def test_a_database_in_a_folder_that_may_not_be_written_is_read(finished: Comman
     assert [each.out for each in after] == before, [each.err for each in after]
     assert refused.code == 2
     assert "must be writable" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["best", "made"], "takes options alone, but got 'made' besides; leave it out, or say wh"),
+        (["best", "made"], "as '--study made'."),
+        (["retrain", "3"], "as '--trial 3'."),
+        (["dashboard", "8081"], "as '--port 8081'."),
+        ([*DIGITS_RUN, "digits"], "as '--dataset digits'."),
+        ([*DIGITS_RUN, "000"], "'search run' takes options alone, but got '000' besides; leave it"),
+        (
+            ["show", "1", "2"],
+            "'search show' takes N and options, but got '2' besides; leave it out.",
+        ),
+        (
+            ["show"],
+            "'search show' must be given N, but it is missing; give it, as in 'search show ",
+        ),
+        (
+            ["predict", "best-8k"],
+            "must be given IMAGE, but it is missing; give it, as in 'search p",
+        ),
+        (["run"], "must be given --budget, but it is missing; give it, as in 'search run --budget"),
+        (["best", "--studie", "a"], "--help' lists, but got --studie; did you mean --study?"),
+        (
+            ["best", "--study"],
+            "but option '--study' requires an argument; see 'search best --help'.",
+        ),
+    ],
+)
+def test_words_too_many_or_too_few_are_told_with_what_to_give(
+    words: list[str], message: str, command: Command
+) -> None:
+    done = command(*words)
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+    assert not list(command.folder.iterdir())
+
+
+@pytest.mark.parametrize("n_later", range(4))
+def test_a_study_that_is_deleted_while_all_are_listed_is_left_out(
+    n_later: int, command: Command
+) -> None:
+    """Before it is opened, and some statements later."""
+    url = f"sqlite:///{command.database}"
+    for name in ("kept", "deleted"):
+        make_study(url, name, [MadeTrial((0.5, 0.6, 0.7))])
+    n_since = -1
+
+    def delete(_connection: object, _cursor: object, _text: str, values: Any, *_: object) -> None:
+        nonlocal n_since
+        if n_since >= 0 or "deleted" in values:
+            n_since += 1
+        if n_since == n_later:
+            n_since += 1
+            optuna.delete_study(study_name="deleted", storage=url)
+
+    event.listen(Engine, "before_cursor_execute", delete)
+    try:
+        done = command("studies", "--json")
+    finally:
+        event.remove(Engine, "before_cursor_execute", delete)
+    assert done.code == 0, done.err
+    assert [each["name"] for each in done.json] == ["kept"]
+    assert optuna.get_all_study_names(url) == ["kept"]

@@ -21,8 +21,9 @@ import pytest
 import torch
 
 import search
-from search.data.dataset import Examples, Normalization
+from search.data.dataset import Examples
 from search.data.load import load_dataset
+from search.data.normalization import Normalization
 from search.exceptions import ExportError
 from search.export.onnx_file import check_parity, to_onnx
 from search.export.python_program import Source, baseline_source, card_source, to_python
@@ -38,7 +39,8 @@ from search.space.hyperparameters import (
 )
 from search.space.presets import preset_folder
 from search.training.augment import draw_warps, warp
-from search.training.weights import Classifier, read_card
+from search.training.card import read_card
+from search.training.weights import Classifier
 from search_models.convnet import ConvNet
 from search_models.spec import ModelSpec
 from tests.conftest import Command, run_here

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 import search
-from search.data.built_in import class_names
 from search.data.load import load_dataset
-from search.data.names import DatasetName
+from search.data.names import DatasetName, class_names
 from search.published import LIST_NAME
 from search.report.weights_figures import (
     N_MISTAKES,
@@ -26,7 +25,7 @@ from search.report.weights_figures import (
     picture_png,
     probabilities_of,
 )
-from search.training.weights import Card, read_card
+from search.training.card import Card, read_card
 from tests.conftest import run_here
 
 NAMES = ("confusion.png", "curves.png", "mistakes.png")

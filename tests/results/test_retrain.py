@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -20,8 +21,8 @@ from search.data.load import load_dataset
 from search.exceptions import CardError
 from search.study.findings import Findings
 from search.study.open import rebuild
-from search.training.weights import read_card
-from tests.conftest import Command, Result, run_here
+from search.training.card import read_card
+from tests.conftest import Command, Result, run_here, wait_until
 
 NAME = "digits-3000x3"
 
@@ -306,3 +307,16 @@ def test_a_trial_that_was_stopped_is_retrained_only_with_a_word(finished: Comman
     done = finished("retrain", "--trial", "4", "--seeds", "1")
     assert done.code == 0, done.err
     assert "it is PRUNED after 2 epochs (weak). Here it trains all of them." in done.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_leaves_no_half_of_a_retraining(finished: Command, number: signal.Signals) -> None:
+    process = finished.start("retrain", "--seeds", "300", "--out", "weights")
+    weights = finished.folder / "weights"
+    wait_until(lambda: any(weights.glob(".training-*/*")))
+    process.send_signal(number)
+    out, _ = process.communicate()
+    assert process.returncode == 130, out
+    assert out.count("Interrupted.") == 1
+    assert "Traceback" not in out
+    assert not list(weights.iterdir())

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from search.data.dataset import Examples, Normalization
+from search.data.dataset import Examples
+from search.data.normalization import Normalization
 from search.exceptions import InputError
 from search.space.baselines import BASELINES, Baseline, Claim
 from search.space.hyperparameters import (

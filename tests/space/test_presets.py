@@ -17,7 +17,8 @@ from search.data.load import load_dataset
 from search.space.presets import PRESETS, preset_folder
 from search.space.space import Space
 from search.space.systems import all_systems, find_system
-from search.training.weights import kept_seed, load, read_card
+from search.training.card import kept_seed, read_card
+from search.training.weights import load
 from search_models.size import parameter_count
 from tests.conftest import run_here
 

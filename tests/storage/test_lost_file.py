@@ -13,6 +13,7 @@ import optuna
 import pytest
 
 from search.exceptions import DatabaseError
+from search.storage.guard import FileGuard
 from search.storage.open import opened_storage
 from search.study.summary import tally
 from tests.conftest import Command, n_reported, start_long_run
@@ -37,6 +38,44 @@ def _delete_with_its_logs(database: Path) -> None:
 
 def _move_away(database: Path) -> None:
     database.rename(database.with_name("moved.db"))
+
+
+def _delete_the_log(database: Path) -> None:
+    database.with_name("studies.db-wal").unlink()
+
+
+def _delete_the_index_of_the_log(database: Path) -> None:
+    database.with_name("studies.db-shm").unlink()
+
+
+def _cut(path: Path, n_bytes: int = 0) -> None:
+    with path.open("r+b") as file:
+        file.truncate(n_bytes)
+
+
+def _cut_the_log(database: Path) -> None:
+    _cut(database.with_name("studies.db-wal"))
+
+
+def _cut_half(database: Path) -> None:
+    _cut(database, database.stat().st_size // 2)
+
+
+def _overwrite_with_an_older_copy(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.write_bytes(database.with_name("older.db").read_bytes())
+
+
+def _vacuum(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _empty_the_log_into_the_file(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @pytest.mark.parametrize("lose", [_delete, _replace])
@@ -68,7 +107,17 @@ def test_a_search_whose_database_is_deleted_or_replaced_stops_and_saves_what_it_
         assert finished("best").code == 0
 
 
-@pytest.mark.parametrize("lose", [_delete, _replace, _delete_with_its_logs, _move_away])
+@pytest.mark.parametrize(
+    "lose",
+    [
+        _delete,
+        _replace,
+        _delete_with_its_logs,
+        _move_away,
+        _delete_the_log,
+        _delete_the_index_of_the_log,
+    ],
+)
 def test_what_was_written_into_a_lost_file_is_saved_once(
     lose: Callable[[Path], None], tmp_path: Path
 ) -> None:
@@ -82,7 +131,7 @@ def test_what_was_written_into_a_lost_file_is_saved_once(
             study.set_user_attr("before", 1)
             lose(database)
             for _ in range(2):
-                with pytest.raises(DatabaseError, match="must stay while it is used"):
+                with pytest.raises(DatabaseError, match="must stay as it is while it is used"):
                     study.set_user_attr("after", 1)
 
     with pytest.raises(DatabaseError, match=r"studies-saved-2\.db"):
@@ -95,7 +144,67 @@ def test_what_was_written_into_a_lost_file_is_saved_once(
     saved = f"sqlite:///{tmp_path / 'studies-saved-2.db'}"
     kept = optuna.load_study(study_name="kept", storage=saved)
     assert kept.user_attrs == {"before": 1}
-    assert database.exists() == (lose is _replace)
+    is_left = lose in (_replace, _delete_the_log, _delete_the_index_of_the_log)
+    assert database.exists() == is_left
+
+
+def _open_and(change: Callable[[Path], None], folder: Path) -> None:
+    """Writes a study much of which is gone again, has a change made to the file, and writes on."""
+    database = folder / "studies.db"
+    url = f"sqlite:///{database}"
+    with opened_storage(url, create=True) as storage:
+        optuna.create_study(storage=storage, study_name="kept")
+    shutil.copy(database, folder / "older.db")
+    with opened_storage(url, write=True) as storage:
+        optuna.create_study(storage=storage, study_name="large").set_user_attr("a", "x" * 2**20)
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        storage.delete_study(storage.get_study_id_from_name("large"))
+        optuna.load_study(storage=storage, study_name="kept").set_user_attr("before", 1)
+        change(database)
+        optuna.load_study(storage=storage, study_name="kept").set_user_attr("after", 1)
+
+
+@pytest.mark.parametrize("cut", [_cut, _cut_half, _cut_the_log, _overwrite_with_an_older_copy])
+def test_a_file_or_log_that_is_cut_short_ends_what_writes_to_it(
+    cut: Callable[[Path], None], tmp_path: Path
+) -> None:
+    with pytest.raises(DatabaseError, match=r"studies\.db(-wal)? was cut short\. .*saved"):
+        _open_and(cut, tmp_path)
+    for saved in tmp_path.glob("*-saved.db"):
+        with closing(sqlite3.connect(saved)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("shorten", [_vacuum, _empty_the_log_into_the_file])
+def test_a_file_or_log_that_is_shortened_as_databases_do_is_none_that_is_lost(
+    shorten: Callable[[Path], None], tmp_path: Path
+) -> None:
+    _open_and(shorten, tmp_path)
+    kept = optuna.load_study(study_name="kept", storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    assert kept.user_attrs == {"before": 1, "after": 1}
+    assert not list(tmp_path.glob("*-saved*"))
+
+
+def test_a_file_whose_folder_went_with_the_working_folder_is_saved_in_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, temporary = tmp_path / "folder", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def write() -> None:
+        with opened_storage(f"sqlite:///{folder / 'studies.db'}", create=True) as storage:
+            optuna.create_study(storage=storage, study_name="kept")
+            shutil.rmtree(folder)
+
+    monkeypatch.chdir(folder)
+    with pytest.raises(DatabaseError, match="is saved in"):
+        write()
+    monkeypatch.chdir(tmp_path)
+    saved = f"sqlite:///{temporary / 'studies-saved.db'}"
+    assert optuna.get_all_study_names(saved) == ["kept"]
 
 
 def test_a_command_that_ends_when_its_file_is_gone_says_so(tmp_path: Path) -> None:
@@ -111,3 +220,34 @@ def test_a_command_that_ends_when_its_file_is_gone_says_so(tmp_path: Path) -> No
         write()
     saved = f"sqlite:///{tmp_path / 'studies-saved.db'}"
     assert optuna.get_all_study_names(saved) == ["kept"]
+
+
+def test_a_database_that_vacuums_itself_may_shrink(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum=FULL")
+        connection.execute("CREATE TABLE large AS SELECT zeroblob(1048576) AS content")
+        guard = FileGuard(database, timeout=0)
+        connection.execute("DELETE FROM large")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert database.stat().st_size < 2**20
+        guard.check()
+        guard.close()
+
+
+def test_a_log_that_is_not_its_own_may_go(tmp_path: Path) -> None:
+    """While another process makes the database, the log cannot be had."""
+    database = tmp_path / "studies.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE numbers (number)")
+        connection.execute("BEGIN")
+        connection.execute("SELECT * FROM numbers").fetchall()
+        guard = FileGuard(database, timeout=0)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("INSERT INTO numbers VALUES (1)")
+        assert database.with_name("studies.db-wal").exists()
+        guard.check()
+    assert not database.with_name("studies.db-wal").exists()
+    guard.check()
+    guard.close()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
+import psutil
 import pytest
 from optuna.trial import TrialState
 
 from search.cli.output import next_lines
+from search.exceptions import StudyError
 from search.report.facts import read_report
 from search.report.note import note_text
 from search.study.history import RunRecord, record_run, remembered_data_dir
+from search.study.locks import locked_file
 from search.study.next_steps import NextStep, next_steps, retrain_step, steps_with_weights
 from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
@@ -73,6 +79,50 @@ def test_what_is_searched_now_is_not_to_be_searched_on(command: Command) -> None
         note = note_text(read_report(study), "")
         assert "go on with the search" not in note
         command.database.unlink()
+
+
+def test_what_a_process_has_locked_is_not_to_be_searched_on_between_two_trials(
+    command: Command,
+) -> None:
+    """While data are loaded, and while the best trials race, no trial runs."""
+    study = make_study(f"sqlite:///{command.database}", "made", [FAILED])
+    with locked_file(command.database, study):
+        steps = next_steps(study, study.get_trials())
+        assert steps.go_on is None
+        assert steps.searched_by == f"process {os.getpid()} on {socket.gethostname()}"
+        assert "search run" not in command().out
+        refused = command("confirm")
+        assert steps.searched_by in " ".join(refused.err.split())
+        assert next_steps(study, study.get_trials(), is_leaving=True).go_on is not None
+    assert next_steps(study, study.get_trials()).go_on is not None
+
+
+def test_a_study_whose_lock_was_deleted_is_not_searched_twice(command: Command) -> None:
+    url = f"sqlite:///{command.database}"
+    make_study(url, "made", [])
+    program = "import signal, sys; file = open(sys.argv[1]); print(flush=True); signal.pause()"
+    another = command.start_words([sys.executable, "-c", program, str(command.database)])
+    assert another.stdout is not None
+    assert another.stdout.readline()
+    started = psutil.Process(another.pid).create_time() - psutil.boot_time()
+    owner = replace(owner_of_this_process(), pid=another.pid, started=started)
+    running = MadeTrial(
+        state=TrialState.RUNNING, attributes=TrialRecord(owner=owner).to_attributes()
+    )
+    study = make_study(url, "searched", [BEST, running])
+    with (
+        pytest.raises(StudyError, match=f"process {another.pid} on .* is searching 'searched'"),
+        locked_file(command.database, study),
+    ):
+        pass
+    refused = command("confirm", "--study", "searched")
+    assert f"process {another.pid} on" in " ".join(refused.err.split())
+    assert study.trials[1].state == TrialState.RUNNING
+
+    copy = command.database.with_name("copy.db")
+    shutil.copy(command.database, copy)
+    with locked_file(copy, optuna.load_study(study_name="searched", storage=f"sqlite:///{copy}")):
+        pass  # the process searches another database
 
 
 def test_a_study_remembers_where_its_data_lie(command: Command) -> None:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from search.data.dataset import Dataset, Examples, Normalization
+from search.data.dataset import Dataset, Examples
 from search.data.load import load_dataset
+from search.data.normalization import Normalization
 from search.exceptions import DeviceError, TrainingError
 from search.space.hyperparameters import (
     Augmentation,

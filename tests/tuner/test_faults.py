@@ -319,6 +319,17 @@ def test_a_study_that_is_deleted_in_the_dashboard_ends_the_search(
     assert not workers()
 
 
+def test_a_search_does_not_go_on_in_a_study_made_in_the_place_of_its_own(here: Here) -> None:
+    def make_anew(event: SearchEvent) -> None:
+        if isinstance(event, TrialEpoch):
+            optuna.delete_study(study_name=NAME, storage=here.url)
+            optuna.create_study(study_name=NAME, storage=here.url, direction="maximize")
+
+    with pytest.raises(StudyDeletedError, match="'faulty' was deleted"):
+        here.search(make_anew)
+    assert not here.trials()
+
+
 def test_a_study_that_is_deleted_while_nothing_trains_ends_the_search_as_well(here: Here) -> None:
     def confirm_what_is_deleted() -> None:
         with begin_search(here.plan(confirm=True)) as search:

@@ -168,6 +168,10 @@ def test_a_host_that_only_slept_drops_the_trial_that_was_given_away(
     assert lost.user_attrs["owner"]["pid"] == sleeper.pid
     assert f"trial {lost.number}," in outputs[0]
     assert "dropped: ended or deleted by somebody else" in outputs[0]
+    silence = f"Nothing was heard of process {sleeper.pid} on {socket.gethostname()} for 1 s"
+    before, _, after = " ".join(outputs[1].split()).partition(silence)
+    assert after.startswith(" or longer; what it trains is taken over after 3 s of silence.")
+    assert "taken over, as its host fell silent" not in before
 
 
 def test_an_interrupted_host_leaves_its_trials_to_the_other(

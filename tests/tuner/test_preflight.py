@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from search.space.presets import preset_folder
 from tests.support.image_folders import make_folder
+from tests.support.made_studies import MadeTrial, make_study
 
 # In one process, one after another: PyTorch must not be there after any of them.
 _CODE = """
@@ -51,6 +55,21 @@ _WITHOUT_GPU = {
 }
 
 
+def _check(cases: Sequence[tuple[str, list[str]]], folder: Path) -> None:
+    """Sees that each command is refused with those words, and without PyTorch."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE, json.dumps([words for _, words in cases])],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for (why, _), (code, error, has_torch) in zip(cases, json.loads(done.stdout), strict=True):
+        assert why in error
+        assert code == 2, error
+        assert not has_torch, error
+
+
 def test_a_place_that_cannot_be_is_told_before_pytorch_is_loaded(
     finished_folder: Path, tmp_path: Path
 ) -> None:
@@ -65,19 +84,38 @@ def test_a_place_that_cannot_be_is_told_before_pytorch_is_loaded(
         "in it lies few, flat.jpg": _run("--data-dir", str(tmp_path), dataset="fashion-mnist"),
     }
     before = {path: path.stat().st_mtime_ns for path in finished_folder.rglob("*.db")}
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE, json.dumps(list(cases.values()))],
-        cwd=finished_folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for why, (code, error, has_torch) in zip(cases, json.loads(done.stdout), strict=True):
-        assert why in error
-        assert code == 2, error
-        assert not has_torch, error
+    _check(list(cases.items()), finished_folder)
     assert before == {path: path.stat().st_mtime_ns for path in finished_folder.rglob("*.db")}
     assert not (finished_folder / "nowhere").exists()
+
+
+def test_what_commands_of_networks_lack_is_told_before_pytorch_is_loaded(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(preset_folder("best-1-epoch"), weights)
+    (weights / "seed-1.safetensors").unlink()
+    (tmp_path / "no.jpg").write_bytes(b"no image")
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(url, "made", [MadeTrial((0.5, 0.6, 0.7))], dataset="mnist")
+    lacking = ["--data-dir", str(tmp_path)]
+    absent = "does not have its four files"
+    _check(
+        [
+            ("there is no elsewhere.", ["pictures", "elsewhere"]),
+            (absent, ["pictures", "weights", *lacking]),
+            ("seed must be one of 1, 2", ["predict", "weights", "a.jpg", "--seed", "99"]),
+            ("the weights are missing", ["predict", "weights", "a.jpg", "--seed", "1"]),
+            ("a.jpg is not (No such file", ["predict", "weights", "a.jpg"]),
+            ("no.jpg is not (cannot identify", ["predict", "weights", "no.jpg"]),
+            ("there is no best-1; did you mean", ["export", "best-1", "--out", "a.onnx"]),
+            ("of 1, 2, 3, 4, 5, but", ["export", "weights", "--out", "a.onnx", "--seed", "9"]),
+            ("no.jpg is not (File exists)", ["export", "weights", "--out", "no.jpg/a.onnx"]),
+            (absent, ["ablate", "--storage", url, *lacking]),
+            (absent, ["confirm", "--storage", url, *lacking]),
+            (absent, ["retrain", "--storage", url, *lacking]),
+            (absent, ["report", "--train", "--storage", url, *lacking]),
+        ],
+        tmp_path,
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

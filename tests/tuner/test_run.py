@@ -344,6 +344,25 @@ def test_a_second_ctrl_c_does_not_wait_for_whoever_asks() -> None:
         assert should_stop()
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
+def test_a_stop_that_is_ignored_where_it_starts_stays_so(name: str) -> None:
+    """`nohup` has a closed terminal ignored; what a shell starts in the background hears Ctrl-C."""
+    ignored = (getattr(signal, name), signal.SIGINT)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        with stop_signals() as should_stop:
+            signal.raise_signal(ignored[0])
+            assert not should_stop()
+            signal.raise_signal(signal.SIGINT)
+            assert should_stop()
+        with heard_interrupts():
+            signal.raise_signal(ignored[0])
+        assert [signal.getsignal(number) for number in ignored] == [signal.SIG_IGN] * 2
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_that_python_drops_while_it_imports_is_heard() -> None:
     class Module:
