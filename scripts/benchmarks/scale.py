@@ -50,7 +50,8 @@ def print_start(kind: str, n_trials: int, objective: str, n_rounds: int) -> None
                 seconds.append(time.process_time() - before)
     print(
         f"{kind}, {objective}: {n_trials:,} trials, a start takes "
-        f"{statistics.median(seconds):.1f} s of CPU ({min(seconds):.1f} to {max(seconds):.1f}, {n_rounds} rounds)"
+        f"{statistics.median(seconds):.1f} s of CPU ({min(seconds):.1f} to {max(seconds):.1f}, "
+        f"{n_rounds} rounds)"
     )
 
 
