@@ -154,6 +154,15 @@ def test_numbers_that_cannot_be_meant_are_refused_with_nothing_written(
     assert set(place.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["budget", "epochs", "n_trials", "seed", "patience"])
+def test_a_number_that_nothing_counts_up_to_is_refused(name: str, place: Path) -> None:
+    asked: dict[str, Any] = {"budget": 3000, "epochs": 1, "dataset": "digits"}
+    for value in (2**53 + 1, 10**5000):
+        with pytest.raises(InputError, match=f"^{name} must be .* to 2.53, but got a larger one"):
+            search.run_search(search.SearchRequest(**{**asked, name: value}))
+    assert not (place / "studies.db").exists()
+
+
 @pytest.mark.parametrize("words", [{"seeds": 0}, {"seeds": "3"}, {"n_workers": -1}])
 def test_retraining_with_such_numbers_keeps_earlier_weights(
     words: dict[str, Any], place: Path

@@ -185,6 +185,13 @@ def test_a_card_that_was_changed_is_refused(
         (("normalization", "std"), [[], {}, [0], [-1], [0.1, 0.2]]),
         (("test_accuracy", "mean"), [True, -1, 1.5, math.nan, "0.5", 10**400]),
         (("test_accuracy", "std"), [math.inf, "0", []]),
+        (("epochs",), [0, -1, 1.5, True, 2**70, 10**400]),
+        (
+            ("hyperparameters", "spec", "network"),
+            ["c1 1000000000, gap, out", f"c3 {9**99}, gap, out"],
+        ),
+        (("hyperparameters", "spec", "input_shape"), [[1, 10**9, 10**9], [10**400, 28, 28]]),
+        (("hyperparameters", "batch_size"), [2**70]),
         (("runs", 0, "seed"), [True, 1.5, "1", -1, 10**400]),
         (("runs", 0, "accuracies", 0), [None, "1", 2, math.nan]),
     ],
