@@ -69,8 +69,10 @@ def run_blocks(page: Path) -> tuple[dict[str, Any], str]:
 
 def test_every_example_of_the_page_works(place: Path) -> None:
     names, printed = run_blocks(ROOT / "docs" / "python.md")
-    assert "digits-3000x3: 0 trials trained before" in printed
-    assert "digits-3000x3: 4 trials trained before" in printed  # the second search goes on
+    assert "digits-3000x3, new\n" in printed
+    assert "\ntrial 0, 2,931 parameters: " in printed
+    assert "The study has its 4 trained trials.\n" in printed
+    assert "digits-3000x3, goes on with 4 trained trials\n" in printed
     assert "('cat', 'dog') 10 4 3" in printed or "('cat', 'dog') 9 4 4" in printed
     assert "A network must have fewer parameters than the budget" in printed
     assert names["logits"].shape == (359, 10)
