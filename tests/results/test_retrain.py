@@ -35,7 +35,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
             assert re.search(rf"^ {{3}}{seed} {{6}}{epoch} ( +[\d.]+| %){{7}}$", out, re.M), out
     assert "best epoch" in out
     assert "(mean and spread over 2 seeds; 95 % interval " in out
-    assert f"The test set was seen 2 times by {NAME}." in out
+    assert f"By {NAME}, the test set was seen 2 times, once for each seed" in out
     assert "search pictures weights" in out
     assert "photo.jpg" not in out  # a network of scikit-learn's digits reads none
 
@@ -66,7 +66,7 @@ def test_another_look_at_the_test_set_is_counted(
     shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
     done = Command(tmp_path)("retrain", "--seeds", "1", "--trial", "0")
     assert done.code == 0, done.err
-    assert f"The test set was seen 3 times by {NAME}." in done.out
+    assert f"By {NAME}, the test set was seen 3 times" in done.out
     assert (tmp_path / "runs" / NAME / "trial-0" / "card.json").is_file()
 
 
@@ -79,7 +79,7 @@ def test_pictures_are_a_look_that_the_study_counts_whatever_its_name_is(
         database.execute("UPDATE studies SET study_name = 'renamed'")
     drawn = command("pictures", "weights")
     assert drawn.code == 0, drawn.err
-    assert "The test set was seen 3 times by renamed." in drawn.out
+    assert "By renamed, the test set was seen 3 times" in drawn.out
     last = Findings.read(command.study("renamed")).looks[-1]
     assert (last["by"], last["n"]) == ("pictures", 1)
     command.database.unlink()
