@@ -10,7 +10,6 @@ from pathlib import Path
 
 import optuna
 from optuna.study import Study
-from optuna.trial import TrialState
 
 from search.data.dataset import Dataset
 from search.folders import DATABASE_URL, as_path, default_folder
@@ -24,6 +23,8 @@ from search.study.open import (
     open_trial,
     select_study,
 )
+from search.study.summary import tally
+from search.study.trials import trials_of
 from search.training.epochs import EpochResult
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
 from search.tuner.options import SearchRequest
@@ -32,6 +33,7 @@ from search.tuner.request import check_request, check_whole
 from search.tuner.run import run_search as run_checked
 from search.tuner.session import Search
 from search.tuner.watcher import Listener, SearchWatcher
+from search.tuner.words import describe_end, describe_outcome, describe_start
 from search.workers.setup import prepare_workers
 
 
@@ -75,24 +77,19 @@ class _PrintingWatcher(SearchWatcher):
     """Prints a line for each trial, and for what a search begins and ends with."""
 
     def begins(self, search: Search) -> None:
-        print(
-            f"{printable(search.plan.study_name)}: {search.before.n_trained} trials trained before"
-        )
+        print(printable(f"{search.plan.study_name}, {describe_start(search)}"))
 
     def listening(self, search: Search) -> AbstractContextManager[Listener]:
         return nullcontext(_print_event)
 
     def judged(self, search: Search, outcome: Outcome, *, is_stopped: bool) -> None:
-        print(f"{printable(search.plan.study_name)}: {outcome.value}")
+        n_trained = tally(trials_of(search.study)).n_trained
+        print(describe_outcome(outcome, n_trained, search.plan.request.patience))
 
 
 def _print_event(event: SearchEvent) -> None:
-    if not isinstance(event, TrialEnded):
-        return
-    if event.state == TrialState.COMPLETE and event.value is not None:
-        print(f"trial {event.number}: {event.value:.2%}, {event.parameter_count:,} parameters")
-    else:
-        print(f"trial {event.number}: {printable(str(event.reason))}")
+    if isinstance(event, TrialEnded):
+        print(printable(describe_end(event)))
 
 
 def open_study(name: str | None = None, *, storage: str = DATABASE_URL) -> Study:

@@ -53,9 +53,9 @@ class OutputFolder:
             # A link that leads nowhere is a user's, too.
             if os.path.lexists(self.path / name) and not self._is_ours(name):
                 raise InputError(
-                    f"What is replaced must be a file that this command wrote, but "
+                    "What is replaced must be a file that this command wrote, but "
                     f"{self.path / name} is another, or was changed since; move it, or name "
-                    f"another folder with {self._option}."
+                    f"another place with {self._option}."
                 )
 
     def replace(self, files: Mapping[str, bytes | Path]) -> None:
@@ -97,20 +97,31 @@ class OutputFolder:
         write_text(json.dumps(kinds, indent=2) + "\n", self.path / LIST_NAME)
 
 
-def check_file(path: Path, mark: bytes) -> None:
-    """Sees that a file that is to be written takes the place of none, or of one of ours.
+def check_file(path: Path, *, option: str = "--out") -> None:
+    """Sees that a file that is to be written takes the place of none but one of ours.
 
     Args:
-        mark: what stands in each of that kind that this package writes.
+        option: that names the file.
 
     Raises:
         InputError: if it would take the place of a user's.
     """
-    if path.exists() and not (path.is_file() and mark in path.read_bytes()):
-        raise InputError(
-            f"What is replaced must be a file that this command wrote, but {path} is another; move "
-            "it, or give the new one another name."
-        )
+    if os.path.lexists(path):
+        _folder_of(path, option).check([path.name])
+
+
+def write_file(content: bytes, path: Path, *, option: str = "--out") -> None:
+    """Writes a file alone, in a folder made where it is missing.
+
+    Raises:
+        InputError: if files cannot be written there, or it would take the place of a user's.
+        OSError: if it cannot be written.
+    """
+    _folder_of(path, option).replace({path.name: content})
+
+
+def _folder_of(path: Path, option: str) -> OutputFolder:
+    return OutputFolder(path.parent, f"file {path.name}", option=option)
 
 
 def _contents(content: bytes | Path) -> bytes:

@@ -27,6 +27,13 @@ def meant(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else "."
 
 
+def seen_words(n_looks: int) -> str:
+    """How often a test set was seen, as a part of a sentence."""
+    return (
+        "once" if n_looks == 1 else f"{n_looks:,} times, once for each seed that was scored on it"
+    )
+
+
 def install_words(extra: str) -> str:
     """How to install what an optional extra of this package needs."""
     return f"uv sync --inexact --extra {extra}, or pip install '.[{extra}]'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -44,6 +45,37 @@ def test_a_program_on_standard_input_without_a_main_guard_searches_once(command:
     done = command.run_words(["sh", "-c", f"{sys.executable} - < program.py"])
     assert (done.code, done.out) == (0, "2\n"), done.err
     assert (command.folder / "runs.txt").read_text() == "run\n"
+
+
+# As a program with a window or a web service has it, or `asyncio.to_thread`.
+THREADS = """
+import sys, threading
+from search import SearchRequest, run_search
+
+def train(study):
+    request = SearchRequest(500, 1, 1, dataset="digits", study=study, n_workers=1)
+    found.append(len(run_search(request, show=False).trials))
+
+found, program = [], sys.modules["__main__"]
+threads = [threading.Thread(target=train, args=(study,)) for study in ("one", "other")]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(found, sys.modules["__main__"] is program)
+"""
+
+
+def test_two_threads_search_at_a_time(command: Command) -> None:
+    done = command.fork("-c", THREADS)
+    assert done.code == 0, done.err
+    assert (done.out, done.err) == ("[1, 1] True\n", "")
+
+
+def test_a_process_that_may_start_no_other_is_told_so() -> None:
+    pool = multiprocessing.get_context("fork").Pool(1)
+    with pool, pytest.raises(InputError, match="daemonic"):
+        pool.apply(start_server)
 
 
 WITHOUT_NAMES = (

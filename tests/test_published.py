@@ -133,20 +133,34 @@ def test_weights_of_a_version_that_kept_no_list_are_known(weights: Path) -> None
     assert unlisted_files(weights) == []
 
 
-def test_one_file_takes_the_place_of_its_own_kind_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["net.py", "net.onnx"])
+def test_an_exported_network_takes_the_place_of_one_that_nobody_has_changed(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "net.py"
+    path = tmp_path / name
     export = ("export", "best-small", "--out", str(path))
     assert run_here(*export) == run_here(*export) == 0
-    path.write_text("mine")
-    assert run_here(*export) == 2
-    assert path.read_text() == "mine"
+    edited = path.read_bytes() + b"\n# mine"
+    for content in (edited, b"mine"):
+        path.write_bytes(content)
+        assert run_here(*export) == 2
+        assert f"{path} is another, or was changed since; move it" in capsys.readouterr().err
+        assert contents(tmp_path) == {name: content}
+    path.rename(tmp_path / "kept")
+    other = tmp_path / f"other-{name}"
+    for out in (path, other):
+        assert run_here("export", "best-small", "--out", str(out)) == 0
+    assert contents(tmp_path).keys() == {"kept", path.name, other.name}
+
+
+def test_the_picture_of_what_a_network_saw_takes_the_place_of_its_own_kind_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"mine")
     assert run_here("predict", "best-small", str(photo), "--show", str(photo)) == 2
     assert photo.read_bytes() == b"mine"
-    assert "move it, or give the new one another name" in capsys.readouterr().err
+    assert "name another place with --show" in capsys.readouterr().err
 
 
 def test_a_backup_mixes_with_no_files_that_lie_where_its_own_go(finished: Command) -> None:

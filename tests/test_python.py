@@ -69,8 +69,10 @@ def run_blocks(page: Path) -> tuple[dict[str, Any], str]:
 
 def test_every_example_of_the_page_works(place: Path) -> None:
     names, printed = run_blocks(ROOT / "docs" / "python.md")
-    assert "digits-3000x3: 0 trials trained before" in printed
-    assert "digits-3000x3: 4 trials trained before" in printed  # the second search goes on
+    assert "digits-3000x3, new\n" in printed
+    assert "\ntrial 0, 2,931 parameters: " in printed
+    assert "The study has its 4 trained trials.\n" in printed
+    assert "digits-3000x3, goes on with 4 trained trials\n" in printed
     assert "('cat', 'dog') 10 4 3" in printed or "('cat', 'dog') 9 4 4" in printed
     assert "A network must have fewer parameters than the budget" in printed
     assert names["logits"].shape == (359, 10)
@@ -152,6 +154,15 @@ def test_numbers_that_cannot_be_meant_are_refused_with_nothing_written(
     ):
         search.run_search(request)
     assert set(place.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["budget", "epochs", "n_trials", "seed", "patience"])
+def test_a_number_that_nothing_counts_up_to_is_refused(name: str, place: Path) -> None:
+    asked: dict[str, Any] = {"budget": 3000, "epochs": 1, "dataset": "digits"}
+    for value in (2**53 + 1, 10**5000):
+        with pytest.raises(InputError, match=f"^{name} must be .* to 2.53, but got a larger one"):
+            search.run_search(search.SearchRequest(**{**asked, name: value}))
+    assert not (place / "studies.db").exists()
 
 
 @pytest.mark.parametrize("words", [{"seeds": 0}, {"seeds": "3"}, {"n_workers": -1}])

@@ -42,15 +42,23 @@ def database(kind: str) -> Iterator[str]:
             server.cleanup()
 
 
-def make(url: str, n_trials: int) -> None:
+def make(url: str, n_trials: int, *, objective: str = "accuracy") -> None:
     """A study with so many finished trials."""
-    with begin_search(plan_search(check_request(make_request(url, max(1, n_trials))))) as search:
+    request = make_request(url, max(1, n_trials), objective=objective)
+    with begin_search(plan_search(check_request(request))) as search:
         fill(search.study, search.plan.space, n_trials, read_curves())
 
 
-def make_request(url: str, n_trials: int) -> SearchRequest:
+def make_request(url: str, n_trials: int, *, objective: str = "accuracy") -> SearchRequest:
     return SearchRequest(
-        BUDGET, EPOCHS, n_trials, dataset="digits", storage=url, study="scale", confirm=False
+        BUDGET,
+        EPOCHS,
+        n_trials,
+        dataset="digits",
+        storage=url,
+        study="scale",
+        objective=objective,
+        confirm=False,
     )
 
 

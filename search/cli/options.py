@@ -14,10 +14,9 @@ import typer
 from search.cli.completion import complete_devices, complete_studies
 from search.cli.wrapping import wrapped
 from search.exceptions import InputError
-from search.tuner.options import GROUPS
+from search.tuner.options import GROUPS, LARGEST_NUMBER
 
 _WITH_COMMAS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
-_LARGEST = 2**53  # whole numbers up to this are floats, too, which they are multiplied with
 _SECONDS_OF_UNITS = (86400, 3600, 60, 1)
 
 
@@ -31,8 +30,8 @@ class _BadParameter(typer.BadParameter):
 
 def _whole_number(text: str | int, *, low: int) -> int:
     value = text if isinstance(text, int) else _read_whole_number(text)
-    if value is None or not low <= value <= _LARGEST:
-        limit = " to 2^53" if value is not None and value > _LARGEST else " up"
+    if value is None or not low <= value <= LARGEST_NUMBER:
+        limit = " to 2^53" if value is not None and value > LARGEST_NUMBER else " up"
         raise _BadParameter(
             f"it must be a whole number from {low}{limit}, as 8000, 8,000 or 8k, but got "
             f"{_shortened(text)!r}."

@@ -12,7 +12,7 @@ from search.cli.confirm import luck_of_winning
 from search.cli.output import echo, next_lines, shown_command
 from search.cli.wrapping import width_of
 from search.folders import DATABASE_URL
-from search.wording import counted, percent
+from search.wording import counted, percent, seen_words
 
 if TYPE_CHECKING:
     from search.study.next_steps import NextStep
@@ -81,6 +81,6 @@ def _standing(summary: StudySummary) -> list[str]:
     if summary.confirmed_mean is not None:
         luck = luck_of_winning(summary.confirmed_luck)
         line += f", {percent(summary.confirmed_mean)} over fresh seeds{luck}"
-    looks = summary.test_looks
-    seen = [f"The test set was seen {'once' if looks == 1 else f'{looks} times'}."] if looks else []
+    n_looks = summary.test_looks
+    seen = [f"The test set was seen {seen_words(n_looks)}."] if n_looks else []
     return [f"{line}.", *seen]

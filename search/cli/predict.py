@@ -13,7 +13,7 @@ from search.cli.options import AsJson
 from search.cli.output import echo_json, make_console, print_error
 from search.exceptions import InputError
 from search.plain_text import printable
-from search.published import check_file
+from search.published import check_file, write_file
 from search.wording import percent
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from search.results.predict import Prediction
 
 
-_STRIP_MARK = "search predict"  # in each picture of what a network saw
+_SCALE = 8  # of images as `--show` draws them; the gap between two is a pixel of theirs
 _LONGEST_NAME = 36  # columns of a picture's name, before it is broken
 
 
@@ -71,7 +71,7 @@ def predict(
     seed = kept_seed(folder, card) if seed is None else seed
     weights_path(folder, card, seed)
     if show is not None:
-        check_file(show, _STRIP_MARK.encode())
+        check_file(show, option="--show")
     if card.dataset == "digits":
         make_console(to_stderr=True).print(
             "This network learnt scikit-learn's digits, which look otherwise than photographs made "
@@ -116,25 +116,21 @@ def _read(
 
 
 def _write_strip(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Writes images, bytes (N, C, H, W), beside each other, large enough to see their pixels."""
+    """Writes images, bytes (N, C, H, W), side by side, large enough to see their pixels."""
     import io
 
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
-    from search.files import write_bytes
-    from search.folders import make_folder
-
-    n, channels, height, width = pixels.shape
-    beside = pixels.transpose(2, 0, 3, 1).reshape(height, n * width, channels)
-    strip = Image.fromarray(beside if beside.shape[-1] == 3 else beside[..., 0])
-    large = strip.resize((8 * strip.width, 8 * strip.height), Image.Resampling.NEAREST)
+    n, _, height, width = pixels.shape
+    across, down = _SCALE * width, _SCALE * height
+    strip = Image.new("RGB", (n * (across + _SCALE) - _SCALE, down), "grey")
+    for number, image in enumerate(pixels.transpose(0, 2, 3, 1)):
+        picture = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
+        large = picture.resize((across, down), Image.Resampling.NEAREST)
+        strip.paste(large, (number * (across + _SCALE), 0))
     png = io.BytesIO()
-    origin = PngInfo()
-    origin.add_text("Software", _STRIP_MARK)
-    large.save(png, "PNG", pnginfo=origin)
-    make_folder(path.parent)
-    write_bytes(png.getvalue(), path)
+    strip.save(png, "PNG")
+    write_file(png.getvalue(), path, option="--show")
 
 
 def _values(

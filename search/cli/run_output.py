@@ -48,24 +48,20 @@ def print_plan(console: Console, search: Search) -> None:
     from search.data.names import short_name
     from search.storage.mounts import network_filesystem
     from search.storage.urls import shown_url, sqlite_path
+    from search.tuner.words import describe_start
 
     plan, before = search.plan, search.before
     request, info = plan.request, plan.dataset.info
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    known = (
-        f"goes on with {counted(before.n_trained, 'trained trial')}" if before.n_trained else "new"
-    )
-    if search.n_requeued:
-        known += f"; {search.n_requeued} that a search left unfinished are queued again"
     note = f"; {plan.dataset_note}" if plan.dataset_note else ""
     limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
     hung = request.trial_timeout_seconds
     limit += f", each at most {hung:.0f} s" if hung else ""
     limit += f", until {request.patience} bring nothing better" if request.patience else ""
     for name, value in (
-        ("study", f"{plan.study_name}, {known}"),
+        ("study", f"{plan.study_name}, {describe_start(search)}"),
         (
             "data",
             f"{short_name(info.name)} ({info.origin}): {info.n_training:,} images train, "
@@ -196,29 +192,26 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from search.study.summary import confirmed_number, front, tally
     from search.training.metrics import metric_words
     from search.tuner.events import Outcome
+    from search.tuner.words import describe_outcome
 
     counts = tally(trials_of(search.study))
+    patience = search.plan.request.patience
     match outcome:
         case Outcome.INTERRUPTED:
-            why = "Interrupted."
             then = "Everything finished is kept; what ran starts again from its first epoch."
         case Outcome.TIMED_OUT:
-            why = "The time is over."
             then = "What ran is back in the queue and starts again from its first epoch."
         case Outcome.REACHED:
-            why = f"The study has its {counted(counts.n_trained, 'trained trial')}."
             then = f"For more, give the same command with --trials {2 * counts.n_trained}."
         case Outcome.NO_BETTER:
-            patience = search.plan.request.patience or 0
-            why = f"No better trial in the last {patience}."
             then = (
                 "What is within one standard error, on "
                 f"{search.plan.dataset.info.n_validation:,} validation images, is not better. "
-                f"The same command goes on with --patience {2 * patience}."
+                f"The same command goes on with --patience {2 * (patience or 0)}."
             )
         case Outcome.EXHAUSTED:
-            why = "The space has no untried configuration left."
             then = "For more, search a larger space, as another study: --space, --study."
+    why = describe_outcome(outcome, counts.n_trained, patience)
     console.print(Text.assemble((why, "bold"), f" {then}"))
     if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(f"The same command goes on:\n  {same_command()}", soft_wrap=True)

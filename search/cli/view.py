@@ -20,6 +20,7 @@ from rich.text import Text
 
 from search.cli.progress import Best, Progress, Row
 from search.tuner.events import SearchEvent, TrialEnded
+from search.tuner.words import describe_end
 from search.wording import duration, percent
 
 _BAR_WIDTH = 60
@@ -99,24 +100,6 @@ class PlainView:
             if is_best:
                 line += "  (best so far)"
             self._console.print(f"[{count}] {line}", soft_wrap=True)
-
-
-def describe_end(event: TrialEnded) -> str:
-    """A line on how a trial ended."""
-    size = "" if event.parameter_count is None else f", {event.parameter_count:,} parameters"
-    match event.state:
-        case TrialState.COMPLETE:
-            how = percent(event.value)
-        case TrialState.PRUNED:
-            how = f"pruned: {event.reason}"
-        case TrialState.FAIL:
-            how = f"failed: {event.reason}"
-        case _:
-            how = f"dropped: {event.reason}"
-    if event.is_requeued:
-        how += " (queued again)"
-    where = "" if event.host is None else f" on {event.host}"
-    return f"trial {event.number}{where}{size}: {how}"
 
 
 def _first(pair: tuple[int, Row | None]) -> int:

@@ -25,7 +25,7 @@ from search.exceptions import DataError
 _DOWNLOAD_TIMEOUT_SECONDS = 20
 # SHA-256 of pixels and labels, training set before test set. The IDX files have no checksum of
 # their own, and a file of the right length may still be another one: those of all three data sets
-# are called the same. Nobody had KMNIST here.
+# are called the same. Of KMNIST, only checksums of the compressed files are published.
 _FINGERPRINTS: dict[DatasetName, str] = {
     "mnist": "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf",
     "fashion-mnist": "c2df23e9d135ade7af62bf6273886728f606f79e67e066d2485f52ee9d597534",

@@ -233,6 +233,8 @@ def _layout(title: str, x_title: str) -> dict[str, Any]:
         "font": {"color": MUTED},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
+        # Plotly would make it as for black paper, in white.
+        "modebar": {"color": MUTED, "activecolor": RIGHT, "bgcolor": "rgba(0,0,0,0)"},
         "margin": {"l": 60, "r": 20, "t": 70, "b": 50},
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         "hovermode": "closest",

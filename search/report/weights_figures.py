@@ -198,7 +198,7 @@ def draw_confusion(answers: Answers, counts: NDArray[np.int64], classes: list[st
         classes: the classes' names, by label.
     """
     wrong = off_diagonal(counts)
-    title = f"{wrong.sum():,} of {counts.sum():,} {answers.part} images wrong"
+    title = f"{wrong.sum():,} of the {counts.sum():,} {answers.part} images wrong"
     if len(counts) > MOST_CLASSES:
         return _draw_pairs(answers, counts, classes, title)
     n_classes, most = len(counts), max(1, int(wrong.max()))
@@ -307,7 +307,7 @@ def draw_mistakes(
     figure, axes = _page(
         answers.origin,
         _HEAD + height + _FOOT,
-        f"{n_wrong:,} of {len(examples):,} {answers.part} images wrong{which}",
+        f"{n_wrong:,} of the {len(examples):,} {answers.part} images wrong{which}",
         f"Below each image: its true class, what the network of seed {answers.seed} takes it for, "
         "and how sure it is."
         if shown

@@ -11,6 +11,7 @@ from search.storage.open import opened_storage
 from search.study.findings import Findings, add_looks
 from search.study.open import open_studies, open_trial, rebuild
 from search.study.settings import StudySettings, stored_settings
+from search.wording import seen_words
 
 
 def add_looks_of_network(
@@ -40,8 +41,8 @@ def add_looks_of_network(
 
 def looks_words(study: Study) -> str:
     """How often the test set was seen, as a sentence."""
-    n = Findings.read(study).test_looks
-    return f"The test set was seen {'once' if n == 1 else f'{n} times'} by {study.study_name}."
+    n_looks = Findings.read(study).test_looks
+    return f"By {study.study_name}, the test set was seen {seen_words(n_looks)}."
 
 
 def _has_found(

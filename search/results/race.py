@@ -206,8 +206,11 @@ class SeedRace:
         freedom = sum(len(values) - 1 for values in samples)
         if freedom == 0:
             return None, 0
+        means = map(statistics.fmean, samples)
         squares = sum(
-            (value - statistics.fmean(values)) ** 2 for values in samples for value in values
+            (value - mean) ** 2
+            for values, mean in zip(samples, means, strict=True)
+            for value in values
         )
         return math.sqrt(squares / freedom), freedom
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,8 @@ def steps_with_weights(folder: Path, study: str, dataset: str) -> list[NextStep]
 
     weights = str(folder)
     photograph = ("predict", weights, "photo.jpg")
+    has_onnx = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
+    exported = "network.onnx" if has_onnx else "network.py"
     return [
         with_data(("pictures", weights), "how it learnt and where it errs"),
         *(
@@ -148,7 +151,7 @@ def steps_with_weights(folder: Path, study: str, dataset: str) -> list[NextStep]
             if dataset != "digits"  # scikit-learn's look otherwise than photographs
             else []
         ),
-        with_data(("export", weights, "--out", "network.onnx"), "take it elsewhere"),
+        with_data(("export", weights, "--out", exported), "take it elsewhere"),
         _report_step(study, "the study's story on one page"),
     ]
 

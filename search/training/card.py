@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from search.data.dataset import DatasetInfo
 
 CARD_VERSION = 1
+# Beyond these, nothing can have been trained: a card is told so before memory is asked for.
+_MOST_EPOCHS, _MOST_PARAMETERS, _MOST_PIXELS = 2**53, 10**9, 10**7
 # What anything that is not a card may raise while it is read as one.
 _NOT_A_CARD = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),
@@ -194,8 +196,14 @@ def _parse(contents: dict[str, Any]) -> Card:
     hyperparameters = Hyperparameters.from_dict(contents["hyperparameters"])
     if len(classes) != hyperparameters.spec.n_classes:
         raise ValueError(f"{len(classes)} names for {hyperparameters.spec.n_classes} classes")
+    n_parameters = parameter_count(hyperparameters.spec)
+    if n_parameters > _MOST_PARAMETERS:
+        raise ValueError(f"{n_parameters} parameters, more than {_MOST_PARAMETERS:,}")
+    shape = hyperparameters.spec.input_shape
+    if math.prod(shape) > _MOST_PIXELS:
+        raise ValueError(f"images of {shape}, more than {_MOST_PIXELS:,} values")
     epochs = contents.get("epochs")
-    if epochs is not None and (type(epochs) is not int or epochs < 1):
+    if epochs is not None and (type(epochs) is not int or not 1 <= epochs <= _MOST_EPOCHS):
         raise ValueError(f"{epochs!r} epochs")
     runs = []
     for run in contents["runs"]:

@@ -11,6 +11,7 @@ Before it begins:
 While it runs:
 
 - `run.py`: the whole of it, as the command and Python call it; `watcher.py`: who is told.
+- `words.py`: what both say of it.
 - `target_search.py`: from cap to cap, where a target is to be reached.
 - `session.py`: one study open, its trials trained, its best ones raced.
 - `coordinator.py`: the loop: see what is new, start what is missing, have written what workers

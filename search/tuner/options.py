@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # it imports torch
     from search.data.dataset import Dataset
 
 
+LARGEST_NUMBER = 2**53  # up to it, whole numbers are floats, too, which they are multiplied with
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """An accuracy to reach with as few parameters as possible.

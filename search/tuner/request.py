@@ -22,7 +22,7 @@ from search.study.open import check_study_name
 from search.study.settings import OBJECTIVES
 from search.training.devices import check_device_name
 from search.training.metrics import Metric, check_metric
-from search.tuner.options import SearchRequest
+from search.tuner.options import LARGEST_NUMBER, SearchRequest
 from search.tuner.pruners import make_pruner
 from search.tuner.sampler import check_sampler
 from search.workers.resources import Resources
@@ -180,7 +180,7 @@ def _check_objective(request: SearchRequest) -> int:
 
 
 def check_whole(name: str, value: int, *, low: int = 1) -> None:
-    """Sees to it that a value is a whole number from `low` up.
+    """Sees to it that a value is a whole number from `low` to 2^53.
 
     Raises:
         InputError: if it is not.
@@ -189,6 +189,11 @@ def check_whole(name: str, value: int, *, low: int = 1) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise InputError(
             f"{name} must be a whole number (int) from {low} up, but got {value!r}; "
+            f"give one, as {name}={max(low, 3)}."
+        )
+    if value > LARGEST_NUMBER:  # perhaps one of more digits than Python writes
+        raise InputError(
+            f"{name} must be a whole number (int) from {low} to 2^53, but got a larger one; "
             f"give one, as {name}={max(low, 3)}."
         )
 

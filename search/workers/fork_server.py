@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from search.folders import check_working_folder
 
 _SAFE_PATH, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 _PRELOADED = ["search.workers.local_pool"]
+_program_lock = threading.Lock()
 
 
 def worker_context() -> ForkServerContext | SpawnContext:
@@ -41,9 +43,14 @@ def start_server() -> None:
 
     Raises:
         InputError: if there is no temporary folder, where processes find each other, or its path
-            is too long; or if the working folder is gone.
+            is too long; if the working folder is gone; or if this process may start no other.
     """
     check_working_folder()
+    if multiprocessing.current_process().daemon:
+        raise InputError(
+            "A process that trains must be one that may start others, but this one is daemonic, as "
+            "those of multiprocessing.Pool are; use concurrent.futures.ProcessPoolExecutor."
+        )
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:
@@ -57,7 +64,7 @@ def start_server() -> None:
         atexit.unregister(_end_server)
         atexit.register(_end_server)
         try:
-            with _without_working_folder(), without_program(), _deaf_to_stops():
+            with without_program(), _without_working_folder(), _deaf_to_stops():
                 ensure_running()
         except OSError as error:
             if "AF_UNIX path too long" not in str(error):
@@ -80,8 +87,11 @@ def _deaf_to_stops() -> Iterator[None]:
     numbers = [getattr(signal, name) for name in names]
     resource_tracker.ensure_running()  # which would unblock them in the midst
     came: list[int] = []
-    # Other threads block nothing, and the half of a start is not to be left.
-    previous = {n: signal.signal(n, lambda number, _frame: came.append(number)) for n in numbers}
+    # Other threads block nothing, and the half of a start is not to be left. Where it is another
+    # thread that starts, the main one may hear a stop: it alone does, and leaves no start.
+    is_main = threading.current_thread() is threading.main_thread()
+    handled = numbers if is_main else []
+    previous = {n: signal.signal(n, lambda number, _frame: came.append(number)) for n in handled}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -99,14 +109,15 @@ def without_program() -> Iterator[None]:
 
     What is started would run that program again, but for what stands below its main guard: one
     that has none would search once more in each worker, and one on standard input cannot be found
-    at all. Workers need nothing of it.
+    at all. Workers need nothing of it. Of several threads that start some, one does at a time.
     """
-    program = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = program
+    with _program_lock:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = program
 
 
 @contextmanager

@@ -85,7 +85,10 @@ def test_alone_it_shows_the_next_useful_step(
     assert f"search {again}  # search on" in done.out
     assert command(*again.split(), "--pruner", "none", "--no-confirm").code == 0
 
-    assert "The test set was seen 2 times." in retrained[0]().out
+    assert (
+        "The test set was seen 2 times, once for each seed that was scored on it."
+        in retrained[0]().out
+    )
 
 
 def test_alone_it_goes_on_with_a_search_that_was_stopped(command: Command) -> None:

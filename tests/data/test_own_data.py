@@ -29,6 +29,7 @@ from search.training.train import train
 from search_models import native
 from search_models.spec import ModelSpec
 from tests.conftest import Command, Result
+from tests.data.test_picture_files import REFUSED, SAME, shades, tags
 from tests.export.test_export import as_bytes, program_at
 from tests.support.image_folders import SPACE, make_folder
 
@@ -147,7 +148,7 @@ def test_pictures_are_named_by_their_class(searched: tuple[Command, Result, Resu
     assert all(set(row["probabilities"]) == set(SIZES) for row in rows)
     assert sum(row["class"] == Path(row["image"]).parent.name for row in rows) >= 7
     with Image.open(command.folder / "seen.png") as seen:
-        assert (seen.mode, seen.size) == ("RGB", (8 * 32 * len(rows), 8 * 32))
+        assert (seen.mode, seen.size) == ("RGB", (8 * (33 * len(rows) - 1), 8 * 32))
 
 
 def test_networks_of_a_folder_are_exported(
@@ -253,6 +254,31 @@ def test_an_exported_program_reads_what_the_search_reads(
     )
     assert contents(as_bytes(images), labels) == contents_of(data.development)
     assert contents(as_bytes(test_images), test_labels) == contents_of(data.test)
+
+
+def test_an_exported_program_reads_deep_pictures_as_the_search_does_or_refuses_them(
+    searched: tuple[Command, Result, Result], tmp_path: Path
+) -> None:
+    assert searched[0]("export", "weights", "--out", str(tmp_path / "net.py")).code == 0
+    read = program_at(tmp_path / "net.py").read_image
+    levels = shades()
+    # Its white is stated, by which a program does not go.
+    refused = [*(name for name, _, _ in REFUSED if name != "lab.tif"), "twelve.tif"]
+    pictures = [
+        *((name, make(levels), options) for name, make, options in SAME),
+        *((name, make(levels), {}) for name, make, _ in REFUSED),
+        ("turned.tif", Image.fromarray(65535 - levels.astype(np.uint16) * 257), tags(_262=0)),
+        ("clear.png", Image.fromarray(levels.astype(np.uint16) * 257), {"transparency": 0}),
+        ("black.png", Image.fromarray(np.zeros((9, 9), np.uint16)), {}),
+    ]
+    for name, picture, options in pictures:
+        path = tmp_path / name
+        picture.save(path, **options)
+        if name in refused:
+            with pytest.raises(ValueError, match=f"{name} must have 8 bits, or 16 whose"):
+                read(path)
+        elif name != "lab.tif":
+            assert np.array_equal(read(path).numpy(), read_square(path, 32)), name
 
 
 @pytest.mark.parametrize(

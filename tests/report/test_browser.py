@@ -177,7 +177,11 @@ def test_the_graphs_of_a_study_are_drawn(page: Page, served: tuple[str, Command]
         graph = page.locator(f"[id='user-defined-plot:{name}']")
         expect(graph).to_contain_text(title)
         expect(graph.locator(".trace")).to_have_count(n_traces)
-    expect(page.locator("[id='user-defined-plot:size']")).to_contain_text("cap 3,000")
+    size = page.locator("[id='user-defined-plot:size']")
+    expect(size).to_contain_text("cap 3,000")
+    buttons = size.locator(".modebar-btn:not(.modebar-btn--logo) path")
+    fills = buttons.evaluate_all("paths => paths.map(path => getComputedStyle(path).fill)")
+    assert {"rgb(102, 114, 127)"} <= set(fills) <= {"rgb(102, 114, 127)", "rgb(31, 95, 168)"}
 
 
 def test_a_report_fits_a_telephone(page: Page, served: tuple[str, Command]) -> None:

@@ -90,7 +90,7 @@ def test_titles_count_the_mistakes_and_name_the_seed(weights: Path) -> None:
         draw_mistakes(Answers.of(card, 2), test, wrong, classes),
     ):
         title, subtitle, *_ = (text.get_text() for text in figure.texts)
-        assert title.startswith("359 of 359 test images wrong")
+        assert title.startswith("359 of the 359 test images wrong")
         assert "the network of seed 2" in subtitle
     (axes,) = figure.axes
     assert len(axes.images) == N_MISTAKES
@@ -106,8 +106,11 @@ def test_a_network_without_mistakes_has_its_pictures_too(weights: Path, tmp_path
     counts = confusion_matrix(right, test.labels)
     classes = class_names("digits")
     for figure, title in (
-        (draw_confusion(Answers.of(card, 1), counts, classes), "0 of 359 test images wrong"),
-        (draw_mistakes(Answers.of(card, 1), test, right, classes), "0 of 359 test images wrong"),
+        (draw_confusion(Answers.of(card, 1), counts, classes), "0 of the 359 test images wrong"),
+        (
+            draw_mistakes(Answers.of(card, 1), test, right, classes),
+            "0 of the 359 test images wrong",
+        ),
         (draw_curves(card), "100.00 % of the test images right"),
     ):
         assert figure.texts[0].get_text() == title

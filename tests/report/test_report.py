@@ -197,7 +197,7 @@ def test_what_retraining_found_on_the_test_set_is_told(
     (key,) = (key for key in command.study(STUDY).user_attrs if key.startswith("retrain_"))
     mean = command.study(STUDY).user_attrs[key]["test_accuracy"]["mean"]
     assert f"it gets {100 * mean:.2f} % of the test images right (mean of 2 seeds" in page.text
-    assert "The test set was looked at 2 times" in page.text
+    assert "The test set was seen 2 times, once for each seed that was scored on it." in page.text
     assert f"search retrain --study {STUDY} --seeds 2" in page.text
     assert Findings.read(command.study(STUDY)).test_looks == 2
 

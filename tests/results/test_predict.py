@@ -160,7 +160,10 @@ def test_the_table_and_the_picture_of_what_was_seen(
     out = capsys.readouterr().out
     assert "runner-up" in out
     assert [line.split()[1] for line in out.splitlines()[1:]] == ["1", "7"]
-    assert Image.open(shown).size == (2 * 28 * 8, 28 * 8)
+    with Image.open(shown) as strip:
+        assert strip.size == ((28 + 1 + 28) * 8, 28 * 8)
+        gap = strip.convert("L").crop((28 * 8, 0, 29 * 8, 28 * 8))
+        assert gap.getextrema() == (128, 128)  # neither black nor white, as pictures are
 
 
 def test_the_json_has_all_probabilities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

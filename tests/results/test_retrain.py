@@ -36,7 +36,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
             assert re.search(rf"^ {{3}}{seed} {{6}}{epoch} ( +[\d.]+| %){{7}}$", out, re.M), out
     assert "best epoch" in out
     assert "(mean and spread over 2 seeds; 95 % interval " in out
-    assert f"The test set was seen 2 times by {NAME}." in out
+    assert f"By {NAME}, the test set was seen 2 times, once for each seed" in out
     assert "search pictures weights" in out
     assert "photo.jpg" not in out  # a network of scikit-learn's digits reads none
 
@@ -67,7 +67,7 @@ def test_another_look_at_the_test_set_is_counted(
     shutil.copytree(retrained[0].folder, tmp_path, dirs_exist_ok=True)
     done = Command(tmp_path)("retrain", "--seeds", "1", "--trial", "0")
     assert done.code == 0, done.err
-    assert f"The test set was seen 3 times by {NAME}." in done.out
+    assert f"By {NAME}, the test set was seen 3 times" in done.out
     assert (tmp_path / "runs" / NAME / "trial-0" / "card.json").is_file()
 
 
@@ -80,7 +80,7 @@ def test_pictures_are_a_look_that_the_study_counts_whatever_its_name_is(
         database.execute("UPDATE studies SET study_name = 'renamed'")
     drawn = command("pictures", "weights")
     assert drawn.code == 0, drawn.err
-    assert "The test set was seen 3 times by renamed." in drawn.out
+    assert "By renamed, the test set was seen 3 times" in drawn.out
     last = Findings.read(command.study("renamed")).looks[-1]
     assert (last["by"], last["n"]) == ("pictures", 1)
     command.database.unlink()
@@ -186,6 +186,13 @@ def test_a_card_that_was_changed_is_refused(
         (("normalization", "std"), [[], {}, [0], [-1], [0.1, 0.2]]),
         (("test_accuracy", "mean"), [True, -1, 1.5, math.nan, "0.5", 10**400]),
         (("test_accuracy", "std"), [math.inf, "0", []]),
+        (("epochs",), [0, -1, 1.5, True, 2**70, 10**400]),
+        (
+            ("hyperparameters", "spec", "network"),
+            ["c1 1000000000, gap, out", f"c3 {9**99}, gap, out"],
+        ),
+        (("hyperparameters", "spec", "input_shape"), [[1, 10**9, 10**9], [10**400, 28, 28]]),
+        (("hyperparameters", "batch_size"), [2**70]),
         (("runs", 0, "seed"), [True, 1.5, "1", -1, 10**400]),
         (("runs", 0, "accuracies", 0), [None, "1", 2, math.nan]),
     ],

@@ -177,3 +177,18 @@ def test_a_command_is_shown_with_where_its_database_and_its_data_are() -> None:
     (_, purpose, command) = next_lines(steps[1:2], 40, storage=url)
     assert purpose == "  # how it learnt and where it errs"
     assert command.endswith("search pictures weights")
+
+
+def test_a_network_is_taken_elsewhere_in_a_way_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exported() -> str:
+        steps = steps_with_weights(Path("weights"), "made", "digits")
+        (words,) = (step.words for step in steps if step.command == "export")
+        return words[-1]
+
+    assert exported() == "network.onnx"
+    for package in ("onnx", "onnxruntime"):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, package, None)
+            assert exported() == "network.py"
