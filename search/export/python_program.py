@@ -165,6 +165,8 @@ def _values(source: Source, file_name: str) -> dict[str, Any]:
         "metric": metric_words(source.metric),
         "is_digits": is_digits,
         "is_folder": is_folder,
+        "height": spec.input_shape[1],
+        "width": spec.input_shape[2],
         "size": spec.input_shape[-1],
         "endings": sorted(IMAGE_ENDINGS),
         "part_names": PART_NAMES,
