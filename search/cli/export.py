@@ -131,7 +131,7 @@ def _images(card: Card, data_dir: Path) -> tuple[Tensor, str]:
     from search.data.names import short_name
 
     name = short_name(card.dataset)
-    size = card.hyperparameters.spec.input_shape[-1]
+    size = card.hyperparameters.spec.input_shape[1:]
     if is_available(card.dataset, data_dir):
         development = load_dataset(card.dataset, data_dir, image_size=size).development
         if development.images.shape[1:] == card.hyperparameters.spec.input_shape:

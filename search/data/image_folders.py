@@ -17,7 +17,8 @@ import PIL
 from numpy.typing import NDArray
 
 from search.data.folder_layout import FolderLayout, check_counts, folder_layout
-from search.data.pictures import READS_LIKE, read_square
+from search.data.names import ImageSize
+from search.data.pictures import READS_LIKE, read_fitted
 from search.exceptions import DataError, InputError
 
 _T = TypeVar("_T")
@@ -44,13 +45,13 @@ class ImageFolder:
     digests: tuple[str, ...]
     n_copies: int
 
-    def pixels_key(self, size: int) -> str:
+    def pixels_key(self, size: ImageSize) -> str:
         """SHA-256 of what `pixels` depends on: the files, the size, and who reads and scales."""
         parts = (PIL.__version__, READS_LIKE, size, self.digests)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def pixels(self, size: int, remarks: MutableSequence[str]) -> NDArray[np.uint8]:
-        """All images as `read_square` gives them, (N, C, size, size); C is 1 where all are grey.
+    def pixels(self, size: ImageSize, remarks: MutableSequence[str]) -> NDArray[np.uint8]:
+        """All images as `read_fitted` gives them, (N, C, H, W); C is 1 where all are grey.
 
         Args:
             remarks: takes the names of files that have something that their decoders complained of.
@@ -58,7 +59,7 @@ class ImageFolder:
         Raises:
             DataError: if a file cannot be read.
         """
-        read = partial(read_square, size=size, remarks=remarks)
+        read = partial(read_fitted, size=size, remarks=remarks)
         try:
             images = np.stack(_in_threads(read, self.paths))
         except InputError as error:

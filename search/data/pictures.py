@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from search.data.names import ImageSize
 from search.exceptions import InputError
 
 READS_LIKE = 2  # goes up where a file is read as other pixels than before: old ones are read anew
@@ -39,7 +40,7 @@ _DARK = 4  # samples of 16 bits that are all below so small a share of white may
 def read_picture(
     path: Path,
     *,
-    largest_side: int,
+    within: ImageSize,
     formats: tuple[str, ...] = _FORMATS,
     remarks: MutableSequence[str] | None = None,
 ) -> Image.Image:
@@ -48,7 +49,7 @@ def read_picture(
     Of several pictures in a file it is the first. Colour profiles are not applied.
 
     Args:
-        largest_side: of a larger picture, in pixels, after it was scaled down.
+        within: the height and width that a larger picture is scaled down to fit.
         formats: that the file may have, by Pillow's names.
         remarks: takes the file's name where it has something that its decoder complained of, and
             that cost no pixel.
@@ -58,7 +59,7 @@ def read_picture(
     """
     try:
         with _heard_warnings() as heard:
-            picture = _decode(path, largest_side, formats, heard)
+            picture = _decode(path, within, formats, heard)
     except Exception as error:  # decoders of damaged files raise whatever there is
         kinds = formats[0] if len(formats) == 1 else f"{', '.join(formats[:-1])} or {formats[-1]}"
         raise InputError(
@@ -79,20 +80,21 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, known) else f"damaged: {type(error).__name__} {error}"
 
 
-def read_square(
-    path: Path, size: int, *, remarks: MutableSequence[str] | None = None
+def read_fitted(
+    path: Path, size: ImageSize, *, remarks: MutableSequence[str] | None = None
 ) -> NDArray[np.uint8]:
-    """The picture in a file, (3, size, size), its proportions kept; what it leaves free is black.
+    """The picture in a file, (3, H, W), its proportions kept; what it leaves free is black.
 
     Args:
+        size: height and width.
         remarks: as for `read_picture`.
 
     Raises:
         InputError: if the file is no picture.
     """
-    picture = read_picture(path, largest_side=size, remarks=remarks)
-    square = ImageOps.pad(picture, (size, size), method=Image.Resampling.BICUBIC, color="black")
-    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
+    picture = read_picture(path, within=size, remarks=remarks)
+    fitted = ImageOps.pad(picture, size[::-1], method=Image.Resampling.BICUBIC, color="black")
+    return np.ascontiguousarray(np.asarray(fitted, dtype=np.uint8).transpose(2, 0, 1))
 
 
 @functools.cache
@@ -108,10 +110,13 @@ def _silence_decoders() -> None:
             handler(None)
 
 
-def _decode(path: Path, side: int, formats: tuple[str, ...], heard: list[str]) -> Image.Image:
+def _decode(
+    path: Path, within: ImageSize, formats: tuple[str, ...], heard: list[str]
+) -> Image.Image:
     _silence_decoders()
+    detail = _DETAIL * max(within)  # along both sides, as it may lie on its side
     with Image.open(path, formats=formats) as file:
-        file.draft(None, (_DETAIL * side, _DETAIL * side))
+        file.draft(None, (detail, detail))
         is_deep = _has_deep_colours(file)
         file.load()
         # Before it is shrunk: a palette's numbers, or black and white alone, have no mean.
@@ -119,7 +124,7 @@ def _decode(path: Path, side: int, formats: tuple[str, ...], heard: list[str]) -
         orientation = _orientation(file, heard)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
-    picture.thumbnail((side, side))
+    picture.thumbnail(within[::-1])
     return picture
 
 

@@ -167,7 +167,7 @@ def _values(source: Source, file_name: str) -> dict[str, Any]:
         "is_folder": is_folder,
         "height": spec.input_shape[1],
         "width": spec.input_shape[2],
-        "size": spec.input_shape[-1],
+        "size": max(spec.input_shape[1:]),
         "endings": sorted(IMAGE_ENDINGS),
         "part_names": PART_NAMES,
         "system_folders": sorted(SYSTEM_FOLDERS),

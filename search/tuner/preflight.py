@@ -15,10 +15,10 @@ from optuna.study import Study
 
 from search.data.at_hand import check_at_hand
 from search.data.names import (
-    DEFAULT_IMAGE_SIZE,
     FOLDER,
     SPLITS,
     check_folder,
+    check_image_size,
     folder_of,
 )
 from search.storage.checks import check_sqlite_file, has_studies
@@ -93,8 +93,8 @@ def _check_study(checked: CheckedRequest) -> None:
         dataset=stored.dataset if dataset is None else dataset,
     )
     if dataset == stored.dataset and folder_of(dataset) is not None:
-        size = request.image_size or DEFAULT_IMAGE_SIZE
-        wanted = replace(wanted, input_shape=(stored.input_shape[0], size, size))
+        size = check_image_size(request.image_size or 28)
+        wanted = replace(wanted, input_shape=(stored.input_shape[0], *size))
     if wanted.dataset == stored.dataset:  # else its images may have another shape
         space = load_space(request, wanted.input_shape, wanted.n_classes)
         wanted = replace(wanted, space_name=space.name, space=dict(space.table))

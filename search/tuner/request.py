@@ -138,7 +138,7 @@ def _check_numbers(request: SearchRequest) -> None:
     for name in ("budget", "epochs", "n_trials"):
         check_whole(name, getattr(request, name))
     check_whole("seed", request.seed, low=0)
-    for name in ("image_size", "n_workers", "patience"):
+    for name in ("n_workers", "patience"):
         if getattr(request, name) is not None:
             check_whole(name, getattr(request, name))
     check_seconds("lost_after_seconds", request.lost_after_seconds)
