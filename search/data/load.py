@@ -37,7 +37,8 @@ def load_dataset(
             sub-folder of images for each class, which may also be given as a `pathlib.Path`.
         data_dir: by default a folder in the user's cache.
         image_size: the height and width to which the images of a folder are scaled, or one number
-            for both, 28 by default; they keep their proportions, and what they leave free is black.
+            for both; by default what suits them. They keep their proportions, and what they leave
+            free is black.
         n_held_out: how many development images of a built-in data set validate; by default
             10,000, or a fifth of the embedded digits.
 
@@ -49,7 +50,7 @@ def load_dataset(
         name = f"{FOLDER}{as_path(name, 'name')}"
     folder = folder_of(name)
     if folder is not None:
-        return folder_dataset(folder, check_image_size(image_size or 28))
+        return folder_dataset(folder, None if image_size is None else check_image_size(image_size))
     if name.startswith(TENSORS):
         raise given_as_tensors(name)
     built_in = check_dataset_name(name)

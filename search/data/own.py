@@ -26,7 +26,8 @@ from search.data.dataset import (
     split_by_class,
 )
 from search.data.folder_layout import LEAST_OF_CLASS, check_counts
-from search.data.image_folders import ImageFolder, find_images, in_two_classes
+from search.data.image_folders import ImageFolder, find_images, image_sizes, in_two_classes
+from search.data.image_sizes import common_size
 from search.data.names import (
     FOLDER,
     TENSORS,
@@ -134,8 +135,11 @@ def _as_labels(labels: Tensor, n: int) -> NDArray[np.int64]:
     return labels.cpu().long().numpy()
 
 
-def folder_dataset(folder: Path, image_size: ImageSize) -> Dataset:
+def folder_dataset(folder: Path, image_size: ImageSize | None = None) -> Dataset:
+    """The images of a folder, scaled to a height and a width, or to those that suit them."""
     found = find_images(check_folder(folder))
+    if image_size is None:
+        image_size, _ = common_size(image_sizes(found.layout))
     layout, remarks = found.layout, list[str]()
     pixels = _folder_pixels(found, image_size, remarks)
     labels, parts = (np.array(each, dtype=np.int64) for each in (found.labels, found.parts))

@@ -9,7 +9,7 @@ import importlib
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ _UPRIGHT = {  # what makes a picture upright that has such an orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # of those, where height and width are exchanged
 _BITS, _PHOTOMETRIC, _WHITE = 258, 262, 281  # tags of TIFF
 _DARK = 4  # samples of 16 bits that are all below so small a share of white may have fewer bits
 
@@ -57,18 +58,39 @@ def read_picture(
     Raises:
         InputError: if the file is no such picture, or does not say how bright its pixels are.
     """
+    with _decoding(path, formats) as heard:
+        picture = _decode(path, within, formats, heard)
+    if heard and remarks is not None:
+        remarks.append(f"{path} ({heard[0]})")
+    return picture
+
+
+def read_size(path: Path) -> ImageSize:
+    """Height and width of the picture in a file, as the camera was held; no pixel is read.
+
+    Raises:
+        InputError: if the file is no picture.
+    """
+    with _decoding(path, _FORMATS) as heard, Image.open(path, formats=_FORMATS) as file:
+        # By the plain method: that of PNG reads all pixels to find what may come after them.
+        orientation = _orientation(functools.partial(Image.Image.getexif, file), heard)
+        is_turned = file.format == "TIFF"  # by Pillow, as soon as it is opened
+        return file.size if orientation in _SIDEWAYS and not is_turned else file.size[::-1]
+
+
+@contextlib.contextmanager
+def _decoding(path: Path, formats: tuple[str, ...]) -> Iterator[list[str]]:
+    """Raises InputError where a file cannot be decoded inside; what decoders complain of else."""
+    _silence_decoders()
     try:
         with _heard_warnings() as heard:
-            picture = _decode(path, within, formats, heard)
+            yield heard
     except Exception as error:  # decoders of damaged files raise whatever there is
         kinds = formats[0] if len(formats) == 1 else f"{', '.join(formats[:-1])} or {formats[-1]}"
         raise InputError(
             f"Each picture must be a {kinds} file that can be read, but {path} is not "
             f"({_reason(error)})."
         ) from error
-    if heard and remarks is not None:
-        remarks.append(f"{path} ({heard[0]})")
-    return picture
 
 
 def _reason(error: Exception) -> str:
@@ -113,7 +135,6 @@ def _silence_decoders() -> None:
 def _decode(
     path: Path, within: ImageSize, formats: tuple[str, ...], heard: list[str]
 ) -> Image.Image:
-    _silence_decoders()
     detail = _DETAIL * max(within)  # along both sides, as it may lie on its side
     with Image.open(path, formats=formats) as file:
         file.draft(None, (detail, detail))
@@ -121,17 +142,17 @@ def _decode(
         file.load()
         # Before it is shrunk: a palette's numbers, or black and white alone, have no mean.
         picture = _in_rgb(file, is_deep=is_deep)
-        orientation = _orientation(file, heard)
+        orientation = _orientation(file.getexif, heard)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
     picture.thumbnail(within[::-1])
     return picture
 
 
-def _orientation(file: Image.Image, heard: list[str]) -> int:
+def _orientation(read_exif: Callable[[], Image.Exif], heard: list[str]) -> int:
     """How the camera was held, as EXIF has it; 1, upright, where that cannot be read."""
     try:  # after the pixels, as a TIFF file is turned while it is loaded
-        orientation = file.getexif().get(_ORIENTATION)
+        orientation = read_exif().get(_ORIENTATION)
         return orientation if isinstance(orientation, int) else 1
     except Exception as error:  # the pixels are there
         heard.append(f"its metadata cannot be read: {type(error).__name__} {error}")

@@ -126,7 +126,7 @@ class Images:
         default=None,
         metadata=_text(
             "Pixels along each side to which a folder's images are scaled, or height x width.",
-            default_words="28",
+            default_words="their own, within reason",
         ),
     )
     data_dir: Path | None = field(

@@ -17,6 +17,7 @@ from search.data.at_hand import check_at_hand
 from search.data.names import (
     FOLDER,
     SPLITS,
+    ImageSize,
     check_folder,
     check_image_size,
     folder_of,
@@ -64,6 +65,18 @@ def named_data_dir(request: SearchRequest) -> Path | None:
         return None if study is None else remembered_data_dir(study)
 
 
+def stored_image_size(request: SearchRequest) -> ImageSize | None:
+    """The size of the images of the study that a request goes on with; None where it is new."""
+    dataset = _dataset_name(request)
+    if dataset is None:
+        return None
+    with _opened_study(request, study_name(request, dataset)) as study:
+        if study is None:
+            return None
+        settings = StudySettings.from_study(study)
+    return settings.image_size if settings.dataset == dataset else None
+
+
 @contextmanager
 def _opened_study(request: SearchRequest, name: str) -> Iterator[Study | None]:
     """The study of that name which a search has made; None where there is none."""
@@ -76,7 +89,7 @@ def _opened_study(request: SearchRequest, name: str) -> Iterator[Study | None]:
 
 
 def _check_study(checked: CheckedRequest) -> None:
-    request, dataset = checked.asked, _dataset_name(checked)
+    request, dataset = checked.asked, _dataset_name(checked.asked)
     if request.study is None and dataset is None:
         return
     name = study_name(request, dataset or "")
@@ -92,18 +105,19 @@ def _check_study(checked: CheckedRequest) -> None:
         metric=checked.metric,
         dataset=stored.dataset if dataset is None else dataset,
     )
-    if dataset == stored.dataset and folder_of(dataset) is not None:
-        size = check_image_size(request.image_size or 28)
-        wanted = replace(wanted, input_shape=(stored.input_shape[0], *size))
+    asked = request.image_size  # without one, a study goes on with its own
+    if asked is not None and dataset == stored.dataset and folder_of(dataset) is not None:
+        sides = check_image_size(asked)
+        wanted = replace(wanted, input_shape=(stored.input_shape[0], *sides))
     if wanted.dataset == stored.dataset:  # else its images may have another shape
         space = load_space(request, wanted.input_shape, wanted.n_classes)
         wanted = replace(wanted, space_name=space.name, space=dict(space.table))
     check_same(name, stored, wanted)
 
 
-def _dataset_name(checked: CheckedRequest) -> str | None:
+def _dataset_name(request: SearchRequest) -> str | None:
     """The name of the data as a study keeps it; None where that is not known yet."""
-    dataset = checked.asked.dataset
+    dataset = request.dataset
     if not isinstance(dataset, str):
         return dataset.info.name
     folder = folder_of(dataset)
