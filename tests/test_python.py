@@ -137,7 +137,6 @@ def test_a_target_is_searched_as_by_the_command(place: Path) -> None:
         *[("seed", value) for value in (-1, None)],
         *[("n_workers", value) for value in (-1, 0)],
         *[("patience", value) for value in (0, 1.5)],
-        ("image_size", "28"),
         *[("timeout_seconds", value) for value in (0, "30m", float("nan"))],
         *[("trial_timeout_seconds", value) for value in (-1.0, float("inf"))],
         *[("lost_after_seconds", value) for value in (0, None)],

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.data.pictures import read_square
+from search.data.pictures import read_fitted
 from search.exceptions import InputError
 
 SIDE = 28
@@ -136,7 +136,7 @@ def _with_checksums(data: bytearray) -> bytes:
 def fault(path: Path) -> str | None:
     """What is wrong with how a file is read, `read`, or None where it is refused by its name."""
     try:
-        pixels = read_square(path, SIDE)
+        pixels = read_fitted(path, (SIDE, SIDE))
     except InputError as error:
         return None if str(path) in str(error) else f"refused without its name: {error}"
     except Exception as error:

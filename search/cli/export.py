@@ -89,7 +89,6 @@ def _export_onnx(
     card = read_card(folder)
     seed = kept_seed(folder, card) if seed is None else seed
     weights_path(folder, card, seed)
-    make_folder(out.parent)
     try:
         from search.export.onnx_file import check_parity, to_onnx
     except ModuleNotFoundError as error:
@@ -127,7 +126,7 @@ def _images(card: Card, data_dir: Path) -> tuple[Tensor, str]:
     from search.data.names import short_name
 
     name = short_name(card.dataset)
-    size = card.hyperparameters.spec.input_shape[-1]
+    size = card.hyperparameters.spec.input_shape[1:]
     if is_available(card.dataset, data_dir):
         development = load_dataset(card.dataset, data_dir, image_size=size).development
         if development.images.shape[1:] == card.hyperparameters.spec.input_shape:

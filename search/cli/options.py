@@ -13,6 +13,7 @@ import typer
 
 from search.cli.completion import complete_devices, complete_studies
 from search.cli.wrapping import wrapped
+from search.data.names import ImageSize
 from search.exceptions import InputError
 from search.tuner.options import GROUPS, LARGEST_NUMBER
 
@@ -74,6 +75,25 @@ def count_option(help: str) -> Any:
 def not_negative(text: str | int) -> int:
     """A whole number from 0 up, from an option's text (or its default)."""
     return _whole_number(text, low=0)
+
+
+def _image_size(text: str | ImageSize) -> ImageSize:
+    """Height and width, from an option's text (or what that was read as)."""
+    if not isinstance(text, str):
+        return text
+    sides = [_read_whole_number(side) for side in re.split("[xX×]", text)]
+    match sides:
+        case [int(side)]:
+            return side, side
+        case [int(height), int(width)]:
+            return height, width
+    raise _BadParameter(
+        "it must be a whole number of pixels, as 32, or height and width, as 20x60, but got "
+        f"{_shortened(text)!r}."
+    )
+
+
+IMAGE_SIZE: dict[str, Any] = {"parser": _image_size, "metavar": "SIZE"}
 
 
 def decimal(text: str | float) -> float:

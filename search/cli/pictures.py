@@ -73,7 +73,7 @@ def pictures(
     from search.training.weights import load
 
     network = load(folder, seed=seed)
-    size = card.hyperparameters.spec.input_shape[-1]
+    size = card.hyperparameters.spec.input_shape[1:]
     dataset = load_dataset(card.dataset, data_dir, image_size=size)
     card.check_data(dataset.info)
     path = out or default

@@ -18,7 +18,15 @@ from search.cli.completion import (
     complete_spaces,
     complete_studies,
 )
-from search.cli.options import COUNT, SHARED, decimal, duration, field_option, not_negative
+from search.cli.options import (
+    COUNT,
+    IMAGE_SIZE,
+    SHARED,
+    decimal,
+    duration,
+    field_option,
+    not_negative,
+)
 from search.exceptions import InputError
 from search.tuner.options import GROUPS, Goal, Output, SearchRequest, Target
 
@@ -39,7 +47,7 @@ _OPTIONS: dict[str, Any] = {
         "trial_timeout_seconds", "--trial-timeout", **duration("--trial-timeout")
     ),
     "dataset": field_option("dataset", autocompletion=complete_datasets_or_auto),
-    "image_size": field_option("image_size", **COUNT),
+    "image_size": field_option("image_size", form="as 32 or 20x60", **IMAGE_SIZE),
     "study": field_option("study", autocompletion=complete_studies),
     "engine": field_option("engine", autocompletion=complete_engines),
     "ray_address": field_option("ray_address", metavar="HOST:PORT"),
@@ -73,7 +81,10 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameters(group: type) -> list[inspect.Parameter]:
-    types = get_type_hints(group, localns={"Dataset": str}) | {"target": float | None}
+    types = get_type_hints(group, localns={"Dataset": str}) | {
+        "target": float | None,
+        "image_size": Any,
+    }
     found = [
         _parameter(
             field.name,

@@ -116,8 +116,9 @@ def _image_words(info: DatasetInfo) -> str:
     if info.name in SPLITS:
         return ""
     channels, height, width = info.input_shape
+    sides = "" if height == width else " (height×width)"
     colours = {1: " in grey", 3: " in colour"}.get(channels, f" of {channels} channels")
-    return f", {info.n_test:,} test; {height}×{width} pixels{colours}"
+    return f", {info.n_test:,} test; {height}×{width} pixels{sides}{colours}"
 
 
 def _class_rows(info: DatasetInfo) -> list[tuple[str, str]]:

@@ -84,7 +84,7 @@ def shows_several(path: Path) -> bool:
 
 def _read_grey(path: Path) -> Floats:
     """The grey levels of a picture, (H, W), from 0 to 255; what is transparent is white."""
-    picture = read_picture(path, largest_side=_LARGEST_SIDE, formats=("PNG", "JPEG"))
+    picture = read_picture(path, within=(_LARGEST_SIDE, _LARGEST_SIDE), formats=("PNG", "JPEG"))
     return np.asarray(picture.convert("L"), dtype=np.float64)
 
 

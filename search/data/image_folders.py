@@ -17,7 +17,8 @@ import PIL
 from numpy.typing import NDArray
 
 from search.data.folder_layout import FolderLayout, check_counts, folder_layout
-from search.data.pictures import READS_LIKE, read_square
+from search.data.names import ImageSize
+from search.data.pictures import READS_LIKE, read_fitted, read_size
 from search.exceptions import DataError, InputError
 
 _T = TypeVar("_T")
@@ -44,13 +45,13 @@ class ImageFolder:
     digests: tuple[str, ...]
     n_copies: int
 
-    def pixels_key(self, size: int) -> str:
+    def pixels_key(self, size: ImageSize) -> str:
         """SHA-256 of what `pixels` depends on: the files, the size, and who reads and scales."""
         parts = (PIL.__version__, READS_LIKE, size, self.digests)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def pixels(self, size: int, remarks: MutableSequence[str]) -> NDArray[np.uint8]:
-        """All images as `read_square` gives them, (N, C, size, size); C is 1 where all are grey.
+    def pixels(self, size: ImageSize, remarks: MutableSequence[str]) -> NDArray[np.uint8]:
+        """All images as `read_fitted` gives them, (N, C, H, W); C is 1 where all are grey.
 
         Args:
             remarks: takes the names of files that have something that their decoders complained of.
@@ -58,11 +59,7 @@ class ImageFolder:
         Raises:
             DataError: if a file cannot be read.
         """
-        read = partial(read_square, size=size, remarks=remarks)
-        try:
-            images = np.stack(_in_threads(read, self.paths))
-        except InputError as error:
-            raise DataError(f"{error} Mend it, or take it out of the folder.") from error
+        images = np.stack(_read(partial(read_fitted, size=size, remarks=remarks), self.paths))
         is_grey = (images == images[:, :1]).all()
         return images[:, :1].copy() if is_grey else images
 
@@ -128,6 +125,22 @@ def _digest(path: Path) -> str:
 def _open_at_once(path: str, flags: int) -> int:
     # A pipe that nobody writes to would be waited for.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def image_sizes(layout: FolderLayout) -> list[ImageSize]:
+    """Height and width of each image, copies among them, by its file's header.
+
+    Raises:
+        DataError: if a file cannot be read.
+    """
+    return _read(read_size, [path for files in layout.files.values() for path in files])
+
+
+def _read(read: Callable[[Path], _R], paths: Sequence[Path]) -> list[_R]:
+    try:
+        return _in_threads(read, paths)
+    except InputError as error:
+        raise DataError(f"{error} Mend it, or take it out of the folder.") from error
 
 
 def _in_threads(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:

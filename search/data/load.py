@@ -9,14 +9,15 @@ from search.data.built_in import read_digits, read_mnist
 from search.data.dataset import Dataset, Parts, assemble, sha256, stratified_split
 from search.data.idx_files import default_data_dir
 from search.data.names import (
-    DEFAULT_IMAGE_SIZE,
     FOLDER,
     SPLITS,
     TENSORS,
+    ImageSize,
     check_dataset_name,
     check_image_size,
     class_names,
     folder_of,
+    size_option,
 )
 from search.data.own import folder_dataset
 from search.exceptions import DataError
@@ -27,7 +28,7 @@ def load_dataset(
     name: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
     *,
-    image_size: int | None = None,
+    image_size: int | ImageSize | None = None,
     n_held_out: int | None = None,
 ) -> Dataset:
     """The data set of that name, downloaded into `data_dir` where it is not there yet.
@@ -36,8 +37,9 @@ def load_dataset(
         name: `mnist`, `fashion-mnist`, `kmnist`, `digits`, or `folder:PATH` for a folder with a
             sub-folder of images for each class, which may also be given as a `pathlib.Path`.
         data_dir: by default a folder in the user's cache.
-        image_size: the side to which the images of a folder are scaled, 28 by default; they keep
-            their proportions, and what they leave free of the square is black.
+        image_size: the height and width to which the images of a folder are scaled, or one number
+            for both; by default what suits them. They keep their proportions, and what they leave
+            free is black.
         n_held_out: how many development images of a built-in data set validate; by default
             10,000, or a fifth of the embedded digits.
 
@@ -49,7 +51,7 @@ def load_dataset(
         name = f"{FOLDER}{as_path(name, 'name')}"
     folder = folder_of(name)
     if folder is not None:
-        return folder_dataset(folder, check_image_size(image_size or DEFAULT_IMAGE_SIZE))
+        return folder_dataset(folder, None if image_size is None else check_image_size(image_size))
     if name.startswith(TENSORS):
         raise given_as_tensors(name)
     built_in = check_dataset_name(name)
@@ -62,10 +64,11 @@ def load_dataset(
         arrays, fingerprint, place = read_mnist(built_in, data_dir)
         origin = str(place)
         images, labels, test_images, test_labels = arrays
-    if image_size not in (None, images.shape[-1]):
+    own = images.shape[-2], images.shape[-1]
+    if image_size is not None and check_image_size(image_size) != own:
         raise DataError(
             f"An image size must be for a folder of images, but {name} has its own, "
-            f"{images.shape[-1]}; leave it out."
+            f"{size_option(own)}; leave it out."
         )
     n_held_out = SPLITS[name].n_validation if n_held_out is None else n_held_out
     if not 0 < n_held_out < len(labels):

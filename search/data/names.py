@@ -14,9 +14,9 @@ from search.wording import meant
 
 DatasetName = Literal["mnist", "fashion-mnist", "kmnist", "digits"]
 FOLDER, TENSORS = "folder:", "tensors:"
-# Pixels along a side. The standard topology was made for 28 and needs as many; above 128 a network
-# of some thousand parameters sees too small a part of the image.
-DEFAULT_IMAGE_SIZE, SMALLEST_IMAGE_SIZE, LARGEST_IMAGE_SIZE = 28, 8, 128
+ImageSize = tuple[int, int]  # height and width, in pixels
+# Along a side. Above 128 a network of some thousand parameters sees too small a part of the image.
+SMALLEST_SIDE, LARGEST_SIDE = 8, 128
 
 
 _CLASS_NAMES: dict[DatasetName, str] = {
@@ -87,18 +87,36 @@ def check_dataset_name(name: str, *, besides: Sequence[str] = ()) -> DatasetName
     return cast(DatasetName, name)
 
 
-def check_image_size(size: int) -> int:
-    """The side to which the images of a folder are scaled, in pixels, if it can be one.
+def check_image_size(size: int | ImageSize) -> ImageSize:
+    """The height and width to which the images of a folder are scaled, if they can be that.
+
+    Args:
+        size: both, or one number that stands for both.
 
     Raises:
         DataError: if it cannot.
     """
-    if not SMALLEST_IMAGE_SIZE <= size <= LARGEST_IMAGE_SIZE:
-        raise DataError(
-            f"An image size must be {SMALLEST_IMAGE_SIZE} to {LARGEST_IMAGE_SIZE} pixels, but got "
-            f"{size}; small networks see small images best."
-        )
-    return size
+    sides: object = size if isinstance(size, tuple) else (size, size)
+    given = repr(size)
+    match sides:
+        case int(height), int(width):
+            if all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (height, width)):
+                return height, width
+            given = size_option((height, width))
+    raise DataError(
+        f"An image size must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels along each side, but got "
+        f"{given}; give one for both, as 32, or height and width, as 20x60 (in Python (20, 60))."
+    )
+
+
+def size_words(size: ImageSize) -> str:
+    """A height and a width, for people."""
+    return "×".join(map(str, size))
+
+
+def size_option(size: ImageSize) -> str:
+    """The same as `--image-size` takes it."""
+    return str(size[0]) if size[0] == size[1] else "x".join(map(str, size))
 
 
 def short_name(name: str) -> str:

@@ -26,8 +26,17 @@ from search.data.dataset import (
     split_by_class,
 )
 from search.data.folder_layout import LEAST_OF_CLASS, check_counts
-from search.data.image_folders import ImageFolder, find_images, in_two_classes
-from search.data.names import FOLDER, TENSORS, check_folder, check_text
+from search.data.image_folders import ImageFolder, find_images, image_sizes, in_two_classes
+from search.data.image_sizes import common_size
+from search.data.names import (
+    FOLDER,
+    TENSORS,
+    ImageSize,
+    check_folder,
+    check_text,
+    size_option,
+    size_words,
+)
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
 
@@ -126,8 +135,11 @@ def _as_labels(labels: Tensor, n: int) -> NDArray[np.int64]:
     return labels.cpu().long().numpy()
 
 
-def folder_dataset(folder: Path, image_size: int) -> Dataset:
+def folder_dataset(folder: Path, image_size: ImageSize | None = None) -> Dataset:
+    """The images of a folder, scaled to a height and a width, or to those that suit them."""
     found = find_images(check_folder(folder))
+    if image_size is None:
+        image_size, _ = common_size(image_sizes(found.layout))
     layout, remarks = found.layout, list[str]()
     pixels = _folder_pixels(found, image_size, remarks)
     labels, parts = (np.array(each, dtype=np.int64) for each in (found.labels, found.parts))
@@ -141,7 +153,7 @@ def folder_dataset(folder: Path, image_size: int) -> Dataset:
             (label, part): int(((labels == label) & (parts == part)).sum())
             for label, part in layout.files
         }
-        differing = f" that differ at {image_size}×{image_size} pixels"
+        differing = f" that differ at {size_words(image_size)} pixels"
         check_counts(layout, counts, differing=differing)
     return _split_dataset(
         pixels,
@@ -166,12 +178,12 @@ def _left_out(found: ImageFolder, n_copies: int, remarks: Sequence[str]) -> str:
 
 
 def _folder_pixels(
-    found: ImageFolder, image_size: int, remarks: MutableSequence[str]
+    found: ImageFolder, image_size: ImageSize, remarks: MutableSequence[str]
 ) -> NDArray[np.uint8]:
     """The images of a folder, (N, C, H, W), from the user's cache where they were read before."""
     of_folder = hashlib.sha256(os.fsencode(found.layout.folder)).hexdigest()[:16]
     # One file a folder and size: with an image more, another one takes its place.
-    path = cache_folder(FOLDERS) / f"{of_folder}-{image_size}.safetensors"
+    path = cache_folder(FOLDERS) / f"{of_folder}-{size_option(image_size)}.safetensors"
     key = found.pixels_key(image_size)
     with (
         contextlib.suppress(OSError, SafetensorError),

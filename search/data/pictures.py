@@ -9,7 +9,7 @@ import importlib
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from search.data.names import ImageSize
 from search.exceptions import InputError
 
 READS_LIKE = 2  # goes up where a file is read as other pixels than before: old ones are read anew
@@ -32,6 +33,7 @@ _UPRIGHT = {  # what makes a picture upright that has such an orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # of those, where height and width are exchanged
 _BITS, _PHOTOMETRIC, _WHITE = 258, 262, 281  # tags of TIFF
 _DARK = 4  # samples of 16 bits that are all below so small a share of white may have fewer bits
 
@@ -39,7 +41,7 @@ _DARK = 4  # samples of 16 bits that are all below so small a share of white may
 def read_picture(
     path: Path,
     *,
-    largest_side: int,
+    within: ImageSize,
     formats: tuple[str, ...] = _FORMATS,
     remarks: MutableSequence[str] | None = None,
 ) -> Image.Image:
@@ -48,7 +50,7 @@ def read_picture(
     Of several pictures in a file it is the first. Colour profiles are not applied.
 
     Args:
-        largest_side: of a larger picture, in pixels, after it was scaled down.
+        within: the height and width that a larger picture is scaled down to fit.
         formats: that the file may have, by Pillow's names.
         remarks: takes the file's name where it has something that its decoder complained of, and
             that cost no pixel.
@@ -56,18 +58,39 @@ def read_picture(
     Raises:
         InputError: if the file is no such picture, or does not say how bright its pixels are.
     """
+    with _decoding(path, formats) as heard:
+        picture = _decode(path, within, formats, heard)
+    if heard and remarks is not None:
+        remarks.append(f"{path} ({heard[0]})")
+    return picture
+
+
+def read_size(path: Path) -> ImageSize:
+    """Height and width of the picture in a file, as the camera was held; no pixel is read.
+
+    Raises:
+        InputError: if the file is no picture.
+    """
+    with _decoding(path, _FORMATS) as heard, Image.open(path, formats=_FORMATS) as file:
+        # By the plain method: that of PNG reads all pixels to find what may come after them.
+        orientation = _orientation(functools.partial(Image.Image.getexif, file), heard)
+        is_turned = file.format == "TIFF"  # by Pillow, as soon as it is opened
+        return file.size if orientation in _SIDEWAYS and not is_turned else file.size[::-1]
+
+
+@contextlib.contextmanager
+def _decoding(path: Path, formats: tuple[str, ...]) -> Iterator[list[str]]:
+    """Raises InputError where a file cannot be decoded inside; what decoders complain of else."""
+    _silence_decoders()
     try:
         with _heard_warnings() as heard:
-            picture = _decode(path, largest_side, formats, heard)
+            yield heard
     except Exception as error:  # decoders of damaged files raise whatever there is
         kinds = formats[0] if len(formats) == 1 else f"{', '.join(formats[:-1])} or {formats[-1]}"
         raise InputError(
             f"Each picture must be a {kinds} file that can be read, but {path} is not "
             f"({_reason(error)})."
         ) from error
-    if heard and remarks is not None:
-        remarks.append(f"{path} ({heard[0]})")
-    return picture
 
 
 def _reason(error: Exception) -> str:
@@ -79,20 +102,21 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, known) else f"damaged: {type(error).__name__} {error}"
 
 
-def read_square(
-    path: Path, size: int, *, remarks: MutableSequence[str] | None = None
+def read_fitted(
+    path: Path, size: ImageSize, *, remarks: MutableSequence[str] | None = None
 ) -> NDArray[np.uint8]:
-    """The picture in a file, (3, size, size), its proportions kept; what it leaves free is black.
+    """The picture in a file, (3, H, W), its proportions kept; what it leaves free is black.
 
     Args:
+        size: height and width.
         remarks: as for `read_picture`.
 
     Raises:
         InputError: if the file is no picture.
     """
-    picture = read_picture(path, largest_side=size, remarks=remarks)
-    square = ImageOps.pad(picture, (size, size), method=Image.Resampling.BICUBIC, color="black")
-    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
+    picture = read_picture(path, within=size, remarks=remarks)
+    fitted = ImageOps.pad(picture, size[::-1], method=Image.Resampling.BICUBIC, color="black")
+    return np.ascontiguousarray(np.asarray(fitted, dtype=np.uint8).transpose(2, 0, 1))
 
 
 @functools.cache
@@ -108,25 +132,27 @@ def _silence_decoders() -> None:
             handler(None)
 
 
-def _decode(path: Path, side: int, formats: tuple[str, ...], heard: list[str]) -> Image.Image:
-    _silence_decoders()
+def _decode(
+    path: Path, within: ImageSize, formats: tuple[str, ...], heard: list[str]
+) -> Image.Image:
+    detail = _DETAIL * max(within)  # along both sides, as it may lie on its side
     with Image.open(path, formats=formats) as file:
-        file.draft(None, (_DETAIL * side, _DETAIL * side))
+        file.draft(None, (detail, detail))
         is_deep = _has_deep_colours(file)
         file.load()
         # Before it is shrunk: a palette's numbers, or black and white alone, have no mean.
         picture = _in_rgb(file, is_deep=is_deep)
-        orientation = _orientation(file, heard)
+        orientation = _orientation(file.getexif, heard)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
-    picture.thumbnail((side, side))
+    picture.thumbnail(within[::-1])
     return picture
 
 
-def _orientation(file: Image.Image, heard: list[str]) -> int:
+def _orientation(read_exif: Callable[[], Image.Exif], heard: list[str]) -> int:
     """How the camera was held, as EXIF has it; 1, upright, where that cannot be read."""
     try:  # after the pixels, as a TIFF file is turned while it is loaded
-        orientation = file.getexif().get(_ORIENTATION)
+        orientation = read_exif().get(_ORIENTATION)
         return orientation if isinstance(orientation, int) else 1
     except Exception as error:  # the pixels are there
         heard.append(f"its metadata cannot be read: {type(error).__name__} {error}")

@@ -318,13 +318,13 @@ def draw_mistakes(
     for cell, index in enumerate(shown):
         left = cell % n_columns * (side + gap)
         top = cell // n_columns * (side + caption)
-        extent = (left, left + side, top + side, top)
         image = examples.images[index].permute(1, 2, 0).numpy()  # (H, W, C)
+        rows, columns = (side * n / max(image.shape[:2]) for n in image.shape[:2])
+        x, y = left + (side - columns) / 2, top + side - rows  # on the line above its caption
+        extent = (x, x + columns, y + rows, y)
         shown_image = image if image.shape[-1] == 3 else image[..., 0]
         axes.imshow(shown_image, cmap="Greys", vmin=0, vmax=255, extent=extent, aspect="auto")
-        axes.add_patch(
-            Rectangle((left, top), side, side, fill=False, edgecolor=FAINT, clip_on=False)
-        )
+        axes.add_patch(Rectangle((x, y), columns, rows, fill=False, edgecolor=FAINT, clip_on=False))
         label, answer = int(examples.labels[index]), int(predicted[index])
         percent = min(99, int(100 * probabilities[index, answer]))  # no mistake is 100 % sure
         sure = f"\n{percent} %" if names_are_long else f" ({percent} %)"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.data.digit_photos import SIDE, read_digit, shows_several
-from search.data.names import TENSORS, folder_of, short_name
-from search.data.pictures import read_square
+from search.data.names import TENSORS, ImageSize, folder_of, short_name
+from search.data.pictures import read_fitted
 from search.exceptions import InputError
 from search.training.card import Card
 
@@ -24,13 +24,13 @@ def image_reader(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
     Raises:
         InputError: if the network takes images that no picture is made into.
     """
-    channels, *sides = card.hyperparameters.spec.input_shape
+    shape = card.hyperparameters.spec.input_shape
     if folder_of(card.dataset) is not None:
-        return lambda path: _scaled(path, channels, sides[0])
-    if card.dataset.startswith(TENSORS) or (channels, *sides) != (1, SIDE, SIDE):
+        return lambda path: _fitted(path, shape[0], shape[1:])
+    if card.dataset.startswith(TENSORS) or shape != (1, SIDE, SIDE):
         raise InputError(
             f"Pictures are read for networks that learnt digits of 1×{SIDE}×{SIDE} grey pixels, or "
-            f"from a folder of images, but this one takes {channels}×{'×'.join(map(str, sides))} "
+            f"from a folder of images, but this one takes {'×'.join(map(str, shape))} "
             f"and learnt from {short_name(card.dataset)}; give it tensors in Python, with "
             "search.load."
         )
@@ -45,9 +45,9 @@ def several_seer(card: Card) -> Callable[[Path], bool]:
     return shows_several if folder_of(card.dataset) is None else lambda path: False
 
 
-def _scaled(path: Path, channels: int, side: int) -> NDArray[np.uint8]:
-    """A picture as a square of that side, (C, side, side)."""
-    colours = read_square(path, side)
+def _fitted(path: Path, channels: int, size: ImageSize) -> NDArray[np.uint8]:
+    """A picture as an image of that size, (C, H, W)."""
+    colours = read_fitted(path, size)
     if channels == 3:
         return colours
     weights = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow

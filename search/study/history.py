@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.study import Study
 
-from search.data.names import DEFAULT_IMAGE_SIZE
+from search.data.names import folder_of, size_option
 from search.study import defaults
 from search.study.settings import HasAttributes, StudySettings
 
@@ -149,8 +149,8 @@ def search_words(
         ("--space", space or settings.space_name, defaults.SPACE),
         ("--objective", settings.objective, defaults.OBJECTIVE),
         ("--metric", settings.metric, defaults.METRIC),
-        # Only a folder's images have a size that is asked for.
-        ("--image-size", str(settings.image_size), str(DEFAULT_IMAGE_SIZE)),
     ):
         words += [option, value] if value != default else []
+    if folder_of(settings.dataset) is not None:  # no other data have a size that is asked for
+        words += ["--image-size", size_option(settings.image_size)]
     return [*words, *options, "--study", name]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from optuna.study import Study, StudyDirection
 
-from search.data.names import SPLITS, TENSORS, Split
+from search.data.names import SPLITS, TENSORS, ImageSize, Split, size_option
 from search.exceptions import StudyError
 from search.space.space import Space
 from search.space.toml import toml_value
@@ -134,9 +134,9 @@ class StudySettings:
         return self.dataset.startswith(TENSORS)
 
     @property
-    def image_size(self) -> int:
-        """The side of an image, in pixels."""
-        return self.input_shape[-1]
+    def image_size(self) -> ImageSize:
+        """The height and width of an image, in pixels."""
+        return self.input_shape[1:]
 
     @property
     def directions(self) -> list[StudyDirection]:
@@ -244,7 +244,8 @@ def check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
             differences.append(f"{key} {before} there and {now} here")
     if stored.dataset == wanted.dataset:
         if stored.image_size != wanted.image_size:
-            differences.append(f"image size {stored.image_size} there and {wanted.image_size} here")
+            there, here = (size_option(each.image_size) for each in (stored, wanted))
+            differences.append(f"image size {there} there and {here} here")
         elif stored.data_fingerprint != wanted.data_fingerprint:
             differences.append("the images or labels of the data set")
         elif stored.split_fingerprint != wanted.split_fingerprint:

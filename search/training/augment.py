@@ -55,7 +55,7 @@ def shrinking_strength(n: int, *, epoch: int, epochs: int, final: float) -> Tens
 def affine_matrices(
     augmentation: Augmentation, n: int, generator: Generator, *, strength: Tensor | None = None
 ) -> Tensor:
-    """`n` random maps from output to input coordinates, (n, 2, 3), for `affine_grid`.
+    """`n` random maps from output to input coordinates of squares, (n, 2, 3), for `affine_grid`.
 
     Coordinates run from -1 to 1 over an image, as `torch.nn.functional.affine_grid` has them, so
     a translation by a share `t` of the side is a shift by `2 t`. Each map shears along the
@@ -103,16 +103,24 @@ def elastic_displacements(
 
 
 def draw_warps(
-    augmentation: Augmentation, n: int, generator: Generator, *, strength: Tensor | None = None
+    augmentation: Augmentation,
+    n: int,
+    generator: Generator,
+    *,
+    strength: Tensor | None = None,
+    aspect: float = 1.0,
 ) -> Warps | None:
     """How to augment `n` images, drawn at random; None where nothing is to change.
 
     Args:
         strength: (n,), by which share the augmentation applies to each image; None is all of it.
+        aspect: an image's width by its height.
     """
     if augmentation.is_identity:
         return None
     matrices = affine_matrices(augmentation, n, generator, strength=strength)
+    matrices[:, 0, 1] /= aspect  # both sides are 2 long, and a turn is one of pixels
+    matrices[:, 1, 0] *= aspect
     if augmentation.elastic == 0:  # and nothing is drawn: other recipes' streams stay as they are
         return Warps(matrices)
     return Warps(matrices, elastic_displacements(augmentation, n, generator, strength=strength))

@@ -158,10 +158,14 @@ class Training:
         """The epoch's augmentation of all training images, drawn at once; None if there is none."""
         augmentation, n = self._hyperparameters.augmentation, self._n_training
         final = self._hyperparameters.final_augmentation
-        if final == 1:
-            return draw_warps(augmentation, n, self._generator)
-        strength = shrinking_strength(n, epoch=epoch, epochs=self.epochs, final=final)
-        return draw_warps(augmentation, n, self._generator, strength=strength.to(self._device))
+        _, height, width = self._hyperparameters.spec.input_shape
+        strength = None
+        if final != 1:
+            strength = shrinking_strength(n, epoch=epoch, epochs=self.epochs, final=final)
+            strength = strength.to(self._device)
+        return draw_warps(
+            augmentation, n, self._generator, strength=strength, aspect=width / height
+        )
 
 
 def _never() -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.data.names import DEFAULT_IMAGE_SIZE, FOLDER
+from search.data.names import FOLDER, ImageSize
 from search.exceptions import InputError
 from search.folders import DATABASE_URL, as_path
 from search.study import defaults
@@ -127,11 +127,11 @@ class Images:
             "auto, mnist, fashion-mnist, kmnist, digits, or folder:PATH for images of yours."
         ),
     )
-    image_size: int | None = field(
+    image_size: int | ImageSize | None = field(
         default=None,
         metadata=_text(
-            "Pixels along a side, to which a folder's images are scaled.",
-            default_words=f"{DEFAULT_IMAGE_SIZE}",
+            "Pixels along each side to which a folder's images are scaled, or height x width.",
+            default_words="their own, within reason",
         ),
     )
     data_dir: Path | None = field(

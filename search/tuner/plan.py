@@ -8,9 +8,12 @@ from pathlib import Path
 from optuna.study import Study
 
 from search.data.dataset import Dataset, DatasetInfo
+from search.data.folder_layout import folder_layout
 from search.data.idx_files import default_data_dir, is_available
+from search.data.image_folders import image_sizes
+from search.data.image_sizes import common_size
 from search.data.load import load_dataset
-from search.data.names import SPLITS
+from search.data.names import SPLITS, ImageSize, check_folder, folder_of
 from search.exceptions import DataUnavailableError, SpaceError, StudyError
 from search.folders import make_folder
 from search.space.space import Space
@@ -25,8 +28,8 @@ from search.study.summary import tally
 from search.study.trials import trials_of
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
-from search.tuner.preflight import named_data_dir, stored_space
-from search.tuner.request import CheckedRequest, load_space, study_name
+from search.tuner.preflight import named_data_dir, stored_image_size, stored_space
+from search.tuner.request import CheckedRequest, least_side, load_space, study_name
 from search.tuner.warm_start import WarmStart, warm_start
 from search.workers.ray_cluster import count_actors
 from search.workers.setup import WorkerSetup, local_workers
@@ -37,7 +40,8 @@ class SearchPlan:
     """What a search will do, all of it checked.
 
     Args:
-        dataset_note: why this data set, and how to get another; empty where it was asked for.
+        dataset_note: why this data set, or its images' size, and how to get another; empty where
+            it was asked for.
         warm_start: what a new study tries first; None where nothing was asked for, or it has
             trials.
     """
@@ -160,7 +164,8 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
         return request.dataset, ""
     if request.dataset != "auto":
         folder = named_data_dir(request) or data_dir
-        return load_dataset(request.dataset, folder, image_size=size), ""
+        size, note = _choose_size(request, request.dataset)
+        return load_dataset(request.dataset, folder, image_size=size), note
     known = _known_study(request)
     if known is not None:
         name, settings, remembered = known
@@ -182,6 +187,18 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
             "for MNIST name a folder that has it with --data-dir"
         )
         return load_dataset("digits", data_dir, image_size=size), note
+
+
+def _choose_size(request: SearchRequest, dataset: str) -> tuple[int | ImageSize | None, str]:
+    """The size of a folder's images that is asked for, the study's, or theirs; and why that."""
+    folder = folder_of(dataset)
+    if folder is None or request.image_size is not None:
+        return request.image_size, ""
+    stored = stored_image_size(request)
+    if stored is not None:
+        return stored, ""
+    layout = folder_layout(check_folder(folder))
+    return common_size(image_sizes(layout), least_side=least_side(request, len(layout.classes)))
 
 
 def _known_study(request: SearchRequest) -> tuple[str, StudySettings, Path | None] | None:

@@ -15,10 +15,11 @@ from optuna.study import Study
 
 from search.data.at_hand import check_at_hand
 from search.data.names import (
-    DEFAULT_IMAGE_SIZE,
     FOLDER,
     SPLITS,
+    ImageSize,
     check_folder,
+    check_image_size,
     folder_of,
 )
 from search.space.space import Space
@@ -66,6 +67,18 @@ def named_data_dir(request: SearchRequest) -> Path | None:
         return None if study is None else remembered_data_dir(study)
 
 
+def stored_image_size(request: SearchRequest) -> ImageSize | None:
+    """The size of the images of the study that a request goes on with; None where it is new."""
+    dataset = _dataset_name(request)
+    if dataset is None:
+        return None
+    with _opened_study(request, study_name(request, dataset)) as study:
+        if study is None:
+            return None
+        settings = StudySettings.from_study(study)
+    return settings.image_size if settings.dataset == dataset else None
+
+
 @contextmanager
 def _opened_study(request: SearchRequest, name: str) -> Iterator[Study | None]:
     """The study of that name which a search has made; None where there is none."""
@@ -84,7 +97,7 @@ def stored_space(request: SearchRequest, name: str) -> Space | None:
 
 
 def _check_study(checked: CheckedRequest) -> None:
-    request, dataset = checked.asked, _dataset_name(checked)
+    request, dataset = checked.asked, _dataset_name(checked.asked)
     if request.study is None and dataset is None:
         return
     name = study_name(request, dataset or "")
@@ -100,9 +113,10 @@ def _check_study(checked: CheckedRequest) -> None:
         metric=checked.metric,
         dataset=stored.dataset if dataset is None else dataset,
     )
-    if dataset == stored.dataset and folder_of(dataset) is not None:
-        size = request.image_size or DEFAULT_IMAGE_SIZE
-        wanted = replace(wanted, input_shape=(stored.input_shape[0], size, size))
+    asked = request.image_size  # without one, a study goes on with its own
+    if asked is not None and dataset == stored.dataset and folder_of(dataset) is not None:
+        sides = check_image_size(asked)
+        wanted = replace(wanted, input_shape=(stored.input_shape[0], *sides))
     # Other data may have images of another shape. And what adapts has done so for the study.
     if wanted.dataset == stored.dataset and request.space != ADAPTIVE:
         n_training = stored.known_split.n_training if stored.known_split else 50_000
@@ -111,9 +125,9 @@ def _check_study(checked: CheckedRequest) -> None:
     check_same(name, stored, wanted)
 
 
-def _dataset_name(checked: CheckedRequest) -> str | None:
+def _dataset_name(request: SearchRequest) -> str | None:
     """The name of the data as a study keeps it; None where that is not known yet."""
-    dataset = checked.asked.dataset
+    dataset = request.dataset
     if not isinstance(dataset, str):
         return dataset.info.name
     folder = folder_of(dataset)

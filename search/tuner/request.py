@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from contextlib import suppress
 from dataclasses import dataclass
 
 from search.data.folder_layout import folder_layout
 from search.data.names import (
     FOLDER,
+    LARGEST_SIDE,
+    SMALLEST_SIDE,
     SPLITS,
     TENSORS,
     check_dataset_name,
@@ -16,7 +20,7 @@ from search.data.names import (
     folder_of,
     short_name,
 )
-from search.exceptions import InputError
+from search.exceptions import InputError, SpaceError
 from search.space.space import Space
 from search.study.open import check_study_name
 from search.study.settings import OBJECTIVES
@@ -126,6 +130,20 @@ def load_space(
     return space
 
 
+def least_side(request: SearchRequest, n_classes: int) -> int:
+    """The fewest pixels along a side of an image for which all networks of the space exist."""
+
+    def exist(side: int) -> bool:
+        with suppress(SpaceError):
+            Space.load(request.space, input_shape=(1, side, side), n_classes=n_classes)
+            return True
+        return False
+
+    sides = range(SMALLEST_SIDE, LARGEST_SIDE + 1)
+    place = bisect_left(sides, True, key=exist)
+    return sides[place] if place < len(sides) else SMALLEST_SIDE  # the space is wrong otherwise
+
+
 def study_name(request: SearchRequest, dataset: str) -> str:
     """The name of the study: that which is asked for, else what data, cap and epochs make.
 
@@ -143,7 +161,7 @@ def _check_numbers(request: SearchRequest) -> None:
     for name in ("budget", "epochs", "n_trials"):
         check_whole(name, getattr(request, name))
     check_whole("seed", request.seed, low=0)
-    for name in ("image_size", "n_workers", "patience"):
+    for name in ("n_workers", "patience"):
         if getattr(request, name) is not None:
             check_whole(name, getattr(request, name))
     check_seconds("lost_after_seconds", request.lost_after_seconds)

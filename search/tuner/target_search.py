@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from search.data.dataset import Dataset
+from search.data.names import ImageSize, folder_of
 from search.results.confirm import ConfirmationRun
 from search.results.target import Step, Verdict, judge
 from search.tuner.events import Outcome
@@ -71,6 +72,7 @@ def lower_request(search: Search, step: Step) -> SearchRequest | None:
         request,
         budget=step.next_cap,
         dataset=_same_dataset(search.plan),
+        image_size=_same_size(search.plan),
         study=None if request.study is None else _lower_name(request, step.next_cap),
         from_study=search.plan.study_name,
         timeout_seconds=timeout,
@@ -81,6 +83,13 @@ def _same_dataset(plan: SearchPlan) -> str | Dataset:
     """What `auto` came to, or what was asked for."""
     asked = plan.request.dataset
     return asked if isinstance(asked, Dataset) else plan.dataset.info.name
+
+
+def _same_size(plan: SearchPlan) -> int | ImageSize | None:
+    """The size of a folder's images; other data have their own."""
+    info = plan.dataset.info
+    is_folder = folder_of(info.name) is not None
+    return info.input_shape[1:] if is_folder else plan.request.image_size
 
 
 def _lower_name(request: SearchRequest, cap: int) -> str:

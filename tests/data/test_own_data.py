@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +22,7 @@ from sklearn.metrics import balanced_accuracy_score
 from search.data.dataset import Examples
 from search.data.load import load_dataset
 from search.data.own import from_tensors
-from search.data.pictures import read_square
+from search.data.pictures import read_fitted
 from search.exceptions import DataError
 from search.space.hyperparameters import Hyperparameters
 from search.study.settings import StudySettings
@@ -33,9 +35,10 @@ from tests.data.test_picture_files import REFUSED, SAME, shades, tags
 from tests.export.test_export import as_bytes, program_at
 from tests.support.image_folders import SPACE, make_folder
 
+SIZE = HEIGHT, WIDTH = 28, 44
 SIZES = {"gauze": 60, "leaf": 20, "tile": 30}  # uneven
 RUN = (
-    *("run", "--dataset", "folder:images", "--image-size", "32", "--space", "space.toml"),
+    *("run", "--dataset", "folder:images", "--image-size", "28x44", "--space", "space.toml"),
     *("--budget", "2000", "--epochs", "3", "--workers", "1", "--pruner", "none"),
 )
 BALANCED = (*RUN, "--metric", "balanced-accuracy", "--trials", "2")
@@ -69,7 +72,9 @@ def test_a_folder_is_searched_and_the_best_network_retrained(
     searched: tuple[Command, Result, Result],
 ) -> None:
     command, search, retrained = searched
-    assert "66 images train, 22 validate, 22 test; 32×32 pixels in colour" in search.out
+    assert (
+        "66 images train, 22 validate, 22 test; 28×44 pixels (height×width) in colour" in search.out
+    )
     shown = " ".join(search.out.split())
     assert "classes 3: gauze 60, leaf 20, tile 30 images" in shown
     assert "left out 1 folder of a system (@eaDir)" in shown
@@ -80,7 +85,7 @@ def test_a_folder_is_searched_and_the_best_network_retrained(
 
     study = command.study("images-2000x3")
     settings = StudySettings.from_study(study)
-    assert settings.input_shape == (3, 32, 32)
+    assert settings.input_shape == (3, *SIZE)
     assert settings.n_classes == 3
     card = json.loads((command.folder / "weights" / "card.json").read_text())
     assert card["dataset"]["classes"] == list(SIZES)
@@ -94,7 +99,7 @@ def test_values_are_balanced_accuracies_of_the_networks(
     command, _, _ = searched
     monkeypatch.setenv("XDG_CACHE_HOME", str(command.folder / "cache"))
     monkeypatch.chdir(command.folder)
-    data = load_dataset("folder:images", image_size=32)
+    data = load_dataset("folder:images", image_size=SIZE)
     study = command.study("images-2000x3")
     trial = study.trials[0]
     recipe = StudySettings.from_study(study).search_space().suggest(trial)
@@ -148,7 +153,8 @@ def test_pictures_are_named_by_their_class(searched: tuple[Command, Result, Resu
     assert all(set(row["probabilities"]) == set(SIZES) for row in rows)
     assert sum(row["class"] == Path(row["image"]).parent.name for row in rows) >= 7
     with Image.open(command.folder / "seen.png") as seen:
-        assert (seen.mode, seen.size) == ("RGB", (8 * (33 * len(rows) - 1), 8 * 32))
+        across = 8 * ((WIDTH + 1) * len(rows) - 1)
+        assert (seen.mode, seen.size) == ("RGB", (across, 8 * HEIGHT))
 
 
 def test_networks_of_a_folder_are_exported(
@@ -157,7 +163,7 @@ def test_networks_of_a_folder_are_exported(
     command, _, _ = searched
     done = command("export", "weights", "--out", "net.onnx")
     assert done.code == 0, done.err
-    assert "N × 3 × 32 × 32" in done.out
+    assert "N × 3 × 28 × 44" in done.out
     assert "on 88 images of images" in done.out
     metadata = {
         entry.key: entry.value for entry in onnx.load(command.folder / "net.onnx").metadata_props
@@ -167,7 +173,7 @@ def test_networks_of_a_folder_are_exported(
     assert command("export", "weights", "--out", "net.py").code == 0
     module = program_at(command.folder / "net.py")
     monkeypatch.setenv("XDG_CACHE_HOME", str(command.folder / "cache"))
-    data = load_dataset(f"folder:{command.folder / 'images'}", image_size=32)
+    data = load_dataset(f"folder:{command.folder / 'images'}", image_size=SIZE)
     images, labels, test_images, test_labels = module.load_data(str(command.folder / "images"))
     assert contents(as_bytes(images), labels) == contents_of(data.development)
     assert contents(as_bytes(test_images), test_labels) == contents_of(data.test)
@@ -248,7 +254,7 @@ def test_an_exported_program_reads_what_the_search_reads(
     assert searched[0]("export", "weights", "--out", str(tmp_path / "net.py")).code == 0
     folder = Path(shutil.copytree(searched[0].folder / "images", tmp_path / "images"))
     add(folder)
-    data = load_dataset(f"folder:{folder}", image_size=32)
+    data = load_dataset(f"folder:{folder}", image_size=SIZE)
     images, labels, test_images, test_labels = program_at(tmp_path / "net.py").load_data(
         str(folder)
     )
@@ -278,14 +284,15 @@ def test_an_exported_program_reads_deep_pictures_as_the_search_does_or_refuses_t
             with pytest.raises(ValueError, match=f"{name} must have 8 bits, or 16 whose"):
                 read(path)
         elif name != "lab.tif":
-            assert np.array_equal(read(path).numpy(), read_square(path, 32)), name
+            assert np.array_equal(read(path).numpy(), read_fitted(path, (32, 32))), name
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (("--metric", "accuracy"), "metric balanced-accuracy there and accuracy here"),
-        (("--image-size", "36"), "image size 32 there and 36 here"),
+        (("--image-size", "44"), "image size 28x44 there and 44 here"),
+        (("--image-size", "44x28"), "image size 28x44 there and 44x28 here"),
     ],
 )
 def test_a_start_that_differs_is_refused(
@@ -337,7 +344,7 @@ def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_grey_images_have_one_channel_and_every_class_is_in_each_part(grey: Path) -> None:
     data = load_dataset(f"folder:{grey}")
-    assert data.info.input_shape == (1, 28, 28)
+    assert data.info.input_shape == (1, 28, 32)
     assert data.info.classes == ("a", "b")
     assert [
         examples.labels.bincount().tolist()
@@ -345,6 +352,13 @@ def test_grey_images_have_one_channel_and_every_class_is_in_each_part(grey: Path
     ] == [[6, 9], [2, 3], [2, 3]]
     assert not set(contents_of(data.test)) & set(contents_of(data.development))
     assert not set(contents_of(data.training)) & set(contents_of(data.validation))
+
+
+@pytest.mark.parametrize("size", ["28", 28.0, (28,), (28.0, 28), (28, 7), [28, 28]])
+def test_a_size_that_is_none_is_refused(size: Any, grey: Path) -> None:
+    shown = re.escape("28x7" if size == (28, 7) else repr(size))
+    with pytest.raises(DataError, match=f"128 pixels along each side, but got {shown}; give one"):
+        load_dataset(f"folder:{grey}", image_size=size)
 
 
 def test_an_image_keeps_its_proportions(tmp_path: Path) -> None:
@@ -359,6 +373,9 @@ def test_an_image_keeps_its_proportions(tmp_path: Path) -> None:
     assert (rows[8:12] > 150).all()  # 5 of 20 rows, in the middle
     assert (rows[:7] == 0).all()
     assert (rows[13:] == 0).all()
+    as_they_are = load_dataset(f"folder:{folder}", image_size=(12, 40)).development.images
+    assert (as_they_are[:, :, 1:11] > 150).all()
+    assert (as_they_are[:, :, [0, 11]] == 0).all()
 
 
 def test_what_files_are_called_does_not_matter_and_copies_do_not_count(
@@ -433,10 +450,10 @@ def test_a_picture_is_turned_as_the_camera_was_held_and_transparent_is_white(
     exif[0x0112] = 3  # held upside down
     upright.save(folder / "a" / "0.png", exif=exif)
     Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(folder / "a" / "1.png")
-    turned = read_square(folder / "a" / "0.png", 20)
+    turned = read_fitted(folder / "a" / "0.png", (20, 20))
     assert turned[2, 15, 10] > 200
     assert turned[0, 5, 10] > 200
-    assert (read_square(folder / "a" / "1.png", 20) == 255).all()
+    assert (read_fitted(folder / "a" / "1.png", (20, 20)) == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -450,9 +467,11 @@ def test_a_picture_is_turned_as_the_camera_was_held_and_transparent_is_white(
         ({"a/": 6, "b/": 6, "b/x.jpg": 0}, (), "x.jpg is not (cannot identify image file"),
         ({"a/": 6, "b/": 6}, (), "has batches of 128 images, and 8 train"),
         ({"a/": 6, "b/": 6}, ("--image-size", "20"), "An image of 20×20 has no pixel left"),
-        ({"a/": 6, "b/": 6}, ("--image-size", "500"), "8 to 128 pixels, but got 500"),
+        ({"a/": 6, "b/": 6}, ("--image-size", "500"), "along each side, but got 500;"),
         ({"a/": 6, "b/": 6}, ("--metric", "f1"), "accuracy or balanced-accuracy, but got 'f1'"),
         ({"a/": 6, "b/": 6}, ("--dataset", "digits", "--image-size", "20"), "digits has its own"),
+        ({"a/": 6, "b/": 6}, ("--image-size", "20x600"), "along each side, but got 20x600; give"),
+        ({"a/": 6, "b/": 6}, ("--image-size", "20x60x3"), "as 20x60, but got '20x60x3'"),
         ({"a/": 6, "b/": 6}, ("--dataset", "folder:"), "as folder:photos, but got none"),
         ({"a/": 6, "b/": 6}, ("--dataset", "cats"), "can be searched as folder:cats."),
         ({"a/": 6, "b/": 6}, ("--dataset", "./cats/"), "can be searched as folder:./cats/."),

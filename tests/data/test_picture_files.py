@@ -15,10 +15,11 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from scripts.experiments import fuzz_pictures
-from search.data.pictures import read_square
+from search.data.pictures import read_fitted
 from search.exceptions import InputError
 
 Levels = NDArray[np.uint8]
+SQUARE = 28, 28
 
 
 def of_numbers(dtype: Any, white: float) -> Callable[[Levels], Image.Image]:
@@ -95,13 +96,13 @@ def test_the_same_picture_gives_the_same_pixels_in_every_kind_of_file(
 ) -> None:
     levels = draw()
     Image.fromarray(levels).save(tmp_path / "L.png")
-    expected = read_square(tmp_path / "L.png", 28)
+    expected = read_fitted(tmp_path / "L.png", SQUARE)
     assert expected.min() < 253, "the thin lines are seen"
     for name, make, options in SAME:
         make(levels).save(tmp_path / name, **options)
-        assert np.array_equal(read_square(tmp_path / name, 28), expected), name
+        assert np.array_equal(read_fitted(tmp_path / name, SQUARE), expected), name
     Image.fromarray(levels).save(tmp_path / "q100.jpg", quality=100)
-    lossy = read_square(tmp_path / "q100.jpg", 28).astype(int)
+    lossy = read_fitted(tmp_path / "q100.jpg", SQUARE).astype(int)
     assert abs(lossy - expected).max() <= 3
 
 
@@ -110,7 +111,7 @@ def test_a_thin_line_is_seen_in_black_and_white_and_through_a_transparent_colour
 ) -> None:
     levels = thin_lines()
     Image.fromarray(levels).save(tmp_path / "L.png")
-    expected = read_square(tmp_path / "L.png", 28)
+    expected = read_fitted(tmp_path / "L.png", SQUARE)
     black = np.where(levels > 0, 7, 0).astype(np.uint8)
     for name, picture, key in (
         ("1.png", Image.fromarray(levels > 0), None),
@@ -124,7 +125,7 @@ def test_a_thin_line_is_seen_in_black_and_white_and_through_a_transparent_colour
     ):
         options: dict[str, Any] = {} if key is None else {"transparency": key}
         picture.save(tmp_path / name, **options)
-        assert np.array_equal(read_square(tmp_path / name, 28), expected), name
+        assert np.array_equal(read_fitted(tmp_path / name, SQUARE), expected), name
 
 
 def test_grey_whose_white_is_zero_is_turned_round(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_grey_whose_white_is_zero_is_turned_round(tmp_path: Path) -> None:
     with Image.open(tmp_path / "deep.tif") as file:
         tag_v2: Any = getattr(file, "tag_v2", None)
         assert tag_v2[262] == 0
-    ours, theirs = (read_square(tmp_path / name, 28) for name in ("L.png", "deep.tif"))
+    ours, theirs = (read_fitted(tmp_path / name, SQUARE) for name in ("L.png", "deep.tif"))
     assert np.array_equal(ours, theirs)
 
 
@@ -156,7 +157,7 @@ def test_a_file_that_does_not_say_how_bright_it_is_is_refused_by_name(
 ) -> None:
     make(shades()).save(tmp_path / name)
     with pytest.raises(InputError) as refused:
-        read_square(tmp_path / name, 28)
+        read_fitted(tmp_path / name, SQUARE)
     assert f"{tmp_path / name} is not (" in str(refused.value)
     assert message in str(refused.value)
 
@@ -166,9 +167,9 @@ def test_colours_of_12_bits_in_16_are_refused_by_name(tmp_path: Path) -> None:
     samples = np.full((4, 4, 3), 4095, dtype=">u2").tobytes()
     path.write_bytes(b"P6\n4 4\n65535\n" + samples)
     with pytest.raises(InputError, match=r"deep.ppm is not .*10, 12 or 14 bits"):
-        read_square(path, 28)
+        read_fitted(path, SQUARE)
     path.write_bytes(b"P6\n4 4\n4095\n" + samples)  # the file says what is white
-    assert (read_square(path, 28) == 255).all()
+    assert (read_fitted(path, SQUARE) == 255).all()
 
 
 def test_metadata_that_cannot_be_read_cost_no_pixel_and_name_the_file(tmp_path: Path) -> None:
@@ -181,7 +182,8 @@ def test_metadata_that_cannot_be_read_cost_no_pixel_and_name_the_file(tmp_path: 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # as python -W error has it
         assert np.array_equal(
-            read_square(broken, 28, remarks=remarks), read_square(whole, 28, remarks=remarks)
+            read_fitted(broken, SQUARE, remarks=remarks),
+            read_fitted(whole, SQUARE, remarks=remarks),
         )
     (remark,) = remarks
     assert remark.startswith(f"{broken} (")

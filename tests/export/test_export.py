@@ -19,6 +19,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
 
 import search
 from search.data.dataset import Examples
@@ -317,12 +318,24 @@ def test_a_program_reads_the_same_digits(tmp_path: Path) -> None:
     )
 
 
-def test_a_program_augments_as_the_search_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sides", [(28, 28), (20, 60)])
+def test_a_program_augments_as_the_search_does(sides: tuple[int, int], tmp_path: Path) -> None:
+    recipe = replace(
+        EVERYTHING,
+        spec=replace(EVERYTHING.spec, input_shape=(1, *sides)),
+        augmentation=replace(EVERYTHING.augmentation, rotation_degrees=40),
+    )
     image = load_dataset("digits", tmp_path).test.images[:1].float() / 255
+    image = F.interpolate(image, sides, mode="bilinear")
     many = image.repeat(3_000, 1, 1, 1)
     torch.manual_seed(0)
-    theirs = program(digits_source(EVERYTHING), tmp_path).augment(many, strength=1.0)
-    warps = draw_warps(EVERYTHING.augmentation, len(many), torch.Generator().manual_seed(0))
+    theirs = program(digits_source(recipe), tmp_path).augment(many, strength=1.0)
+    warps = draw_warps(
+        recipe.augmentation,
+        len(many),
+        torch.Generator().manual_seed(0),
+        aspect=sides[1] / sides[0],
+    )
     assert warps is not None
     ours = warp(many, warps.matrices, warps.displacements)
     for moment in (torch.mean, torch.std):

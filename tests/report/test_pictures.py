@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import search
+from search.data.dataset import Examples
 from search.data.load import load_dataset
 from search.data.names import DatasetName, class_names
 from search.published import LIST_NAME
@@ -95,6 +96,20 @@ def test_titles_count_the_mistakes_and_name_the_seed(weights: Path) -> None:
     (axes,) = figure.axes
     assert len(axes.images) == N_MISTAKES
     assert [text.get_text() for text in axes.texts][:2] == ["0", "1 (91 %)"]
+
+
+@pytest.mark.parametrize("sides", [(28, 28), (20, 60), (60, 20)])
+def test_mistakes_are_drawn_in_their_proportions(sides: tuple[int, int], weights: Path) -> None:
+    examples = Examples(torch.zeros(12, 1, *sides, dtype=torch.uint8), torch.zeros(12).long())
+    wrong = torch.eye(2)[torch.ones(12).long()]
+    figure = draw_mistakes(Answers.of(read_card(weights), 1), examples, wrong, ["a", "b"])
+    (axes,) = figure.axes
+    places = [np.reshape(image.get_extent(), (2, 2)) for image in axes.images]
+    for place in places:
+        columns, rows = abs(place[:, 1] - place[:, 0])
+        assert rows / columns == pytest.approx(sides[0] / sides[1])
+    below = [text.get_position()[1] for text in axes.texts[::2]]
+    assert all(place[1].max() < y for place, y in zip(places, below, strict=True))
 
 
 def test_a_network_without_mistakes_has_its_pictures_too(weights: Path, tmp_path: Path) -> None:

@@ -569,6 +569,22 @@ def test_shearing_moves_rows_sideways_by_their_distance_from_the_centre() -> Non
     assert below == pytest.approx([-6 * slope, 6], abs=0.05)
 
 
+def test_images_that_are_no_squares_turn_and_shear_as_squares_do() -> None:
+    ranges = Augmentation(rotation_degrees=40.0, shear_degrees=20.0)
+    images = torch.rand(8, 1, 20, 60, generator=_generator())
+    squares = F.pad(images, (0, 0, 20, 20))
+
+    wide, square = (
+        draw_warps(ranges, 8, _generator(), aspect=each.shape[3] / each.shape[2])
+        for each in (images, squares)
+    )
+
+    assert wide is not None
+    assert square is not None
+    expected = warp(squares, square.matrices)[:, :, 20:40]
+    torch.testing.assert_close(warp(images, wide.matrices), expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     "augmentation",
     [
