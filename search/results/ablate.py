@@ -136,7 +136,7 @@ class Ablation:
         try:
             for index, repeat in train_runs(
                 pool,
-                [(changed, seed) for _, changed, seed in missing],
+                [(changed, 0, seed) for _, changed, seed in missing],
                 epochs=self.epochs,
                 device=device,
                 metric=self.metric,
