@@ -21,7 +21,7 @@ from search.report.facts import SPACE_FILE, Report
 from search.report.importance import BEST_SHARE, LEAST_TRIALS
 from search.report.pictures import Picture, image_png
 from search.study.record import TrialRecord
-from search.wording import counted, duration, percent, thousands
+from search.wording import counted, duration, percent, seeds_words, thousands
 
 if TYPE_CHECKING:
     from search.report.validation import Validated
@@ -157,6 +157,7 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
         "thousands": thousands,
         "duration": lambda seconds: _unbroken(duration(seconds)),
         "counted": lambda n, noun: _unbroken(counted(n, noun)),
+        "seeds": seeds_words,
         "layers": lambda spec: ", ".join(map(_unbroken, str(spec).split(", "))),
         "bound": lambda share: f"{100 * share:.2f}",
     }
