@@ -12,9 +12,9 @@ def counted(n: int, noun: str) -> str:
 
 
 def seeds_words(n_seeds: int, n_parts: int) -> str:
-    """What a mean is over: `5 fresh seeds over 5 parts of the data`; of one part, the seeds."""
-    over = f" over {n_parts} parts of the data" if n_parts > 1 else ""
-    return f"{counted(n_seeds, 'fresh seed')}{over}"
+    """What a mean is over: `5 fresh seeds and 5 parts of the data`; of one part, the seeds."""
+    parts = f" and {n_parts} parts of the data" if n_parts > 1 else ""
+    return f"{counted(n_seeds, 'fresh seed')}{parts}"
 
 
 def percent(share: float | None) -> str:

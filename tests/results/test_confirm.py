@@ -27,6 +27,7 @@ from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
+from tests.support.image_folders import make_folder
 from tests.support.made_studies import MadeTrial, confirmation, make_study, record
 
 FOLDS = Folds(6, 10_000)
@@ -282,7 +283,7 @@ def test_best_and_retrain_take_the_confirmed_winner(
     assert run_here("best", "--storage", url) == 0
     out = capsys.readouterr().out
     assert "confirmed  99.9" in out
-    assert "2 fresh seeds over 2 parts of the data)" in out
+    assert "2 fresh seeds and 2 parts of the data)" in out
     assert run_here("studies", "--json", "--storage", url) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert listed["best_trial"] == second.number
@@ -348,7 +349,7 @@ def test_what_winning_may_have_added_is_told_wherever_a_confirmed_mean_is(
     assert run_here("best") == 0
     shown = capsys.readouterr().out
     assert words in shown
-    assert f"2 fresh seeds over 2 parts of the data), {points} by the luck of winning" in shown
+    assert f"2 fresh seeds and 2 parts of the data), {points} by the luck of winning" in shown
     assert run_here("studies") == 0
     assert f"{points} may be the luck of winning" in " ".join(capsys.readouterr().out.split())
     assert run_here() == 0
@@ -417,6 +418,24 @@ def test_runs_of_before_there_were_parts_count_as_runs_of_the_part_that_validate
     assert race.n_kept == 2
     assert race.next() == (best.number, (1, 1001))
     assert race.race.standings()[0].runs == ((0, 1001), (0, 1002))
+
+
+def test_a_folder_that_brings_its_validation_images_is_raced_on_these_alone(
+    command: Command,
+) -> None:
+    command.environment["XDG_CACHE_HOME"] = str(command.folder / "cache")
+    for seed, part in enumerate(("train", "val")):
+        make_folder(command.folder / "pets" / part, {"a": 10, "b": 10}, colour=False, seed=seed)
+    (command.folder / "own.toml").write_text('topology = "c3 2, pool, gap, out"\nbatch_size = 4\n')
+    run = ("run", "--dataset", "folder:pets", "--budget", "100", "--epochs", "1", "--trials", "1")
+    assert command(*run, "--space", "own.toml", "--image-size", "8", "--workers", "1").code == 0
+    done = command("confirm", "--top", "1", "--seeds", "2", "--workers", "1", "--json")
+    assert done.code == 0, done.err
+    assert "on the search's own split" in done.err
+    assert "seed 1002: " in done.err
+    assert "part" not in done.err
+    (row,) = done.json["candidates"]
+    assert (done.json["n_parts"], row["parts"], row["seeds"]) == (1, [0, 0], [1001, 1002])
 
 
 def test_a_study_of_somebody_else_is_not_written_to(
