@@ -14,7 +14,7 @@ the difficulty of a part, of which many candidates show no more than one, is wit
 part share its images, which count once. That runs share training images is no scatter of its own:
 the interval is for these training images, over seeds and new images to be told apart (Bayle,
 Bayle, Janson and Mackey, "Cross-validation Confidence Intervals for Test Error", 2020);
-`scripts/experiments/fold_coverage.py` shows it on real ones.
+`scripts/experiments/fold_coverage.py` checks it on real ones.
 
 **The race itself.** Both the interval of the winner and the verdict on a loser allow for it. A
 winner is the highest of k, so its mean is rather too high than too low: the lower bound of its
