@@ -11,6 +11,12 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def seeds_words(n_seeds: int, n_parts: int) -> str:
+    """What a mean is over: `5 fresh seeds and 5 parts of the data`; of one part, the seeds."""
+    parts = f" and {n_parts} parts of the data" if n_parts > 1 else ""
+    return f"{counted(n_seeds, 'fresh seed')}{parts}"
+
+
 def percent(share: float | None) -> str:
     """A share of 1: `99.42 %`."""
     return "–" if share is None else f"{100 * share:.2f} %"

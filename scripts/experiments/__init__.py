@@ -10,6 +10,7 @@ Real trainings:
 - `compare_steps.py`: the native step against PyTorch's, same recipes and seeds
 - `several_digits.py`: how often `predict` takes one digit for several, and several for one
 - `race_coverage.py`: how often the interval of a race's winner holds its true mean, simulated
+- `fold_coverage.py`: how often such an interval holds the accuracy on new images, of real networks
 - `compare_searches.py`: ours and Optuna as its users write it, on MNIST
 - `preset_table.py`: the shipped networks as tables, from their cards
 

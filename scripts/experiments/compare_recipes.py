@@ -120,7 +120,7 @@ def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[
             run = json.loads(line)
             kept[json.dumps(run["recipe"]), run["seed"]] = run["accuracy"]
     runs = [
-        (recipe, seed)
+        (recipe, 0, seed)
         for seed in range(seeds)
         for recipe in variants.values()
         if (json.dumps(recipe.to_dict()), seed) not in kept
@@ -132,7 +132,7 @@ def train(variants: Variants, seeds: int, data_dir: Path, folder: Path) -> dict[
         ):
             if repeat.is_finite and len(repeat.epochs) < EPOCHS:
                 continue
-            recipe, seed = runs[index]
+            recipe, _, seed = runs[index]
             accuracy = repeat.last_three_mean if repeat.is_finite else math.nan
             entry = {"recipe": recipe.to_dict(), "seed": seed, "accuracy": accuracy}
             print(json.dumps(entry), file=file, flush=True)

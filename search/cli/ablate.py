@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from search.data.dataset import Dataset
     from search.results.ablate import Ablation
     from search.results.ablation import Row
+    from search.results.folds import Run
     from search.workers.repeats import Repeat
     from search.workers.setup import WorkerSetup
 
@@ -62,10 +63,11 @@ def ablate(
 
     It changes one thing at a time, and measures what that does to the accuracy.
 
-    Every change is trained with the same seeds as the unchanged recipe, on the images that the
-    search trains on, and compared on those that validate; the test set stays sealed. The interval
-    is at 95 %, for the mean difference over seeds. Of twenty changes without any effect, one is
-    expected to look better or worse all the same: ten comparisons expect half a false alarm.
+    Every change is trained with the same seeds as the unchanged recipe. Each seed has another part
+    of the data to be compared on, and all others to train on; the test set stays sealed. The
+    interval is at 95 %, for the mean difference over seeds and parts. Of twenty changes without any
+    effect, one is expected to look better or worse all the same: ten comparisons expect half a
+    false alarm.
 
     Example: search ablate --study mnist-8000x15 --seeds 5
     """
@@ -82,6 +84,7 @@ def ablate(
                 open_trial,
                 select_study,
             )
+            from search.study.settings import StudySettings
             from search.study.summary import ABLATES
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -94,16 +97,22 @@ def ablate(
             prepared = prepare_workers(workers, device)
 
             from search.results.ablate import Ablation
+            from search.results.folds import Folds
 
-            # None of the search's own seeds, which are of 32 bits: those chose the trial.
-            ablation = Ablation(chosen, frozen, seeds=range(1, seeds + 1))
+            settings = StudySettings.from_study(chosen)
+            folds, dataset = Folds.known(settings), None
+            if folds is None:
+                dataset = load_study_data(chosen, data_dir)
+                folds = Folds.of(dataset.info, settings.metric)
+            ablation = Ablation(chosen, frozen, folds=folds, n_seeds=seeds)
             is_whole = ablation.n_finished >= ablation.n_runs
-            dataset = None if is_whole else load_study_data(chosen, data_dir)
+            if dataset is None and not is_whole:
+                dataset = load_study_data(chosen, data_dir)
         console.print(
             f"Trial {frozen.number} of {chosen.study_name}: {ablation.hyperparameters.spec}"
         )
         try:
-            if dataset is not None:
+            if dataset is not None and not is_whole:
                 _train(console, ablation, dataset, prepared, should_stop)
             else:
                 console.print("All of its runs are kept from before.\n")
@@ -127,7 +136,8 @@ def _train(
     console.print(
         f"The recipe and {counted(ablation.n_changes, 'change')} of it, in "
         f"{counted(ablation.n_runs, 'training run')} of {counted(ablation.epochs, 'epoch')}: "
-        f"{info.n_training:,} images of {info.name} train, {info.n_validation:,} validate."
+        f"{info.n_training:,} images of {info.name} train, {info.n_validation:,} validate"
+        f"{f', each time another of {info.n_parts} parts' if info.n_parts > 1 else ''}."
     )
     if ablation.n_kept:
         console.print(f"Going on: {counted(ablation.n_kept, 'run')} kept from before.")
@@ -148,7 +158,7 @@ def _train(
 @contextmanager
 def _progress(
     console: Console, ablation: Ablation
-) -> Iterator[Callable[[str, Repeat, bool], None]]:
+) -> Iterator[Callable[[str, Run, Repeat, bool], None]]:
     """A line for each training run that ends; in a terminal also a bar that moves each epoch."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -162,14 +172,16 @@ def _progress(
             completed=ablation.n_kept * ablation.epochs,
         )
 
-        def show(change: str, repeat: Repeat, is_finished: bool) -> None:
+        def show(change: str, run: Run, repeat: Repeat, is_finished: bool) -> None:
             # A run whose loss is not finite ends before its last epoch.
             n_skipped = ablation.epochs - len(repeat.epochs) if is_finished else 0
             bar.advance(task, 1 + n_skipped)
             if is_finished:
                 shown = percent(repeat.last_three_mean) if repeat.is_finite else "diverged"
                 count = f"{ablation.n_finished}/{ablation.n_runs}"
-                console.print(f"[{count}] {change}, seed {repeat.seed}: {shown}", soft_wrap=True)
+                part = f", part {run.part}" if ablation.n_parts > 1 else ""
+                words = f"[{count}] {change}{part}, seed {run.seed}: {shown}"
+                console.print(words, soft_wrap=True)
 
         yield show
 

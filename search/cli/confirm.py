@@ -28,7 +28,7 @@ from search.cli.output import (
     stop_signals,
 )
 from search.folders import DATABASE_URL
-from search.wording import counted, percent, thousands
+from search.wording import counted, percent, seeds_words, thousands
 from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
@@ -45,7 +45,12 @@ if TYPE_CHECKING:
 def confirm(
     study: StudyName = None,
     top: Annotated[int, count_option("How many of the best trials race.")] = 5,
-    seeds: Annotated[int, count_option("How many fresh seeds a trial gets at most.")] = 5,
+    seeds: Annotated[
+        int,
+        count_option(
+            "How many fresh seeds a trial gets at most, each validated by another part of the data."
+        ),
+    ] = 5,
     storage: Storage = DATABASE_URL,
     artifacts: Artifacts = None,
     data_dir: DataDir = None,
@@ -53,7 +58,9 @@ def confirm(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train the best trials again over fresh seeds. It tells which is best, and how sure that is.
+    """Train the best trials again over fresh seeds and other parts of the data.
+
+    It tells which is best, and how sure that is.
 
     Example: search confirm --top 5 --seeds 5
     """
@@ -64,6 +71,7 @@ def confirm(
 
             from search.storage.open import opened_storage
             from search.study.open import check_study_data, load_study_data, select_study
+            from search.study.settings import StudySettings
             from search.study.sharing import locked_race
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -77,13 +85,15 @@ def confirm(
             from search.report.artifact_files import artifact_folder
             from search.report.dashboard_sync import DashboardSync
             from search.results.confirm import ConfirmationRun
+            from search.results.folds import Folds
 
-            confirmation_run = ConfirmationRun(chosen, top=top, n_seeds=seeds)
             dataset = load_study_data(chosen, data_dir)
+            folds = Folds.of(dataset.info, StudySettings.from_study(chosen).metric)
+            confirmation_run = ConfirmationRun(chosen, top=top, folds=folds, n_seeds=seeds)
         n_racing = len(confirmation_run.race.candidates)
         console.print(
             f"Racing {counted(n_racing, 'trial')} of {chosen.study_name} over up to "
-            f"{counted(seeds, 'fresh seed')} each, on the search's own split; the test set stays "
+            f"{counted(seeds, 'fresh seed')} each, {_validated(folds.n_parts)}; the test set stays "
             f"closed. {counted(confirmation_run.n_kept, 'run')} kept from before.\n"
         )
         with prepared.pool(dataset, with_test=False, n_jobs=n_racing * seeds) as pool:
@@ -104,12 +114,19 @@ def confirm(
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
+def _validated(n_parts: int) -> str:
+    if n_parts == 1:
+        return "on the search's own split"
+    return f"each validated by another of {n_parts} parts of the data"
+
+
 def repeat_printer(console: Console) -> Callable[[RepeatEnded], None]:
     """Prints a line for each run of a race."""
 
     def show(event: RepeatEnded) -> None:
         how = event.reason if event.value is None else percent(event.value)
-        console.print(f"trial {event.trial}, seed {event.seed}: {how}", soft_wrap=True)
+        part = "" if event.part is None else f", part {event.part}"
+        console.print(f"trial {event.trial}{part}, seed {event.seed}: {how}", soft_wrap=True)
 
     return show
 
@@ -126,7 +143,8 @@ def print_confirmation(console: Console, study: Study, confirmation: Confirmatio
         console.print("\nOne run of each tells too little, so nothing is confirmed.", style="bold")
         return
     console.print(
-        f"\nConfirmed: trial {winner.candidate}, {describe_mean(*_interval(confirmation))}",
+        f"\nConfirmed: trial {winner.candidate}, "
+        f"{describe_mean(*_interval(confirmation), n_parts=winner.n_parts)}",
         style="bold green",
     )
     if len(confirmation.standings) == 1:
@@ -163,11 +181,13 @@ def _interval(confirmation: Confirmation) -> tuple[float, float | None, float | 
     return winner.mean, winner.low, winner.high, len(winner.values)
 
 
-def describe_mean(mean: float, low: float | None, high: float | None, n_seeds: int) -> str:
-    """A mean over fresh seeds with its interval."""
+def describe_mean(
+    mean: float, low: float | None, high: float | None, n_seeds: int, *, n_parts: int
+) -> str:
+    """A mean over fresh seeds, and the parts that validated them, with its interval."""
     return (
         f"{percent(mean)} (95 % interval {percent(low)} to {percent(high)}, "
-        f"{counted(n_seeds, 'fresh seed')})"
+        f"{seeds_words(n_seeds, n_parts)})"
     )
 
 

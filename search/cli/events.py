@@ -99,6 +99,7 @@ def run_of_race(event: RepeatEnded) -> dict[str, Any]:
     return {
         "event": "confirmation_run",
         "trial": event.trial,
+        "part": event.part,
         "seed": event.seed,
         "value": event.value,
         "reason": event.reason,
@@ -115,5 +116,6 @@ def race_ends(confirmation: Confirmation) -> dict[str, Any]:
         "high": winner.high,
         "luck_of_winning": confirmation.luck_of_winning,
         "seeds": len(winner.values),
+        "parts": winner.n_parts,
         "conclusive": confirmation.is_conclusive,
     }

@@ -114,7 +114,8 @@ class TerminalWatcher(SearchWatcher):
         if run.limit_seconds is not None:
             longest = duration(run.limit_seconds)
             limit = f", for at most {longest} of training (--no-confirm leaves it out)"
-        self._console.print(f"\nConfirming the {best} over fresh seeds{limit}:")
+        parts = " and other parts of the data" if run.folds.n_parts > 1 else ""
+        self._console.print(f"\nConfirming the {best} over fresh seeds{parts}{limit}:")
 
     def race_goes_on(self, event: RepeatEnded) -> None:
         self._show_repeat(event)

@@ -146,7 +146,8 @@ def _show(
     console = make_console()
     _print_trial(console, study, summary)
     if confirmation is not None:
-        mean = describe_mean(*(confirmation[key] for key in ("mean", "low", "high", "n_seeds")))
+        told = (confirmation[key] for key in ("mean", "low", "high", "n_seeds"))
+        mean = describe_mean(*told, n_parts=confirmation.get("n_parts", 1))
         console.print(f"confirmed  {mean}{luck_of_winning(confirmation['luck_of_winning'])}")
     if spec is not None:
         console.print(f"\nnetwork  {spec}")

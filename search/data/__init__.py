@@ -2,8 +2,8 @@
 
 - `load.py`: `load_dataset`, a data set by its name; `at_hand.py`: whether it can be had
 - `names.py`: what can be a name, and how many images of each built-in set train, validate, test
-- `dataset.py`: `Dataset`, and how it is split and fingerprinted; `normalization.py`: how its pixels
-  are scaled
+- `dataset.py`: `Dataset`, and how it is split and fingerprinted; `parts.py`: the parts of it that
+  validate in turn; `normalization.py`: how its pixels are scaled
 - `built_in.py`: MNIST and its kin, found or downloaded, and the digits of scikit-learn;
   `idx_files.py`: where MNIST's files lie, and whether they can be had
 - `own.py`: data sets of tensors and of folders; `image_folders.py`: which files of a folder differ,

@@ -1,6 +1,7 @@
 """`Dataset`: images as tensors, split into training, validation and test, and their fingerprint.
 
-The split is fixed: the same images validate every trial of every study. Loading a data set reads
+The split is fixed: the same images validate every trial of every study. Further runs of a trial
+are validated on other parts of the data (`search.data.parts`). Loading a data set reads
 all of it, for its fingerprint; the files that the workers of a search get are without the test set.
 """
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from search.data.names import Split
 from search.data.normalization import Normalization
 
 _SPLIT_SEED = 0
@@ -46,6 +48,8 @@ class DatasetInfo:
         classes: what people call them, by label.
         class_counts: how many of the validation images are of each class, by label.
         image_counts: how many of all images are of each class, by label.
+        n_parts: into how many parts, of which each can validate what the others train, the
+            development images fall; 1 where the split was brought along.
         left_out: what there was besides these images, and why it is not among them; empty where
             there was nothing.
         n_training: how many of the development images train during a search; the rest validate.
@@ -66,6 +70,7 @@ class DatasetInfo:
     fingerprint: str
     split_fingerprint: str
     image_counts: tuple[int, ...]
+    n_parts: int
     left_out: str = ""
 
     @property
@@ -185,25 +190,29 @@ def assemble(
     classes: tuple[str, ...],
     fingerprint: str,
     left_out: str = "",
+    is_split: bool = False,
 ) -> Dataset:
+    """A data set of these parts, in which `is_split` says that what validates was brought along."""
     images, labels = parts.images, parts.labels
     order = np.concatenate([parts.training, parts.validation])
     development = images[order]
     counts = np.bincount(labels[parts.validation], minlength=len(classes))
     all_counts = np.bincount(np.concatenate([labels[order], test[1]]), minlength=len(classes))
+    split = Split(len(parts.training), len(parts.validation), len(test[1]))
     info = DatasetInfo(
         name=name,
         origin=origin,
         input_shape=(images.shape[1], images.shape[2], images.shape[3]),
         classes=classes,
         class_counts=tuple(counts.tolist()),
-        n_training=len(parts.training),
+        n_training=split.n_training,
         n_development=len(order),
-        n_test=len(test[1]),
+        n_test=split.n_test,
         normalization=channel_statistics(development[: len(parts.training)]),
         fingerprint=fingerprint,
         split_fingerprint=sha256(parts.training, parts.validation),
         image_counts=tuple(all_counts.tolist()),
+        n_parts=1 if is_split else split.n_parts,
         left_out=left_out,
     )
     return Dataset(

@@ -147,6 +147,11 @@ class Split:
     n_validation: int
     n_test: int
 
+    @property
+    def n_parts(self) -> int:
+        """How many parts, each as large as what validates, training and validation images make."""
+        return max(2, round((self.n_training + self.n_validation) / self.n_validation))
+
 
 _OF_TORCHVISION = Split(50_000, 10_000, 10_000)
 

@@ -25,7 +25,7 @@ from search.data.dataset import (
     sha256,
     split_by_class,
 )
-from search.data.folder_layout import LEAST_OF_CLASS, check_counts
+from search.data.folder_layout import LEAST_OF_CLASS, VALIDATION, check_counts
 from search.data.image_folders import ImageFolder, find_images, image_sizes, in_two_classes
 from search.data.image_sizes import common_size
 from search.data.names import (
@@ -222,5 +222,6 @@ def _split_dataset(
         origin=origin,
         classes=classes,
         fingerprint=hashlib.sha256(repr((contents, classes)).encode()).hexdigest(),
+        is_split=parts is not None and bool((parts == VALIDATION).any()),
         left_out=left_out,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from search.data.names import SPLITS
 from search.plain_text import markdown, shell_line
 from search.report.facts import Report
-from search.wording import counted, percent
+from search.wording import counted, percent, seeds_words
 
 # What a person writes below stays; what stands above is written anew.
 OWN_PART = (
@@ -82,7 +82,7 @@ def _answer(report: Report) -> str:
         interval = ""
         if winner.low is not None and winner.high is not None:
             interval = f" (95 %: {percent(winner.low)} to {percent(winner.high)})"
-        seeds = counted(len(winner.values), "fresh seed")
+        seeds = seeds_words(len(winner.values), winner.n_parts)
         luck = ""
         if race.luck_of_winning is not None and len(race.standings) > 1:
             luck = (

@@ -21,7 +21,7 @@ from search.report.facts import SPACE_FILE, Report
 from search.report.importance import BEST_SHARE, LEAST_TRIALS
 from search.report.pictures import Picture, image_png
 from search.study.record import TrialRecord
-from search.wording import counted, duration, percent, seen_words, thousands
+from search.wording import counted, duration, percent, seeds_words, seen_words, thousands
 
 if TYPE_CHECKING:
     from search.report.validation import Validated
@@ -158,6 +158,7 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
         "duration": lambda seconds: _unbroken(duration(seconds)),
         "counted": lambda n, noun: _unbroken(counted(n, noun)),
         "seen": seen_words,
+        "seeds": seeds_words,
         "layers": lambda spec: ", ".join(map(_unbroken, str(spec).split(", "))),
         "bound": lambda share: f"{100 * share:.2f}",
     }

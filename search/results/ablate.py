@@ -1,14 +1,14 @@
 """A trial's recipe and each change of it trained, compared, and stored with the study.
 
 `search.study.repeat_runs` keeps every finished run at once, in a study named after the search with
-`-ablated` behind it, with the name of its change and its recipe. The recipe tells which run it is,
-so that one of another trial, or of another version's changes, is never taken for it.
+`-ablated` behind it, with the name of its change and its recipe. Recipe, part and seed tell which
+run it is, so that one of another trial, or of another version's changes, is never taken for it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from search.data.dataset import DatasetInfo
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.ablation import UNCHANGED, Row, make_row, variants
+from search.results.folds import Folds, Run
 from search.space.hyperparameters import Hyperparameters
 from search.study.findings import Findings, store_ablation
 from search.study.open import check_same_data, rebuild
@@ -37,13 +38,15 @@ class Ablation:
     Runs that are kept of an earlier one are not trained again.
 
     Args:
-        seeds: with each of which the unchanged recipe and every change of it are trained.
+        folds: the parts of the study's data.
+        n_seeds: how often the unchanged recipe and every change of it are trained, each time with
+            another seed and validated by another part.
 
     Raises:
         StudyError: if the trial cannot be rebuilt, or its network does not fit into the budget.
     """
 
-    def __init__(self, study: Study, trial: FrozenTrial, *, seeds: Sequence[int]) -> None:
+    def __init__(self, study: Study, trial: FrozenTrial, *, folds: Folds, n_seeds: int) -> None:
         hyperparameters = rebuild(study, trial)
         settings = StudySettings.from_study(study)
         space = settings.search_space()
@@ -58,13 +61,15 @@ class Ablation:
         self.metric = settings.metric
         self._study = study
         self._number = trial.number
-        self._seeds = list(seeds)
+        self.n_parts = folds.n_parts
+        # None of the search's own seeds, which are of 32 bits: those chose the trial.
+        self._runs = folds.runs(n_seeds, first_seed=1)
         self._changes = [(UNCHANGED, hyperparameters), *variants(hyperparameters)]
         self._trained = [
             (name, changed) for name, changed in self._changes if space.fits(changed.spec)
         ]
-        # What each run came to, by change and seed; None where its loss was not finite.
-        self._finished: dict[tuple[str, int], float | None] = {}
+        # What each run of a change came to; None where its loss was not finite.
+        self._finished: dict[tuple[str, Run], float | None] = {}
         self._repeat_store = RepeatStore(study, ABLATES)
         self.keeps_runs = not self._repeat_store.is_name_taken
         if self.keeps_runs:
@@ -72,17 +77,17 @@ class Ablation:
         self.n_kept = len(self._finished)
 
     def _take_kept(self) -> None:
-        runs = [(TrialRecord.read(run), accuracy_of(run)) for run in self._repeat_store.runs()]
+        kept = [(TrialRecord.read(run), accuracy_of(run)) for run in self._repeat_store.runs()]
         values = {
-            (_text(record.recipe), record.training_seed): accuracy
-            for record, accuracy in runs
-            if record.recipe is not None
+            (_text(record.recipe), Run(record.part or 0, record.training_seed)): accuracy
+            for record, accuracy in kept
+            if record.recipe is not None and record.training_seed is not None
         }
         for name, changed in self._trained:
             text = _text(changed.to_dict())
-            for seed in self._seeds:
-                if (text, seed) in values:
-                    self._finished[name, seed] = values[text, seed]
+            for run in self._runs:
+                if (text, run) in values:
+                    self._finished[name, run] = values[text, run]
 
     @property
     def kept_in(self) -> str:
@@ -97,7 +102,7 @@ class Ablation:
     @property
     def n_runs(self) -> int:
         """How many training runs there are in all."""
-        return len(self._trained) * len(self._seeds)
+        return len(self._trained) * len(self._runs)
 
     @property
     def n_finished(self) -> int:
@@ -110,17 +115,18 @@ class Ablation:
         info: DatasetInfo,
         *,
         device: str,
-        listener: Callable[[str, Repeat, bool], None],
+        listener: Callable[[str, Run, Repeat, bool], None],
         should_stop: Callable[[], bool],
     ) -> None:
         """Trains what is missing, and stores the rows with the study, as far as they are known.
 
-        Every change has its turn with a seed before the next seed begins, so that an interruption
-        leaves the same seeds of each.
+        Every change has its turn with a part and a seed before the next ones begin, so that an
+        interruption leaves the same of each.
 
         Args:
             should_stop: ends it where it is.
-            listener: told a change, its run so far, and whether that has ended, after each epoch.
+            listener: told a change, which run of it, how far that is, and whether it has ended,
+                after each epoch.
 
         Raises:
             StudyError: if the data are not those of the study.
@@ -128,42 +134,43 @@ class Ablation:
         """
         check_same_data(self._study, info)
         missing = [
-            (name, changed, seed)
-            for seed in self._seeds
+            (name, changed, run)
+            for run in self._runs
             for name, changed in self._trained
-            if (name, seed) not in self._finished
+            if (name, run) not in self._finished
         ]
         try:
             for index, repeat in train_runs(
                 pool,
-                [(changed, seed) for _, changed, seed in missing],
+                [(changed, *run) for _, changed, run in missing],
                 epochs=self.epochs,
                 device=device,
                 metric=self.metric,
                 should_stop=should_stop,
             ):
-                name, changed, _ = missing[index]
+                name, changed, run = missing[index]
                 is_finished = len(repeat.epochs) == self.epochs or not repeat.is_finite
                 if is_finished:
-                    self._finish(name, changed, repeat)
-                listener(name, repeat, is_finished)
+                    self._finish(name, changed, run, repeat)
+                listener(name, run, repeat, is_finished)
         finally:
             self.store()
 
-    def _finish(self, name: str, changed: Hyperparameters, repeat: Repeat) -> None:
+    def _finish(self, name: str, changed: Hyperparameters, run: Run, repeat: Repeat) -> None:
         if self.keeps_runs:
             self._repeat_store.add(
                 TrialRecord(
                     change=name,
                     recipe=changed.to_dict(),
-                    training_seed=repeat.seed,
+                    part=run.part,
+                    training_seed=run.seed,
                     parameter_count=parameter_count(changed.spec),
                     seconds=repeat.seconds,
                     epochs=repeat.epochs,
                 )
             )
         value = repeat.last_three_mean if repeat.is_finite else None
-        self._finished[name, repeat.seed] = value
+        self._finished[name, run] = value
 
     def rows(self) -> list[Row]:
         """The unchanged recipe and each change of it, from what has been trained so far."""
@@ -174,12 +181,13 @@ class Ablation:
     def _row(self, name: str, changed: Hyperparameters, reference: Row | None) -> Row:
         count = parameter_count(changed.spec)
         if (name, changed) not in self._trained:
-            return Row(name, count, [None] * len(self._seeds), verdict="over budget")
-        indices = [(name, seed) for seed in self._seeds]
+            return Row(name, count, [None] * len(self._runs), verdict="over budget")
+        indices = [(name, run) for run in self._runs]
         return make_row(
             name,
             count,
             [self._finished.get(index) for index in indices],
+            parts=[run.part for run in self._runs],
             is_diverged=any(self._finished.get(index, 0.0) is None for index in indices),
             reference=reference,
         )
@@ -193,14 +201,17 @@ class Ablation:
         is_complete = self.n_finished == self.n_runs
         rows = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seeds": self._seeds,
+            "seeds": [run.seed for run in self._runs],
+            "parts": [run.part for run in self._runs],
             "epochs": self.epochs,
             "complete": is_complete,
             "rows": [asdict(row) for row in self.rows()],
         }
         try:
             stored = Findings.read(self._study).ablation(self._number) or {}
-            is_larger = not is_complete or len(stored.get("seeds", ())) > len(self._seeds)
+            # One of before there were parts was of one part alone.
+            n_stored = len(stored.get("seeds", ())) if "parts" in stored else 0
+            is_larger = not is_complete or n_stored > len(self._runs)
             if self.n_finished > 0 and not (stored.get("complete") and is_larger):
                 store_ablation(self._study, self._number, rows)
         except KeyError as error:

@@ -2,14 +2,15 @@
 
 Pure: which changes there are, and the statistics. `search.results.ablate` trains them.
 
-Every change is trained with the same seeds as the unchanged recipe, so that the difference is
-taken seed by seed, and Student's t gives its 95 % confidence interval. Three things to keep in
-mind when reading one:
+Every change is trained with the same seeds as the unchanged recipe and validated by the same parts
+of the data, so that the difference is taken run by run, and Student's t gives its 95 % confidence
+interval. It is one over seeds and new images: differences on one part count as one, their mean.
+Three things to keep in mind when reading one:
 
 - An interval is at 95 %. Of twenty changes without any effect one is expected to look better or
   worse, so ten comparisons expect half a false alarm.
-- It is about seeds alone: the same images train and validate throughout, and they are the images
-  that the recipe was chosen on, which favours the unchanged recipe a little.
+- The recipe was chosen on some of these images, which favours it a little where they validate. Of
+  data with fewer than three parts, the interval is about seeds alone.
 - Nothing else is tuned again. A change that is worse is worse with this recipe's learning rate.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from search.results.folds import mean_over_parts, means_of_parts
 from search.results.race import mean_interval
 from search.space.hyperparameters import (
     Augmentation,
@@ -33,7 +35,7 @@ from search.space.hyperparameters import (
 from search_models.spec import Conv, DepthwiseConv, Dropout, ModelSpec, Output, SpecError
 
 UNCHANGED = "unchanged"
-# Two seeds have one difference between them: Student's t would be 12.7, and the interval absurd.
+# Two have one difference between them: Student's t would be 12.7, and the interval absurd.
 LEAST_SEEDS = 3
 # As the standard space fixes them.
 _SCHEDULES: dict[str, Schedule] = {
@@ -161,7 +163,7 @@ class Difference:
     """How much better a change is than the unchanged recipe, as a share of the images.
 
     Args:
-        mean: over the seeds.
+        mean: of the parts' means.
         interval: the 95 % confidence interval of the mean; None for fewer than `LEAST_SEEDS`.
     """
 
@@ -169,16 +171,21 @@ class Difference:
     interval: tuple[float, float] | None
 
     @classmethod
-    def of(cls, differences: Sequence[float]) -> Difference:
-        """From one difference a seed, by Student's t.
+    def of(cls, differences: Sequence[float], parts: Sequence[int] | None = None) -> Difference:
+        """From one difference a run, by Student's t.
+
+        Args:
+            parts: that of each run; of fewer than three of them, or none, each run counts.
 
         Raises:
             ValueError: if there is none.
         """
         if not differences:
             raise ValueError("A difference needs at least one seed, but there is none.")
-        is_enough = len(differences) >= LEAST_SEEDS
-        return cls(statistics.fmean(differences), mean_interval(differences) if is_enough else None)
+        of_parts = means_of_parts(differences, [0] * len(differences) if parts is None else parts)
+        told = of_parts if len(of_parts) >= LEAST_SEEDS else differences
+        interval = mean_interval(told) if len(told) >= LEAST_SEEDS else None
+        return cls(statistics.fmean(of_parts), interval)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -196,10 +203,10 @@ class Row:
     """One line of an ablation: a change and what it makes of the recipe.
 
     Args:
-        accuracies: mean validation accuracy of the last three epochs, as a share, one a seed;
+        accuracies: mean validation accuracy of the last three epochs, as a share, one a run;
             None where the loss did not stay finite, or the run was not finished.
         mean: of the accuracies; None without any, or where the loss of one run did not stay finite.
-        difference, interval: those of `Difference`, over the seeds that both recipes finished;
+        difference, interval: those of `Difference`, over the runs that both recipes finished;
             None for the unchanged recipe, and where either has no mean.
         verdict: None for the unchanged recipe, and where there is no interval.
     """
@@ -218,6 +225,7 @@ def make_row(
     parameter_count: int,
     accuracies: Sequence[float | None],
     *,
+    parts: Sequence[int] | None = None,
     is_diverged: bool,
     reference: Row | None,
 ) -> Row:
@@ -225,28 +233,34 @@ def make_row(
 
     Args:
         accuracies: as `Row` has them.
+        parts: that validated each run, as `Difference.of` takes them.
         is_diverged: whether the loss of any run did not stay finite. Then there is no mean: that
             of the runs that are left would flatter the change.
-        reference: the line of the unchanged recipe, over the same seeds; None for itself.
+        reference: the line of the unchanged recipe, over the same runs; None for itself.
     """
     row = Row(change, parameter_count, list(accuracies))
     if is_diverged:
         return replace(row, verdict="diverged")
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    parts = [0] * len(accuracies) if parts is None else parts
+    known = {i: accuracy for i, accuracy in enumerate(accuracies) if accuracy is not None}
     if known:
-        row = replace(row, mean=statistics.fmean(known))
-    differences = _paired_differences(accuracies, reference)
-    if not differences:
+        row = replace(row, mean=mean_over_parts(list(known.values()), [parts[i] for i in known]))
+    pairs = _paired_differences(accuracies, reference)
+    if not pairs:
         return row
-    found = Difference.of(differences)
+    found = Difference.of(list(pairs.values()), [parts[i] for i in pairs])
     return replace(row, difference=found.mean, interval=found.interval, verdict=found.verdict)
 
 
-def _paired_differences(accuracies: Sequence[float | None], reference: Row | None) -> list[float]:
+def _paired_differences(
+    accuracies: Sequence[float | None], reference: Row | None
+) -> dict[int, float]:
+    """By the index of the run."""
     if reference is None or reference.mean is None:
-        return []
-    return [
-        ours - theirs
-        for ours, theirs in zip(accuracies, reference.accuracies, strict=True)
+        return {}
+    pairs = zip(accuracies, reference.accuracies, strict=True)
+    return {
+        index: ours - theirs
+        for index, (ours, theirs) in enumerate(pairs)
         if ours is not None and theirs is not None
-    ]
+    }

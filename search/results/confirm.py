@@ -1,7 +1,8 @@
 """The best few trials of a search run again over fresh seeds: which is best, and how sure that is.
 
-The top of a search is the luckiest of many. So its best trials race on the search's own split, each
-with seeds that the search has not used; `search.results.race` says who gets how many.
+The top of a search is the luckiest of many. So its best trials race: each run has a seed that the
+search has not used, and another part of the data validates it (`search.results.folds`);
+`search.results.race` says who gets how many.
 `search.study.repeat_runs` keeps every finished run at once, in a study named after the search with
 `-confirmed` behind it, and with each the number of the trial that it repeats.
 """
@@ -16,6 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.exceptions import StudyDeletedError, StudyError
+from search.results.folds import Folds, Run
 from search.results.race import SeedRace, Standing
 from search.storage.cached import check_database
 from search.study.findings import Findings, store_confirmation
@@ -39,11 +41,13 @@ class RepeatEnded:
     """A run of a candidate is over.
 
     Args:
+        part: the part of the data that validated it; None where there is but one.
         value: the mean accuracy of its last three epochs; None where it came to nothing.
         reason: why it came to nothing.
     """
 
     trial: int
+    part: int | None
     seed: int
     value: float | None
     reason: str | None = None
@@ -59,6 +63,7 @@ class Confirmation:
         search_best: the search's own best trial.
         n_racing: how many candidates are still in the race, run or not.
         luck_of_winning: what may be too much of the winner's mean; None where nothing tells.
+        n_images: that of `SeedRace`.
     """
 
     standings: tuple[Standing, ...]
@@ -66,6 +71,7 @@ class Confirmation:
     search_best: int
     n_racing: int
     luck_of_winning: float | None
+    n_images: int | None
 
     @property
     def winner(self) -> Standing:
@@ -99,6 +105,8 @@ class Confirmation:
             "low": winner.low,
             "high": winner.high,
             "n_seeds": len(winner.values),
+            "n_parts": winner.n_parts,
+            "n_images": self.n_images,
             "search_value": self.search_values[winner.candidate],
             "search_best_trial": self.search_best,
             "luck": self.luck,
@@ -108,6 +116,8 @@ class Confirmation:
                     "trial": standing.candidate,
                     "search_value": self.search_values[standing.candidate],
                     "values": standing.values,
+                    "parts": [run.part for run in standing.runs],
+                    "seeds": [run.seed for run in standing.runs],
                     "is_out": standing.is_out,
                 }
                 for standing in self.standings
@@ -122,6 +132,7 @@ class ConfirmationRun:
     Args:
         top: how many of the study's best trials take part; the winner of an earlier race does so
             beside them.
+        folds: the parts of the study's data.
         n_seeds: how often each is run at most; what is kept of earlier races counts all the same.
         limit_seconds: the most training time, of all workers and of all earlier races of the
             study together; None for no limit.
@@ -132,6 +143,7 @@ class ConfirmationRun:
 
     study: Study
     top: int
+    folds: Folds
     n_seeds: int
     limit_seconds: float | None = None
     race: SeedRace = field(init=False)
@@ -145,7 +157,8 @@ class ConfirmationRun:
         self._settings = StudySettings.from_study(self.study)
         self.race = SeedRace(
             [trial.number for trial in candidates],
-            range(_FIRST_SEED, _FIRST_SEED + self.n_seeds),
+            self.folds.runs(self.n_seeds, first_seed=_FIRST_SEED),
+            self.folds.n_images,
         )
         self._spent_seconds = 0.0
         self.n_kept = 0
@@ -159,7 +172,8 @@ class ConfirmationRun:
                 continue
             self._spent_seconds += record.seconds or 0.0
             if number in self._trials:
-                self._enter(number, seed, run.value if run.state == TrialState.COMPLETE else None)
+                value = run.value if run.state == TrialState.COMPLETE else None
+                self._enter(number, Run(record.part or 0, seed), value)
 
     @property
     def parameter_counts(self) -> dict[int, int]:
@@ -169,8 +183,8 @@ class ConfirmationRun:
             for number, hyperparameters in self._hyperparameters.items()
         }
 
-    def next(self, taken: Iterable[tuple[int, int]] = ()) -> tuple[int, int] | None:
-        """Trial and seed to run next, none of `taken`; None where nothing is left in the limit."""
+    def next(self, taken: Iterable[tuple[int, Run]] = ()) -> tuple[int, Run] | None:
+        """The next trial and its run, none of `taken`; None where the limit leaves nothing."""
         following = self.race.next(set(taken))
         if following is None or self.limit_seconds is None:
             return following
@@ -191,7 +205,7 @@ class ConfirmationRun:
             TrainingError: if workers cannot be started.
         """
         running: dict[int, _Running] = {}
-        gone: set[tuple[int, int]] = set()  # failed here: the next race tries them again
+        gone: set[tuple[int, Run]] = set()  # failed here: the next race tries them again
         n_jobs = 0
         try:
             while not should_stop():
@@ -218,27 +232,31 @@ class ConfirmationRun:
         self,
         event: Event,
         running: dict[int, _Running],
-        gone: set[tuple[int, int]],
+        gone: set[tuple[int, Run]],
         listener: Callable[[RepeatEnded], None],
     ) -> None:
-        run = running[event.key]
-        number, seed = run.run_key
+        running_job = running[event.key]
+        number, run = running_job.run_key
         if isinstance(event, JobEpoch):
-            run.results.append(event.result)
+            running_job.results.append(event.result)
             return
         del running[event.key]
         self._spent_seconds -= self._expected_seconds(number)
         match event:
             case JobDone(seconds=seconds):
                 self._spent_seconds += seconds
-                value = self._keep(number, seed, run.results, seconds)
+                value = self._keep(number, run, running_job.results, seconds)
                 reason = NOT_FINITE if value is None else None
-                listener(RepeatEnded(number, seed, value, reason))
+                listener(self._ended(number, run, value, reason))
             case JobFailed(reason=reason):
-                gone.add(run.run_key)
-                listener(RepeatEnded(number, seed, None, reason))
+                gone.add(running_job.run_key)
+                listener(self._ended(number, run, None, reason))
             case JobCancelled():
-                self._spent_seconds += sum(result.seconds for result in run.results)
+                self._spent_seconds += sum(result.seconds for result in running_job.results)
+
+    def _ended(self, number: int, run: Run, value: float | None, reason: str | None) -> RepeatEnded:
+        part = run.part if self.folds.n_parts > 1 else None
+        return RepeatEnded(number, part, run.seed, value, reason)
 
     def _cancel_the_hopeless(self, pool: WorkerPool, running: dict[int, _Running]) -> None:
         """Stops runs of candidates that are out by now."""
@@ -250,25 +268,27 @@ class ConfirmationRun:
         """A run is as long as its trial was, give or take what a machine's speed drifts by."""
         return _DRIFT * (TrialRecord.read(self._trials[number]).seconds or 0.0)
 
-    def _job(self, key: int, number: int, seed: int, *, device: str) -> Job:
+    def _job(self, key: int, number: int, run: Run, *, device: str) -> Job:
         return Job(
             key=key,
             hyperparameters=self._hyperparameters[number],
             epochs=self._settings.epochs,
-            seed=seed,
+            seed=run.seed,
+            part=run.part,
             device=device,
             metric=self._settings.metric,
         )
 
     def _keep(
-        self, number: int, seed: int, results: list[EpochResult], seconds: float
+        self, number: int, run: Run, results: list[EpochResult], seconds: float
     ) -> float | None:
         """Keeps a run that has ended; returns its value, None where its loss was not finite."""
         trial = self._trials[number]
         value = self._repeat_store.add(
             TrialRecord(
                 candidate=number,
-                training_seed=seed,
+                part=run.part,
+                training_seed=run.seed,
                 parameter_count=parameter_count(self._hyperparameters[number].spec),
                 seconds=seconds,
                 epochs=results,
@@ -276,14 +296,14 @@ class ConfirmationRun:
             params=trial.params,
             distributions=trial.distributions,
         )
-        self._enter(number, seed, value)
+        self._enter(number, run, value)
         return value
 
-    def _enter(self, number: int, seed: int, value: float | None) -> None:
+    def _enter(self, number: int, run: Run, value: float | None) -> None:
         if value is None:
             self.race.disqualify(number)
         else:
-            self.race.add(number, seed, value)
+            self.race.add(number, run, value)
             self.n_kept += 1
 
     def finish(self) -> Confirmation | None:
@@ -294,7 +314,12 @@ class ConfirmationRun:
         values = {number: accuracy_of(trial) or 0.0 for number, trial in self._trials.items()}
         n_racing = sum(not self.race.is_out(number) for number in self.race.candidates)
         confirmation = Confirmation(
-            standings, values, self._search_best, n_racing, self.race.luck_of_winning()
+            standings,
+            values,
+            self._search_best,
+            n_racing,
+            self.race.luck_of_winning(),
+            self.folds.n_images,
         )
         if confirmation.is_conclusive:
             try:
@@ -309,7 +334,7 @@ class ConfirmationRun:
 
 @dataclass(slots=True)
 class _Running:
-    run_key: tuple[int, int]  # trial and seed
+    run_key: tuple[int, Run]
     results: list[EpochResult] = field(default_factory=list)
 
 

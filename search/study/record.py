@@ -83,6 +83,8 @@ class TrialRecord:
         candidate: of a run in a race over fresh seeds, the number of the trial that it repeats.
         change: of a run in an ablation, what was changed.
         recipe: of a run in an ablation, its hyperparameters as `Hyperparameters.to_dict` has them.
+        part: of a run in either, the number of the part of the data that validated it; None of
+            those of before there were parts, which is part 0.
         settings: of a run in either, the digest of its study's settings at the time.
     """
 
@@ -103,6 +105,7 @@ class TrialRecord:
     candidate: int | None = _stored_as(int)
     change: str | None = _stored_as(str)
     recipe: Mapping[str, Any] | None = _stored_as(dict)
+    part: int | None = _stored_as(int)
     settings: str | None = _stored_as(str)
 
     @classmethod

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from search.data.dataset import Examples
@@ -55,6 +55,7 @@ class Training:
         evaluation: Examples,
         normalization: Normalization,
         *,
+        places: Tensor | None,
         epochs: int,
         seed: int,
         device: torch.device,
@@ -62,16 +63,18 @@ class Training:
         use_native: bool,
         metric: Metric,
     ) -> None:
-        if hyperparameters.batch_size > len(training):
+        n_training = len(training) if places is None else len(places)
+        if hyperparameters.batch_size > n_training:
             raise TrainingError(
                 f"A batch must not be larger than the training set, but batch_size is "
-                f"{hyperparameters.batch_size} and there are {len(training)} training images."
+                f"{hyperparameters.batch_size} and there are {n_training} training images."
             )
         torch.manual_seed(seed)  # initialisation and dropout draw from the global generator
         self.epochs = epochs
         self._metric = metric
         self._hyperparameters = hyperparameters
-        self._n_training = len(training)
+        self._n_training = n_training
+        self._places = None if places is None else places.to(device)
         self._evaluation = evaluation.to(device)
         self._device = device
         self._generator = Generator(device).manual_seed(seed)
@@ -87,7 +90,7 @@ class Training:
             use_native=use_native,
         )
         self._optimizer = make_optimizer(hyperparameters, self._engine.parameters)
-        self._batches = _batches(len(training), hyperparameters.batch_size)
+        self._batches = _batches(n_training, hyperparameters.batch_size)
         self._scheduler = make_scheduler(
             hyperparameters, self._optimizer, epochs, steps_per_epoch=len(self._batches)
         )
@@ -132,6 +135,8 @@ class Training:
     def _train_epoch(self, epoch: int) -> tuple[float, float, float] | None:
         """Training loss, training accuracy and last learning rate; None where it was stopped."""
         order = torch.randperm(self._n_training, generator=self._generator, device=self._device)
+        if self._places is not None:
+            order = self._places[order]
         warps = self._draw_warps(epoch)
         learning_rate = 0.0
         for start, end in self._batches:
@@ -178,6 +183,7 @@ def train(
     evaluation: Examples,
     normalization: Normalization,
     *,
+    places: Tensor | None = None,
     epochs: int,
     seed: int = 0,
     device: str = "auto",
@@ -190,6 +196,7 @@ def train(
     The same seed on the same machine, with one thread, gives the same results to the digit.
 
     Args:
+        places: those of the training images that are trained on, (N,), int64; by default, all are.
         should_stop: asked before each batch.
         use_native: whether the compiled step may serve, where it covers the network on a CPU.
             Without dropout the results are PyTorch's within rounding; dropout draws other masks.
@@ -204,6 +211,7 @@ def train(
         training,
         evaluation,
         normalization,
+        places=places,
         epochs=epochs,
         seed=seed,
         device=find_device(device),

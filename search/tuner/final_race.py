@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from optuna.study import Study
 
 from search.results.confirm import ConfirmationRun
+from search.results.folds import Folds
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
+from search.study.findings import Findings
 from search.study.record import TrialRecord
 from search.study.summary import best_trial, confirmed_number, is_trained, tally
 from search.study.trials import trials_of
@@ -48,13 +50,23 @@ def longest_race(request: SearchRequest) -> tuple[int, float]:
     return _CONFIRMED_TRIALS * _CONFIRMED_SEEDS, _CONFIRMATION_LIMIT
 
 
-def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | None:
-    """The race that a study still lacks, as `Search.hold_race` says; None where it lacks none."""
+def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> ConfirmationRun | None:
+    """The race that a study still lacks, as `Search.hold_race` says; None where it lacks none.
+
+    A winner of a race of before there were parts stays; `search confirm` races again.
+
+    Args:
+        folds: the parts of its data.
+    """
     trials = trials_of(study)
     if not confirms(request) or best_trial(trials) is None:
         return None
     if request.target is not None:
-        return ConfirmationRun(study, top=TARGET_TRIALS, n_seeds=TARGET_SEEDS)
+        return ConfirmationRun(study, top=TARGET_TRIALS, folds=folds, n_seeds=TARGET_SEEDS)
+    confirmation = Findings.read(study).confirmation
+    is_confirmed = confirmed_number(study, trials) is not None
+    if is_confirmed and confirmation is not None and "n_parts" not in confirmation:
+        return None
     if tally(trials).n_trained < CONFIRMED_FROM:
         return None
     seconds = [TrialRecord.read(trial).seconds or 0.0 for trial in filter(is_trained, trials)]
@@ -64,8 +76,9 @@ def race_at_the_end(study: Study, request: SearchRequest) -> ConfirmationRun | N
     run = ConfirmationRun(
         study,
         top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
+        folds=folds,
         n_seeds=_CONFIRMED_SEEDS,
         limit_seconds=limit,
     )
-    is_due = run.next() is not None or (run.n_kept > 0 and confirmed_number(study, trials) is None)
+    is_due = run.next() is not None or (run.n_kept > 0 and not is_confirmed)
     return run if is_due else None

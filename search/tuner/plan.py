@@ -16,6 +16,7 @@ from search.data.load import load_dataset
 from search.data.names import SPLITS, ImageSize, check_folder, folder_of
 from search.exceptions import DataUnavailableError, SpaceError, StudyError
 from search.folders import make_folder
+from search.results.folds import Folds
 from search.space.space import Space
 from search.space.toml import ADAPTIVE
 from search.storage.checks import has_studies
@@ -232,7 +233,12 @@ def _lacks_something(study: Study, request: SearchRequest) -> bool:
     """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
     if tally(trials_of(study)).n_trained < request.n_trials:
         return True
-    if request.target is None and race_at_the_end(study, request) is not None:
+    folds = Folds.known(StudySettings.from_study(study))
+    if (
+        request.target is None
+        and folds is not None
+        and race_at_the_end(study, request, folds) is not None
+    ):
         return True
     records = run_records(study)
     target = None if request.target is None else request.target.accuracy

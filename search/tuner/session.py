@@ -18,6 +18,7 @@ from optuna.study import Study
 from search.report.artifact_files import artifact_folder
 from search.report.dashboard_sync import DashboardSync
 from search.results.confirm import ConfirmationRun, RepeatEnded
+from search.results.folds import Folds
 from search.space.space import Space
 from search.storage.cached import CachedStorage
 from search.storage.collection import kept_from_collection, no_collection
@@ -136,9 +137,9 @@ class Search:
     def hold_race(self, should_stop: Callable[[], bool]) -> Iterator[FinalRace]:
         """The race at the end of the search, of which one runs at a time.
 
-        A study of 20 trained trials or more races its best three over three seeds, for at most a
+        A study of 20 trained trials or more races its best three, three runs each, for at most a
         quarter of the time that its trials trained; fewer than three where that is too little to
-        run each twice. For a target, any study does, over five seeds and without that limit.
+        run each twice. For a target, any study does, with five runs each and without that limit.
 
         Where another search of the study runs it, this one waits under a target, because what
         follows depends on who wins.
@@ -153,7 +154,8 @@ class Search:
 
         with self.sharing.lock_race(should_wait) as is_ours:
             if is_ours:
-                yield FinalRace(race_at_the_end(self.study, self.plan.request))
+                folds = Folds.of(self.plan.dataset.info, self.plan.checked.metric)
+                yield FinalRace(race_at_the_end(self.study, self.plan.request, folds))
             else:
                 yield FinalRace(None, is_elsewhere=True)
 

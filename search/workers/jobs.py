@@ -26,7 +26,8 @@ class Job:
 
     Args:
         key: chosen by whoever submits it; comes back with each of the job's events.
-        training: which images train: those a search trains on, or all but the test set.
+        training: which images train: all but the part that validates, or all but the test set.
+        part: the number of the part that validates; in a search, 0.
         weights_path: where the trained weights are to be written, if anywhere.
     """
 
@@ -36,6 +37,7 @@ class Job:
     seed: int
     training: TrainingPart = "train"
     evaluation: EvaluationPart = "validation"
+    part: int = 0
     device: str = "cpu"
     weights_path: Path | None = None
     metric: Metric = "accuracy"

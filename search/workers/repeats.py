@@ -122,17 +122,19 @@ def train_repeats(
 
 def train_runs(
     pool: WorkerPool,
-    runs: Sequence[tuple[Hyperparameters, int]],
+    runs: Sequence[tuple[Hyperparameters, int, int]],
     *,
     epochs: int,
     device: str,
     should_stop: Callable[[], bool],
     metric: Metric = "accuracy",
 ) -> Iterator[tuple[int, Repeat]]:
-    """Trains recipes, each with a seed, in that order, as one queue that keeps all workers busy.
+    """Trains recipes in that order, as one queue that keeps all workers busy.
 
-    They train on the images that a search trains on, and are evaluated on those that validate it.
     A loss that is not finite ends its own run alone.
+
+    Args:
+        runs: each a recipe, the number of the part that validates it, and a seed.
 
     Yields:
         after each epoch, the index in `runs` and the run as far as it has come.
@@ -146,10 +148,11 @@ def train_runs(
             hyperparameters=hyperparameters,
             epochs=epochs,
             seed=seed,
+            part=part,
             device=device,
             metric=metric,
         )
-        for index, (hyperparameters, seed) in enumerate(runs)
+        for index, (hyperparameters, part, seed) in enumerate(runs)
     ]
     yield from _train(pool, jobs, should_stop=should_stop)
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from search.data.dataset import Examples
 from search.data.mapped import SharedDataset
+from search.data.parts import fold
 from search.exceptions import SearchError
 from search.training.epochs import EpochResult
 from search.training.train import train
@@ -134,12 +136,13 @@ def _run(
     try:
         if share.memory is not None:
             torch.cuda.set_per_process_memory_fraction(share.memory, share.device)
-        training, evaluation = _examples(data, job)
+        training, places, evaluation = _examples(data, job)
         run = train(
             job.hyperparameters,
             training,
             evaluation,
             data.info.normalization,
+            places=places,
             epochs=job.epochs,
             seed=job.seed,
             device=share.device,
@@ -191,9 +194,11 @@ def _log(folder: Path, key: int, result: EpochResult) -> None:
         file.write(f"{line}\n".encode())
 
 
-def _examples(data: SharedDataset, job: Job) -> tuple[Examples, Examples]:
+def _examples(data: SharedDataset, job: Job) -> tuple[Examples, Tensor | None, Examples]:
+    """The images that train, the places of those among them that do, and those that evaluate."""
     development = data.development()
-    n = data.info.n_training
-    training = development[:n] if job.training == "train" else development[:]
-    evaluation = development[n:] if job.evaluation == "validation" else data.test()
-    return training, evaluation
+    split = fold(development, data.info, job.part)
+    evaluation = split.validation if job.evaluation == "validation" else data.test()
+    if job.training == "development":
+        return development, None, evaluation
+    return split.training, split.places, evaluation

@@ -100,7 +100,7 @@ def test_the_note_says_how_sure_the_best_is_once_that_is_known(tmp_path: Path) -
     tell(database, "made")
     note = get_note(optuna.load_study(study_name="made", storage=f"sqlite:///{database}"))
     assert "## Best: trial 1\n" in note
-    assert "Confirmed: **94.00 %** over 3 fresh seeds (95 %: 9" in note
+    assert "Confirmed: **94.00 %** over 3 fresh seeds and 3 parts of the data (95 %: 9" in note
     assert "search confirm" not in note
 
 

@@ -211,7 +211,10 @@ def test_a_confirmed_study_tells_its_winner_the_luck_and_who_is_too_close(tmp_pa
     race = {1: (0.94, 0.95, 0.96), 0: (0.93, 0.945, 0.96), 2: (0.80, 0.81, 0.82)}
     make_study(url, "raced", trials, attributes={"confirmation": confirmation(0, race)})
     page = report(url, tmp_path / "out")
-    assert "over 3 fresh seeds it gets 95.00 % of the validation images right" in page.text
+    assert (
+        "over 3 fresh seeds and 3 parts of the data it gets 95.00 % of the validation images right"
+        in page.text
+    )
     assert "Trial 1 won with 95.00 %" in page.text
     assert "some 0.50 points of that were luck" in page.text
     assert "trial 0 is too close to tell" in page.text

@@ -18,8 +18,10 @@ import pytest
 from optuna.trial import TrialState
 
 from search.data.load import load_dataset
+from search.data.parts import fold
 from search.results.ablate import Ablation
 from search.results.ablation import Difference, Row, make_row, variants
+from search.results.folds import Folds
 from search.space.hyperparameters import (
     Augmentation,
     Constant,
@@ -193,6 +195,16 @@ def test_half_the_width_and_the_next_simpler_topology(
     assert networks(network) == expected
 
 
+def test_differences_of_one_part_count_as_one() -> None:
+    """More seeds on the same images do not make it surer what a change does on others."""
+    one_each = Difference.of([0.01, 0.02, 0.03], [1, 2, 3])
+    many = [*[0.01] * 9, *[0.02] * 9, *[0.03] * 9]
+    nine_each = Difference.of(many, [part for part in (1, 2, 3) for _ in range(9)])
+    assert nine_each.mean == pytest.approx(one_each.mean)
+    assert nine_each.interval == pytest.approx(one_each.interval)
+    assert Difference.of(many, [0] * 27).interval == Difference.of(many).interval  # of seeds alone
+
+
 def test_the_interval_is_students() -> None:
     # By hand: mean 0.01, standard deviation 0.01, n = 5; t(0.975, 4) = 2.776445 in any table.
     values = [0.01 + 0.01 * z for z in (-1.0, -1.0, 0.0, 1.0, 1.0)]
@@ -252,11 +264,11 @@ def test_it_prints_each_run_then_a_table_and_an_honest_remark(finished: Command)
     changes = [name for name, _ in variants(rebuild(study, study.best_trial))]
     n_runs = 3 * (1 + len(changes))
     assert f"[{n_runs}/{n_runs}]" in done.out
-    assert "1,079 images of digits train, 359 validate" in done.out
+    assert "1,079 images of digits train, 359 validate, each time another of 4 parts" in done.out
     progress, table = done.out.split("difference")
     for change in ("unchanged", *changes):
-        assert f"] {change}, seed 1: " in progress
-        assert f"] {change}, seed 3: " in progress
+        assert f"] {change}, part 1, seed 1: " in progress
+        assert f"] {change}, part 3, seed 3: " in progress
         assert f"\n{change} " in table
     assert f"{len(changes)} changes without any effect would give" in table
     (stored,) = (value for key, value in study.user_attrs.items() if key.startswith("ablation_"))
@@ -270,28 +282,30 @@ def test_the_rows_are_stored_with_the_study(ablated: tuple[Command, Result]) -> 
     stored = attributes["ablation_1"]
     assert stored["rows"] == done.json
     assert (stored["seeds"], stored["epochs"], stored["complete"]) == ([1, 2], 3, True)
+    assert stored["parts"] == [1, 2]
     assert "created" in stored
     assert "[1/" in done.err  # progress is not lost, and not in the way
 
 
-def test_each_accuracy_is_on_the_validation_images_after_training_on_the_others(
+def test_each_accuracy_is_on_the_images_of_a_part_after_training_on_all_others(
     ablated: tuple[Command, Result],
 ) -> None:
     command, done = ablated
     study = command.study(NAME)
     recipe = rebuild(study, study.trials[1])
     dataset = load_dataset("digits", command.folder)
-    n = dataset.info.n_training
     recipes = {"unchanged": recipe, **dict(variants(recipe))}
     rows = {row["change"]: row for row in done.json}
     assert list(rows) == list(recipes)
     for change in ("unchanged", "no momentum", "half the width"):
         for seed in (1, 2):
+            split = fold(dataset.development, dataset.info, seed)  # the part of that number
             run = train(
                 recipes[change],
-                dataset.development[:n],
-                dataset.development[n:],
+                split.training,
+                split.validation,
                 dataset.info.normalization,
+                places=split.places,
                 epochs=3,
                 seed=seed,
                 device="cpu",
@@ -362,8 +376,8 @@ def test_a_change_that_diverges_or_does_not_fit_leaves_the_others(
     for change in ("constant schedule", "without conv 3"):
         (line,) = (line for line in table.splitlines() if line.startswith(change))
         assert line.rstrip().endswith(rows[change]["verdict"])
-    assert "constant schedule, seed 2: diverged" in done.out
-    assert "without conv 3, seed" not in done.out
+    assert "constant schedule, part 2, seed 2: diverged" in done.out
+    assert "without conv 3, part" not in done.out
     # What diverged is not trained again either.
     assert again_here(command, "--seeds", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out) == stored["rows"]
@@ -442,7 +456,7 @@ def test_a_name_that_is_taken_costs_the_runs_and_a_part_never_replaces_a_whole(
     assert finished.study(NAME).user_attrs[f"ablation_{best}"] == whole
 
 
-def test_a_kept_run_counts_for_its_recipe_seed_and_settings_alone(
+def test_a_kept_run_counts_for_its_recipe_part_seed_and_settings_alone(
     ablated: tuple[Command, Result], finished: Command
 ) -> None:
     runs = ablated[0].study(repeats_name(NAME, ABLATES)).trials
@@ -452,12 +466,19 @@ def test_a_kept_run_counts_for_its_recipe_seed_and_settings_alone(
     kept.set_user_attr(ABLATES, NAME)
 
     def n_kept(number: int = 1) -> int:
-        return Ablation(study, study.trials[number], seeds=[1, 2]).n_kept
+        return Ablation(study, study.trials[number], folds=Folds(4, 359), n_seeds=2).n_kept
 
     run = runs[0]
     recipe = {**run.user_attrs["recipe"], "momentum": 0.123}  # as another version changed it
-    for differing in ({"recipe": recipe}, {"training_seed": 3}, {"settings": "0" * 16}):
+    for differing in (
+        {"recipe": recipe},
+        {"training_seed": 3},
+        {"part": 3},
+        {"settings": "0" * 16},
+    ):
         kept.add_trial(optuna.create_trial(value=0.5, user_attrs={**run.user_attrs, **differing}))
+    before_parts = {key: value for key, value in run.user_attrs.items() if key != "part"}
+    kept.add_trial(optuna.create_trial(value=0.5, user_attrs=before_parts))
     assert n_kept() == 0
     kept.add_trial(run)
     assert (n_kept(), n_kept(0)) == (1, 0)

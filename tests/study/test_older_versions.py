@@ -14,9 +14,12 @@ import torch
 from optuna.trial import TrialState
 
 import search
+from search.results.confirm import ConfirmationRun
+from search.results.folds import Folds
 from search.study.findings import Findings
 from search.study.record import TrialRecord, is_foreign
 from search.study.trials import trials_of
+from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
 from search.tuner.request import check_request
@@ -62,6 +65,25 @@ def test_a_finished_study_is_searched_on_and_retrained(old: Command) -> None:
     done = old("retrain", "--study", "finished", "--trial", str(WINNER), "--seeds", "1")
     assert done.code == 0, done.err
     assert Findings.read(old.study("finished")).test_looks == 3  # two of them were there
+
+
+def test_its_race_stands_and_its_runs_are_of_the_part_that_validated_them(old: Command) -> None:
+    study, folds = old.study("finished"), Folds(4, 359)
+    kept = Findings.read(study).confirmation
+    assert kept is not None
+    (row,) = (each for each in kept["candidates"] if each["trial"] == WINNER)
+    request = SearchRequest(1200, 2, 20, dataset="digits", study="finished")
+    assert race_at_the_end(study, request, folds) is None
+    run = ConfirmationRun(study, top=1, folds=folds, n_seeds=3)
+    (standing,) = (each for each in run.race.standings() if each.candidate == WINNER)
+    assert {run.part for run in standing.runs} == {0}
+    assert list(standing.values) == pytest.approx(row["values"])
+    assert [part for _, (part, _) in filter(None, [run.next()])] == [1]
+    # What was stored of it is shown as it was.
+    best = old("best", "--study", "finished").out
+    assert f"{100 * kept['mean']:.2f} % (95 % interval" in best
+    assert "fresh seeds)" in " ".join(best.split())
+    assert "parts of the data" not in best
 
 
 def test_an_interrupted_study_goes_on_with_what_was_queued(old: Command) -> None:

@@ -12,6 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.results.confirm import Confirmation
+from search.results.folds import Folds
 from search.results.race import SeedRace
 from search.space.space import Space
 from search.storage.open import opened_storage
@@ -134,13 +135,27 @@ def add_as_ours(study: Study, trials: Sequence[FrozenTrial]) -> None:
         study.add_trial(added)
 
 
-def confirmation(search_best: int, values: Mapping[int, Sequence[float]]) -> dict[str, object]:
-    """What a race over those fresh values stores, where the search had `search_best` on top."""
-    race = SeedRace(list(values), range(9))
+def confirmation(
+    search_best: int,
+    values: Mapping[int, Sequence[float]],
+    *,
+    n_parts: int = 4,
+    n_images: int | None = 359,
+) -> dict[str, object]:
+    """What a race over those fresh values stores, where the search had `search_best` on top.
+
+    Each value is of another seed, and another of `n_parts` parts of the data.
+    """
+    race = SeedRace(list(values), (), n_images)
     for candidate, found in values.items():
-        for seed, value in enumerate(found):
-            race.add(candidate, seed, value)
+        for run, value in zip(Folds(n_parts, 0).runs(len(found), first_seed=1), found, strict=True):
+            race.add(candidate, run, value)
     searched = dict.fromkeys(values, 0.9) | {search_best: 0.95}
     return Confirmation(
-        tuple(race.standings()), searched, search_best, len(values), race.luck_of_winning()
+        tuple(race.standings()),
+        searched,
+        search_best,
+        len(values),
+        race.luck_of_winning(),
+        n_images,
     ).to_attribute()

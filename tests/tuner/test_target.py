@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from search.results.confirm import ConfirmationRun
+from search.results.folds import Folds
 from search.results.race import SeedRace
 from search.results.target import Step, Verdict, judge
 from search.study.summary import CONFIRMS, repeats_name
@@ -27,12 +28,13 @@ RUN = (
     *("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--trials", "3"),
     *("--workers", "2", "--pruner", "none"),
 )
+RUNS = Folds(6, 10_000).runs(5, first_seed=0)
 
 
 def test_bounds_are_one_sided_and_widen_with_the_confidence() -> None:
-    race = SeedRace([0], range(5))
-    for seed, value in enumerate((0.990, 0.992, 0.991, 0.993, 0.989)):
-        race.add(0, seed, value)
+    race = SeedRace([0], RUNS)
+    for run, value in zip(RUNS, (0.990, 0.992, 0.991, 0.993, 0.989), strict=True):
+        race.add(0, run, value)
     bounds = race.bounds(0, 0.95)
     wider = race.bounds(0, 0.99)
     assert bounds is not None
@@ -52,10 +54,10 @@ class _Raced:
 
 
 def test_networks_at_the_target_pass_no_more_often_than_the_confidence_says() -> None:
-    n, n_reached = 600, 0
+    n, n_reached = 300, 0
     for seed in range(n):
         noise = random.Random(seed)
-        race = SeedRace([0, 1, 2], range(5))
+        race = SeedRace([0, 1, 2], RUNS)
         while (following := race.next()) is not None:
             race.add(*following, noise.gauss(0.99, 0.0005))
         raced = cast(ConfirmationRun, _Raced(race))
@@ -65,10 +67,10 @@ def test_networks_at_the_target_pass_no_more_often_than_the_confidence_says() ->
 
 
 def test_the_smallest_of_those_that_reach_a_target_is_chosen() -> None:
-    race = SeedRace([3, 2, 1], range(3))
+    race = SeedRace([3, 2, 1], RUNS[:3])
     for candidate, mean in ((3, 0.995), (2, 0.994), (1, 0.980)):
-        for seed in range(3):
-            race.add(candidate, seed, mean + seed * 1e-5)
+        for run in RUNS[:3]:
+            race.add(candidate, run, mean + run.seed * 1e-5)
     step = judge(cast(ConfirmationRun, _Raced(race)), cap=1000, target=0.99, confidence=0.95)
     assert step is not None
     assert (step.trial, step.verdict, step.next_cap) == (2, Verdict.REACHED, int(0.85 * 102))

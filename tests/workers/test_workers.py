@@ -18,12 +18,14 @@ from typing import cast
 import psutil
 import pytest
 
-from search.data.dataset import Dataset, DatasetInfo
+from search.data.dataset import Dataset, DatasetInfo, Examples
 from search.data.load import load_dataset
 from search.data.mapped import DatasetFiles, dataset_files
+from search.data.parts import part_numbers
 from search.exceptions import TrainingError
 from search.space.hyperparameters import Hyperparameters
 from search.training.epochs import EpochResult
+from search.training.train import train
 from search.workers.fork_server import start_server
 from search.workers.jobs import (
     Event,
@@ -314,3 +316,25 @@ def test_as_many_workers_as_cores_have_a_core_each(files: DatasetFiles) -> None:
         ]
         assert any(isinstance(event, JobDone) for event in run_jobs(pool, run))
         assert all(set(psutil.Process(pid).cpu_affinity()) == cores for pid in pool.pids)
+
+
+def test_a_job_is_validated_by_its_part_alone(pool: AnyPool, dataset: Dataset) -> None:
+    numbers = part_numbers(dataset.development.labels, dataset.info)
+    jobs = [Job(part, RECIPE, epochs=1, seed=7, part=part) for part in (0, 2)]
+    results = {e.key: e.result for e in run_jobs(pool, jobs) if isinstance(e, JobEpoch)}
+    for part in (0, 2):
+        others, own = dataset.development.images, dataset.development.labels
+        trains, validates = numbers != part, numbers == part
+        (result,) = train(
+            RECIPE,
+            Examples(others[trains], own[trains]),
+            Examples(others[validates], own[validates]),
+            dataset.info.normalization,
+            epochs=1,
+            seed=7,
+            device="cpu",
+        )
+        assert (results[part].loss, results[part].training_loss) == (
+            result.loss,
+            result.training_loss,
+        )
