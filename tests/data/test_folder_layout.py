@@ -33,7 +33,7 @@ def split_folder(folder: Path, **sizes: tuple[int, int]) -> Path:
 
 
 def load(folder: Path) -> Dataset:
-    return load_dataset(f"folder:{folder}")
+    return load_dataset(f"folder:{folder}", image_size=28)
 
 
 def images_of(examples: Examples) -> set[bytes]:
