@@ -274,7 +274,7 @@ class Chaos:
         options += f" --seed {self._seed} --trials {self.n_trials} --no-confirm"
         places = ["--storage", self.url, "--worker-log", str(self._folder / "log")]
         with (self._folder / "search.log").open("a") as log:
-            words = ["-m", "search", "run", *options.split(), *places]
+            words = ["-m", "search", "run", "--space", "standard", *options.split(), *places]
             process = self._start(words, log.fileno())
         try:
             self._torment(process)

@@ -98,16 +98,19 @@ class OutputFolder:
 
 
 def check_file(path: Path, *, option: str = "--out") -> None:
-    """Sees that a file that is to be written takes the place of none but one of ours.
+    """Sees that a file can be written, and takes the place of none but one of ours; makes nothing.
 
     Args:
         option: that names the file.
 
     Raises:
-        InputError: if it would take the place of a user's.
+        InputError: if files cannot be written there, or it would take the place of a user's.
     """
     if os.path.lexists(path):
         _folder_of(path, option).check([path.name])
+    else:
+        folders = (path.parent, *path.parent.parents)
+        make_folder(next(filter(os.path.lexists, folders), Path()), option=option)
 
 
 def write_file(content: bytes, path: Path, *, option: str = "--out") -> None:

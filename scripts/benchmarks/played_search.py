@@ -55,6 +55,7 @@ def make_request(url: str, n_trials: int, *, objective: str = "accuracy") -> Sea
         EPOCHS,
         n_trials,
         dataset="digits",
+        space="standard",
         storage=url,
         study="scale",
         objective=objective,

@@ -125,6 +125,7 @@ def _optimize(task: Task, place: int) -> None:
 
 def run_ours(task: Task) -> None:
     command = [sys.executable, "-m", "search", "run", "--budget", str(CAP), "--epochs", str(EPOCHS)]
+    command += ["--space", "standard"]
     command += ["--trials", str(task.n_trials), "--seed", str(task.seed), "--no-confirm"]
     command += ["--workers", str(N_PROCESSES)]
     command += ["--dataset", "mnist", "--data-dir", str(task.data_dir)]

@@ -58,7 +58,7 @@ def confirm(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train the best trials again over fresh seeds and other parts of the data.
+    """Train the best trials anew, with fresh seeds, on other images.
 
     It tells which is best, and how sure that is.
 

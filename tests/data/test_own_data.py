@@ -130,7 +130,7 @@ def test_other_commands_work_with_a_folder(searched: tuple[Command, Result, Resu
     command, _, _ = searched
     race = command("confirm", "--top", "2", "--seeds", "2", "--workers", "1")
     assert race.code == 0, race.err
-    assert "trial 0, seed" in race.out
+    assert "trial 0, part 1, seed" in race.out
 
     report = command("report", "--train")
     assert report.code == 0, report.err
