@@ -164,7 +164,7 @@ def heard_interrupts() -> Iterator[None]:
     """Sees that a stop ends at once what takes long before `stop_signals` are listened to.
 
     Python drops an exception that a signal raises in a weak reference's callback, of which imports
-    have many, and goes on as if nobody had stopped it.
+    have many, and goes on as if nobody had stopped it; compiled modules make another error of it.
     """
     came = False
 
@@ -178,6 +178,10 @@ def heard_interrupts() -> Iterator[None]:
         signal.signal(number, stop)
     try:
         yield
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

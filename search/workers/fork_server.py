@@ -149,5 +149,6 @@ def _end_server() -> None:
 
     pid = getattr(_forkserver, "_forkserver_pid", None)
     if pid is not None:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)  # who waits for this process may look for what it has left

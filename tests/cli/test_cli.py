@@ -110,7 +110,7 @@ def test_a_search_that_is_stopped_while_it_loads_leaves_no_process(command: Comm
     (server,) = servers()
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, out
     assert out == "Interrupted. What was finished is kept; the same command goes on.\n"
     assert not alive([server])  # which imports for seconds yet
     assert not command.database.exists()

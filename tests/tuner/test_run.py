@@ -390,6 +390,26 @@ def test_ctrl_c_that_python_drops_while_it_imports_is_heard() -> None:
     assert done == [None]
 
 
+def test_ctrl_c_of_which_a_compiled_module_makes_an_error_of_its_own_is_heard() -> None:
+    def load(*, is_stopped: bool) -> None:
+        with heard_interrupts():
+            try:
+                if is_stopped:
+                    signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt as stop:  # as pybind11 does
+                raise ImportError("KeyboardInterrupt: <EMPTY MESSAGE>") from stop
+            raise ImportError("no such library")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load(is_stopped=True)
+        with pytest.raises(ImportError, match="no such library"):
+            load(is_stopped=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_study_deleted_while_it_runs_ends_the_search_with_a_clear_error(
     command: Command,
 ) -> None:
