@@ -35,7 +35,8 @@ class Forecast:
         epochs: of a trial that is not stopped.
         pruner: by its name.
         n_race_runs: runs of the race at its end, at most; 0 without one.
-        race_share: of the epochs that its trials train, what the race may train at most.
+        race_share: of the epochs that its trials train, what the race may train at most,
+        race_seconds: or so many of training, by all workers together, where that is more.
     """
 
     epochs: int = 1
@@ -43,6 +44,7 @@ class Forecast:
     n_workers: int = 1
     n_race_runs: int = 0
     race_share: float = 1.0
+    race_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class Progress:
         if not self._ended_epochs or self._first_epoch is None:
             return None
         seconds = (self._clock() - self._first_epoch) / max(1, self._n_epochs)  # an epoch
-        left = seconds * self._epochs_left()
+        left = seconds * self._epochs_left() + self._race_seconds(seconds)
         if self._timeout_seconds is not None:
             left = min(left, self._timeout_seconds - self.elapsed_seconds)
         return max(0.0, left)
@@ -126,12 +128,16 @@ class Progress:
             for row in self.running.values()
         )
         # At the end, workers wait for the one that is still at work: on average half a trial.
-        left += 0.5 * expected * (forecast.n_workers - 1)
-        race = min(
-            forecast.n_race_runs * forecast.epochs,
-            forecast.race_share * expected * self.n_trials,
+        return left + 0.5 * expected * (forecast.n_workers - 1)
+
+    def _race_seconds(self, epoch_seconds: float) -> float:
+        """How long the race takes at most, where an epoch of any trial ends so often."""
+        forecast = self.forecast
+        share = forecast.race_share * self._expected_epochs() * self.n_trials
+        return min(
+            epoch_seconds * forecast.n_race_runs * forecast.epochs,
+            max(epoch_seconds * share, forecast.race_seconds / forecast.n_workers),
         )
-        return left + race
 
     def _expected_epochs(self) -> float:
         """How many a trial trains on average, as far as can be told."""

@@ -161,11 +161,12 @@ class TerminalWatcher(SearchWatcher):
 def _forecast(search: Search) -> Forecast:
     """What is known of a search's length as it begins."""
     request = search.plan.request
-    n_runs, share = longest_race(request)
+    race = longest_race(request, search.plan.dataset.info.n_parts)
     return Forecast(
         epochs=request.epochs,
         pruner=request.pruner,
         n_workers=search.n_workers,
-        n_race_runs=n_runs,
-        race_share=share,
+        n_race_runs=race.n_runs,
+        race_share=race.share,
+        race_seconds=race.seconds,
     )

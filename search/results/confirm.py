@@ -9,7 +9,7 @@ search has not used, and another part of the data validates it (`search.results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -132,6 +132,7 @@ class ConfirmationRun:
     Args:
         top: how many of the study's best trials take part; the winner of an earlier race does so
             beside them.
+        besides: numbers of other trials that do, where they are complete.
         folds: the parts of the study's data.
         n_seeds: how often each is run at most; what is kept of earlier races counts all the same.
         limit_seconds: the most training time, of all workers and of all earlier races of the
@@ -146,11 +147,12 @@ class ConfirmationRun:
     folds: Folds
     n_seeds: int
     limit_seconds: float | None = None
+    besides: Collection[int] = ()
     race: SeedRace = field(init=False)
 
     def __post_init__(self) -> None:
         trials = trials_of(self.study)
-        candidates = _candidates(self.study, trials, self.top)
+        candidates = _candidates(self.study, trials, self.top, self.besides)
         self._trials = {trial.number: trial for trial in candidates}
         self._search_best = candidates[0].number
         self._hyperparameters = {trial.number: rebuild(self.study, trial) for trial in candidates}
@@ -338,8 +340,10 @@ class _Running:
     results: list[EpochResult] = field(default_factory=list)
 
 
-def _candidates(study: Study, trials: list[FrozenTrial], top: int) -> list[FrozenTrial]:
-    """The best complete trials, best first, and the winner of an earlier race."""
+def _candidates(
+    study: Study, trials: list[FrozenTrial], top: int, besides: Collection[int]
+) -> list[FrozenTrial]:
+    """The best complete trials, best first, then others, and the winner of an earlier race."""
     complete = by_accuracy(trials)
     if not complete:
         raise StudyError(
@@ -347,4 +351,5 @@ def _candidates(study: Study, trials: list[FrozenTrial], top: int) -> list[Froze
             "yet; go on with 'search run'."
         )
     earlier = (Findings.read(study).confirmation or {}).get("trial")
-    return complete[:top] + [trial for trial in complete[top:] if trial.number == earlier]
+    others = {*besides, earlier}
+    return complete[:top] + [trial for trial in complete[top:] if trial.number in others]

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from search.results.confirm import ConfirmationRun
 from search.results.folds import Folds
@@ -17,8 +18,13 @@ from search.study.trials import trials_of
 from search.tuner.options import SearchRequest
 
 CONFIRMED_FROM = 20  # trained trials
-_CONFIRMED_TRIALS, _CONFIRMED_SEEDS = 3, 3
-_CONFIRMATION_LIMIT = 0.25  # of the seconds that the search's trials trained
+_MOST_TRIALS = 4  # of the best, besides the one with which the study began
+_ROUNDS = 2  # through all parts of the data, where there is time
+_RUNS_OF_ONE_PART = 6
+_LEAST_RUNS = 3  # of each: rather fewer trials than runs that tell nothing
+_SHARE = 1 / 3  # of the seconds that the search's trials trained
+# Where a search is short its data are few, and one run of a trial tells least.
+_SECONDS = 240.0  # of training, that a race may take however short the search was
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,34 @@ def confirms(request: SearchRequest) -> bool:
     return request.confirm and request.objective == "accuracy"
 
 
-def longest_race(request: SearchRequest) -> tuple[int, float]:
-    """How many runs the race of a search may have, and for what share of its trials' time."""
+@dataclass(frozen=True)
+class RaceLimits:
+    """How long the race of a search may be.
+
+    Args:
+        n_runs: at most.
+        share: of the seconds that its trials trained, what it may train,
+        seconds: or so many, where that is more.
+    """
+
+    n_runs: int = 0
+    share: float = 0.0
+    seconds: float = 0.0
+
+
+def longest_race(request: SearchRequest, n_parts: int) -> RaceLimits:
+    """How long the race of a search may be, of data of so many parts."""
     if not confirms(request):
-        return 0, 0.0
+        return RaceLimits()
     if request.target is not None:
-        return TARGET_TRIALS * TARGET_SEEDS, math.inf
+        return RaceLimits(TARGET_TRIALS * TARGET_SEEDS, math.inf)
     if request.n_trials < CONFIRMED_FROM:
-        return 0, 0.0
-    return _CONFIRMED_TRIALS * _CONFIRMED_SEEDS, _CONFIRMATION_LIMIT
+        return RaceLimits()
+    return RaceLimits((_MOST_TRIALS + 1) * _runs_of_each(n_parts), _SHARE, _SECONDS)
+
+
+def _runs_of_each(n_parts: int) -> int:
+    return _RUNS_OF_ONE_PART if n_parts == 1 else _ROUNDS * n_parts
 
 
 def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> ConfirmationRun | None:
@@ -69,16 +94,22 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
         return None
     if tally(trials).n_trained < CONFIRMED_FROM:
         return None
-    seconds = [TrialRecord.read(trial).seconds or 0.0 for trial in filter(is_trained, trials)]
-    limit = _CONFIRMATION_LIMIT * sum(seconds)
-    # One run of each would tell nothing: rather fewer trials, each run twice.
-    n_affordable = int(limit / (2 * max([*seconds, 1e-3])))
+    trained = list(filter(is_trained, trials))
+    limit = max(_SECONDS, _SHARE * sum(map(_seconds, trained)))
+    longest = max([*map(_seconds, trained), 1e-3])
+    n_affordable = int(limit / (_LEAST_RUNS * longest))
     run = ConfirmationRun(
         study,
-        top=min(_CONFIRMED_TRIALS, max(1, n_affordable)),
+        top=min(_MOST_TRIALS, max(1, n_affordable)),
+        # What a search begins with is good by more than one run of it.
+        besides=(0,) if n_affordable > _MOST_TRIALS else (),
         folds=folds,
-        n_seeds=_CONFIRMED_SEEDS,
+        n_seeds=_runs_of_each(folds.n_parts),
         limit_seconds=limit,
     )
     is_due = run.next() is not None or (run.n_kept > 0 and not is_confirmed)
     return run if is_due else None
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    return TrialRecord.read(trial).seconds or 0.0

@@ -89,7 +89,7 @@ class Goal:
     )
     confirm: bool = field(
         default=True,
-        metadata=_text("At the end of 20 trials or more, race the best three over fresh seeds."),
+        metadata=_text("At the end of 20 trials or more, race the best over fresh seeds."),
     )
 
 

@@ -26,6 +26,7 @@ from search.space.space import Space
 from search.study.news import TrialNews
 from search.study.record import queued_values
 from search.tuner.dedup import SeenConfigurations
+from search.tuner.near_first import NearFirstSampler
 from search.tuner.window import History, HistoryWindow
 from search_models.spec import SpecError
 
@@ -267,6 +268,7 @@ class _SamplerKind:
     max_redraws: int  # by what a draw costs, and whether the next one differs at all
     knows_several_objectives: bool = True
     forgets: bool = False  # where a draw costs what the number of trials does
+    begins_near_first: bool = False  # for one that would draw evenly while it knows nothing
 
 
 def _random(seed: int) -> BaseSampler:
@@ -279,6 +281,7 @@ SAMPLERS: dict[str, _SamplerKind] = {
         lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
         100,
         forgets=True,
+        begins_near_first=True,
     ),
     "random": _SamplerKind(_random, 200),
     "qmc": _SamplerKind(
@@ -339,6 +342,8 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = kind.make(own_seed)
+    if kind.begins_near_first:
+        sampler = NearFirstSampler(sampler, space, seed=own_seed)
     return CappedSampler(
         sampler,
         space,

@@ -43,7 +43,7 @@ from search.tuner.warm_start import WarmStart, queue_rest
 
 # To wait for a lock, before the dashboard is brought up to date another time instead.
 _LONGEST_LOCK_SECONDS = 2.0
-_CONFIRMATION_SHARE = 0.2  # of a limited time: a quarter of the rest
+_CONFIRMATION_SHARE = 0.25  # of a limited time: a third of the rest
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,11 @@ class Search:
     def hold_race(self, should_stop: Callable[[], bool]) -> Iterator[FinalRace]:
         """The race at the end of the search, of which one runs at a time.
 
-        A study of 20 trained trials or more races its best three, three runs each, for at most a
-        quarter of the time that its trials trained; fewer than three where that is too little to
-        run each twice. For a target, any study does, with five runs each and without that limit.
+        A study of 20 trained trials or more races its best four and the one with which it began,
+        twice through all parts of the data, for at most a third of the time that its trials
+        trained, or four minutes of training where that is more; fewer trials where that is too
+        little to run each three times. For a target, any study does, with five runs each and
+        without that limit.
 
         Where another search of the study runs it, this one waits under a target, because what
         follows depends on who wins.

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import statistics
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from search.study.record import TrialRecord
 from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
+from search.tuner.final_race import race_at_the_end
+from search.tuner.options import SearchRequest
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 from tests.support.image_folders import make_folder
 from tests.support.made_studies import MadeTrial, confirmation, make_study, record
@@ -488,25 +491,56 @@ def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, done.out
 
 
-def test_a_search_of_twenty_trials_confirms_its_best_within_a_quarter_of_its_time(
+def test_a_search_of_twenty_trials_races_its_best_and_its_first(
     twenty: tuple[Path, str], command: Command
 ) -> None:
     folder, out = twenty
     shutil.copytree(folder, command.folder, dirs_exist_ok=True)
     assert "Confirmed: trial" in out
     assert ("too close to it to be told apart" in out) == bool(re.search(r" close\b", out))
-    runs = command.study(repeats_name(STUDY, CONFIRMS)).get_trials()
-    # When the last one began, all had ended but one on the other worker.
-    ended, searched = (
-        sum(trial.user_attrs["seconds"] for trial in trials)
-        for trials in (runs[:-2], command.study(STUDY).get_trials())
-    )
-    assert 0 < len(runs) <= 9
-    assert ended < 0.25 * searched
     assert len(command.study(STUDY).get_trials()) == 20
+    runs = map(TrialRecord.read, command.study(repeats_name(STUDY, CONFIRMS)).get_trials())
+    pairs = [(run.candidate, run.part) for run in runs]
+    best = sorted(
+        (trial for trial in command.study(STUDY).get_trials() if trial.value is not None),
+        key=lambda trial: trial.value or 0.0,
+    )[-4:]
+    assert {number for number, _ in pairs} == {0, *(trial.number for trial in best)}
+    assert max(Counter(pairs).values()) == 2  # each part twice
+    winner = re.search(r"Confirmed: trial (\d+)", out)
+    assert winner is not None
+    assert {part for number, part in pairs if number == int(winner[1])} == {0, 1, 2, 3}
 
     again = command(*DIGITS_RUN, "--trials", "20", "--no-confirm")
     assert "Confirming" not in again.out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_racing", "limit"),
+    [
+        (1.0, 5, 240.0),  # four minutes, of a search that took 20 seconds
+        (60.0, 2, 400.0),  # a third of what it took, and three runs of each
+        (200.0, 2, 4_000 / 3),
+    ],
+)
+def test_a_long_search_races_for_a_third_of_its_time(
+    tmp_path: Path, seconds: float, n_racing: int, limit: float
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    trials = [
+        MadeTrial((0.5 + number / 100,) * 3, attributes={"seconds": seconds})
+        for number in range(20)
+    ]
+    study = make_study(url, "made", trials)
+    request = SearchRequest(3000, 3, 20, dataset="digits", storage=url)
+
+    run = race_at_the_end(study, request, Folds(4, 359))
+
+    assert run is not None
+    assert run.limit_seconds == pytest.approx(limit)
+    assert len(run.race.candidates) == n_racing
+    assert run.race.candidates[0] == 19
+    assert (0 in run.race.candidates) == (n_racing > 4)
 
 
 def test_a_short_search_confirms_nothing(finished_output: str) -> None:

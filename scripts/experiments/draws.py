@@ -1,0 +1,107 @@
+"""What networks are worth that are drawn evenly from the default space, or near its first values.
+
+    python -m scripts.experiments.draws --task mnist-small --data-dir DIR
+
+Each is trained once, on another fold; the value is the mean of the last three epochs. Trainings are
+kept in docs/choices/draws.jsonl with every epoch's accuracy, and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from scripts.experiments.trainings import Run, Trainings
+from search.data.load import load_dataset
+from search.space.space import Space
+
+KEPT = Path("docs/choices/draws.jsonl")
+TASKS = {  # data set, cap, epochs, folds
+    "digits": ("digits", 3_000, 15, 5),
+    "letters": ("letters", 3_000, 15, 5),
+    "coloured": ("coloured", 5_000, 15, 5),
+    "mnist-small": ("mnist", 2_000, 8, 6),
+}
+
+
+def draw(space: Space, chance: random.Random, *, spread: float | None) -> dict[str, Any]:
+    """Values of what is searched, evenly or with that spread, in shares of a range, about the first."""
+    first = space.first()
+    values: dict[str, Any] = {}
+    for name, distribution in space.distributions.items():
+        match distribution:
+            case FloatDistribution(low=low, high=high, log=log):
+                ends = (math.log(low), math.log(high)) if log else (low, high)
+                begin = math.log(first[name]) if log else first[name]
+                if spread is None:
+                    value = chance.uniform(*ends)
+                else:
+                    value = math.inf
+                    while not ends[0] <= value <= ends[1]:
+                        value = chance.gauss(begin, spread * (ends[1] - ends[0]))
+                values[name] = math.exp(value) if log else value
+            case IntDistribution(low=low, high=high):
+                even = spread is None or chance.random() < 2 * spread
+                values[name] = chance.randint(low, high) if even else first[name]
+            case CategoricalDistribution(choices=choices):
+                even = spread is None or chance.random() < 2 * spread
+                values[name] = chance.choice(choices) if even else first[name]
+    return values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--folder", type=Path, help="of scripts.experiments.varied_images")
+    parser.add_argument("--draws", type=int, default=40)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    name, cap, epochs, n_folds = TASKS[options.task]
+    if options.task in ("letters", "coloured"):
+        name = f"folder:{options.folder / name}"
+    dataset = load_dataset(name, options.data_dir)
+    info = dataset.info
+    space = Space.load(
+        "adaptive",
+        input_shape=info.input_shape,
+        n_classes=info.n_classes,
+        parameter_cap=cap,
+        n_training=info.n_training,
+        epochs=epochs,
+    )
+    trainings = Trainings(KEPT)
+    ways: dict[str, float | None] = {"evenly": None, "near": 0.2, "nearer": 0.1}
+    values: dict[str, list[float]] = {words: [] for words in ways}
+    for number in range(options.draws):
+        for words, spread in ways.items():
+            drawn = draw(space, random.Random(f"{words} {number}"), spread=spread)
+            recipe = space.hyperparameters(drawn)
+            value = trainings.value(
+                dataset,
+                Run(recipe, epochs, number % n_folds, 301 + number),
+                n_folds=n_folds,
+                task=options.task,
+                way=words,
+                drawn={key: round(v, 5) if isinstance(v, float) else v for key, v in drawn.items()},
+            )
+            values[words].append(100 * value)
+    for words, found in values.items():
+        found = sorted(found, reverse=True)
+        tenth = statistics.fmean(found[: max(1, len(found) // 10)])
+        print(
+            f"{options.task:12} {words:8} median {statistics.median(found):.2f}, best tenth "
+            f"{tenth:.2f}, best {found[0]:.2f}, least {found[-1]:.2f} % (n = {len(found)})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
