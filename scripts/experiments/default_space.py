@@ -25,7 +25,10 @@ TASKS = {  # data set, cap, epochs, folds
     "digits": ("digits", 3_000, 15, 5),
     "mnist-small": ("mnist", 2_000, 8, 6),
     "mnist-large": ("mnist", 12_000, 8, 6),
+    "mnist-one": ("mnist", 12_000, 1, 6),
     "fashion": ("fashion-mnist", 4_000, 8, 6),
+    "letters": ("letters", 3_000, 15, 5),
+    "coloured": ("coloured", 5_000, 15, 5),
 }
 FACTORS = {
     "learning_rate": (0.5, 2.0),
@@ -69,11 +72,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--folder", type=Path, help="that scripts.experiments.varied_images wrote")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(1)
     name, cap, epochs, n_folds = TASKS[options.task]
+    if options.folder is not None:
+        name = f"folder:{options.folder / name}"
     dataset = load_dataset(name, options.data_dir)
     info = dataset.info
     space = Space.load(

@@ -32,7 +32,7 @@ TASKS = {  # data set, cap, epochs, folds
 
 
 def draw(space: Space, chance: random.Random, *, spread: float | None) -> dict[str, Any]:
-    """Values of what is searched, evenly or with that spread, in shares of a range, about the first."""
+    """Values of what is searched: drawn evenly, or about the first, `spread` in shares of a range."""
     first = space.first()
     values: dict[str, Any] = {}
     for name, distribution in space.distributions.items():
@@ -60,12 +60,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--folder", type=Path, help="of scripts.experiments.varied_images")
+    parser.add_argument("--folder", type=Path, help="that scripts.experiments.varied_images wrote")
     parser.add_argument("--draws", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
     name, cap, epochs, n_folds = TASKS[options.task]
-    if options.task in ("letters", "coloured"):
+    if options.folder is not None:
         name = f"folder:{options.folder / name}"
     dataset = load_dataset(name, options.data_dir)
     info = dataset.info
