@@ -32,7 +32,7 @@ TASKS = {  # data set, cap, epochs, folds
 
 
 def draw(space: Space, chance: random.Random, *, spread: float | None) -> dict[str, Any]:
-    """Values of what is searched: drawn evenly, or about the first, `spread` in shares of a range."""
+    """Values of what is searched, evenly or about the first; `spread` is a share of each range."""
     first = space.first()
     values: dict[str, Any] = {}
     for name, distribution in space.distributions.items():
