@@ -98,7 +98,7 @@ class Length:
     """How long."""
 
     n_trials: int = field(
-        default=50,
+        default=25,
         kw_only=False,
         metadata=_text("Trained trials that the study shall have in total."),
     )
