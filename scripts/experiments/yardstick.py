@@ -1,11 +1,12 @@
 """Recipes side by side over folds of the development images, paired by fold and seed.
 
-    python -m scripts.experiments.yardstick --task mnist-8000 --data-dir DIR
+    python -m scripts.experiments.yardstick --task mnist-8000 --data-dir DIR --winners URL ...
 
 For each task: the recipe with which the space `standard` begins, what the default space begins
-with, and a hand-made space's winner, where there is one. Each fold holds out a sixth of MNIST's
-60,000 development images (a fifth of the embedded digits) and trains once. Trainings are kept in
-docs/choices/yardstick.jsonl, and not done again; the test set is not looked at.
+with, a hand-made space's winner, where there is one, and what searches have confirmed, each the
+last of its database. Each fold holds out a sixth of MNIST's 60,000 development images (a fifth of
+the embedded digits) and trains once. Trainings are kept in docs/choices/yardstick.jsonl, and not
+done again; the test set is not looked at.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from search.results.race import mean_interval
 from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
 from search.space.systems import find_system
+from search.storage.open import opened_storage
+from search.study.open import rebuild, select_study
+from search.study.summary import confirmed_number
+from search.study.trials import trials_of
 
 KEPT = Path("docs/choices/yardstick.jsonl")
 TASKS = {  # data set, cap, epochs, folds, the hand-made space's winner
@@ -48,10 +53,21 @@ def _first(name: str, info: DatasetInfo, cap: int, epochs: int) -> Hyperparamete
     return space.hyperparameters(space.first())
 
 
+def _winner(url: str) -> Hyperparameters:
+    """The recipe that the last search of a database has confirmed."""
+    with opened_storage(url) as storage:
+        study = select_study(storage, None)
+        number = confirmed_number(study, trials_of(study))
+        if number is None:
+            raise SystemExit(f"A search must have confirmed a winner, but that at {url} has none.")
+        return rebuild(study, study.get_trials()[number])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--winners", nargs="*", default=[], metavar="URL")
     parser.add_argument("--folds", type=int, nargs="*", help="some of them, for several processes")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -62,6 +78,8 @@ def main() -> None:
         recipes["standard's first"] = _first("standard", dataset.info, cap, epochs)
     if winner is not None:
         recipes[winner] = find_system(winner).hyperparameters
+    for place, url in enumerate(options.winners, start=1):
+        recipes[f"winner {place}"] = _winner(url)
     trainings = Trainings(KEPT)
     values: dict[str, list[float]] = {words: [] for words in recipes}
     for fold in options.folds or range(n_folds):

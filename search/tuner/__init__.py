@@ -17,7 +17,8 @@ While it runs:
 - `coordinator.py`: the loop: see what is new, start what is missing, have written what workers
   send, cancel what is to stop.
 - `trial_starter.py`: how a trial begins; `sampler.py`: where its candidate is drawn, under the cap;
-  `dedup.py`: not one that was tried; `window.py`: what a sampler sees of a long study.
+  `dedup.py`: not one that was tried; `near_first.py`: the first ones about what a space begins
+  with; `window.py`: what a sampler sees of a long study.
 - `trial_writer.py`: an epoch stored, and whether its trial is to stop; a trial's end stored, then
   told as one of `events.py`.
 - `pruning.py`: whether a trial is weak; `pruners.py`: Optuna's pruners by name.
