@@ -67,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--rounds", type=int, default=1, help="through the folds, with other seeds")
     parser.add_argument("--winners", nargs="*", default=[], metavar="URL")
     parser.add_argument("--folds", type=int, nargs="*", help="some of them, for several processes")
     options = parser.parse_args()
@@ -82,12 +83,13 @@ def main() -> None:
         recipes[f"winner {place}"] = _winner(url)
     trainings = Trainings(KEPT)
     values: dict[str, list[float]] = {words: [] for words in recipes}
-    for fold in options.folds or range(n_folds):
+    folds = options.folds or range(n_folds)
+    for fold, seed in ((f, 201 + n_folds * r + f) for r in range(options.rounds) for f in folds):
         for words, recipe in recipes.items():
-            run = Run(recipe, epochs, fold, 201 + fold)
+            run = Run(recipe, epochs, fold, seed)
             value = trainings.value(dataset, run, n_folds=n_folds, task=options.task, recipe=words)
             values[words].append(100 * value)
-            print(f"fold {fold}: {words}: {100 * value:.3f} %", flush=True)
+            print(f"fold {fold}, seed {seed}: {words}: {100 * value:.3f} %", flush=True)
     base = values["adaptive's first"]
     for words, found in values.items():
         differences = [a - b for a, b in zip(found, base, strict=True)]
