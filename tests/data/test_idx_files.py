@@ -66,6 +66,16 @@ def test_the_files_are_found_in_every_layout(
     assert is_available(name, folder), "the folder itself"
 
 
+def test_the_files_of_debians_package_are_read_where_they_lie() -> None:
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    data = load_dataset("fashion-mnist", folder)
+    assert np.bincount(data.development.labels.numpy()).tolist() == [6000] * 10
+    assert np.bincount(data.test.labels.numpy()).tolist() == [1000] * 10
+    assert (data.info.classes[0], data.info.n_parts) == ("T-shirt", 6)
+
+
 def test_files_of_another_data_set_are_not_taken_for_this_one(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "fashion-mnist")
     for place in (tmp_path, folder):
