@@ -83,4 +83,4 @@ class ArtifactError(SearchError):
 
 
 class StudyDeletedError(SearchError):
-    """The study was deleted while it was searched."""
+    """The study was deleted while it was searched or read."""

@@ -52,7 +52,7 @@ from search.cli import (
 from search.cli.output import print_error
 from search.cli.overview import print_overview
 from search.cli.usage import WordedCommand
-from search.exceptions import SearchError
+from search.exceptions import SearchError, StudyDeletedError
 from search.folders import check_working_folder
 
 _EPILOG = (
@@ -60,6 +60,7 @@ _EPILOG = (
     "130 interrupted, the same command goes on."
 )
 
+_NOT_FOUND = "Record does not exist."  # what Optuna's storages say
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 app = typer.Typer(
@@ -119,8 +120,15 @@ for _command in (
     app.command(epilog=_EPILOG, cls=WordedCommand)(_command)
 
 
-def _in_words(error: ImportError | OSError) -> SearchError | None:
-    """What a user is told of an error that is the machine's; None where it is another's."""
+def _in_words(error: ImportError | OSError | KeyError) -> SearchError | None:
+    """What a user is told of an error that is not the program's; None where it is."""
+    if isinstance(error, KeyError):
+        if error.args != (_NOT_FOUND,):
+            return None
+        return StudyDeletedError(
+            "A study must stay while it is read, but it was deleted meanwhile; 'search studies' "
+            "lists those that are there."
+        )
     if isinstance(error, PermissionError):
         return SearchError(
             "What is read and written must be open to this user, but "
@@ -156,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     except SearchError as error:
         print_error(error)
         sys.exit(error.exit_code)
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, KeyError) as error:
         words = _in_words(error)
         if words is None:
             raise

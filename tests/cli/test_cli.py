@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -455,14 +457,9 @@ def test_words_too_many_or_too_few_are_told_with_what_to_give(
     assert not list(command.folder.iterdir())
 
 
-@pytest.mark.parametrize("n_later", range(4))
-def test_a_study_that_is_deleted_while_all_are_listed_is_left_out(
-    n_later: int, command: Command
-) -> None:
-    """Before it is opened, and some statements later."""
-    url = f"sqlite:///{command.database}"
-    for name in ("kept", "deleted"):
-        make_study(url, name, [MadeTrial((0.5, 0.6, 0.7))])
+@contextmanager
+def _deleted_while_it_is_read(url: str, *, n_later: int) -> Iterator[None]:
+    """The study `deleted` is so many statements after the first that names it."""
     n_since = -1
 
     def delete(_connection: object, _cursor: object, _text: str, values: Any, *_: object) -> None:
@@ -475,9 +472,38 @@ def test_a_study_that_is_deleted_while_all_are_listed_is_left_out(
 
     event.listen(Engine, "before_cursor_execute", delete)
     try:
-        done = command("studies", "--json")
+        yield
     finally:
         event.remove(Engine, "before_cursor_execute", delete)
+
+
+@pytest.mark.parametrize("n_later", range(4))
+def test_a_study_that_is_deleted_while_all_are_listed_is_left_out(
+    n_later: int, command: Command
+) -> None:
+    """Before it is opened, and some statements later."""
+    url = f"sqlite:///{command.database}"
+    for name in ("kept", "deleted"):
+        make_study(url, name, [MadeTrial((0.5, 0.6, 0.7))])
+    with _deleted_while_it_is_read(url, n_later=n_later):
+        done = command("studies", "--json")
     assert done.code == 0, done.err
     assert [each["name"] for each in done.json] == ["kept"]
     assert optuna.get_all_study_names(url) == ["kept"]
+
+
+@pytest.mark.parametrize("words", ["best", "show 0", "compare deleted kept", "report", "ablate"])
+def test_a_study_that_is_deleted_while_it_is_read_is_told(words: str, command: Command) -> None:
+    url = f"sqlite:///{command.database}"
+    make_study(url, "kept", [MadeTrial((0.5, 0.6, 0.7))])
+    options = [] if words.startswith("compare") else ["--study", "deleted"]
+    n_told = 0
+    for n_later in range(0, 12, 2):
+        if "deleted" not in optuna.get_all_study_names(url):
+            make_study(url, "deleted", [MadeTrial((0.5, 0.6, 0.7))])
+        with _deleted_while_it_is_read(url, n_later=n_later):
+            done = command(*words.split(), *options)
+        assert done.code in (0, 1, 2), done.err
+        assert done.code == 0 or "deleted" in done.err
+        n_told += done.code > 0
+    assert n_told > 0
