@@ -33,12 +33,14 @@ def topology_and_widths(
 
     Args:
         value: what each name of the design is; of `blocks_1` and so on, those that its pools make.
+            A `dropout` of 0 leaves the layers out that would drop nothing.
         input_shape: channels, height and width of an image. Where that has no room for a pool, or
             for a convolution without padding, there is none.
     """
     pools = value["pools"]
     blocks = tuple(value[f"blocks_{i}"] for i in range(1, pools + 2))
-    return _design(value["block"], blocks, value["growth"], value["padding"], input_shape)
+    drops = float(value["dropout"]) > 0
+    return _design(value["block"], blocks, value["growth"], value["padding"], drops, input_shape)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -47,6 +49,7 @@ def _design(
     blocks: tuple[int, ...],
     growth: float,
     padding: int,
+    drops: bool,
     input_shape: tuple[int, int, int],
 ) -> tuple[str, tuple[int, ...]]:
     _, *sides = input_shape
@@ -62,7 +65,7 @@ def _design(
     convolve("c3")
     for size, n_blocks in enumerate(blocks):
         if size > 0 and min(sides) >= 2:
-            items.extend(("drop", "pool"))
+            items.extend(("drop", "pool") if drops else ("pool",))
             sides[:] = [side // 2 for side in sides]
         for _ in range(n_blocks):
             if block == "plain":
@@ -75,4 +78,6 @@ def _design(
     n_widths = sum(item[0] == "c" for item in items)
     steps = max(1, n_widths - 1)
     widths = tuple(round(_FIRST_WIDTH * growth ** (i / steps)) for i in range(n_widths))
-    return ", ".join((*items, "drop", "out+bias", "gap")), widths
+    if drops:
+        items.append("drop")
+    return ", ".join((*items, "out+bias", "gap")), widths

@@ -107,11 +107,14 @@ def test_a_design_is_a_topology_and_proportions(
     block: str, padding: int, topology: str, widths: tuple[int, ...]
 ) -> None:
     values = {"block": block, "pools": 1, "blocks_1": 1, "blocks_2": 1, "growth": 4.0}
-    assert topology_and_widths({**values, "padding": padding}, (1, 12, 12)) == (topology, widths)
+    values |= {"padding": padding, "dropout": 0.1}
+    assert topology_and_widths(values, (1, 12, 12)) == (topology, widths)
+    without = topology.replace("drop, ", "")
+    assert topology_and_widths({**values, "dropout": 0.0}, (1, 12, 12)) == (without, widths)
 
 
 def test_an_image_without_room_for_a_pool_has_none() -> None:
-    values = {"block": "plain", "pools": 2, "growth": 1.0, "padding": 1}
+    values = {"block": "plain", "pools": 2, "growth": 1.0, "padding": 1, "dropout": 0.1}
     values |= {f"blocks_{i}": 1 for i in (1, 2, 3)}
     topology, _ = topology_and_widths(values, (1, 3, 40))
     assert topology.count("pool") == 1
