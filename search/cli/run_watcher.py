@@ -108,8 +108,12 @@ class TerminalWatcher(SearchWatcher):
         self._emit(search_ends(search, outcome))
 
     def race_begins(self, run: ConfirmationRun) -> None:
-        n_racing = len(run.race.candidates)
-        best = "best trial" if n_racing == 1 else f"best {n_racing} trials"
+        candidates = run.race.candidates
+        n_best = min(run.top, len(candidates))
+        best = "best trial" if n_best == 1 else f"best {n_best} trials"
+        if len(candidates) > n_best:  # the best come first
+            others = " and ".join(f"trial {number}" for number in candidates[n_best:])
+            best += f" and {others}"
         limit = ""
         if run.limit_seconds is not None:
             longest = duration(run.limit_seconds)

@@ -507,6 +507,8 @@ def test_a_search_of_twenty_trials_races_its_best_and_its_first(
     )[-4:]
     assert {number for number, _ in pairs} == {0, *(trial.number for trial in best)}
     assert max(Counter(pairs).values()) == 2  # each part twice
+    n_others = len({number for number, _ in pairs}) - 4
+    assert f"Confirming the best 4 trials{' and trial 0' * n_others} over" in " ".join(out.split())
     winner = re.search(r"Confirmed: trial (\d+)", out)
     assert winner is not None
     assert {part for number, part in pairs if number == int(winner[1])} == {0, 1, 2, 3}
