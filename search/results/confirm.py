@@ -267,8 +267,7 @@ class ConfirmationRun:
                 pool.cancel(key)
 
     def _expected_seconds(self, number: int) -> float:
-        """A run is as long as its trial was, give or take what a machine's speed drifts by."""
-        return _DRIFT * (TrialRecord.read(self._trials[number]).seconds or 0.0)
+        return expected_seconds(self._trials[number])
 
     def _job(self, key: int, number: int, run: Run, *, device: str) -> Job:
         return Job(
@@ -338,6 +337,11 @@ class ConfirmationRun:
 class _Running:
     run_key: tuple[int, Run]
     results: list[EpochResult] = field(default_factory=list)
+
+
+def expected_seconds(trial: FrozenTrial) -> float:
+    """A run is as long as its trial was, give or take what a machine's speed drifts by."""
+    return _DRIFT * (TrialRecord.read(trial).seconds or 0.0)
 
 
 def _candidates(

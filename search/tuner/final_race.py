@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search.results.confirm import ConfirmationRun
+from search.results.confirm import ConfirmationRun, expected_seconds
 from search.results.folds import Folds
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
 from search.study.findings import Findings
 from search.study.record import TrialRecord
-from search.study.summary import best_trial, confirmed_number, is_trained, tally
+from search.study.summary import best_trial, by_accuracy, confirmed_number, is_trained, tally
 from search.study.trials import trials_of
 from search.tuner.options import SearchRequest
 
@@ -21,7 +23,7 @@ CONFIRMED_FROM = 20  # trained trials
 _MOST_TRIALS = 4  # of the best, besides the one with which the study began
 _ROUNDS = 2  # through all parts of the data, where there is time
 _RUNS_OF_ONE_PART = 6
-_LEAST_RUNS = 3  # of each: rather fewer trials than runs that tell nothing
+_LEAST_RUNS = 2  # of each: one tells nothing, so rather fewer trials
 _SHARE = 1 / 3  # of the seconds that the search's trials trained
 # Where a search is short its data are few, and one run of a trial tells least.
 _SECONDS = 240.0  # of training, that a race may take however short the search was
@@ -94,21 +96,25 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
         return None
     if tally(trials).n_trained < CONFIRMED_FROM:
         return None
-    trained = list(filter(is_trained, trials))
-    limit = max(_SECONDS, _SHARE * sum(map(_seconds, trained)))
-    longest = max([*map(_seconds, trained), 1e-3])
-    n_affordable = int(limit / (_LEAST_RUNS * longest))
+    limit = max(_SECONDS, _SHARE * sum(map(_seconds, filter(is_trained, trials))))
+    n_best = _n_affordable(by_accuracy(trials)[:_MOST_TRIALS], limit)
     run = ConfirmationRun(
         study,
-        top=min(_MOST_TRIALS, max(1, n_affordable)),
+        top=n_best,
         # What a search begins with is good by more than one run of it.
-        besides=(0,) if n_affordable > _MOST_TRIALS else (),
+        besides=(0,) if n_best == _MOST_TRIALS else (),
         folds=folds,
         n_seeds=_runs_of_each(folds.n_parts),
         limit_seconds=limit,
     )
     is_due = run.next() is not None or (run.n_kept > 0 and not is_confirmed)
     return run if is_due else None
+
+
+def _n_affordable(candidates: Sequence[FrozenTrial], limit: float) -> int:
+    """How many of these trials, the best first, can be run often enough; one at the least."""
+    costs = accumulate(_LEAST_RUNS * expected_seconds(trial) for trial in candidates)
+    return max(1, sum(cost <= limit for cost in costs))
 
 
 def _seconds(trial: FrozenTrial) -> float:

@@ -140,7 +140,7 @@ class Search:
         A study of 20 trained trials or more races its best four and the one with which it began,
         twice through all parts of the data, for at most a third of the time that its trials
         trained, or four minutes of training where that is more; fewer trials where that is too
-        little to run each three times. For a target, any study does, with five runs each and
+        little to run each twice. For a target, any study does, with five runs each and
         without that limit.
 
         Where another search of the study runs it, this one waits under a target, because what

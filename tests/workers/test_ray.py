@@ -47,7 +47,7 @@ def actors(*above: psutil.Process) -> list[psutil.Process]:
 
 def test_a_search_goes_on_with_the_nodes_that_are_left(cluster: Cluster, command: Command) -> None:
     search = command.start(
-        *(*ON_RAY, "--epochs", "100", "--study", "long", "--trials", "2"),
+        *(*ON_RAY, "--epochs", "60", "--study", "long", "--trials", "2"),
         *("--ray-address", cluster.address),
     )
     wait_until(lambda: 0 < n_reported(command, "long", first=1) < n_reported(command, "long"))
