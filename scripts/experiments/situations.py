@@ -45,19 +45,19 @@ class Situation:
 
 SITUATIONS = (
     Situation("digits", 500, 15),
-    Situation("digits", 1_200, 3),
-    Situation("digits", 2_000, 100),
-    Situation("digits", 200_000, 15),
     Situation("letters", 1_200, 15),
-    Situation("letters", 8_000, 15),
-    Situation("glyphs", 8_000, 15),
-    Situation("coloured", 8_000, 15),
-    Situation("icons", 8_000, 15),
-    Situation("two", 500, 15),
+    Situation("digits", 200_000, 15),
+    Situation("mnist", 1_200, 1),
+    Situation("digits", 2_000, 100),
     Situation("side-12", 8_000, 15),
     Situation("strips", 8_000, 15),
+    Situation("two", 500, 15),
+    Situation("glyphs", 8_000, 15),
+    Situation("coloured", 8_000, 15),
     Situation("side-128", 8_000, 15),
-    Situation("mnist", 1_200, 1),
+    Situation("icons", 8_000, 15),
+    Situation("digits", 1_200, 3),
+    Situation("letters", 8_000, 15),
     Situation("letters", 200_000, 15),
 )
 
