@@ -46,7 +46,7 @@ class Situation:
 SITUATIONS = (
     Situation("digits", 500, 15),
     Situation("letters", 1_200, 15),
-    Situation("digits", 200_000, 15),
+    Situation("digits", 200_000, 3),
     Situation("mnist", 1_200, 1),
     Situation("digits", 2_000, 100),
     Situation("side-12", 8_000, 15),
