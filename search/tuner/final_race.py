@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optuna.study import Study
@@ -102,13 +103,22 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
         study,
         top=min(_MOST_TRIALS, max(1, n_affordable)),
         # What a search begins with is good by more than one run of it.
-        besides=(0,) if n_affordable > _MOST_TRIALS else (),
+        besides=(_first_trial(trials),) if n_affordable > _MOST_TRIALS else (),
         folds=folds,
         n_seeds=_runs_of_each(folds.n_parts),
         limit_seconds=limit,
     )
     is_due = run.next() is not None or (run.n_kept > 0 and not is_confirmed)
     return run if is_due else None
+
+
+def _first_trial(trials: Sequence[FrozenTrial]) -> int:
+    """The number of the trial with which a study began, or of its last repeat."""
+    number = 0
+    for trial in trials:
+        if TrialRecord.read(trial).repeats == number:
+            number = trial.number
+    return number
 
 
 def _seconds(trial: FrozenTrial) -> float:
