@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,12 +18,13 @@ from search.space.transfer import transfer_values
 from search.study.open import rebuild
 from search.study.repair import requeue
 from search.tuner.options import SearchRequest
-from search.tuner.plan import plan_search
+from search.tuner.plan import SearchPlan, plan_search
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.tuner.warm_start import WarmStart
 from search_models.size import parameter_count
 from tests.conftest import Command
+from tests.support.made_studies import MadeTrial, make_study
 from tests.support.spaces import under
 
 _STANDARD = Space.load("standard")
@@ -210,6 +212,36 @@ def test_a_study_starts_from_the_best_of_an_earlier_one(finished: Command) -> No
     assert again.code == 0, again.err
     assert "--from-study digits-3000x3 is ignored: the study has trials already" in again.out
     assert len(finished.study("new").trials) == 4
+
+
+@pytest.mark.parametrize("space", [_STANDARD, _space(momentum=0.9)])
+def test_a_study_of_sizes_that_starts_from_another_has_networks_of_all_sizes(
+    tmp_path: Path, space: Space
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(url, "old", [MadeTrial((0.5,) * 3)], space=replace(space, parameter_cap=3000))
+
+    plan = _plan_from("old", url, objective="accuracy,size")
+
+    assert plan.space.distributions.keys() - space.distributions.keys() == {"budget_share"}
+    assert plan.warm_start is not None
+    assert len(plan.warm_start.configurations) == 1
+
+
+def test_a_study_of_accuracy_that_starts_from_one_of_sizes_fills_its_budget(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    trials = [MadeTrial((0.5,) * 3, values={"budget_share": 0.5})]
+    make_study(url, "old", trials, objective="accuracy,size")
+
+    plan = _plan_from("old", url)
+
+    assert plan.space.table == _STANDARD.table
+    assert plan.space.parameter_cap == 2000
+
+
+def _plan_from(name: str, url: str, *, objective: str = "accuracy") -> SearchPlan:
+    request = SearchRequest(2000, 3, dataset="digits", storage=url, from_study=name)
+    return plan_search(check_request(replace(request, objective=objective)))
 
 
 class _KilledAfterTwo(WarmStart):
