@@ -140,6 +140,14 @@ def test_a_topology_too_large_for_the_new_cap_is_left_out() -> None:
     assert transfer_values(_drawn(_STANDARD), _STANDARD, under(smallest + 1, _STANDARD)) is not None
 
 
+def test_a_design_with_too_many_blocks_for_the_new_cap_is_left_out() -> None:
+    old, new = (Space.load("adaptive", parameter_cap=cap) for cap in (8000, 100))
+    few = {**old.first(), "blocks_1": 0, "blocks_2": 1, "blocks_3": 1, "blocks_4": 1}
+    many = {**old.first(), "blocks_2": 3, "blocks_3": 3}
+    assert transfer_values(few, old, new) is not None
+    assert transfer_values(many, old, new) is None
+
+
 def test_widths_that_were_scaled_arrive_as_channels() -> None:
     old = _space(3_000, budget_share={"low": 0.5, "high": 1.0})
     values = _drawn(old)
@@ -239,9 +247,9 @@ def test_a_study_of_accuracy_that_starts_from_one_of_sizes_fills_its_budget(tmp_
     assert plan.space.parameter_cap == 2000
 
 
-def _plan_from(name: str, url: str, *, objective: str = "accuracy") -> SearchPlan:
+def _plan_from(name: str, url: str, **options: Any) -> SearchPlan:
     request = SearchRequest(2000, 3, dataset="digits", storage=url, from_study=name)
-    return plan_search(check_request(replace(request, objective=objective)))
+    return plan_search(check_request(replace(request, **options)))
 
 
 class _KilledAfterTwo(WarmStart):
