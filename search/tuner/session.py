@@ -305,7 +305,7 @@ def _begin(
         queued = queue_rest(study)
     else:
         queued.queue(study)
-    if not trials and queued is None:
+    if not trials and (queued is None or not queued.configurations):
         _queue_first(study, plan.space)
     return Search(
         plan=plan,

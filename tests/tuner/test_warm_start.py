@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from search.space.space import Space
 from search.space.transfer import transfer_values
 from search.study.open import rebuild
+from search.study.record import queued_values
 from search.study.repair import requeue
 from search.tuner.options import SearchRequest
 from search.tuner.plan import SearchPlan, plan_search
@@ -245,6 +246,21 @@ def test_a_study_of_accuracy_that_starts_from_one_of_sizes_fills_its_budget(tmp_
 
     assert plan.space.table == _STANDARD.table
     assert plan.space.parameter_cap == 2000
+
+
+def test_a_study_that_finds_nothing_to_start_from_begins_as_its_space_says(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(url, "old", [MadeTrial((0.5,) * 3)])
+    file = tmp_path / "designs.toml"
+    file.write_text('base = "adaptive"\n')
+
+    plan = _plan_from("old", url, space=str(file))
+    with begin_search(plan) as search:
+        begun = search.study.get_trials()
+
+    assert plan.warm_start is not None
+    assert not plan.warm_start.configurations
+    assert [queued_values(trial) for trial in begun] == [plan.space.first()]
 
 
 def _plan_from(name: str, url: str, **options: Any) -> SearchPlan:
