@@ -95,7 +95,7 @@ class Search:
     ) -> Outcome:
         """Searches until the study has its trials, time or patience is over, or `should_stop`.
 
-        Of a limited time, a fifth is left for `confirm`, where the study has the trials for it.
+        Of a limited time, a quarter is left for `confirm`, where the study has the trials for it.
 
         Raises:
             KeyError: if somebody deletes the study meanwhile.
