@@ -120,6 +120,7 @@ def make_distribution(space: str, key: str, value: Any) -> BaseDistribution | No
             raise fail(f"a choice has choices, a list, and first, one of them, but got {value!r}.")
         if value["first"] not in value["choices"]:
             raise fail(f"first must be one of the choices, but got {value!r}.")
+        _check_value(kind, value["first"], fail)  # 16.0 is one of [16], too, and true one of [1]
         value = value["choices"]
     if isinstance(value, list):
         if not value:

@@ -47,13 +47,14 @@ def transfer_values(
 def _design_values(
     values: Mapping[str, Any], source: Space, target: Space
 ) -> dict[str, Any] | None:
-    """Those of a design; None where the other space has none."""
+    """Those of a design; None where the other space has none, or its network is over the cap."""
     if not (source.is_design and target.is_design):
         return None
     theirs = {**source.table, **values}
     near = {name: nearest(kind, theirs.get(name)) for name, kind in target.distributions.items()}
-    # What is left open may be anything: networks are scaled to whatever cap there is.
-    return {name: value for name, value in near.items() if value is not None}
+    found = {name: value for name, value in near.items() if value is not None}
+    is_whole = found.keys() == target.distributions.keys()  # what is open may be anything
+    return None if is_whole and not target.fits(target.spec(found)) else found
 
 
 def _as_meant_by(target: Space, source: Space, values: Mapping[str, Any]) -> dict[str, Any]:

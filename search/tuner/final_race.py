@@ -102,7 +102,7 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
         study,
         top=n_best,
         # What a search begins with is good by more than one run of it.
-        besides=(0,) if n_best == _MOST_TRIALS else (),
+        besides=(_first_trial(trials),) if n_best == _MOST_TRIALS else (),
         folds=folds,
         n_seeds=_runs_of_each(folds.n_parts),
         limit_seconds=limit,
@@ -115,6 +115,15 @@ def _n_affordable(candidates: Sequence[FrozenTrial], limit: float) -> int:
     """How many of these trials, the best first, can be run often enough; one at the least."""
     costs = accumulate(_LEAST_RUNS * expected_seconds(trial) for trial in candidates)
     return max(1, sum(cost <= limit for cost in costs))
+
+
+def _first_trial(trials: Sequence[FrozenTrial]) -> int:
+    """The number of the trial with which a study began, or of its last repeat."""
+    number = 0
+    for trial in trials:
+        if TrialRecord.read(trial).repeats == number:
+            number = trial.number
+    return number
 
 
 def _seconds(trial: FrozenTrial) -> float:

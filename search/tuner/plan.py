@@ -112,7 +112,8 @@ def _begun_in(request: SearchRequest, study_name: str, info: DatasetInfo) -> Spa
     """The space that the default stands for where it does not adapt; None where it does.
 
     That is the one in which the study was begun; for a new study that starts from another of such
-    images, one of topologies in which that was: a design could not take its trials over.
+    images, one of topologies in which that was: a design could not take its trials over. Networks
+    are of all sizes where size is an objective.
 
     Raises:
         SpaceError: if no network of it is under the budget.
@@ -125,7 +126,11 @@ def _begun_in(request: SearchRequest, study_name: str, info: DatasetInfo) -> Spa
     source = stored_space(request, request.from_study)
     if source is None or source.is_design or source.input_shape != info.input_shape:
         return None
+    if source.is_built_in:
+        return load_space(replace(request, space=source.name), info.input_shape, info.n_classes)
     space = replace(source, parameter_cap=request.budget, n_classes=info.n_classes)
+    if request.objective != "accuracy":
+        space = space.with_open_size()
     space.check_fits()
     return space
 

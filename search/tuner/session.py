@@ -95,7 +95,7 @@ class Search:
     ) -> Outcome:
         """Searches until the study has its trials, time or patience is over, or `should_stop`.
 
-        Of a limited time, a fifth is left for `confirm`, where the study has the trials for it.
+        Of a limited time, a quarter is left for `confirm`, where the study has the trials for it.
 
         Raises:
             KeyError: if somebody deletes the study meanwhile.
@@ -305,7 +305,7 @@ def _begin(
         queued = queue_rest(study)
     else:
         queued.queue(study)
-    if not trials and queued is None:
+    if not trials and (queued is None or not queued.configurations):
         _queue_first(study, plan.space)
     return Search(
         plan=plan,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 from scipy.special import ndtri
 
 from scripts.experiments.race_coverage import SIZES, race
@@ -543,6 +544,24 @@ def test_a_long_search_races_for_a_third_of_its_time(
     assert [*run.race.candidates][:3] == [19, 18, 17]
     assert len(run.race.candidates) == n_racing
     assert (0 in run.race.candidates) == (n_racing == 5)
+
+
+def test_a_first_trial_that_was_interrupted_races_as_its_repeat(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    interrupted = [
+        MadeTrial(state=TrialState.FAIL),
+        MadeTrial((0.9,) * 3),
+        MadeTrial(state=TrialState.FAIL, attributes={"repeats": 0}),
+        MadeTrial((0.1,) * 3, attributes={"repeats": 2}),
+    ]
+    others = [MadeTrial((0.5 + number / 100,) * 3) for number in range(20)]
+    study = make_study(url, "made", interrupted + others)
+    request = SearchRequest(3000, 3, 20, dataset="digits", storage=url)
+
+    run = race_at_the_end(study, request, Folds(4, 359))
+
+    assert run is not None
+    assert run.race.candidates == [1, 23, 22, 21, 3]
 
 
 def test_a_short_search_confirms_nothing(finished_output: str) -> None:

@@ -148,6 +148,7 @@ def test_a_topology_takes_the_place_of_the_design(tmp_path: Path) -> None:
         ("budget_share = 0", "budget_share: must be above 0 where no topology is named"),
         ("batch_size = { choices = [8, 16] }", "batch_size: a choice has choices, a list, and fi"),
         ("batch_size = { choices = [8], first = 16 }", "batch_size: first must be one of the cho"),
+        ("batch_size = { choices = [8], first = 8.0 }", "batch_size: must be a whole number, but"),
         ("pools = 9", "pools: must be from 0 to 5, but got 9"),
     ],
 )

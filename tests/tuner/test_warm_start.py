@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -15,14 +16,16 @@ from optuna.trial import TrialState
 from search.space.space import Space
 from search.space.transfer import transfer_values
 from search.study.open import rebuild
+from search.study.record import queued_values
 from search.study.repair import requeue
 from search.tuner.options import SearchRequest
-from search.tuner.plan import plan_search
+from search.tuner.plan import SearchPlan, plan_search
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.tuner.warm_start import WarmStart
 from search_models.size import parameter_count
 from tests.conftest import Command
+from tests.support.made_studies import MadeTrial, make_study
 from tests.support.spaces import under
 
 _STANDARD = Space.load("standard")
@@ -138,6 +141,14 @@ def test_a_topology_too_large_for_the_new_cap_is_left_out() -> None:
     assert transfer_values(_drawn(_STANDARD), _STANDARD, under(smallest + 1, _STANDARD)) is not None
 
 
+def test_a_design_with_too_many_blocks_for_the_new_cap_is_left_out() -> None:
+    old, new = (Space.load("adaptive", parameter_cap=cap) for cap in (8000, 100))
+    few = {**old.first(), "blocks_1": 0, "blocks_2": 1, "blocks_3": 1, "blocks_4": 1}
+    many = {**old.first(), "blocks_2": 3, "blocks_3": 3}
+    assert transfer_values(few, old, new) is not None
+    assert transfer_values(many, old, new) is None
+
+
 def test_widths_that_were_scaled_arrive_as_channels() -> None:
     old = _space(3_000, budget_share={"low": 0.5, "high": 1.0})
     values = _drawn(old)
@@ -210,6 +221,51 @@ def test_a_study_starts_from_the_best_of_an_earlier_one(finished: Command) -> No
     assert again.code == 0, again.err
     assert "--from-study digits-3000x3 is ignored: the study has trials already" in again.out
     assert len(finished.study("new").trials) == 4
+
+
+@pytest.mark.parametrize("space", [_STANDARD, _space(momentum=0.9)])
+def test_a_study_of_sizes_that_starts_from_another_has_networks_of_all_sizes(
+    tmp_path: Path, space: Space
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(url, "old", [MadeTrial((0.5,) * 3)], space=replace(space, parameter_cap=3000))
+
+    plan = _plan_from("old", url, objective="accuracy,size")
+
+    assert plan.space.distributions.keys() - space.distributions.keys() == {"budget_share"}
+    assert plan.warm_start is not None
+    assert len(plan.warm_start.configurations) == 1
+
+
+def test_a_study_of_accuracy_that_starts_from_one_of_sizes_fills_its_budget(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    trials = [MadeTrial((0.5,) * 3, values={"budget_share": 0.5})]
+    make_study(url, "old", trials, objective="accuracy,size")
+
+    plan = _plan_from("old", url)
+
+    assert plan.space.table == _STANDARD.table
+    assert plan.space.parameter_cap == 2000
+
+
+def test_a_study_that_finds_nothing_to_start_from_begins_as_its_space_says(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(url, "old", [MadeTrial((0.5,) * 3)])
+    file = tmp_path / "designs.toml"
+    file.write_text('base = "adaptive"\n')
+
+    plan = _plan_from("old", url, space=str(file))
+    with begin_search(plan) as search:
+        begun = search.study.get_trials()
+
+    assert plan.warm_start is not None
+    assert not plan.warm_start.configurations
+    assert [queued_values(trial) for trial in begun] == [plan.space.first()]
+
+
+def _plan_from(name: str, url: str, **options: Any) -> SearchPlan:
+    request = SearchRequest(2000, 3, dataset="digits", storage=url, from_study=name)
+    return plan_search(check_request(replace(request, **options)))
 
 
 class _KilledAfterTwo(WarmStart):
