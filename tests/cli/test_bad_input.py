@@ -104,6 +104,7 @@ def test_a_card_that_is_deep_or_long_is_refused(text: str, tmp_path: Path) -> No
     [
         ({"card_version": 2}, "the card is of version 2"),
         ({"parameter_count": 1}, "was changed by hand"),
+        ({"dataset": {"name": "faces", "classes": list("0123456789")}}, "A data set must be one"),
         ({"card_version": 2, "hyperparameters": {"new": 1}}, "the card is of version 2"),
     ],
 )
