@@ -122,20 +122,20 @@ def training_folder(beside: Path) -> Iterator[Path]:
     """
     folder = beside / f".training-{secrets.token_hex(8)}"
     with ExitStack() as stack:
-        with _locked(beside, wait=True):  # so that nobody sweeps what is not locked yet
+        with locked(beside, wait=True):  # so that nobody sweeps what is not locked yet
             for left in beside.iterdir():
                 if re.fullmatch(r"\.training-[0-9a-f]{16}", left.name):
-                    with _locked(left, wait=False) as is_free:
+                    with locked(left, wait=False) as is_free:
                         if is_free:
                             shutil.rmtree(left, ignore_errors=True)
             folder.mkdir(mode=0o700)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            stack.enter_context(_locked(folder, wait=True))
+            stack.enter_context(locked(folder, wait=True))
         yield folder
 
 
 @contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
+def locked(folder: Path, *, wait: bool) -> Iterator[bool]:
     """Whether a folder could be locked, until the context or the process ends, however it ends."""
     descriptor = None
     is_locked = False

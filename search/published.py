@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from search.exceptions import InputError
 from search.files import write_bytes, write_text
-from search.folders import make_folder
+from search.folders import locked, make_folder
 
 LIST_NAME = ".search-files.json"
 
@@ -39,9 +40,8 @@ class OutputFolder:
         self.path = make_folder(path, option=option)
         self._kind = kind
         self._option = option
-        listed = _read_list(path).get(kind)
-        known = {name: _digests(path / name) for name in older}
-        self._digests: _Digests = known if listed is None else listed
+        self._older = {name: _digests(path / name) for name in older}
+        self._digests = self._read_digests()
 
     def check(self, names: Iterable[str]) -> None:
         """Sees that no file of a user's has one of these names.
@@ -68,25 +68,33 @@ class OutputFolder:
             InputError: if a file of a user's has such a name; nothing was written then.
             OSError: if a file cannot be written.
         """
-        self.check(files)
-        before = {name for name in self._digests if self._is_ours(name)}
-        written = {
-            name: hashlib.sha256(_contents(content)).hexdigest() for name, content in files.items()
-        }
-        # Both are ours, should this end in the middle.
-        both = {
-            name: [*self._digests.get(name, ()), *([written[name]] if name in written else [])]
-            for name in before | set(written)
-        }
-        self._write_list(both)
-        for name, content in files.items():
-            if isinstance(content, Path):
-                content.replace(self.path / name)
-            else:
-                write_bytes(content, self.path / name)
-        for name in before - set(written):
-            (self.path / name).unlink(missing_ok=True)
-        self._write_list({name: [digest] for name, digest in written.items()})
+        # Of several processes at once, each begins with the list as the one before has left it.
+        with locked(self.path, wait=True):
+            self._digests = self._read_digests()
+            self.check(files)
+            before = {name for name in self._digests if self._is_ours(name)}
+            written = {
+                name: hashlib.sha256(_contents(content)).hexdigest()
+                for name, content in files.items()
+            }
+            # Both are ours, should this end in the middle.
+            both = {
+                name: [*self._digests.get(name, ()), *([written[name]] if name in written else [])]
+                for name in before | set(written)
+            }
+            self._write_list(both)
+            for name, content in files.items():
+                if isinstance(content, Path):
+                    content.replace(self.path / name)
+                else:
+                    write_bytes(content, self.path / name)
+            for name in before - set(written):
+                (self.path / name).unlink(missing_ok=True)
+            self._write_list({name: [digest] for name, digest in written.items()})
+
+    def _read_digests(self) -> _Digests:
+        listed = _read_list(self.path).get(self._kind)
+        return self._older if listed is None else listed
 
     def _is_ours(self, name: str) -> bool:
         return bool(set(_digests(self.path / name)) & set(self._digests.get(name, ())))
@@ -132,10 +140,16 @@ def _contents(content: bytes | Path) -> bytes:
 
 
 def _digests(path: Path) -> list[str]:
-    """The digest of a file's contents; none where it is no file that can be read."""
+    """The digest of a file's contents; none where it is no file that can be read.
+
+    A link is a user's, wherever it leads, and a pipe would be waited for.
+    """
     try:
-        return [hashlib.sha256(path.read_bytes()).hexdigest()]
-    except OSError:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return []
+        with path.open("rb") as file:
+            return [hashlib.file_digest(file, "sha256").hexdigest()]
+    except (OSError, ValueError):  # or what the list names can be no file's name
         return []
 
 

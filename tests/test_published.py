@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from search.exceptions import InputError
 from search.folders import PICTURES, REPORT_FILES
-from search.published import LIST_NAME, OutputFolder
+from search.published import LIST_NAME, OutputFolder, check_file, write_file
 from search.training.card import unlisted_files
 from tests.conftest import Command, run_here
 from tests.support.made_studies import MadeTrial, make_study
@@ -58,8 +60,55 @@ def test_a_link_of_a_users_is_never_replaced_nor_followed_even_to_nowhere(tmp_pa
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
+def test_a_link_to_what_was_written_is_a_users_as_well(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path, "one")
+    folder.replace({"a": b"1", "b": b"1"})
+    for name in ("a", "b"):
+        (tmp_path / name).rename(tmp_path / f"moved-{name}")
+        (tmp_path / name).symlink_to(f"moved-{name}")
+    with pytest.raises(InputError, match="a is another"):
+        OutputFolder(tmp_path, "one").replace({"a": b"2"})
+    OutputFolder(tmp_path, "one").replace({})
+    assert (tmp_path / "a").is_symlink()
+    assert (tmp_path / "b").is_symlink()
+
+
+def test_a_pipe_or_a_device_is_refused_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.py")
+    for path in (tmp_path / "net.py", Path("/dev/zero")):
+        with pytest.raises(InputError, match=r"is another|must be writable"):
+            check_file(path)
+
+
+def write_often(folder: Path, name: str) -> None:
+    for number in range(5):
+        write_file(str(number).encode(), folder / name)
+
+
+def test_what_processes_write_into_one_folder_at_once_is_all_listed(tmp_path: Path) -> None:
+    names = [f"net-{number}.py" for number in range(6)]
+    with ProcessPoolExecutor(len(names), get_context("fork")) as pool:
+        for written in [pool.submit(write_often, tmp_path, name) for name in names]:
+            written.result()
+    for name in names:
+        check_file(tmp_path / name)
+
+
+def test_what_another_process_has_written_meanwhile_is_replaced_as_well(tmp_path: Path) -> None:
+    slow, slow_pictures = (OutputFolder(tmp_path, kind) for kind in ("weights", "pictures"))
+    OutputFolder(tmp_path, "weights").replace({"seed-1": b"fast", "seed-2": b"fast"})
+    OutputFolder(tmp_path, "pictures").replace({"curves": b"of those"})
+    slow_pictures.replace({})
+    slow.replace({"seed-1": b"slow"})
+    assert contents(tmp_path) == {"seed-1": b"slow"}
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"one": 3}', '{"one": {"../mine": ["x"], "a": [3]}}', '{"one": {}}']
+    "text",
+    [
+        *("", "[]", "{", '{"one": 3}', '{"one": {"../mine": ["x"], "a": [3]}}', '{"one": {}}'),
+        *(r'{"one": {"\u0000": ["x"]}}', r'{"one": {"\ud800": ["x"]}}'),
+    ],
 )
 def test_a_list_with_anything_in_it_makes_nothing_ours(tmp_path: Path, text: str) -> None:
     folder = tmp_path / "out"

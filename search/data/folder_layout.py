@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +36,9 @@ PART_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
 }
+# What people add to such a name, which says no more: train_images, training_set, test2017.
+_MORE = frozenset(("set", "data", "dataset", "images", "image", "imgs", "split", "seg"))
+_ENDING = re.compile("(?:data)?(?:set|data|images)$")
 # What file servers, systems and programs for photographs keep beside pictures, in small letters:
 # thumbnails and what was deleted. What begins with a dot is left out as well.
 SYSTEM_FOLDERS = frozenset(
@@ -42,6 +47,7 @@ SYSTEM_FOLDERS = frozenset(
         *("#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found", "__macosx"),
         *("system volume information", "network trash folder", "temporary items"),
         *("thumbs", "_thumbs", "thumbnails", "_thumbnails", "captureone"),
+        *("~snapshot", "recycled", "ipod photo cache"),
     )
 )
 SYSTEM_ENDINGS = (".lrdata", ".lrcat-data", ".photoslibrary", ".cocatalog", ".aplibrary")
@@ -135,6 +141,7 @@ def folder_layout(folder: Path) -> FolderLayout:
         classes = _same_classes(parts, left_out)
     else:
         classes = names
+        _check_no_split(folder, classes)
         _check_two(folder, classes)
     for name in classes:
         check_text(name, f"The name of a class, here of a sub-folder of {folder},")
@@ -264,6 +271,38 @@ def _parts(folder: Path, names: Sequence[str]) -> dict[int, Path]:
             f"{_quoted(named)}; rename them, or name the folder that has the classes."
         )
     return {kind: folder / name for kind, name in sorted(zip(kinds, named, strict=True))}
+
+
+def _part_like(name: str) -> int | None:
+    """The part of a split that a folder of such a name may be."""
+    words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _MORE]
+    return PART_NAMES.get(_ENDING.sub("", words[0])) if len(words) == 1 else None
+
+
+def _may_be_split(names: Iterable[str]) -> list[str]:
+    """Those names that may be of a split; none where nothing may train, or nothing else."""
+    parts = {name: part for name in names if (part := _part_like(name)) is not None}
+    is_split = TRAINING in parts.values() and len(set(parts.values())) > 1
+    return list(parts) if is_split else []
+
+
+def _check_no_split(folder: Path, classes: Sequence[str]) -> None:
+    """Raises DataError where classes may be a split, or have one: what tests would train."""
+    if parts := _may_be_split(classes):
+        raise DataError(
+            f"A split in folders must be called train with val, test or both, but {folder} has "
+            f"{_quoted(parts)}; rename them so, or otherwise where they are classes."
+        )
+    for name in classes:
+        below: list[str] = []
+        with contextlib.suppress(OSError):  # which is told where its images are looked for
+            below = [entry.name for entry in os.scandir(folder / name) if entry.is_dir()]
+        if parts := _may_be_split(below):
+            raise DataError(
+                f"A split in folders must lie above the classes, as train/{name}, but "
+                f"{folder / name} has {_quoted(parts)}; move them, or name the folder of one class "
+                f"as {FOLDER}{folder / name} where that has the classes."
+            )
 
 
 def _same_classes(parts: dict[int, Path], left_out: LeftOut) -> list[str]:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from search.data.names import ImageSize
 from search.exceptions import InputError
 
-READS_LIKE = 2  # goes up where a file is read as other pixels than before: old ones are read anew
+READS_LIKE = 3  # goes up where a file is read as other pixels than before: old ones are read anew
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _DETAIL = 2  # how many times larger than needed a JPEG is at least decoded
 _ORIENTATION = 0x0112  # the tag of EXIF
@@ -139,7 +139,11 @@ def _decode(
     with Image.open(path, formats=formats) as file:
         file.draft(None, (detail, detail))
         is_deep = _has_deep_colours(file)
+        n_levels = _n_levels_of_grey(file)
         file.load()
+        key = file.info.get("transparency")
+        if isinstance(key, int) and n_levels is not None:  # Pillow scales the pixels alone
+            file.info["transparency"] = key * 255 // (n_levels - 1)
         # Before it is shrunk: a palette's numbers, or black and white alone, have no mean.
         picture = _in_rgb(file, is_deep=is_deep)
         orientation = _orientation(file.getexif, heard)
@@ -168,6 +172,12 @@ def _has_deep_colours(file: Any) -> bool:
         for word in words
         if file.format in ("PNG", "TIFF", "PPM")
     )
+
+
+def _n_levels_of_grey(file: Any) -> int | None:
+    """How many levels a PNG file, not loaded yet, has where those are 4 or 16 greys."""
+    modes = {tile[3] for tile in file.tile} if file.format == "PNG" else set()
+    return {"L;2": 4, "L;4": 16}.get(modes.pop()) if len(modes) == 1 else None
 
 
 def _in_rgb(picture: Image.Image, *, is_deep: bool) -> Image.Image:

@@ -11,6 +11,7 @@ import jinja2
 from search.data.folder_layout import IMAGE_ENDINGS, PART_NAMES, SYSTEM_ENDINGS, SYSTEM_FOLDERS
 from search.data.names import TENSORS, folder_of, short_name
 from search.exceptions import InputError
+from search.plain_text import printable
 from search.space.baselines import Baseline
 from search.space.hyperparameters import (
     N_CONTROL_POINTS,
@@ -296,4 +297,4 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _for_docstring(text: str) -> str:
     """A name as a docstring can have it: nothing in it ends or escapes the string."""
-    return text.replace("\\", "/").replace('"', "'")
+    return printable(text).replace("\\", "/").replace('"', "'")

@@ -96,6 +96,12 @@ def read_file(name: str, situation: Situation) -> dict[str, Any]:
         raise SpaceError(f"{name}: the file cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:  # no text, no TOML, no path, or too deep
         raise SpaceError(f"{name}: the file must be TOML, but {error}.") from error
+    for key, value in table.items():
+        if not _fits(value):
+            raise SpaceError(
+                f"{name}: {key}: a whole number must be one of TOML's, which have 64 bits, but got "
+                "a larger one."
+            )
     base = table.pop("base", "standard")
     if not isinstance(base, str) or base not in BUILT_IN:
         raise SpaceError(f"{name}: base must be one of {', '.join(BUILT_IN)}, but got {base!r}.")
@@ -103,6 +109,15 @@ def read_file(name: str, situation: Situation) -> dict[str, Any]:
     if "topology" in table:  # in the place of a design
         found = {key: value for key, value in found.items() if key not in DESIGN_NAMES}
     return {**found, **table}
+
+
+def _fits(value: Any) -> bool:
+    """Whether all whole numbers in a value fit in 64 bits; the parser takes any, in hexadecimal."""
+    if isinstance(value, dict):
+        return all(map(_fits, value.values()))
+    if isinstance(value, list):
+        return all(map(_fits, value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def toml_value(value: Any) -> str:

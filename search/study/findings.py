@@ -5,6 +5,7 @@ Each is an attribute of the study; no other file knows their names.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ _ABLATION = "ablation_"  # with the number of its trial behind it
 _RETRAINING = "retrain_"  # with what sorts by time behind it; once, how many looks there had been
 _LOOKS = "test_looks"  # how many there had been by the time that each got an entry of its own
 _LOOK = "look_"
+_ROUNDING = 1e-9  # of a mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Findings:
         retrainings = sorted(
             key
             for key, stored in tables.items()
-            if key.startswith(_RETRAINING) and "trial" in stored
+            if key.startswith(_RETRAINING) and _is_retraining(stored)
         )
         earlier, confirmation = attributes.get(_LOOKS), attributes.get(_CONFIRMATION)
         return cls(
@@ -62,7 +64,7 @@ class Findings:
             ablations={
                 key.removeprefix(_ABLATION): rows
                 for key, rows in tables.items()
-                if key.startswith(_ABLATION)
+                if key.startswith(_ABLATION) and _is_ablation(rows)
             },
             retrainings=tuple(tables[key] for key in retrainings),
             test_looks=(earlier if _is_count(earlier) else 0) + sum(look["n"] for look in looks),
@@ -109,10 +111,75 @@ def store_retraining(study: Study, summary: Mapping[str, Any]) -> None:
 
 
 def _is_confirmation(stored: Any) -> bool:
+    """Whether that is the outcome of a race, of any version, as `Confirmation.to_attribute` is."""
     match stored:
-        case {"trial": int(), "mean": int() | float(), "candidates": [*candidates]}:
-            return all(isinstance(each, dict) and "trial" in each for each in candidates)
+        case {"trial": trial, "mean": mean, "low": low, "high": high, "n_seeds": n_seeds, **more}:
+            bounds = [each for each in (low, high) if each is not None]
+            candidates = more.get("candidates")
+            return (
+                _is_count(n_seeds)
+                and (_is_share(mean) and all(map(_is_number, bounds)))
+                and (_is_count(more.get("search_best_trial")) and _is_number(more.get("luck")))
+                and (isinstance(candidates, list) and all(map(_is_candidate, candidates)))
+                and trial in [each["trial"] for each in candidates]
+            )
     return False
+
+
+def _is_candidate(stored: Any) -> bool:
+    match stored:
+        case {"trial": trial, "search_value": value, "values": [*values], "is_out": bool()}:
+            places = [stored.get(key, values) for key in ("parts", "seeds")]
+            return (
+                _is_count(trial)
+                and all(map(_is_share, (value, *values)))
+                and all(
+                    isinstance(each, list | tuple) and len(each) == len(values) for each in places
+                )
+            )
+    return False
+
+
+def _is_retraining(stored: Mapping[str, Any]) -> bool:
+    match stored:
+        case {"trial": trial, "test_accuracy": {"mean": mean}, "runs": [_, *_] as runs}:
+            values = [run.get("last_three_mean") if isinstance(run, dict) else None for run in runs]
+            return _is_count(trial) and all(map(_is_share, (mean, *values)))
+    return False
+
+
+def _is_ablation(stored: Mapping[str, Any]) -> bool:
+    match stored:
+        case {"seeds": [*_], "rows": [*rows]}:
+            return all(map(_is_row, rows))
+    return False
+
+
+def _is_row(stored: Any) -> bool:
+    """Whether that is a line of an ablation, as `search.results.ablation.Row` is."""
+    match stored:
+        case {"change": str(), "parameter_count": count, "mean": mean, **more}:
+            low, high = _pair(more.get("interval"))
+            numbers = (mean, more.get("difference"), low, high)
+            return _is_count(count) and all(each is None or _is_number(each) for each in numbers)
+    return False
+
+
+def _pair(stored: Any) -> tuple[Any, Any]:
+    match stored:
+        case None:
+            return None, None
+        case [low, high]:
+            return low, high
+    return "", ""  # which are no numbers
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1 + _ROUNDING
 
 
 def _is_count(value: Any) -> bool:

@@ -10,7 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.data.names import check_dataset_name, class_names, find_data_words
+from search.data.names import (
+    TENSORS,
+    check_dataset_name,
+    class_names,
+    find_data_words,
+    folder_of,
+)
 from search.data.normalization import Normalization
 from search.exceptions import CardError, InputError
 from search.folders import CARD_NAME, PICTURES
@@ -190,9 +196,12 @@ def _is_drawn(path: Path) -> bool:
 def _parse(contents: dict[str, Any]) -> Card:
     normalization, accuracy = contents["normalization"], contents["test_accuracy"]
     dataset = contents["dataset"]
-    classes = dataset.get("classes")
-    if classes is None:  # a card of before other data sets than those built in
-        classes = class_names(check_dataset_name(dataset["name"]))
+    name, classes = _text(dataset["name"]), dataset.get("classes")
+    is_of_a_users = folder_of(name) is not None or name.startswith(TENSORS)
+    if not is_of_a_users or classes is None:
+        built_in = check_dataset_name(name)
+        if classes is None:  # a card of before other data sets than those built in
+            classes = class_names(built_in)
     hyperparameters = Hyperparameters.from_dict(contents["hyperparameters"])
     if len(classes) != hyperparameters.spec.n_classes:
         raise ValueError(f"{len(classes)} names for {hyperparameters.spec.n_classes} classes")
@@ -214,7 +223,7 @@ def _parse(contents: dict[str, Any]) -> Card:
         created=datetime.fromisoformat(contents["created"]),
         study=_text(contents["study"]),
         trial=_count(contents["trial"]),
-        dataset=_text(dataset["name"]),
+        dataset=name,
         fingerprint=_text(dataset["fingerprint"]),
         classes=tuple(map(_text, classes)),
         metric=check_metric(contents.get("metric", "accuracy")),

@@ -104,6 +104,7 @@ def test_a_card_that_is_deep_or_long_is_refused(text: str, tmp_path: Path) -> No
     [
         ({"card_version": 2}, "the card is of version 2"),
         ({"parameter_count": 1}, "was changed by hand"),
+        ({"dataset": {"name": "faces", "classes": list("0123456789")}}, "A data set must be one"),
         ({"card_version": 2, "hyperparameters": {"new": 1}}, "the card is of version 2"),
     ],
 )
@@ -181,8 +182,15 @@ def test_a_space_file_with_anything_in_it_is_refused_or_is_a_space(
             assert parameter_count(space.spec(values)) < 3000
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a." * 2000 + "b = 1", "a = 9" * 9000])
-def test_a_space_file_that_is_deep_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a = " + "[" * 100_000, "a." * 2000 + "b = 1", "a = 9" * 9000),
+        *("momentum = 0x" + "f" * 5000, "base = 0b" + "1" * 20_000),
+        "width_1 = { low = 1, high = 0o" + "7" * 6000 + " }",
+    ],
+)
+def test_a_space_file_that_is_deep_or_long_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(text)
     with pytest.raises(SpaceError):
         Space.load(str(tmp_path / "space.toml"))

@@ -81,6 +81,30 @@ def test_train_can_be_a_class(tmp_path: Path) -> None:
     assert load(tmp_path / "vehicles").info.classes == ("car", "train")
 
 
+@pytest.mark.parametrize(
+    "names", [("training_set", "test_set"), ("trainset", "val2017"), ("Train-Images", "testdata")]
+)
+def test_what_may_be_a_split_by_another_name_is_refused(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    folder = split_folder(tmp_path / "pets", **dict.fromkeys(names, (5, 5)))
+    with pytest.raises(DataError, match="must be called train with val, test or both"):
+        load(folder)
+
+
+def test_a_split_in_the_folders_of_classes_is_refused(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        make_folder(tmp_path / "pets" / name, {"train": 5, "test": 5}, colour=False)
+    with pytest.raises(DataError, match="must lie above the classes, as train/cat"):
+        load(tmp_path / "pets")
+
+
+def test_names_that_only_have_a_word_of_a_split_are_of_classes(tmp_path: Path) -> None:
+    make_folder(tmp_path / "things", {"test tube": 5, "train": 5, "valid ticket": 5}, colour=False)
+    make_folder(tmp_path / "things" / "train", {"steam": 5, "test": 5}, colour=False, seed=1)
+    assert load(tmp_path / "things").info.classes == ("test tube", "train", "valid ticket")
+
+
 def a_class_beside(folder: Path) -> None:
     make_folder(folder / "bird", {"blue": 5}, colour=False)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,33 @@ def test_a_thin_line_is_seen_in_black_and_white_and_through_a_transparent_colour
         options: dict[str, Any] = {} if key is None else {"transparency": key}
         picture.save(tmp_path / name, **options)
         assert np.array_equal(read_fitted(tmp_path / name, SQUARE), expected), name
+
+
+def png_of_bits(bits: int, row: bytes, clear: int) -> bytes:
+    """A PNG file of grey of so many bits, 8 times a row, in which one level is transparent."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 8 * len(row) // bits, 8, bits, 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", clear)),
+        (b"IDAT", zlib.compress(8 * (b"\0" + row))),
+        (b"IEND", b""),
+    )
+    packed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_grey_becomes_white_whatever_the_bits(bits: int, tmp_path: Path) -> None:
+    # Eight black pixels, then eight of the level that is transparent.
+    level = {1: 1, 2: 2, 4: 9, 8: 99, 16: 30_000}[bits]
+    row = int(format(0, f"0{bits}b") * 8 + format(level, f"0{bits}b") * 8, 2)
+    (tmp_path / "grey.png").write_bytes(
+        png_of_bits(bits, row.to_bytes(2 * bits, "big"), clear=level)
+    )
+    pixels = read_fitted(tmp_path / "grey.png", (8, 16))
+    assert pixels[0, 4].tolist() == [0] * 8 + [255] * 8
 
 
 def test_grey_whose_white_is_zero_is_turned_round(tmp_path: Path) -> None:

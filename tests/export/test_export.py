@@ -175,6 +175,15 @@ def test_without_the_extra_the_error_says_what_to_install(command: Command) -> N
     assert not (command.folder / "net.onnx").exists()
 
 
+@pytest.mark.parametrize("name", [os.fsdecode(b"\xff.py"), 'a\n"""\\.py'])
+def test_a_program_may_have_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_here("export", "v36", "--out", name) == 0
+    ast.parse((tmp_path / name).read_text())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
