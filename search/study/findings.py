@@ -114,12 +114,13 @@ def _is_confirmation(stored: Any) -> bool:
     """Whether that is the outcome of a race, of any version, as `Confirmation.to_attribute` is."""
     match stored:
         case {"trial": trial, "mean": mean, "low": low, "high": high, "n_seeds": n_seeds, **more}:
-            bounds = [each for each in (low, high) if each is not None]
+            # The search's best trial may have come to nothing in the race, which tells no luck.
+            numbers = [each for each in (low, high, more.get("luck")) if each is not None]
             candidates = more.get("candidates")
             return (
                 _is_count(n_seeds)
-                and (_is_share(mean) and all(map(_is_number, bounds)))
-                and (_is_count(more.get("search_best_trial")) and _is_number(more.get("luck")))
+                and (_is_share(mean) and all(map(_is_number, numbers)))
+                and _is_count(more.get("search_best_trial"))
                 and (isinstance(candidates, list) and all(map(_is_candidate, candidates)))
                 and trial in [each["trial"] for each in candidates]
             )

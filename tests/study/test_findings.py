@@ -115,3 +115,10 @@ def test_what_commands_store_are_findings() -> None:
     assert found.confirmation is not None
     assert found.ablation(0) is not None
     assert found.retraining(0) is not None
+
+
+def test_a_race_in_which_the_best_of_the_search_came_to_nothing_is_one() -> None:
+    study = optuna.create_study()
+    told = confirmation(0, {1: (0.9, 0.91)}) | {"luck": None}
+    store_confirmation(study, told)
+    assert Findings.read(study).confirmation == told
