@@ -113,11 +113,16 @@ def read_file(name: str, situation: Situation) -> dict[str, Any]:
 
 def _fits(value: Any) -> bool:
     """Whether all whole numbers in a value fit in 64 bits; the parser takes any, in hexadecimal."""
-    if isinstance(value, dict):
-        return all(map(_fits, value.values()))
-    if isinstance(value, list):
-        return all(map(_fits, value))
-    return not isinstance(value, int) or -(2**63) <= value < 2**63
+    inner = [value]
+    while inner:  # not by recursion: a table may be deep
+        each = inner.pop()
+        if isinstance(each, dict):
+            inner += each.values()
+        elif isinstance(each, list):
+            inner += each
+        elif isinstance(each, int) and not -(2**63) <= each < 2**63:
+            return False
+    return True
 
 
 def toml_value(value: Any) -> str:

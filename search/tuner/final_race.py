@@ -97,12 +97,15 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
     if tally(trials).n_trained < CONFIRMED_FROM:
         return None
     limit = max(_SECONDS, _SHARE * sum(map(_seconds, filter(is_trained, trials))))
-    n_best = _n_affordable(by_accuracy(trials)[:_MOST_TRIALS], limit)
+    best = by_accuracy(trials)
+    # What a search begins with is good by more than the one run that the others owe their place.
+    first = [trial for trial in best[1:] if trial.number == _first_trial(trials)]
+    n_racing = _n_affordable([best[0], *first, *best[1:_MOST_TRIALS]], limit)
+    besides = [trial.number for trial in first if trial not in best[:n_racing]][: n_racing - 1]
     run = ConfirmationRun(
         study,
-        top=n_best,
-        # What a search begins with is good by more than one run of it.
-        besides=(_first_trial(trials),) if n_best == _MOST_TRIALS else (),
+        top=n_racing - len(besides),
+        besides=besides,
         folds=folds,
         n_seeds=_runs_of_each(folds.n_parts),
         limit_seconds=limit,

@@ -440,7 +440,7 @@ def test_a_name_that_is_taken_costs_the_runs_and_a_part_never_replaces_a_whole(
     finished: Command,
 ) -> None:
     best = finished.study(NAME).best_trial.number
-    whole = {"complete": True, "rows": []}
+    whole = {"complete": True, "seeds": [], "rows": []}
     finished.study(NAME).set_user_attr(f"ablation_{best}", whole)
     name = repeats_name(NAME, ABLATES)
     other = optuna.create_study(study_name=name, storage=f"sqlite:///{finished.database}")
