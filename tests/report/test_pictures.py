@@ -171,14 +171,10 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_written(
 ) -> None:
     out = tmp_path / "out"
     dataset = read_card(weights).dataset
-    for name, message in (
-        (dataset, "must be those that the card was written for"),
-        ("letters", "A data set must be one of"),
-    ):
-        changed = {"name": name, "fingerprint": "0" * 64, "classes": list("0123456789")}
-        change_card(weights, dataset=changed)
-        assert run_here("pictures", str(weights), "--out", str(out)) == 2
-        assert message in capsys.readouterr().err
+    changed = {"name": dataset, "fingerprint": "0" * 64, "classes": list("0123456789")}
+    change_card(weights, dataset=changed)
+    assert run_here("pictures", str(weights), "--out", str(out)) == 2
+    assert "must be those that the card was written for" in capsys.readouterr().err
     assert run_here("pictures", str(tmp_path), "--out", str(out)) == 2
     assert "must hold a card.json" in capsys.readouterr().err
     assert not out.exists()

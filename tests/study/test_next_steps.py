@@ -31,8 +31,9 @@ BEST, WEAKER = MadeTrial([0.9, 0.95, 0.96]), MadeTrial([0.9, 0.94, 0.95])
 LARGE = MadeTrial([0.9, 0.95, 0.96], values={"budget_share": 1.0})
 FAILED = MadeTrial(state=TrialState.FAIL)
 CONFIRMED = {"confirmation": confirmation(0, {0: [0.93, 0.94, 0.95], 1: [0.9, 0.91, 0.92]})}
-RETRAINED = {"retrain_000001": {"trial": 0}, "test_looks": 1}
-OF_ANOTHER = {"retrain_000001": {"trial": 1}, "test_looks": 1}
+OUTCOME = {"test_accuracy": {"mean": 0.9}, "runs": [{"last_three_mean": 0.9}]}
+RETRAINED = {"retrain_000001": {"trial": 0, **OUTCOME}, "test_looks": 1}
+OF_ANOTHER = {"retrain_000001": {"trial": 1, **OUTCOME}, "test_looks": 1}
 
 
 def steps_of(folder: Path, trials: list[MadeTrial], **options: Any) -> list[NextStep]:
