@@ -4,7 +4,7 @@ A sampler knows nothing before its first trials, and draws them evenly: of a spa
 differ most are weak, and what is learnt of them is what to avoid. The values with which a space
 begins are better than nearly all of it (docs/choices/default-space.md), so the trials with which a
 model begins are drawn about them: a prior, as PriorBand has one (Mallik et al. 2023), by whose
-measure one trial in a few is still drawn evenly.
+measure every other trial is still drawn evenly.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from search.space.space import Space
 N_FIRST = 10  # finished trials, from which on the sampler itself draws: as many as TPE waits for
 _SPREAD = 0.12  # standard deviation of a range's values about the first, in shares of the range
 _ELSEWHERE = 0.25  # how often a choice, or a number to be counted, is drawn evenly
-_EVENLY = 0.2  # how often a whole trial is
+_EVENLY = 0.5  # how often a whole trial is: the first values may be wrong for these images
 
 
 class NearFirstSampler(BaseSampler):

@@ -98,7 +98,7 @@ class Length:
     """How long."""
 
     n_trials: int = field(
-        default=25,
+        default=50,
         kw_only=False,
         metadata=_text("Trained trials that the study shall have in total."),
     )
