@@ -269,7 +269,7 @@ def test_who_chooses_draws_or_counts_reads_trials_that_were_judged() -> None:
         "search.study.trials",  # which judges them
         "search.study.repeat_runs",  # runs say of which study they are by themselves
         "search.tuner.window",  # one bracket of those that the sampler has just read
-        "search.tuner.near_first",  # how many the sampler is shown
+        "search.tuner.sampler",  # how many it is shown
         "search.tuner.trial_starter",  # what waits, which anybody may queue
         "search.tuner.trackers",  # one of its own
         *("search.cli.delete", "search.study.open", "search.tuner.plan"),  # whether there is any

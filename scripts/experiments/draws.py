@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from scripts.experiments.trainings import Run, Trainings
-from search.data.load import load_dataset
+from scripts.experiments.trainings import Run, Trainings, built_in_space, load_data
 from search.space.space import Space
 
 KEPT = Path("docs/choices/draws.jsonl")
@@ -65,18 +64,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     name, cap, epochs, n_folds = TASKS[options.task]
-    if options.folder is not None:
-        name = f"folder:{options.folder / name}"
-    dataset = load_dataset(name, options.data_dir)
-    info = dataset.info
-    space = Space.load(
-        "adaptive",
-        input_shape=info.input_shape,
-        n_classes=info.n_classes,
-        parameter_cap=cap,
-        n_training=info.n_training,
-        epochs=epochs,
-    )
+    dataset = load_data(name, options.data_dir, options.folder)
+    space = built_in_space("adaptive", dataset.info, cap, epochs)
     trainings = Trainings(KEPT)
     ways: dict[str, float | None] = {"evenly": None, "near": 0.2, "nearer": 0.1}
     values: dict[str, list[float]] = {words: [] for words in ways}

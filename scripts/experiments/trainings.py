@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 
-from search.data.dataset import Dataset, Examples
+from search.data.dataset import Dataset, DatasetInfo, Examples
+from search.data.load import load_dataset
 from search.space.hyperparameters import Hyperparameters
+from search.space.space import Space
 from search.training.train import train
 
 
@@ -40,6 +42,23 @@ class Run:
             "run": [self.epochs, self.fold, n_folds, self.seed],
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def load_data(name: str, data_dir: Path | None, folder: Path | None) -> Dataset:
+    """A built-in data set, or the folder of that name in one that `varied_images` wrote."""
+    return load_dataset(name if folder is None else f"folder:{folder / name}", data_dir)
+
+
+def built_in_space(name: str, info: DatasetInfo, cap: int, epochs: int) -> Space:
+    """A built-in space as a search of these images would have it."""
+    return Space.load(
+        name,
+        input_shape=info.input_shape,
+        n_classes=info.n_classes,
+        parameter_cap=cap,
+        n_training=info.n_training,
+        epochs=epochs,
+    )
 
 
 def fold_of(examples: Examples, fold: int, n_folds: int) -> tuple[Examples, Examples]:

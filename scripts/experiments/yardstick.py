@@ -17,12 +17,11 @@ from pathlib import Path
 
 import torch
 
-from scripts.experiments.trainings import Run, Trainings
+from scripts.experiments.trainings import Run, Trainings, built_in_space
 from search.data.dataset import DatasetInfo
 from search.data.load import load_dataset
 from search.results.race import mean_interval
 from search.space.hyperparameters import Hyperparameters
-from search.space.space import Space
 from search.space.systems import find_system
 from search.storage.open import opened_storage
 from search.study.open import rebuild, select_study
@@ -42,14 +41,7 @@ TASKS = {  # data set, cap, epochs, folds, the hand-made space's winner
 
 def _first(name: str, info: DatasetInfo, cap: int, epochs: int) -> Hyperparameters:
     """The recipe with which a built-in space begins."""
-    space = Space.load(
-        name,
-        input_shape=info.input_shape,
-        n_classes=info.n_classes,
-        parameter_cap=cap,
-        n_training=info.n_training,
-        epochs=epochs,
-    )
+    space = built_in_space(name, info, cap, epochs)
     return space.hyperparameters(space.first())
 
 

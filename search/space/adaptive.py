@@ -14,7 +14,7 @@ from search.space.design import BLOCKS, MAX_POOLS
 
 _LAST_SIDE = 6  # pixels that a map has behind its last pool, at the least
 _LEAST_BATCH, _MOST_BATCH = 8, 128
-N_TRAINING, EPOCHS = 50_000, 15  # of MNIST, where nothing else is said
+N_TRAINING, EPOCHS, PARAMETER_CAP = 50_000, 15, 8_000  # of MNIST, where nothing else is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,12 @@ class Situation:
     input_shape: tuple[int, int, int] = (1, 28, 28)
     n_training: int = N_TRAINING
     epochs: int = EPOCHS
-    parameter_cap: int | None = 8_000
+    parameter_cap: int | None = PARAMETER_CAP
+
+    @property
+    def cap(self) -> int:
+        """The cap, or one to go by where there is none."""
+        return self.parameter_cap or PARAMETER_CAP
 
     @property
     def n_seen(self) -> int:
@@ -51,7 +56,7 @@ def _network(situation: Situation) -> dict[str, Any]:
     side = min(math.sqrt(height * width), 2 * min(height, width))
     pools = min(MAX_POOLS - 1, max(0, int(math.log2(side / _LAST_SIDE))))
     is_large = side >= 48  # where the first maps cost most of the time
-    cap = situation.parameter_cap or 8_000
+    cap = situation.cap
     most = 2 if cap < 2_000 else 3 if cap < 50_000 else 4
     table: dict[str, Any] = {
         "block": {"choices": list(BLOCKS), "first": BLOCKS[0]},
@@ -77,7 +82,7 @@ def _training(situation: Situation) -> dict[str, Any]:
     while batch > 2 and batch * 4 > n_training:
         batch //= 2
     sizes = [size for size in (batch // 2, batch, 2 * batch) if 2 <= size <= n_training // 2]
-    cap = situation.parameter_cap or 8_000
+    cap = situation.cap
     rate = 0.014 * math.sqrt(batch / 32) * (8_000 / cap) ** 0.12
     return {
         "optimizer": "adamw",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 from search_models.size import parameter_count
 from search_models.spec import Topology
@@ -25,8 +26,7 @@ def scale_to(
         return tuple(max(1, round(width * factor)) for width in widths)
 
     def fits(factor: float) -> bool:
-        spec = topology.spec(scaled(factor), 0.0, input_shape=input_shape, n_classes=n_classes)
-        return parameter_count(spec) <= limit
+        return _count(topology, scaled(factor), input_shape, n_classes) <= limit
 
     if not widths:
         return widths
@@ -56,8 +56,7 @@ def fill_to(
 
     def fits(place: int) -> bool:
         wider = [width + (i == place) for i, width in enumerate(found)]
-        spec = topology.spec(wider, 0.0, input_shape=input_shape, n_classes=n_classes)
-        return parameter_count(spec) <= limit
+        return _count(topology, wider, input_shape, n_classes) <= limit
 
     while True:
         places = sorted(range(len(found)), key=lambda place: found[place] / widths[place])
@@ -65,3 +64,12 @@ def fill_to(
         if place is None:
             return tuple(found)
         found[place] += 1
+
+
+def _count(
+    topology: Topology,
+    widths: Sequence[int],
+    input_shape: tuple[int, int, int],
+    n_classes: int,
+) -> int:
+    return parameter_count(topology.spec(widths, 0.0, input_shape=input_shape, n_classes=n_classes))

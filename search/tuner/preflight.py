@@ -22,6 +22,7 @@ from search.data.names import (
     check_image_size,
     folder_of,
 )
+from search.space.adaptive import N_TRAINING
 from search.space.space import Space
 from search.space.toml import ADAPTIVE
 from search.storage.checks import check_sqlite_file, has_studies
@@ -119,7 +120,7 @@ def _check_study(checked: CheckedRequest) -> None:
         wanted = replace(wanted, input_shape=(stored.input_shape[0], *sides))
     # Other data may have images of another shape. And what adapts has done so for the study.
     if wanted.dataset == stored.dataset and request.space != ADAPTIVE:
-        n_training = stored.known_split.n_training if stored.known_split else 50_000
+        n_training = stored.known_split.n_training if stored.known_split else N_TRAINING
         space = load_space(request, wanted.input_shape, wanted.n_classes, n_training)
         wanted = replace(wanted, space_name=space.name, space=dict(space.table))
     check_same(name, stored, wanted)

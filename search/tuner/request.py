@@ -21,6 +21,7 @@ from search.data.names import (
     short_name,
 )
 from search.exceptions import InputError, SpaceError
+from search.space.adaptive import N_TRAINING
 from search.space.space import Space
 from search.study.open import check_study_name
 from search.study.settings import OBJECTIVES
@@ -109,7 +110,7 @@ def load_space(
     request: SearchRequest,
     input_shape: tuple[int, int, int] = (1, 28, 28),
     n_classes: int = 10,
-    n_training: int = 50_000,
+    n_training: int = N_TRAINING,
 ) -> Space:
     """The space of a request, for such images; by default, of the built-in data sets.
 

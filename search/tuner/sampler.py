@@ -26,7 +26,7 @@ from search.space.space import Space
 from search.study.news import TrialNews
 from search.study.record import queued_values
 from search.tuner.dedup import SeenConfigurations
-from search.tuner.near_first import NearFirstSampler
+from search.tuner.near_first import N_FIRST, FirstDraws
 from search.tuner.window import History, HistoryWindow
 from search_models.spec import SpecError
 
@@ -65,6 +65,8 @@ class CappedSampler(BaseSampler):
         seed: of those random draws.
         forgets: whether `sampler` is shown no more than what `HistoryWindow` keeps. Not for one
             that goes on from what it has stored with its trials.
+        first_draws: what draws in its place while a study has few finished trials; None for
+            `sampler` alone.
     """
 
     def __init__(
@@ -75,10 +77,12 @@ class CappedSampler(BaseSampler):
         max_redraws: int,
         seed: int = 0,
         forgets: bool = False,
+        first_draws: FirstDraws | None = None,
     ) -> None:
         self._sampler = sampler
         self._space = space
         self._max_redraws = max_redraws
+        self._first_draws = first_draws
         self._draw = Draw()
         self._news = TrialNews()
         self._seen = SeenConfigurations(space)
@@ -179,10 +183,18 @@ class CappedSampler(BaseSampler):
         self._sampler.reseed_rng()
         self._random_sampler.reseed_rng()
         self._random.seed()
+        if self._first_draws is not None:
+            self._first_draws.reseed()
 
     def _sample(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        finished = (TrialState.COMPLETE, TrialState.PRUNED)
+        if (
+            self._first_draws is not None
+            and len(study.get_trials(deepcopy=False, states=finished)) < N_FIRST
+        ):
+            return self._first_draws.draw(search_space)
         joint_space = self._sampler.infer_relative_search_space(study, trial)
         candidate = self._sampler.sample_relative(study, trial, joint_space)
         for name, distribution in search_space.items():
@@ -342,12 +354,11 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = kind.make(own_seed)
-    if kind.begins_near_first:
-        sampler = NearFirstSampler(sampler, space, seed=own_seed)
     return CappedSampler(
         sampler,
         space,
         max_redraws=kind.max_redraws,
         seed=own_seed,
         forgets=kind.forgets and n_objectives == 1,
+        first_draws=FirstDraws(space.first(), seed=own_seed) if kind.begins_near_first else None,
     )
