@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -77,7 +78,11 @@ def as_path(path: str | os.PathLike[str], what: str) -> Path:
 def file_name(study_name: str) -> str:
     """A study's name as that of a file or folder: one that leads nowhere else."""
     # Plain Optuna takes longer names than a file system does.
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name)[:200].strip(".") or "study"
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", study_name)[:200].strip(".") or "study"
+    if safe == study_name:
+        return safe
+    # "a b" and "a-b" are two studies, and so are their folders.
+    return f"{safe}-{hashlib.sha256(study_name.encode(errors='replace')).hexdigest()[:6]}"
 
 
 def study_folder(study_name: str) -> Path:

@@ -121,7 +121,12 @@ def _enlarged(image: Image.Image) -> Image.Image:
 
 
 def write(pictures: Iterable[Picture], folder: Path) -> None:
+    """Writes each picture once: an icon that is of two kinds would both train and test."""
+    known: set[bytes] = set()
     for number, (split, name, image) in enumerate(pictures):
+        if image.tobytes() in known:
+            continue
+        known.add(image.tobytes())
         path = folder / split / name / f"{number:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)

@@ -185,6 +185,15 @@ class ConfirmationRun:
             for number, hyperparameters in self._hyperparameters.items()
         }
 
+    def allow(self, n_runs: int) -> None:
+        """Raises a limit that would not let each candidate be run so often, kept runs included."""
+        if self.limit_seconds is not None:
+            lacking = sum(
+                self._expected_seconds(number) * max(0, n_runs - self.race.n_runs(number))
+                for number in self._trials
+            )
+            self.limit_seconds = max(self.limit_seconds, self._spent_seconds + lacking)
+
     def next(self, taken: Iterable[tuple[int, Run]] = ()) -> tuple[int, Run] | None:
         """The next trial and its run, none of `taken`; None where the limit leaves nothing."""
         following = self.race.next(set(taken))

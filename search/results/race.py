@@ -164,6 +164,10 @@ class SeedRace:
             return None
         return candidate, open_runs[candidate][0]
 
+    def n_runs(self, candidate: int) -> int:
+        """How many values of it are known."""
+        return len(self._values[candidate])
+
     def is_out(self, candidate: int) -> bool:
         """Whether its chance of being better than the leader is gone.
 

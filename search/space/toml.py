@@ -106,9 +106,26 @@ def read_file(name: str, situation: Situation) -> dict[str, Any]:
     if not isinstance(base, str) or base not in BUILT_IN:
         raise SpaceError(f"{name}: base must be one of {', '.join(BUILT_IN)}, but got {base!r}.")
     found = built_in_table(base, situation)
+    _check_kind(name, base, table, is_design="topology" not in {**found, **table})
     if "topology" in table:  # in the place of a design
         found = {key: value for key, value in found.items() if key not in DESIGN_NAMES}
     return {**found, **table}
+
+
+def _check_kind(name: str, base: str, table: dict[str, Any], *, is_design: bool) -> None:
+    """Raises SpaceError where a file says of a design what its networks, topologies, have not."""
+    of_designs = [key for key in table if key in DESIGN_NAMES]
+    if is_design or not of_designs:
+        return
+    if "topology" in table:
+        raise SpaceError(
+            f"{name}: {of_designs[0]} must not stand beside a topology, which says itself which "
+            "blocks and pools a network has; take one of the two away."
+        )
+    raise SpaceError(
+        f"{name}: {of_designs[0]} must stand on a base of designs, but {base!r} has a topology; "
+        f'add the line base = "{ADAPTIVE}".'
+    )
 
 
 def _fits(value: Any) -> bool:

@@ -207,6 +207,12 @@ def test_no_study_name_leads_out_of_the_folder_of_runs(name: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", folder.parts[1])
 
 
+def test_no_two_studies_share_a_folder() -> None:
+    names = ("a-b", "a b", "a/b", "a:b", ".a-b", "a" * 200, "a" * 201, "a" * 202, "", "study")
+    assert len({default_folder(name, 3) for name in names}) == len(names)
+    assert default_folder("mnist-8000x15", 3) == Path("runs/mnist-8000x15/trial-3")
+
+
 @MANY
 @given(name=_TEXT)
 def test_a_study_has_its_name_or_is_refused(name: str) -> None:

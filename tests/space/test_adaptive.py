@@ -78,18 +78,39 @@ def test_the_first_trial_is_said_in_full(
     assert space.invalid_reason(space.first()) is None
 
 
-def test_small_data_get_small_batches_and_few_epochs_little_augmentation() -> None:
-    large, small = Situation(), Situation(n_training=2_000)
-    assert adaptive_table(large)["batch_size"]["first"] == 32
-    assert adaptive_table(small)["batch_size"]["first"] == 8
-    short = adaptive_table(Situation(epochs=1))
-    assert short["rotation_degrees"]["first"] < adaptive_table(large)["rotation_degrees"]["first"]
+def test_small_data_get_small_batches() -> None:
+    assert adaptive_table(Situation())["batch_size"]["first"] == 32
+    assert adaptive_table(Situation(n_training=2_000))["batch_size"]["first"] == 8
 
 
-def test_photographs_are_mirrored_at_first_and_letters_are_not() -> None:
-    colour, grey = (Situation(input_shape=(n, 32, 32)) for n in (3, 1))
-    assert adaptive_table(colour)["flip"] == {"choices": [0.0, 0.5], "first": 0.5}
-    assert adaptive_table(grey)["flip"] == {"choices": [0.0, 0.5], "first": 0.0}
+def test_the_fewer_images_are_seen_the_less_augmentation_comes_first() -> None:
+    seen = (Situation(n_training=600), Situation(epochs=1), Situation(n_training=5_000))
+    firsts = [adaptive_table(situation)["rotation_degrees"]["first"] for situation in seen]
+    assert firsts[0] == 0.0 < firsts[1] < firsts[2] < 8.0
+    assert adaptive_table(Situation())["rotation_degrees"]["first"] == 8.0
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_no_search_begins_with_mirrored_images(n_channels: int) -> None:
+    table = adaptive_table(Situation(input_shape=(n_channels, 32, 32)))
+    assert table["flip"] == {"choices": [0.0, 0.5], "first": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('block = "plain"\npools = 2\n', 'add the line base = "adaptive"'),
+        ('base = "wide"\ngrowth = 3.0\n', "growth must stand on a base of designs"),
+        ('topology = "c3 8, gap, out"\nblock = "plain"\n', "must not stand beside a topology"),
+        (
+            'base = "adaptive"\ntopology = "c3 8, gap, out"\nblocks_1 = 2\n',
+            "blocks_1 must not stand beside a topology",
+        ),
+    ],
+)
+def test_what_is_said_of_a_design_is_not_passed_over(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(SpaceError, match=words):
+        _written(tmp_path, text)
 
 
 @pytest.mark.parametrize(
