@@ -42,7 +42,7 @@ def test_every_name_loads_and_is_listed() -> None:
 def test_a_type_checker_knows_the_names(tmp_path: Path) -> None:
     # What these lines claim is checked by the type checker, which reads the tests as well.
     request = search.SearchRequest(budget=1, epochs=1)
-    assert_type(request.n_trials, int)
+    assert_type(request.epochs, int)
     assert_type(search.load_dataset("digits", tmp_path), search.Dataset)
     with pytest.raises(search.SearchError):
         assert_type(search.open_study(storage=f"sqlite:///{tmp_path}/none.db"), Study)

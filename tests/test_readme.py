@@ -24,7 +24,6 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 SMALL = (*DIGITS_RUN, "--study", "digits-3000x3", "--trials", "4", "--no-confirm")
 SUBSTITUTES = {
     "search run --budget 8000 --epochs 15": SMALL,
-    "search run --budget 8000 --epochs 15 --trials 50": SMALL,
     "search run --budget 8000 --epochs 15 --trials 100": SMALL,
     "search run --budget 8000 --epochs 15 --space my-space.toml --study my-study": (
         *(*DIGITS_RUN, "--epochs", "1", "--trials", "1"),

@@ -69,7 +69,7 @@ def coordinate(
     Coordinator(
         search.study,
         playback,
-        n_trials=search.plan.request.n_trials,
+        n_trials=search.plan.n_trials,
         seed=0,
         device="cpu",
         listener=listener,

@@ -28,6 +28,7 @@ TASKS = {  # data set, cap, epochs, folds
     "fashion": ("fashion-mnist", 4_000, 8, 6),
     "letters": ("letters", 3_000, 15, 5),
     "coloured": ("coloured", 5_000, 15, 5),
+    "icons": ("icons", 8_000, 15, 5),
 }
 FACTORS = {
     "learning_rate": (0.5, 2.0),

@@ -40,7 +40,7 @@ def search_begins(search: Search) -> dict[str, Any]:
         "metric": request.metric,
         "budget": request.budget,
         "epochs": request.epochs,
-        "trials": request.n_trials,
+        "trials": search.plan.n_trials,
         "trained": search.before.n_trained,
         "workers": search.n_workers,
     }

@@ -70,14 +70,14 @@ def print_plan(console: Console, search: Search) -> None:
         *_class_rows(info),
         (
             "space",
-            f"{plan.space.name}: {len(plan.space.distributions)} hyperparameters searched, "
-            f"networks from {plan.space.smallest_count():,} parameters",
+            f"{plan.space.name}{_begun_words(plan)}: {len(plan.space.distributions)} "
+            f"hyperparameters searched, networks from {plan.space.smallest_count():,} parameters",
         ),
         ("cap", f"fewer than {request.budget:,} parameters, {counted(request.epochs, 'epoch')}"),
         ("goal", _goal(request)),
         (
             "trials",
-            f"{request.n_trials} trained in total{limit}; sampler {request.sampler}, "
+            f"{plan.n_trials} trained in total{limit}; sampler {request.sampler}, "
             f"pruner {request.pruner}, seed {request.seed}",
         ),
         ("workers", f"{search.n_workers} on {plan.workers.device}{_cluster_words(plan)}"),
@@ -107,6 +107,12 @@ def _cluster_words(plan: SearchPlan) -> str:
     from search.workers.ray_pool import describe_cluster
 
     return f", each with {plan.checked.resources} of Ray's {describe_cluster()}"
+
+
+def _begun_words(plan: SearchPlan) -> str:
+    """Says that a study goes on in another space than the one that the request names."""
+    is_other = plan.space.name != plan.request.space and plan.warm_start is None
+    return ", in which the study was begun" if is_other else ""
 
 
 def _image_words(info: DatasetInfo) -> str:

@@ -81,7 +81,7 @@ class TerminalWatcher(SearchWatcher):
         progress = Progress(
             before=search.before,
             best=best_so_far(search),
-            n_trials=request.n_trials,
+            n_trials=plan.n_trials,
             timeout_seconds=request.timeout_seconds,
             forecast=_forecast(search),
         )
@@ -165,7 +165,7 @@ class TerminalWatcher(SearchWatcher):
 def _forecast(search: Search) -> Forecast:
     """What is known of a search's length as it begins."""
     request = search.plan.request
-    race = longest_race(request, search.plan.dataset.info.n_parts)
+    race = longest_race(request, search.plan.n_trials, search.plan.dataset.info.n_parts)
     return Forecast(
         epochs=request.epochs,
         pruner=request.pruner,

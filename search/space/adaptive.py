@@ -14,6 +14,9 @@ from search.space.design import BLOCKS, MAX_POOLS
 
 _LAST_SIDE = 6  # pixels that a map has behind its last pool, at the least
 _LEAST_BATCH, _MOST_BATCH = 8, 128
+# Images that a training sees, up to which a search begins without augmentation, and from which on
+# with all of it.
+_SEEN_WITHOUT_AUGMENTATION, _SEEN_WITH_ALL = 30_000, 300_000
 N_TRAINING, EPOCHS, PARAMETER_CAP = 50_000, 15, 8_000  # of MNIST, where nothing else is said
 
 
@@ -101,9 +104,10 @@ def _training(situation: Situation) -> dict[str, Any]:
 
 
 def _augmentation(situation: Situation) -> dict[str, Any]:
-    channels, *_ = situation.input_shape
-    # In few epochs a small network does not even learn the images as they are.
-    share = min(1.0, 0.3 + 0.07 * situation.epochs)
+    # In few steps a small network does not even learn the images as they are.
+    least, most = _SEEN_WITHOUT_AUGMENTATION, _SEEN_WITH_ALL
+    share = math.log(max(situation.n_seen, 1) / least) / math.log(most / least)
+    share = min(max(share, 0.0), 1.0)
 
     def up_to(high: float, first: float) -> dict[str, float]:
         return {"low": 0.0, "high": high, "first": _rounded(first * share)}
@@ -114,8 +118,8 @@ def _augmentation(situation: Situation) -> dict[str, Any]:
         "scale": up_to(0.15, 0.09),
         "shear_degrees": up_to(10.0, 3.0),
         "elastic": up_to(0.03, 0.016),
-        # Letters are no longer the same when mirrored, photographs are.
-        "flip": {"choices": [0.0, 0.5], "first": 0.0 if channels == 1 else 0.5},
+        # Photographs may be mirrored, but a letter or a digit is another one then, or none.
+        "flip": {"choices": [0.0, 0.5], "first": 0.0},
         "final_augmentation": 1.0,
     }
 

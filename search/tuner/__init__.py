@@ -5,7 +5,8 @@ Before it begins:
 - `options.py`: what may be asked, each option with its text and its default.
 - `request.py`: a request checked, and its texts parsed.
 - `preflight.py`: what it would meet, looked at before PyTorch is loaded.
-- `plan.py`: what a search will do: its data, space, study and workers.
+- `plan.py`: what a search will do: its data, space, study and workers; `length.py`: how many trials
+  a study gets where nobody says.
 - `warm_start.py`: the best trials of an earlier study, which a new one tries first.
 
 While it runs:

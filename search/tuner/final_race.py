@@ -20,7 +20,7 @@ from search.study.trials import trials_of
 from search.tuner.options import SearchRequest
 
 CONFIRMED_FROM = 20  # trained trials
-_MOST_TRIALS = 4  # of the best, besides the one with which the study began
+_MOST_TRIALS = 6  # of the best, besides the one with which the study began
 _ROUNDS = 2  # through all parts of the data, where there is time
 _RUNS_OF_ONE_PART = 6
 _LEAST_RUNS = 2  # of each: one tells nothing, so rather fewer trials
@@ -62,13 +62,13 @@ class RaceLimits:
     seconds: float = 0.0
 
 
-def longest_race(request: SearchRequest, n_parts: int) -> RaceLimits:
-    """How long the race of a search may be, of data of so many parts."""
+def longest_race(request: SearchRequest, n_trials: int, n_parts: int) -> RaceLimits:
+    """How long the race of a search may be, of so many trials on data of so many parts."""
     if not confirms(request):
         return RaceLimits()
     if request.target is not None:
         return RaceLimits(TARGET_TRIALS * TARGET_SEEDS, math.inf)
-    if request.n_trials < CONFIRMED_FROM:
+    if n_trials < CONFIRMED_FROM:
         return RaceLimits()
     return RaceLimits((_MOST_TRIALS + 1) * _runs_of_each(n_parts), _SHARE, _SECONDS)
 
@@ -110,6 +110,7 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
         n_seeds=_runs_of_each(folds.n_parts),
         limit_seconds=limit,
     )
+    run.allow(_LEAST_RUNS)  # where earlier races have spent the time, or one run takes it all
     is_due = run.next() is not None or (run.n_kept > 0 and not is_confirmed)
     return run if is_due else None
 

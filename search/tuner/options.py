@@ -97,10 +97,13 @@ class Goal:
 class Length:
     """How long."""
 
-    n_trials: int = field(
-        default=50,
+    n_trials: int | None = field(
+        default=None,
         kw_only=False,
-        metadata=_text("Trained trials that the study shall have in total."),
+        metadata=_text(
+            "Trained trials that the study shall have in total.",
+            default_words="20 to 100, the more the less there is to train",
+        ),
     )
     timeout_seconds: float | None = field(default=None, metadata=_text("Stop after this time."))
     patience: int | None = field(

@@ -28,8 +28,14 @@ from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
 from search.study.trials import trials_of
 from search.tuner.final_race import race_at_the_end
+from search.tuner.length import trials_asked_before, usual_trials
 from search.tuner.options import SearchRequest
-from search.tuner.preflight import named_data_dir, stored_image_size, stored_space
+from search.tuner.preflight import (
+    named_data_dir,
+    stored_image_size,
+    stored_n_trials,
+    stored_space,
+)
 from search.tuner.request import CheckedRequest, least_side, load_space, study_name
 from search.tuner.warm_start import WarmStart, warm_start
 from search.workers.ray_cluster import count_actors
@@ -41,6 +47,7 @@ class SearchPlan:
     """What a search will do, all of it checked.
 
     Args:
+        n_trials: trained ones that the study shall have in total.
         dataset_note: why this data set, or its images' size, and how to get another; empty where
             it was asked for.
         warm_start: what a new study tries first; None where nothing was asked for, or it has
@@ -52,6 +59,7 @@ class SearchPlan:
     dataset_note: str
     space: Space
     study_name: str
+    n_trials: int
     workers: WorkerSetup
     warm_start: WarmStart | None
 
@@ -90,6 +98,7 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
         dataset_note=note,
         space=space,
         study_name=name,
+        n_trials=_choose_n_trials(request, name, info),
         workers=workers,
         warm_start=warm_start,
     )
@@ -133,6 +142,14 @@ def _begun_in(request: SearchRequest, study_name: str, info: DatasetInfo) -> Spa
         space = space.with_open_size()
     space.check_fits()
     return space
+
+
+def _choose_n_trials(request: SearchRequest, study_name: str, info: DatasetInfo) -> int:
+    """What is asked for; else what is usual, or was asked for before where that is more."""
+    if request.n_trials is not None:
+        return request.n_trials
+    usual = usual_trials(info.n_training, request.epochs)
+    return max(usual, stored_n_trials(request, study_name))
 
 
 def _check_batches(space: Space, n_training: int) -> None:
@@ -236,7 +253,8 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings, Path | Non
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:
     """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
-    if tally(trials_of(study)).n_trained < request.n_trials:
+    n_trials = request.n_trials or trials_asked_before(study)
+    if tally(trials_of(study)).n_trained < n_trials:
         return True
     folds = Folds.known(StudySettings.from_study(study))
     if (

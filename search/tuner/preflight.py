@@ -32,6 +32,7 @@ from search.storage.urls import parse_url
 from search.study.history import remembered_data_dir
 from search.study.open import open_study
 from search.study.settings import StudySettings, check_same, stored_settings
+from search.tuner.length import trials_asked_before
 from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.workers.setup import start_workers
@@ -95,6 +96,12 @@ def stored_space(request: SearchRequest, name: str) -> Space | None:
     """The space in which the study of that name was begun; None where there is no such study."""
     with _opened_study(request, name) as study:
         return None if study is None else StudySettings.from_study(study).search_space()
+
+
+def stored_n_trials(request: SearchRequest, name: str) -> int:
+    """How many trials the last search of a study was to have in all; 0 where there was none."""
+    with _opened_study(request, name) as study:
+        return 0 if study is None else trials_asked_before(study)
 
 
 def _check_study(checked: CheckedRequest) -> None:

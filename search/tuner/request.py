@@ -159,10 +159,10 @@ def study_name(request: SearchRequest, dataset: str) -> str:
 
 def _check_numbers(request: SearchRequest) -> None:
     """Raises InputError for numbers that the command line would not have let through."""
-    for name in ("budget", "epochs", "n_trials"):
+    for name in ("budget", "epochs"):
         check_whole(name, getattr(request, name))
     check_whole("seed", request.seed, low=0)
-    for name in ("n_workers", "patience"):
+    for name in ("n_trials", "n_workers", "patience"):
         if getattr(request, name) is not None:
             check_whole(name, getattr(request, name))
     check_seconds("lost_after_seconds", request.lost_after_seconds)

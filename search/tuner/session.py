@@ -83,7 +83,7 @@ class Search:
 
     def over(self) -> Outcome | None:
         """Why there is nothing to run, or None where there is something."""
-        if self.before.n_trained >= self.plan.request.n_trials:
+        if self.before.n_trained >= self.plan.n_trials:
             return Outcome.REACHED
         trials = trials_of(self.study)
         if self.patience is not None and self.patience.is_over(trials):
@@ -117,7 +117,7 @@ class Search:
             outcome = Coordinator(
                 self.study,
                 pool,
-                n_trials=self.plan.request.n_trials,
+                n_trials=self.plan.n_trials,
                 seed=self.plan.request.seed,
                 device=self.plan.workers.device,
                 listener=tell,
@@ -137,7 +137,7 @@ class Search:
     def hold_race(self, should_stop: Callable[[], bool]) -> Iterator[FinalRace]:
         """The race at the end of the search, of which one runs at a time.
 
-        A study of 20 trained trials or more races its best four and the one with which it began,
+        A study of 20 trained trials or more races its best six and the one with which it began,
         twice through all parts of the data, for at most a third of the time that its trials
         trained, or four minutes of training where that is more; fewer trials where that is too
         little to run each twice. For a target, any study does, with five runs each and
@@ -276,7 +276,7 @@ def _begin(
     n_requeued = len(shared.requeue_orphans())
     trials = trials_of(study)
     before = tally(trials)
-    n_workers = min(plan.workers.n_workers, max(1, request.n_trials - before.n_trained))
+    n_workers = min(plan.workers.n_workers, max(1, plan.n_trials - before.n_trained))
     study.sampler = make_sampler(
         request.sampler,
         plan.space,
@@ -294,7 +294,7 @@ def _begin(
             seed=request.seed,
             device=plan.workers.device,
             n_workers=n_workers,
-            n_trials=request.n_trials,
+            n_trials=plan.n_trials,
             patience=request.patience,
             target=None if request.target is None else request.target.accuracy,
             data_dir=request.data_dir,

@@ -111,7 +111,7 @@ class Here:
             Coordinator(
                 search.study,
                 pool,
-                n_trials=plan.request.n_trials,
+                n_trials=plan.n_trials,
                 seed=0,
                 device="cpu",
                 listener=listener,

@@ -99,7 +99,9 @@ def test_a_study_of_the_former_default_goes_on_in_its_space(finished: Command) -
     run = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "3", "--pruner", "none")
     done = finished(*run, "--trials", "4")
     assert done.code == 0, done.err
-    assert "standard: 13 hyperparameters searched" in done.out
+    assert "standard, in which the study was begun: 13 hyperparameters" in " ".join(
+        done.out.split()
+    )
 
 
 def test_the_first_trial_has_the_values_with_which_the_space_begins(finished: Command) -> None:
