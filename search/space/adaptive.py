@@ -16,7 +16,7 @@ _LAST_SIDE = 6  # pixels that a map has behind its last pool, at the least
 _LEAST_BATCH, _MOST_BATCH = 8, 128
 # Images that a training sees, up to which a search begins without augmentation, and from which on
 # with all of it.
-_SEEN_WITHOUT_AUGMENTATION, _SEEN_WITH_ALL = 30_000, 300_000
+_SEEN_WITHOUT_AUGMENTATION, _SEEN_WITH_ALL = 30_000, 3_000_000
 N_TRAINING, EPOCHS, PARAMETER_CAP = 50_000, 15, 8_000  # of MNIST, where nothing else is said
 
 
@@ -73,7 +73,7 @@ def _network(situation: Situation) -> dict[str, Any]:
             table["blocks_1"] = {"low": 0, "high": high, "first": 0 if is_large else 1}
         else:
             table[f"blocks_{i}"] = {"low": 1, "high": most, "first": min(2, most - 1)}
-    table["growth"] = {"low": 1.5, "high": 10.0, "log": True, "first": 5.0}
+    table["growth"] = {"low": 1.4, "high": 8.0, "log": True, "first": 2.5}
     return {**table, "padding": 1, "activation": "hardswish", "budget_share": 1.0}
 
 

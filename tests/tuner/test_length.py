@@ -16,9 +16,9 @@ from search.tuner.session import begin_search
 @pytest.mark.parametrize(
     ("n_training", "epochs", "n_trials"),
     [
-        (50_000, 15, 25),  # MNIST
-        (50_000, 1, 55),
-        (1_079, 15, 80),  # the embedded digits
+        (50_000, 15, 20),  # MNIST
+        (50_000, 1, 45),
+        (1_079, 15, 65),  # the embedded digits
         (10, 1, 100),
         (10_000_000, 100, 20),
     ],
@@ -42,6 +42,6 @@ def test_what_was_asked_for_goes_before_what_is_usual_and_more_is_never_taken_ba
             return plan(None).n_trials
 
     assert plan(7).n_trials == 7
-    assert plan(None).n_trials == 80
-    assert n_trials_after(7) == 80
+    assert plan(None).n_trials == 65
+    assert n_trials_after(7) == 65
     assert n_trials_after(200) == 200
