@@ -1,6 +1,8 @@
 """What the values with which the default space begins are worth: one changed at a time.
 
     python -m scripts.experiments.default_space --task digits --data-dir DIR
+    python -m scripts.experiments.default_space --task letters --folder FOLDER \\
+        --changes growth=x0.5 augmentation=x0,blocks_1=2
 
 On tasks other than those by which the default is judged. Every recipe is trained on the same folds
 from the same seeds; what is printed is the mean, and its difference from the default's, paired.
@@ -50,6 +52,18 @@ OTHERS: dict[str, dict[str, Any]] = {
 AUGMENTATION = ("rotation_degrees", "translation", "scale", "shear_degrees", "elastic")
 
 
+def changed(first: dict[str, Any], text: str) -> dict[str, Any]:
+    """The first values with what a text says, as `growth=x0.5,blocks_1=2`: a factor or a value."""
+    found = dict(first)
+    for part in text.split(","):
+        name, value = part.split("=")
+        names = AUGMENTATION if name == "augmentation" else (name,)
+        for each in names:
+            kind = type(first[each])
+            found[each] = kind(first[each] * float(value[1:]) if value[0] == "x" else value)
+    return found
+
+
 def variants(space: Space) -> dict[str, dict[str, Any]]:
     """What is searched, as it begins and with one thing changed."""
     first = space.first()
@@ -75,6 +89,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="that scripts.experiments.varied_images wrote")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--changes", nargs="*", help="these, in the place of one at a time")
     options = parser.parse_args()
     torch.set_num_threads(1)
     name, cap, epochs, n_folds = TASKS[options.task]
@@ -82,7 +97,14 @@ def main() -> None:
     space = built_in_space("adaptive", dataset.info, cap, epochs)
     trainings = Trainings(KEPT)
     base: list[float] = []
-    for words, values in variants(space).items():
+    found_variants = variants(space)
+    if options.changes is not None:
+        first = space.first()
+        found_variants = {
+            "default": first,
+            **{text: changed(first, text) for text in options.changes},
+        }
+    for words, values in found_variants.items():
         if options.only and words not in (*options.only, "default"):
             continue
         recipe = space.hyperparameters(values)

@@ -36,7 +36,8 @@ class Forecast:
         pruner: by its name.
         n_race_runs: runs of the race at its end, at most; 0 without one.
         race_share: of the epochs that its trials train, what the race may train at most,
-        race_seconds: or so many of training, by all workers together, where that is more.
+        race_seconds: or so many of training, by all workers together, where that is more,
+        n_least_race_runs: or so many runs.
     """
 
     epochs: int = 1
@@ -45,6 +46,7 @@ class Forecast:
     n_race_runs: int = 0
     race_share: float = 1.0
     race_seconds: float = 0.0
+    n_least_race_runs: int = 0
 
 
 @dataclass(slots=True)
@@ -134,9 +136,11 @@ class Progress:
         """How long the race takes at most, where an epoch of any trial ends so often."""
         forecast = self.forecast
         share = forecast.race_share * self._expected_epochs() * self.n_trials
+        run_seconds = epoch_seconds * forecast.epochs
+        limit = max(epoch_seconds * share, forecast.race_seconds / forecast.n_workers)
         return min(
-            epoch_seconds * forecast.n_race_runs * forecast.epochs,
-            max(epoch_seconds * share, forecast.race_seconds / forecast.n_workers),
+            run_seconds * forecast.n_race_runs,
+            max(limit, run_seconds * forecast.n_least_race_runs),
         )
 
     def _expected_epochs(self) -> float:

@@ -173,4 +173,5 @@ def _forecast(search: Search) -> Forecast:
         n_race_runs=race.n_runs,
         race_share=race.share,
         race_seconds=race.seconds,
+        n_least_race_runs=race.n_least,
     )

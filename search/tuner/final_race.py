@@ -54,12 +54,14 @@ class RaceLimits:
     Args:
         n_runs: at most.
         share: of the seconds that its trials trained, what it may train,
-        seconds: or so many, where that is more.
+        seconds: or so many, where that is more,
+        n_least: or so many runs.
     """
 
     n_runs: int = 0
     share: float = 0.0
     seconds: float = 0.0
+    n_least: int = 0
 
 
 def longest_race(request: SearchRequest, n_trials: int, n_parts: int) -> RaceLimits:
@@ -70,7 +72,8 @@ def longest_race(request: SearchRequest, n_trials: int, n_parts: int) -> RaceLim
         return RaceLimits(TARGET_TRIALS * TARGET_SEEDS, math.inf)
     if n_trials < CONFIRMED_FROM:
         return RaceLimits()
-    return RaceLimits((_MOST_TRIALS + 1) * _runs_of_each(n_parts), _SHARE, _SECONDS)
+    n_runs = (_MOST_TRIALS + 1) * _runs_of_each(n_parts)
+    return RaceLimits(n_runs, _SHARE, _SECONDS, n_least=2 * _LEAST_RUNS)
 
 
 def _runs_of_each(n_parts: int) -> int:
@@ -100,7 +103,8 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
     best = by_accuracy(trials)
     # What a search begins with is good by more than the one run that the others owe their place.
     first = [trial for trial in best[1:] if trial.number == _first_trial(trials)]
-    n_racing = _n_affordable([best[0], *first, *best[1:_MOST_TRIALS]], limit)
+    candidates = [best[0], *first, *best[1:_MOST_TRIALS]]
+    n_racing = max(1 + len(first), _n_affordable(candidates, limit))
     besides = [trial.number for trial in first if trial not in best[:n_racing]][: n_racing - 1]
     run = ConfirmationRun(
         study,
@@ -116,9 +120,9 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
 
 
 def _n_affordable(candidates: Sequence[FrozenTrial], limit: float) -> int:
-    """How many of these trials, the best first, can be run often enough; one at the least."""
+    """How many of these trials, the best first, can be run often enough."""
     costs = accumulate(_LEAST_RUNS * expected_seconds(trial) for trial in candidates)
-    return max(1, sum(cost <= limit for cost in costs))
+    return sum(cost <= limit for cost in costs)
 
 
 def _first_trial(trials: Sequence[FrozenTrial]) -> int:

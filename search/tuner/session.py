@@ -140,8 +140,8 @@ class Search:
         A study of 20 trained trials or more races its best six and the one with which it began,
         twice through all parts of the data, for at most a third of the time that its trials
         trained, or four minutes of training where that is more; fewer trials where that is too
-        little to run each twice. For a target, any study does, with five runs each and
-        without that limit.
+        little to run each twice, but the best and the first always. For a target, any study does,
+        with five runs each and without that limit.
 
         Where another search of the study runs it, this one waits under a target, because what
         follows depends on who wins.

@@ -545,6 +545,19 @@ def test_a_long_search_races_for_a_third_of_its_time(
     assert [*run.race.candidates] == [*best, 0]
 
 
+def test_the_best_and_the_first_race_however_long_they_take(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    weak = MadeTrial((0.1,), TrialState.PRUNED, attributes={"seconds": 10.0})
+    first, best = (MadeTrial((value,) * 3, attributes={"seconds": 100.0}) for value in (0.8, 0.9))
+    study = make_study(url, "made", [first, *[weak] * 18, best])
+
+    run = race_at_the_end(study, SearchRequest(3000, 3, 20, dataset="digits"), Folds(4, 359))
+
+    assert run is not None
+    assert [*run.race.candidates] == [19, 0]
+    assert run.limit_seconds == pytest.approx(4 * expected_seconds(study.get_trials()[0]))
+
+
 def test_a_better_trial_is_run_twice_also_where_earlier_races_have_taken_the_time(
     tmp_path: Path,
 ) -> None:
