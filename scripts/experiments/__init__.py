@@ -6,7 +6,8 @@ Real trainings:
 - `trainings.py`: trainings that are kept in a file, over folds of the development images
 - `yardstick.py`: first recipes and hand-made winners side by side, over folds
 - `default_space.py`: the values with which the default space begins, changed one at a time
-- `draws.py`: networks drawn evenly from the default space, or near its first values
+- `draws.py`: networks drawn evenly from the default space, or near its first values; `effects.py`:
+  what each hyperparameter brings there, from all draws at once
 - `situations.py`: searches where nobody wrote a space: caps, epochs, sizes, kinds of images
 - `varied_images.py`: folders of images of many kinds and sizes, of Debian's fonts and icons
 - `compare_recipes.py`: recipes changed one thing at a time

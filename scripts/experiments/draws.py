@@ -26,8 +26,12 @@ TASKS = {  # data set, cap, epochs, folds
     "digits": ("digits", 3_000, 15, 5),
     "letters": ("letters", 3_000, 15, 5),
     "coloured": ("coloured", 5_000, 15, 5),
+    "icons": ("icons", 8_000, 15, 5),
     "mnist-small": ("mnist", 2_000, 8, 6),
+    "mnist-large": ("mnist", 12_000, 8, 6),
+    "fashion": ("fashion-mnist", 4_000, 8, 6),
 }
+WAYS: dict[str, float | None] = {"evenly": None, "near": 0.2, "nearer": 0.1}
 
 
 def draw(space: Space, chance: random.Random, *, spread: float | None) -> dict[str, Any]:
@@ -61,17 +65,18 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--folder", type=Path, help="that scripts.experiments.varied_images wrote")
     parser.add_argument("--draws", type=int, default=40)
+    parser.add_argument("--from-draw", type=int, default=0, help="for several processes")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=[*WAYS])
     options = parser.parse_args()
     torch.set_num_threads(1)
     name, cap, epochs, n_folds = TASKS[options.task]
     dataset = load_data(name, options.data_dir, options.folder)
     space = built_in_space("adaptive", dataset.info, cap, epochs)
     trainings = Trainings(KEPT)
-    ways: dict[str, float | None] = {"evenly": None, "near": 0.2, "nearer": 0.1}
-    values: dict[str, list[float]] = {words: [] for words in ways}
-    for number in range(options.draws):
-        for words, spread in ways.items():
-            drawn = draw(space, random.Random(f"{words} {number}"), spread=spread)
+    values: dict[str, list[float]] = {words: [] for words in options.ways}
+    for number in range(options.from_draw, options.from_draw + options.draws):
+        for words in options.ways:
+            drawn = draw(space, random.Random(f"{words} {number}"), spread=WAYS[words])
             recipe = space.hyperparameters(drawn)
             value = trainings.value(
                 dataset,
