@@ -51,7 +51,7 @@ def queue_rest(study: Study) -> WarmStart | None:
     Only for who holds the lock of the study, as `Sharing` sees to.
     """
     stored = study.user_attrs.get(_TO_QUEUE)
-    if stored is None:
+    if not _is_to_queue(stored):
         return None
     queued = {TrialRecord.read(trial).from_study for trial in trials_of(study)}
     rest: dict[int, dict[str, Any]] = {}
@@ -63,6 +63,17 @@ def queue_rest(study: Study) -> WarmStart | None:
             rest[int(number)] = values
     study.set_user_attr(_TO_QUEUE, None)
     return WarmStart(stored["study"], rest) if rest else None
+
+
+def _is_to_queue(stored: Any) -> bool:
+    """Whether that is what `WarmStart.queue` keeps; another program may have its own there."""
+    match stored:
+        case {"study": str(), "configurations": dict(configurations)}:
+            return all(
+                number.isdecimal() and isinstance(values, dict)
+                for number, values in configurations.items()
+            )
+    return False
 
 
 def warm_start(earlier: Study, space: Space) -> WarmStart:
