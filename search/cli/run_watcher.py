@@ -128,7 +128,14 @@ class TerminalWatcher(SearchWatcher):
     def race_ends(
         self, search: Search, confirmation: Confirmation | None, *, is_stopped: bool
     ) -> None:
-        print_confirmation(self._console, search.study, confirmation)
+        request, info = search.plan.request, search.plan.dataset.info
+        print_confirmation(
+            self._console,
+            search.study,
+            confirmation,
+            storage=request.storage,
+            data=data_words(info.name, request.data_dir),
+        )
         if confirmation is not None:
             self._emit(race_ends(confirmation))
         if is_stopped:
