@@ -272,7 +272,8 @@ def test_who_chooses_draws_or_counts_reads_trials_that_were_judged() -> None:
         "search.tuner.sampler",  # how many it is shown
         "search.tuner.trial_starter",  # what waits, which anybody may queue
         "search.tuner.trackers",  # one of its own
-        *("search.cli.delete", "search.study.open", "search.tuner.plan"),  # whether there is any
+        *("search.cli.delete", "search.study.open"),  # whether there is any
+        "search.tuner.warm_start",  # the same
     }
 
 

@@ -19,6 +19,7 @@ from search.cli.options import (
 )
 from search.cli.output import (
     EXIT_INTERRUPTED,
+    data_words,
     echo_json,
     heard_interrupts,
     make_console,
@@ -26,6 +27,7 @@ from search.cli.output import (
     shown_command,
     shown_waiting,
     stop_signals,
+    storage_words,
 )
 from search.folders import DATABASE_URL
 from search.wording import counted, percent, seeds_words, thousands
@@ -106,7 +108,8 @@ def confirm(
         confirmation = confirmation_run.finish()
         sync = DashboardSync(opened, chosen, artifact_folder(storage, artifacts))
         sync.update(is_leaving=True)
-        print_confirmation(console, chosen, confirmation)
+        data = data_words(dataset.info.name, data_dir)
+        print_confirmation(console, chosen, confirmation, storage=storage, data=data)
         if as_json and confirmation is not None:
             echo_json(confirmation.to_attribute(), indent=2)
     if not is_done:
@@ -131,8 +134,19 @@ def repeat_printer(console: Console) -> Callable[[RepeatEnded], None]:
     return show
 
 
-def print_confirmation(console: Console, study: Study, confirmation: Confirmation | None) -> None:
-    """The race's table, its winner, and how much of the search's best value was luck."""
+def print_confirmation(
+    console: Console,
+    study: Study,
+    confirmation: Confirmation | None,
+    *,
+    storage: str,
+    data: Sequence[str],
+) -> None:
+    """The race's table, its winner, and how much of the search's best value was luck.
+
+    Args:
+        storage, data: as `next_lines` takes them.
+    """
     if confirmation is None:
         console.print("No run came to an end, so nothing is confirmed.")
         return
@@ -157,9 +171,10 @@ def print_confirmation(console: Console, study: Study, confirmation: Confirmatio
         )
     close = [standing.candidate for standing in confirmation.standings if not standing.is_out][1:]
     if close:
+        words = ["confirm", "--study", study.study_name, "--seeds", "N"]
         console.print(
             f"{_trials(close)} ran too close to it to be told apart, which more seeds may do: "
-            f"{shown_command(['confirm', '--study', study.study_name, '--seeds', 'N'])}",
+            f"{shown_command([*words, *storage_words(storage), *data])}",
             soft_wrap=True,
         )
     if confirmation.luck is not None:

@@ -138,7 +138,7 @@ def data_words(dataset: str, folder: Path | None) -> list[str]:
 
     has_files = dataset in SPLITS and dataset != "digits"
     named = os.environ.get("SEARCH_DATA_DIR")
-    if folder is None or not has_files or (named is not None and folder == Path(named)):
+    if folder is None or not has_files or (named and folder == Path(named)):
         return []
     return ["--data-dir", str(folder)]
 

@@ -28,7 +28,7 @@ def print_overview() -> None:
     from search.storage.checks import has_studies
     from search.study.next_steps import first_steps
 
-    storage = os.environ.get("SEARCH_STORAGE", DATABASE_URL)
+    storage = os.environ.get("SEARCH_STORAGE") or DATABASE_URL  # empty is none, as to options
     lines, steps = _of_last_study(storage) if has_studies(storage) else ([], [])
     if not steps:
         lines = ["Nothing has been searched in this folder yet."]

@@ -23,17 +23,17 @@ def run(**options: Any) -> None:
 
         from search.tuner.preflight import prepare_search
         from search.tuner.request import check_request
+        from search.tuner.trackers import check_log
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         checked = check_request(request)
+        if display.log is not None:
+            check_log(display.log)
         prepare_search(checked)
 
         from search.cli.run_watcher import TerminalWatcher
         from search.tuner.run import run_search
-        from search.tuner.trackers import check_log
 
-    if display.log is not None:
-        check_log(display.log)
     result = run_search(checked, TerminalWatcher(console, display))
     if result.is_interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -37,7 +37,7 @@ from search.tuner.events import Outcome, SearchEvent
 from search.tuner.final_race import longest_race
 from search.tuner.plan import SearchPlan
 from search.tuner.session import Search
-from search.tuner.trackers import tracking
+from search.tuner.trackers import make_log_folder, tracking
 from search.tuner.watcher import Listener, SearchWatcher, ShouldStop
 from search.wording import counted, duration
 
@@ -59,6 +59,8 @@ class TerminalWatcher(SearchWatcher):
         status = self._console.status("Loading the data, which may be downloaded")
         with heard_interrupts(), status:
             yield
+            if self._display.log is not None:  # nothing is written before, should that be refused
+                make_log_folder(self._display.log)
 
     def until_stopped(self) -> AbstractContextManager[ShouldStop]:
         return stop_signals()
@@ -128,7 +130,14 @@ class TerminalWatcher(SearchWatcher):
     def race_ends(
         self, search: Search, confirmation: Confirmation | None, *, is_stopped: bool
     ) -> None:
-        print_confirmation(self._console, search.study, confirmation)
+        request, info = search.plan.request, search.plan.dataset.info
+        print_confirmation(
+            self._console,
+            search.study,
+            confirmation,
+            storage=request.storage,
+            data=data_words(info.name, request.data_dir),
+        )
         if confirmation is not None:
             self._emit(race_ends(confirmation))
         if is_stopped:

@@ -303,7 +303,9 @@ class Space:
 
     def text(self) -> str:
         """A space file with every value of this space."""
-        return "".join(f"{name} = {toml_value(value)}\n" for name, value in self.table.items())
+        base = {"base": ADAPTIVE} if self.is_design else {}  # no other has designs
+        lines = {**base, **self.table}.items()
+        return "".join(f"{name} = {toml_value(value)}\n" for name, value in lines)
 
     @property
     def is_built_in(self) -> bool:

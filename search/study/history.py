@@ -112,8 +112,19 @@ def record_run(study: Study, record: RunRecord) -> None:
 
 def run_records(study: HasAttributes) -> list[dict[str, Any]]:
     """The study's history, oldest run first."""
+    # Another program may have made attributes that begin alike, as `run_id`.
     attributes = study.user_attrs
-    return [attributes[key] for key in sorted(attributes) if key.startswith("run_")]
+    keys = sorted(key for key in attributes if key.startswith("run_"))
+    return [attributes[key] for key in keys if _is_run(attributes[key])]
+
+
+def _is_run(stored: Any) -> bool:
+    """Whether that is a run, of any version, as `RunRecord` is."""
+    match stored:
+        case {"started": str(), "n_trials": int(), **more}:
+            is_counted = isinstance(more.get("n_workers", 0), int)
+            return is_counted and isinstance(more.get("target"), int | float | None)
+    return False
 
 
 def remembered_data_dir(study: HasAttributes) -> Path | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from search.study import defaults
 from search.study.findings import Findings
 from search.study.history import run_records, search_words
 from search.study.locks import searching_process
@@ -95,8 +96,11 @@ def next_steps(
     n_wanted = int(records[-1]["n_trials"]) if records else 0
     n_trained = tally(trials).n_trained
 
+    # A file may have gone, or changed; without one, the study goes on in the space it was begun in.
+    space = None if settings.search_space().is_built_in else defaults.SPACE
+
     def search(n_trials: int, purpose: str) -> NextStep | None:
-        words = search_words(study.study_name, settings, n_trials=n_trials)
+        words = search_words(study.study_name, settings, n_trials=n_trials, space=space)
         return None if words is None else NextStep(tuple(words), purpose, reads_data=True)
 
     owner = searching_process(study, is_leaving=is_leaving)

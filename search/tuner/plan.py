@@ -14,16 +14,15 @@ from search.data.image_folders import image_sizes
 from search.data.image_sizes import common_size
 from search.data.load import load_dataset
 from search.data.names import SPLITS, ImageSize, check_folder, folder_of
-from search.exceptions import DataUnavailableError, SpaceError, StudyError
+from search.exceptions import DataUnavailableError, SpaceError
 from search.folders import make_folder
 from search.results.folds import Folds
 from search.space.space import Space
 from search.space.toml import ADAPTIVE
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
-from search.storage.studies import study_names
 from search.study.history import last_used, remembered_data_dir, run_records
-from search.study.open import open_studies, open_study
+from search.study.open import open_studies
 from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
 from search.study.trials import trials_of
@@ -37,7 +36,7 @@ from search.tuner.preflight import (
     stored_space,
 )
 from search.tuner.request import CheckedRequest, least_side, load_space, study_name
-from search.tuner.warm_start import WarmStart, warm_start
+from search.tuner.warm_start import WarmStart, opened_source, warm_start
 from search.workers.ray_cluster import count_actors
 from search.workers.setup import WorkerSetup, local_workers
 
@@ -168,16 +167,8 @@ def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> W
     name = request.from_study
     if name is None:
         return None
-    if name == study_name:
-        raise StudyError(
-            f"A study must start from another one, but --from-study names {name!r} itself; leave "
-            "it out to go on with that study, or name a new one with --study."
-        )
-    with opened_storage(request.storage) as storage:
-        is_known = study_name in study_names(storage)
-        if is_known and open_study(storage, study_name).get_trials(deepcopy=False):
-            return None
-        return warm_start(open_study(storage, name), space)
+    with opened_source(request.storage, name, study_name) as earlier:
+        return None if earlier is None else warm_start(earlier, space)
 
 
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:

@@ -35,6 +35,7 @@ from search.study.settings import StudySettings, check_same, stored_settings
 from search.tuner.length import trials_asked_before
 from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name
+from search.tuner.warm_start import opened_source
 from search.workers.setup import start_workers
 
 
@@ -45,8 +46,8 @@ def prepare_search(checked: CheckedRequest) -> None:
 
     Raises:
         StorageError: if the storage cannot be opened, or cannot be written.
-        StudyError: if the study was made with other settings, as far as that can be told without
-            the data.
+        StudyError: if the study was made with other settings, or is to start from one from which
+            nothing can, as far as that can be told without the data.
         DataUnavailableError: if a built-in data set is neither there nor to be downloaded.
         InputError: if there is no temporary folder for the server.
     """
@@ -55,6 +56,7 @@ def prepare_search(checked: CheckedRequest) -> None:
         check_sqlite_file(url, create=True, write=True)
     _check_study(checked)
     request = checked.asked
+    _check_source(request)
     if isinstance(request.dataset, str) and request.dataset in SPLITS:
         check_at_hand(request.dataset, named_data_dir(request))
     start_workers(checked.resources)
@@ -131,6 +133,14 @@ def _check_study(checked: CheckedRequest) -> None:
         space = load_space(request, wanted.input_shape, wanted.n_classes, n_training)
         wanted = replace(wanted, space_name=space.name, space=dict(space.table))
     check_same(name, stored, wanted)
+
+
+def _check_source(request: SearchRequest) -> None:
+    dataset = _dataset_name(request)
+    if request.from_study is not None and (request.study is not None or dataset is not None):
+        name = study_name(request, dataset or "")
+        with opened_source(request.storage, request.from_study, name):
+            pass
 
 
 def _dataset_name(request: SearchRequest) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def tracking(log: str | None, study: Study) -> Iterator[Callable[[SearchEvent], 
         log: what keeps the records, and where, as `tensorboard:FOLDER`; None keeps none.
 
     Raises:
-        InputError: if there is no such tracker, it is not installed, or its folder is not writable.
+        InputError: if there is no such tracker, or it is not installed.
     """
     if log is None:
         yield lambda event: None
@@ -70,7 +71,7 @@ def tracking(log: str | None, study: Study) -> Iterator[Callable[[SearchEvent], 
 
 
 def check_log(log: str) -> tuple[str, Path]:
-    """The kind of a tracker, and where it keeps its records.
+    """The kind of a tracker, and where it keeps its records; looked up without PyTorch.
 
     Raises:
         InputError: if there is no such tracker, or it is not installed.
@@ -78,20 +79,27 @@ def check_log(log: str) -> tuple[str, Path]:
     kind, colon, folder = log.partition(":")
     if kind != "tensorboard" or not colon or not folder:
         raise InputError(f"A log must be {_FORMS}, but got {log!r}.")
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
+    if importlib.util.find_spec("tensorboard") is None:
         raise InputError(
-            f"--log {kind} needs a package that is not installed ({error}); install it with: "
+            f"--log {kind} needs a package that is not installed; install it with: "
             f"{install_words(kind)}."
-        ) from error
+        )
     return kind, Path(folder)
+
+
+def make_log_folder(log: str) -> None:
+    """Makes the folder where a tracker keeps its records.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    make_folder(check_log(log)[1], option="--log")
 
 
 def _open_tracker(log: str, study: Study) -> Tracker:
     _, folder = check_log(log)
     metric = StudySettings.from_study(study).metric
-    return TensorBoard(make_folder(folder, option="--log") / file_name(study.study_name), metric)
+    return TensorBoard(folder / file_name(study.study_name), metric)
 
 
 class TensorBoard:

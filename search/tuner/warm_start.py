@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,12 @@ from optuna.trial import FrozenTrial
 from search.exceptions import StudyError
 from search.space.space import Space
 from search.space.transfer import transfer_values
+from search.storage.open import opened_storage
+from search.storage.studies import study_names
+from search.study.open import open_study
 from search.study.record import TrialRecord
 from search.study.settings import StudySettings
-from search.study.summary import by_accuracy
+from search.study.summary import best_trial, by_accuracy
 from search.study.trials import trials_of
 
 _N_BEST = 5
@@ -51,7 +55,7 @@ def queue_rest(study: Study) -> WarmStart | None:
     Only for who holds the lock of the study, as `Sharing` sees to.
     """
     stored = study.user_attrs.get(_TO_QUEUE)
-    if stored is None:
+    if not _is_to_queue(stored):
         return None
     queued = {TrialRecord.read(trial).from_study for trial in trials_of(study)}
     rest: dict[int, dict[str, Any]] = {}
@@ -65,6 +69,50 @@ def queue_rest(study: Study) -> WarmStart | None:
     return WarmStart(stored["study"], rest) if rest else None
 
 
+def _is_to_queue(stored: Any) -> bool:
+    """Whether that is what `WarmStart.queue` keeps; another program may have its own there."""
+    match stored:
+        case {"study": str(), "configurations": dict(configurations)}:
+            return all(
+                number.isdecimal() and isinstance(values, dict)
+                for number, values in configurations.items()
+            )
+    return False
+
+
+@contextmanager
+def opened_source(url: str, name: str, study_name: str) -> Iterator[Study | None]:
+    """The study from which a new one is to start; None where that one has trials, and goes on.
+
+    Args:
+        name: of the earlier study.
+        study_name: of the new one.
+
+    Raises:
+        StorageError: if the storage cannot be opened.
+        StudyError: if there is no such study, it is the new one itself, has no complete trial, or
+            was not made by `search run`.
+    """
+    if name == study_name:
+        raise StudyError(
+            f"A study must start from another one, but --from-study names {name!r} itself; leave "
+            "it out to go on with that study, or name a new one with --study."
+        )
+    with opened_storage(url) as storage:
+        is_known = study_name in study_names(storage)
+        if is_known and open_study(storage, study_name).get_trials(deepcopy=False):
+            yield None
+            return
+        earlier = open_study(storage, name)
+        StudySettings.from_study(earlier)
+        if best_trial(trials_of(earlier)) is None:
+            raise StudyError(
+                f"A study to start from must have a complete trial, but {name!r} has none yet; go "
+                "on with that one first, or name another with --from-study."
+            )
+        yield earlier
+
+
 def warm_start(earlier: Study, space: Space) -> WarmStart:
     """The best complete trials of a study that another space can express, five at most.
 
@@ -72,15 +120,10 @@ def warm_start(earlier: Study, space: Space) -> WarmStart:
     becomes of values that the new space does not have.
 
     Raises:
-        StudyError: if the study has no complete trial, or was not made by `search run`.
+        StudyError: if the study was not made by `search run`.
     """
     settings = StudySettings.from_study(earlier)
     trials = by_accuracy(trials_of(earlier))
-    if not trials:
-        raise StudyError(
-            f"A study to start from must have a complete trial, but {earlier.study_name!r} has "
-            "none yet; go on with that one first, or name another with --from-study."
-        )
     found: dict[int, dict[str, Any]] = {}
     known: set[object] = set()
     for number, values in _nearest_values(trials, settings.search_space(), space):

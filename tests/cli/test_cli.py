@@ -20,6 +20,7 @@ from sqlalchemy import Engine, event
 
 from search.cli import app
 from search.cli.options import duration, positive
+from search.cli.output import data_words
 from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
 from search.study.settings import identity_of
@@ -91,6 +92,15 @@ def test_alone_it_shows_the_next_useful_step(
         "The test set was seen 2 times, once for each seed that was scored on it."
         in retrained[0]().out
     )
+
+
+def test_an_empty_variable_of_the_environment_is_none(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.environment["SEARCH_STORAGE"] = ""
+    assert "Nothing has been searched" in command().out
+    monkeypatch.setenv("SEARCH_DATA_DIR", "")
+    assert data_words("mnist", Path()) == ["--data-dir", "."]
 
 
 def test_alone_it_goes_on_with_a_search_that_was_stopped(command: Command) -> None:

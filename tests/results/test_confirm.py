@@ -20,6 +20,8 @@ from optuna.trial import TrialState
 from scipy.special import ndtri
 
 from scripts.experiments.race_coverage import SIZES, race
+from search.cli.confirm import print_confirmation
+from search.cli.output import make_console
 from search.results.confirm import ConfirmationRun, expected_seconds
 from search.results.folds import Folds, Run, mean_over_parts, weights
 from search.results.race import SeedRace, mean_interval, share_interval
@@ -374,6 +376,21 @@ def test_what_winning_may_have_added_is_told_wherever_a_confirmed_mean_is(
     store_confirmation(study, {**older, "low": 0.9605, "high": 0.9615})
     assert run_here("best") == 0
     assert capsys.readouterr().out == shown
+
+
+def test_the_race_that_is_advised_finds_its_database_and_its_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    study = make_study(url, "made", [MadeTrial((accuracy,) * 3) for accuracy in (0.97, 0.96)])
+    run = ConfirmationRun(study, top=2, folds=FOLDS, n_seeds=2)
+    for number, values in {0: (0.9600, 0.9620), 1: (0.9590, 0.9570)}.items():
+        for each, value in zip(FOLDS.runs(2, first_seed=1001), values, strict=True):
+            run.race.add(number, each, value)
+    data = ["--data-dir", "images"]
+    print_confirmation(make_console(), study, run.finish(), storage=url, data=data)
+    advised = f"search confirm --study made --seeds N --storage {url} --data-dir images\n"
+    assert advised in capsys.readouterr().out
 
 
 def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:

@@ -58,6 +58,15 @@ def test_a_printed_space_reads_back_as_the_same_space(name: str, tmp_path: Path)
     assert again.distributions == Space.load(name).distributions
 
 
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_space_that_a_report_keeps_reads_back_as_the_same_space(
+    name: str, tmp_path: Path
+) -> None:
+    own = _load(tmp_path, to_toml(name).replace("momentum = ", "momentum = 0.5  # "))
+    assert own.table["momentum"] == 0.5
+    assert _load(tmp_path, own.text()).table == own.table
+
+
 def test_a_printed_space_names_its_base() -> None:
     assert [tomllib.loads(to_toml(name))["base"] for name in _NAMES] == list(_NAMES)
 

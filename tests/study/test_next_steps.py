@@ -19,6 +19,7 @@ from search.cli.output import next_lines
 from search.exceptions import StudyError
 from search.report.facts import read_report
 from search.report.note import note_text
+from search.space.space import Space
 from search.study.history import RunRecord, record_run, remembered_data_dir
 from search.study.locks import locked_file
 from search.study.next_steps import NextStep, next_steps, retrain_step, steps_with_weights
@@ -156,6 +157,14 @@ def test_a_search_that_lacks_trials_goes_on_and_one_that_has_them_is_doubled(
     *_, last = steps_of(tmp_path, [BEST, WEAKER])
     assert last.purpose == "search on"
     assert "--trials 4 --space standard --study made" in " ".join(last.words)
+
+
+def test_a_search_goes_on_without_the_file_that_its_space_was_read_from(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("momentum = 0.9\n")
+    space = Space.load(str(file), parameter_cap=3000)
+    *_, last = steps_of(tmp_path, [BEST], space=space)
+    assert "--trials 2 --study made" in " ".join(last.words)
 
 
 def test_a_command_is_shown_with_where_its_database_and_its_data_are() -> None:

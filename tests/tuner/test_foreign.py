@@ -20,6 +20,7 @@ from sqlalchemy import event
 from search.exceptions import SpaceError, StudyError
 from search.space.space import Space
 from search.study.findings import Findings
+from search.study.history import run_records
 from search.study.news import TrialNews
 from search.study.record import is_foreign
 from search.study.settings import StudySettings
@@ -33,6 +34,7 @@ from search.tuner.pruning import AccuracyPruning
 from search.tuner.request import check_request
 from search.tuner.sampler import SAMPLERS, make_sampler
 from search.tuner.session import begin_search
+from search.tuner.warm_start import queue_rest
 from search.workers.jobs import Event, Job
 from tests.conftest import DIGITS_RUN, Command, run_here
 from tests.support.made_studies import MadeTrial, add_as_ours, make_study, record
@@ -423,3 +425,23 @@ def test_what_only_begins_like_a_look_or_a_race_is_none(finished: Command) -> No
             assert found.test_looks == before.test_looks
             assert (found.confirmation, found.retrainings) == (before.confirmation, ())
         assert finished("best").code == 0
+
+
+def test_what_only_begins_like_a_run_is_none(finished: Command) -> None:
+    study = finished.study(STUDY)
+    before = run_records(study)
+    begins = {"started": "2026-01-01", "n_trials": 9}
+    for key in ("run_id", "run_9"):
+        for value in (7, "x", [1], {}, {**begins, "n_trials": "x"}, {**begins, "target": "x"}):
+            study.set_user_attr(key, value)
+            assert run_records(study) == before
+        for words in (("best",), ("studies",), ("report",), ()):
+            assert finished(*words).code == 0, words
+
+
+def test_what_only_looks_like_a_queue_is_left_alone(finished: Command) -> None:
+    study = finished.study(STUDY)
+    for value in ("x", {"study": "x"}, {"study": "x", "configurations": {"x": {}}}):
+        study.set_user_attr("warm_start", value)
+        assert queue_rest(study) is None
+        assert study.user_attrs["warm_start"] == value

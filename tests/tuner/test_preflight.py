@@ -48,6 +48,9 @@ _CASES = {
     "metric accuracy there and balanced-accuracy here": _run("--metric", "balanced-accuracy"),
     "dataset digits there and mnist here": _run("--study", "digits-3000x3", dataset="mnist"),
     "space standard there and wide here": _run("--space", "wide"),
+    "there is no 'nobody'": _run("--study", "new", "--from-study", "nobody"),
+    "--from-study names 'digits-3000x3' itself": _run("--from-study", "digits-3000x3"),
+    "A log must be tensorboard:FOLDER": _run("--log", "tensorbord:log"),
 }
 _WITHOUT_GPU = {
     "The device cuda needs a GPU": _run("--device", "cuda"),

@@ -72,8 +72,16 @@ def test_an_unknown_log_is_refused_with_nothing_written(command: Command, log: s
 def test_a_log_without_its_package_says_what_to_install(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     done = command(*DIGITS_RUN, "--log", "tensorboard:log")
     assert done.code == 2
     assert "pip install '.[tensorboard]'" in done.err
     assert not list(command.folder.iterdir())
+
+
+def test_a_log_whose_folder_cannot_be_is_refused_with_nothing_written(command: Command) -> None:
+    (command.folder / "log").touch()
+    done = command(*DIGITS_RUN, "--log", "tensorboard:log")
+    assert done.code == 2
+    assert "name another with --log" in " ".join(done.err.split())
+    assert [path.name for path in command.folder.iterdir()] == ["log"]
