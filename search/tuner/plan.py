@@ -244,10 +244,13 @@ def _known_study(request: SearchRequest) -> tuple[str, StudySettings, Path | Non
 
 def _lacks_something(study: Study, request: SearchRequest) -> bool:
     """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
-    n_trials = request.n_trials or trials_asked_before(study)
+    settings = StudySettings.from_study(study)
+    split = settings.known_split
+    usual = 0 if split is None else usual_trials(split.n_training, request.epochs)
+    n_trials = request.n_trials or max(usual, trials_asked_before(study))
     if tally(trials_of(study)).n_trained < n_trials:
         return True
-    folds = Folds.known(StudySettings.from_study(study))
+    folds = Folds.known(settings)
     if (
         request.target is None
         and folds is not None

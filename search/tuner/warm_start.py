@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -69,7 +69,7 @@ def queue_rest(study: Study) -> WarmStart | None:
     return WarmStart(stored["study"], rest) if rest else None
 
 
-def _is_to_queue(stored: Any) -> bool:
+def _is_to_queue(stored: Any) -> TypeGuard[dict[str, Any]]:
     """Whether that is what `WarmStart.queue` keeps; another program may have its own there."""
     match stored:
         case {"study": str(), "configurations": dict(configurations)}:

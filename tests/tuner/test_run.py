@@ -625,6 +625,8 @@ def test_auto_stays_with_the_data_of_a_study_whose_race_is_not_over(tmp_path: Pa
     plan = plan_search(check_request(request))
     assert plan.dataset.info.name == "digits"
     assert plan.dataset_note == "that of digits-3000x3, which goes on"
+    usual = plan_search(check_request(replace(request, n_trials=None, confirm=False)))
+    assert (usual.dataset.info.name, usual.n_trials) == ("digits", 100)
     with pytest.raises(DataError, match="mnist"):  # nothing is left to do for the digits
         plan_search(check_request(replace(request, confirm=False)))
 
