@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -109,11 +110,29 @@ def make_folder(folder: Path, *, option: str = "--out") -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(
-            f"The output folder must be writable, but {folder} is not ({error.strerror}); name "
-            f"another with {option}."
-        ) from error
+        raise _not_writable(folder, error.strerror, option) from error
     return folder
+
+
+def check_folder_can_be_made(folder: Path, *, option: str) -> None:
+    """Sees whether `make_folder` would be refused, as far as that is told without making anything.
+
+    Raises:
+        InputError: if it would.
+    """
+    whole = folder.absolute()
+    there = next(each for each in (whole, *whole.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise _not_writable(folder, os.strerror(errno.ENOTDIR), option)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _not_writable(folder, os.strerror(errno.EACCES), option)
+
+
+def _not_writable(folder: Path, why: str | None, option: str) -> InputError:
+    return InputError(
+        f"The output folder must be writable, but {folder} is not ({why}); name another with "
+        f"{option}."
+    )
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from search.data.names import (
     check_image_size,
     folder_of,
 )
+from search.folders import check_folder_can_be_made
 from search.space.adaptive import N_TRAINING
 from search.space.space import Space
 from search.space.toml import ADAPTIVE
@@ -49,13 +50,18 @@ def prepare_search(checked: CheckedRequest) -> None:
         StudyError: if the study was made with other settings, or is to start from one from which
             nothing can, as far as that can be told without the data.
         DataUnavailableError: if a built-in data set is neither there nor to be downloaded.
-        InputError: if there is no temporary folder for the server.
+        InputError: if a folder that is named cannot be made, or there is no temporary one for the
+            server.
     """
     url = parse_url(checked.asked.storage)
     if url.get_backend_name() == "sqlite":
         check_sqlite_file(url, create=True, write=True)
-    _check_study(checked)
     request = checked.asked
+    if request.worker_log is not None:
+        check_folder_can_be_made(request.worker_log, option="--worker-log")
+    if request.artifacts is not None:
+        check_folder_can_be_made(request.artifacts, option="--artifacts")
+    _check_study(checked)
     _check_source(request)
     if isinstance(request.dataset, str) and request.dataset in SPLITS:
         check_at_hand(request.dataset, named_data_dir(request))

@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.exceptions import InputError
-from search.folders import file_name, make_folder
+from search.folders import check_folder_can_be_made, file_name, make_folder
 from search.study.settings import StudySettings
 from search.study.summary import accuracy_of, parameter_count_of
 from search.training.epochs import EpochResult
@@ -74,7 +74,7 @@ def check_log(log: str) -> tuple[str, Path]:
     """The kind of a tracker, and where it keeps its records; looked up without PyTorch.
 
     Raises:
-        InputError: if there is no such tracker, or it is not installed.
+        InputError: if there is no such tracker, it is not installed, or its folder cannot be made.
     """
     kind, colon, folder = log.partition(":")
     if kind != "tensorboard" or not colon or not folder:
@@ -84,6 +84,7 @@ def check_log(log: str) -> tuple[str, Path]:
             f"--log {kind} needs a package that is not installed; install it with: "
             f"{install_words(kind)}."
         )
+    check_folder_can_be_made(Path(folder), option="--log")
     return kind, Path(folder)
 
 

@@ -50,6 +50,8 @@ _CASES = {
     "space standard there and wide here": _run("--space", "wide"),
     "there is no 'nobody'": _run("--study", "new", "--from-study", "nobody"),
     "--from-study names 'digits-3000x3' itself": _run("--from-study", "digits-3000x3"),
+    "name another with --worker-log": _run("--study", "new", "--worker-log", "studies.db/log"),
+    "name another with --artifacts": _run("--study", "new", "--artifacts", "studies.db"),
     "A log must be tensorboard:FOLDER": _run("--log", "tensorbord:log"),
 }
 _WITHOUT_GPU = {
