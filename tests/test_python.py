@@ -70,7 +70,7 @@ def run_blocks(page: Path) -> tuple[dict[str, Any], str]:
 def test_every_example_of_the_page_works(place: Path) -> None:
     names, printed = run_blocks(ROOT / "docs" / "python.md")
     assert "digits-3000x3, new\n" in printed
-    assert "\ntrial 0, 2,979 parameters: " in printed
+    assert "\ntrial 0, 2,990 parameters: " in printed
     assert "The study has its 4 trained trials.\n" in printed
     assert "digits-3000x3, goes on with 4 trained trials\n" in printed
     assert "('cat', 'dog') 10 4 3" in printed or "('cat', 'dog') 9 4 4" in printed
