@@ -79,10 +79,12 @@ class Confirmation:
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether all that are still in the race were run twice or more: once tells nothing."""
-        return self.n_racing == sum(
-            len(standing.values) > 1 for standing in self.standings if not standing.is_out
-        )
+        """Whether the winner was run twice or more, since once tells nothing, and the others once.
+
+        One that was out after a run is in again where later runs scatter more, and time is over.
+        """
+        n_run = sum(not standing.is_out for standing in self.standings)
+        return n_run == self.n_racing and len(self.winner.values) > 1
 
     @property
     def luck(self) -> float | None:

@@ -22,7 +22,7 @@ from scipy.special import ndtri
 from scripts.experiments.race_coverage import SIZES, race
 from search.cli.confirm import print_confirmation
 from search.cli.output import make_console
-from search.results.confirm import ConfirmationRun, expected_seconds
+from search.results.confirm import Confirmation, ConfirmationRun, expected_seconds
 from search.results.folds import Folds, Run, mean_over_parts, weights
 from search.results.race import SeedRace, mean_interval, share_interval
 from search.study.findings import store_confirmation
@@ -573,6 +573,29 @@ def test_the_best_and_the_first_race_however_long_they_take(tmp_path: Path) -> N
     assert run is not None
     assert [*run.race.candidates] == [19, 0]
     assert run.limit_seconds == pytest.approx(4 * expected_seconds(study.get_trials()[0]))
+
+
+@pytest.mark.parametrize(
+    ("values", "is_conclusive"),
+    [
+        # Two that were out after a run are in again where later runs scatter.
+        ([(0.865, 0.826, 0.828), (0.845, 0.798, 0.781), (0.84, 0.802, 0.685), (0.79,)], True),
+        ([(0.865,), (0.845,)], False),
+        ([(0.865, 0.826), (0.845, 0.798), ()], False),
+    ],
+)
+def test_a_race_is_decided_once_all_have_run_and_the_winner_twice(
+    values: list[tuple[float, ...]], is_conclusive: bool
+) -> None:
+    race = SeedRace(range(len(values)), [], 450)
+    for candidate, found in enumerate(values):
+        for run, value in zip(Folds(4, 450).runs(4, first_seed=1), found, strict=False):
+            race.add(candidate, run, value)
+    n_racing = sum(not race.is_out(candidate) for candidate in range(len(values)))
+    told = Confirmation(tuple(race.standings()), {}, 0, n_racing, None, 450)
+    assert n_racing == len(values)
+    assert told.winner.candidate == 0
+    assert told.is_conclusive == is_conclusive
 
 
 def test_a_better_trial_is_run_twice_also_where_earlier_races_have_taken_the_time(
