@@ -18,19 +18,10 @@ from typing import Any
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from scripts.experiments.trainings import Run, Trainings, built_in_space, load_data
+from scripts.experiments.trainings import TASKS, Run, Trainings, built_in_space, load_data
 from search.space.space import Space
 
 KEPT = Path("docs/choices/draws.jsonl")
-TASKS = {  # data set, cap, epochs, folds
-    "digits": ("digits", 3_000, 15, 5),
-    "letters": ("letters", 3_000, 15, 5),
-    "coloured": ("coloured", 5_000, 15, 5),
-    "icons": ("icons", 8_000, 15, 5),
-    "mnist-small": ("mnist", 2_000, 8, 6),
-    "mnist-large": ("mnist", 12_000, 8, 6),
-    "fashion": ("fashion-mnist", 4_000, 8, 6),
-}
 WAYS: dict[str, float | None] = {"evenly": None, "near": 0.2, "nearer": 0.1}
 
 

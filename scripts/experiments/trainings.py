@@ -24,6 +24,18 @@ from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
 from search.training.train import train
 
+# By which the default is not judged: data set, cap, epochs, folds.
+TASKS = {
+    "digits": ("digits", 3_000, 15, 5),
+    "mnist-small": ("mnist", 2_000, 8, 6),
+    "mnist-large": ("mnist", 12_000, 8, 6),
+    "mnist-one": ("mnist", 12_000, 1, 6),
+    "fashion": ("fashion-mnist", 4_000, 8, 6),
+    "letters": ("letters", 3_000, 15, 5),
+    "coloured": ("coloured", 5_000, 15, 5),
+    "icons": ("icons", 8_000, 15, 5),
+}
+
 
 @dataclass(frozen=True)
 class Run:

@@ -127,6 +127,12 @@ def _is_run(stored: Any) -> bool:
     return False
 
 
+def trials_asked_before(study: HasAttributes) -> int:
+    """How many trials its last search was to have in all; 0 where there was none."""
+    records = run_records(study)
+    return int(records[-1]["n_trials"]) if records else 0
+
+
 def remembered_data_dir(study: HasAttributes) -> Path | None:
     """The folder of data that was named last for a search of the study, and is there."""
     for record in reversed(run_records(study)):

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from search.study import defaults
 from search.study.findings import Findings
-from search.study.history import run_records, search_words
+from search.study.history import search_words, trials_asked_before
 from search.study.locks import searching_process
 from search.study.settings import StudySettings
 from search.study.summary import chosen_trial, confirmed_number, tally
@@ -92,8 +92,7 @@ def next_steps(
     """
     settings = StudySettings.from_study(study)
     chosen = chosen_trial(study, trials)
-    records = run_records(study)
-    n_wanted = int(records[-1]["n_trials"]) if records else 0
+    n_wanted = trials_asked_before(study)
     n_trained = tally(trials).n_trained
 
     # A file may have gone, or changed; without one, the study goes on in the space it was begun in.

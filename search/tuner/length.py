@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 
-from optuna.study import Study
-
-from search.study.history import run_records
-
 _LEAST, _MOST = 20, 100  # the race at the end needs the least
 _OF_MNIST = 20  # of 50,000 images and 15 epochs, about ten minutes on two cores
 _IMAGES_OF_MNIST = 50_000 * 15
@@ -25,9 +21,3 @@ def usual_trials(n_training: int, epochs: int) -> int:
     """
     n_trials = _OF_MNIST * math.pow(_IMAGES_OF_MNIST / (n_training * epochs), _EXPONENT)
     return 5 * round(min(max(n_trials, _LEAST), _MOST) / 5)
-
-
-def trials_asked_before(study: Study) -> int:
-    """How many the last search of a study was to have in all; 0 where there was none."""
-    records = run_records(study)
-    return int(records[-1]["n_trials"]) if records else 0

@@ -21,13 +21,18 @@ from search.space.space import Space
 from search.space.toml import ADAPTIVE
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
-from search.study.history import last_used, remembered_data_dir, run_records
+from search.study.history import (
+    last_used,
+    remembered_data_dir,
+    run_records,
+    trials_asked_before,
+)
 from search.study.open import open_studies
 from search.study.settings import StudySettings, stored_settings
 from search.study.summary import tally
 from search.study.trials import trials_of
 from search.tuner.final_race import race_at_the_end
-from search.tuner.length import trials_asked_before, usual_trials
+from search.tuner.length import usual_trials
 from search.tuner.options import SearchRequest
 from search.tuner.preflight import (
     named_data_dir,

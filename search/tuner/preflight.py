@@ -30,10 +30,9 @@ from search.storage.checks import check_sqlite_file, has_studies
 from search.storage.open import opened_storage
 from search.storage.studies import study_names
 from search.storage.urls import parse_url
-from search.study.history import remembered_data_dir
+from search.study.history import remembered_data_dir, trials_asked_before
 from search.study.open import open_study
 from search.study.settings import StudySettings, check_same, stored_settings
-from search.tuner.length import trials_asked_before
 from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.tuner.warm_start import opened_source
