@@ -84,7 +84,7 @@ class _PrintingWatcher(SearchWatcher):
 
     def judged(self, search: Search, outcome: Outcome, *, is_stopped: bool) -> None:
         n_trained = tally(trials_of(search.study)).n_trained
-        print(describe_outcome(outcome, n_trained, search.plan.request.patience))
+        print(describe_outcome(outcome, n_trained, search.plan.length))
 
 
 def _print_event(event: SearchEvent) -> None:

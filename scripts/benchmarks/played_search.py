@@ -69,7 +69,8 @@ def coordinate(
     Coordinator(
         search.study,
         playback,
-        n_trials=search.plan.n_trials,
+        length=search.plan.length,
+        n_validation=search.n_validation,
         seed=0,
         device="cpu",
         listener=listener,

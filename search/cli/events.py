@@ -40,7 +40,8 @@ def search_begins(search: Search) -> dict[str, Any]:
         "metric": request.metric,
         "budget": request.budget,
         "epochs": request.epochs,
-        "trials": search.plan.n_trials,
+        "trials": search.plan.length.n_trials,
+        "patience": search.plan.length.patience,
         "trained": search.before.n_trained,
         "workers": search.n_workers,
     }

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from optuna.trial import TrialState
 
+from search.study.history import StudyLength
+from search.study.length import Stagnation
 from search.study.summary import Tally
 from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 
@@ -72,6 +74,7 @@ class Progress:
     """Keeps count of a search from its events, beginning with what the study already had.
 
     Args:
+        stagnation: of the trials that the study already had.
         clock: seconds, which only grow.
     """
 
@@ -80,12 +83,14 @@ class Progress:
         *,
         before: Tally,
         best: Best | None,
-        n_trials: int,
+        length: StudyLength,
+        stagnation: Stagnation,
         timeout_seconds: float | None,
         forecast: Forecast | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.n_trials = n_trials
+        self._length = length
+        self._stagnation = stagnation
         self.n_trained = before.n_trained
         self.n_pruned = before.n_pruned
         self.n_failed = before.n_failed
@@ -100,6 +105,15 @@ class Progress:
         self._first_epoch: float | None = None  # when it ended
         self._n_epochs = 0  # that ended since, of all trials
         self._ended_epochs: list[int] = []  # of each trained trial of this run
+
+    @property
+    def n_expected(self) -> int:
+        """The trained trials that the study has at its end, where nothing better comes."""
+        n_expected, patience = self._length.n_trials, self._length.patience
+        if patience is not None:
+            n_to_come = max(patience - self._stagnation.n_without, len(self.running))
+            n_expected = min(n_expected, self.n_trained + n_to_come)
+        return max(n_expected, self.n_trained)
 
     @property
     def elapsed_seconds(self) -> float:
@@ -124,7 +138,7 @@ class Progress:
         forecast = self.forecast
         expected = self._expected_epochs()
         first_rung = math.ceil(forecast.epochs / 3)
-        n_open = self.n_trials - self.n_trained - len(self.running)
+        n_open = self.n_expected - self.n_trained - len(self.running)
         left = max(0, n_open) * expected + sum(
             (expected if row.epoch < first_rung else forecast.epochs) - row.epoch
             for row in self.running.values()
@@ -135,7 +149,7 @@ class Progress:
     def _race_seconds(self, epoch_seconds: float) -> float:
         """How long the race takes at most, where an epoch of any trial ends so often."""
         forecast = self.forecast
-        share = forecast.race_share * self._expected_epochs() * self.n_trials
+        share = forecast.race_share * self._expected_epochs() * self.n_expected
         run_seconds = epoch_seconds * forecast.epochs
         limit = max(epoch_seconds * share, forecast.race_seconds / forecast.n_workers)
         return min(
@@ -185,6 +199,7 @@ class Progress:
         self.running.pop(event.number, None)
         if is_trained:
             self._ended_epochs.append(event.n_epochs)
+            self._stagnation.add(event.value)
         if event.value is None or (self.best is not None and event.value <= self.best.value):
             return False
         self.best = Best(event.number, event.value, event.parameter_count)

@@ -48,7 +48,7 @@ def print_plan(console: Console, search: Search) -> None:
     from search.data.names import short_name
     from search.storage.mounts import network_filesystem
     from search.storage.urls import shown_url, sqlite_path
-    from search.tuner.words import describe_start
+    from search.tuner.words import describe_length, describe_start
 
     plan, before = search.plan, search.before
     request, info = plan.request, plan.dataset.info
@@ -59,7 +59,6 @@ def print_plan(console: Console, search: Search) -> None:
     limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
     hung = request.trial_timeout_seconds
     limit += f", each at most {hung:.0f} s" if hung else ""
-    limit += f", until {request.patience} bring nothing better" if request.patience else ""
     for name, value in (
         ("study", f"{plan.study_name}, {describe_start(search)}"),
         (
@@ -77,7 +76,7 @@ def print_plan(console: Console, search: Search) -> None:
         ("goal", _goal(request)),
         (
             "trials",
-            f"{plan.n_trials} trained in total{limit}; sampler {request.sampler}, "
+            f"{describe_length(plan.length)}{limit}; sampler {request.sampler}, "
             f"pruner {request.pruner}, seed {request.seed}",
         ),
         ("workers", f"{search.n_workers} on {plan.workers.device}{_cluster_words(plan)}"),
@@ -192,6 +191,13 @@ def _print_warm_start(console: Console, search: Search) -> None:
     console.print(line)
 
 
+def _beyond_patience(search: Search, n_trained: int) -> str:
+    """How to go on with a study in which nothing better came."""
+    if search.plan.request.patience is None:
+        return f"For more all the same, give the same command with --trials {2 * n_trained}."
+    return f"The same command goes on with --patience {2 * search.plan.request.patience}."
+
+
 def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from rich.text import Text
 
@@ -202,7 +208,7 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from search.tuner.words import describe_outcome
 
     counts = tally(trials_of(search.study))
-    patience = search.plan.request.patience
+    length = search.plan.length
     match outcome:
         case Outcome.INTERRUPTED:
             then = "Everything finished is kept; what ran starts again from its first epoch."
@@ -214,11 +220,11 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
             then = (
                 "What is within one standard error, on "
                 f"{search.plan.dataset.info.n_validation:,} validation images, is not better. "
-                f"The same command goes on with --patience {2 * (patience or 0)}."
+                f"{_beyond_patience(search, counts.n_trained)}"
             )
         case Outcome.EXHAUSTED:
             then = "For more, search a larger space, as another study: --space, --study."
-    why = describe_outcome(outcome, counts.n_trained, patience)
+    why = describe_outcome(outcome, counts.n_trained, length)
     console.print(Text.assemble((why, "bold"), f" {then}"))
     if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(f"The same command goes on:\n  {same_command()}", soft_wrap=True)

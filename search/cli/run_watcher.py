@@ -32,6 +32,8 @@ from search.cli.view import make_view
 from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded
 from search.results.target import Step
 from search.storage.retry import Waiting
+from search.study.length import Stagnation
+from search.study.trials import trials_of
 from search.training.metrics import metric_words
 from search.tuner.events import Outcome, SearchEvent
 from search.tuner.final_race import longest_race
@@ -83,7 +85,8 @@ class TerminalWatcher(SearchWatcher):
         progress = Progress(
             before=search.before,
             best=best_so_far(search),
-            n_trials=plan.n_trials,
+            length=plan.length,
+            stagnation=Stagnation(search.n_validation, trials_of(search.study)),
             timeout_seconds=request.timeout_seconds,
             forecast=_forecast(search),
         )
@@ -174,7 +177,7 @@ class TerminalWatcher(SearchWatcher):
 def _forecast(search: Search) -> Forecast:
     """What is known of a search's length as it begins."""
     request = search.plan.request
-    race = longest_race(request, search.plan.n_trials, search.plan.dataset.info.n_parts)
+    race = longest_race(request, search.plan.length.n_trials, search.plan.dataset.info.n_parts)
     return Forecast(
         epochs=request.epochs,
         pruner=request.pruner,

@@ -95,7 +95,7 @@ class PlainView:
         is_best = self._progress.take(event)
         if isinstance(event, TrialEnded):
             progress = self._progress
-            count = f"{progress.n_trained}/{progress.n_trials}"
+            count = f"{progress.n_trained}/{progress.n_expected}"
             line = describe_end(event)
             if is_best:
                 line += "  (best so far)"
@@ -188,16 +188,16 @@ class LiveView:
         """The picture of now: what must be seen comes first, for a terminal of a few lines."""
         progress = self._progress
         counts = (
-            f"{progress.n_trained} of {progress.n_trials} trained, {progress.n_pruned} of them "
+            f"{progress.n_trained} of {progress.n_expected} trained, {progress.n_pruned} of them "
             f"pruned, {progress.n_failed} failed, "
-            f"{max(0, progress.n_trials - progress.n_trained)} to go, {progress.n_redraws} redrawn"
+            f"{progress.n_expected - progress.n_trained} to go, {progress.n_redraws} redrawn"
         )
         width = min(_BAR_WIDTH, self._console.width)
         bar = Table.grid()  # a bar alone does not end its line
         bar.add_row(
             ProgressBar(
-                total=progress.n_trials,
-                completed=min(progress.n_trained, progress.n_trials),
+                total=progress.n_expected,
+                completed=progress.n_trained,
                 width=width,
             )
         )

@@ -6,6 +6,7 @@ The study:
 - `settings.py`: `StudySettings`, what belongs to a study and never changes
 - `defaults.py`: what a search takes where it is not told
 - `history.py`: its runs, which study was used last, the command that searches it again
+- `length.py`: whether it has been searched for long enough, and since when nothing better came
 - `findings.py`: `Findings`, what came after its trials: its race, ablations, looks at the test set
 - `repeat_runs.py`: `RepeatStore`, the runs of a race or an ablation, in a study beside it
 

@@ -24,6 +24,20 @@ _CHOSEN = "chosen"  # when the study was made the one used last, without a searc
 
 
 @dataclass(frozen=True, slots=True)
+class StudyLength:
+    """When a study has been searched for long enough; `search/study/length.py` says whether it has.
+
+    Args:
+        n_trials: with so many trained trials.
+        patience: or when so many of them, one after the other, brought nothing better; None where
+            it does not end by that.
+    """
+
+    n_trials: int
+    patience: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """One run of the search on a study: what may change from run to run, and on what it ran."""
 
@@ -123,14 +137,17 @@ def _is_run(stored: Any) -> bool:
     match stored:
         case {"started": str(), "n_trials": int(), **more}:
             is_counted = isinstance(more.get("n_workers", 0), int)
+            is_counted &= isinstance(more.get("patience"), int | None)
             return is_counted and isinstance(more.get("target"), int | float | None)
     return False
 
 
-def trials_asked_before(study: HasAttributes) -> int:
-    """How many trials its last search was to have in all; 0 where there was none."""
+def length_asked_before(study: HasAttributes) -> StudyLength | None:
+    """How long its last search was to be; None where there was none."""
     records = run_records(study)
-    return int(records[-1]["n_trials"]) if records else 0
+    if not records:
+        return None
+    return StudyLength(records[-1]["n_trials"], records[-1].get("patience"))
 
 
 def remembered_data_dir(study: HasAttributes) -> Path | None:
@@ -146,7 +163,7 @@ def search_words(
     name: str,
     settings: StudySettings,
     *,
-    n_trials: int,
+    n_trials: int | None,
     space: str | None = None,
     options: Sequence[str] = (),
 ) -> list[str] | None:
@@ -155,13 +172,15 @@ def search_words(
     Where its data lie the study remembers. None where they are tensors, which no command has.
 
     Args:
+        n_trials: trained ones that it shall have in all; None until nothing better comes.
         space: the file that holds the study's space, where it is another than at first.
         options: what may change from run to run.
     """
     if settings.is_of_tensors:
         return None
     words = ["run", "--dataset", settings.dataset, "--budget", str(settings.budget)]
-    words += ["--epochs", str(settings.epochs), "--trials", str(n_trials)]
+    words += ["--epochs", str(settings.epochs)]
+    words += [] if n_trials is None else ["--trials", str(n_trials)]
     for option, value, default in (
         ("--space", space or settings.space_name, defaults.SPACE),
         ("--objective", settings.objective, defaults.OBJECTIVE),

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 
 from search.study import defaults
 from search.study.findings import Findings
-from search.study.history import search_words, trials_asked_before
+from search.study.history import StudyLength, length_asked_before, search_words
+from search.study.length import is_stagnant
 from search.study.locks import searching_process
 from search.study.settings import StudySettings
 from search.study.summary import chosen_trial, confirmed_number, tally
@@ -92,20 +93,26 @@ def next_steps(
     """
     settings = StudySettings.from_study(study)
     chosen = chosen_trial(study, trials)
-    n_wanted = trials_asked_before(study)
+    length = length_asked_before(study) or StudyLength(0)
     n_trained = tally(trials).n_trained
+    split = settings.known_split
+    is_over = n_trained >= length.n_trials or (
+        split is not None and is_stagnant(length, trials, split.n_validation)
+    )
+    # Where it was to end by itself, it is to do so again.
+    n_wanted = length.n_trials if length.patience is None else None
 
     # A file may have gone, or changed; without one, the study goes on in the space it was begun in.
     space = None if settings.search_space().is_built_in else defaults.SPACE
 
-    def search(n_trials: int, purpose: str) -> NextStep | None:
+    def search(n_trials: int | None, purpose: str) -> NextStep | None:
         words = search_words(study.study_name, settings, n_trials=n_trials, space=space)
         return None if words is None else NextStep(tuple(words), purpose, reads_data=True)
 
     owner = searching_process(study, is_leaving=is_leaving)
     searched_by = None if owner is None else f"process {owner.pid} on {owner.host}"
     if chosen is None:
-        goes_on = search(max(n_wanted, n_trained + 1), "go on with the search")
+        goes_on = search(n_trained + 1 if is_over else n_wanted, "go on with the search")
         return NextSteps(None if searched_by else goes_on, searched_by=searched_by)
     on_study = ("--study", study.study_name)
     has_images = not settings.is_of_tensors  # no command has the tensors of a program
@@ -122,7 +129,7 @@ def next_steps(
     steps.append(NextStep(("dashboard",), "look at all trials in a browser"))
     if searched_by is not None:  # another search of it is refused, or is one more host's
         return NextSteps(None, tuple(steps), searched_by=searched_by)
-    if n_trained < n_wanted:
+    if not is_over:
         return NextSteps(search(n_wanted, "go on with the search"), tuple(steps))
     return NextSteps(None, tuple(steps), search(2 * n_trained, "search on"))
 

@@ -5,8 +5,8 @@ Before it begins:
 - `options.py`: what may be asked, each option with its text and its default.
 - `request.py`: a request checked, and its texts parsed.
 - `preflight.py`: what it would meet, looked at before PyTorch is loaded.
-- `plan.py`: what a search will do: its data, space, study and workers; `length.py`: how many trials
-  a study gets where nobody says.
+- `plan.py`: what a search will do: its data, space, study and workers; `length.py`: how long
+  it is where nobody says.
 - `warm_start.py`: the best trials of an earlier study, which a new one tries first.
 
 While it runs:
@@ -23,7 +23,6 @@ While it runs:
 - `trial_writer.py`: an epoch stored, and whether its trial is to stop; a trial's end stored, then
   told as one of `events.py`.
 - `pruning.py`: whether a trial is weak; `pruners.py`: Optuna's pruners by name.
-- `patience.py`: when a study has stopped improving.
 - `trackers.py`: what other programs are told, as TensorBoard.
 - `final_race.py`: the race over fresh seeds at its end.
 """

@@ -11,6 +11,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search.study.history import StudyLength
+from search.study.length import is_stagnant
 from search.study.news import TrialNews
 from search.study.repair import requeue
 from search.study.settings import StudySettings
@@ -18,7 +20,6 @@ from search.study.sharing import Sharing
 from search.study.summary import is_trained
 from search.study.trials import trials_of
 from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
-from search.tuner.patience import Patience
 from search.tuner.trial_starter import TrialStarter
 from search.tuner.trial_writer import RunningTrial, TrialWriter, stored_trial
 from search.workers.jobs import Event, JobDone, JobEpoch, JobFailed, WorkerPool
@@ -35,12 +36,13 @@ class Coordinator:
 
     Args:
         study: opened with a `CappedSampler` and a pruner.
-        n_trials: how many trained trials the study shall have in total.
+        length: when the study is to end. Once its patience is over no trial is started; one that
+            runs may still bring progress.
+        n_validation: images that each value is the accuracy on.
         seed: from which, with the trial's number, each training seed follows.
         listener: told each `SearchEvent` as it happens.
         should_stop: asked about twice a second; true puts what runs back in the queue.
         is_time_over: asked as often; true does the same, with another outcome.
-        patience: once it is over no trial is started; one that runs may still bring progress.
         trial_timeout_seconds: after which a trial's worker is taken for hung and killed; by default
             ten times as long as the slowest trial of this run would take, by the median of its
             epochs, and a minute at least.
@@ -54,13 +56,13 @@ class Coordinator:
         study: Study,
         pool: WorkerPool,
         *,
-        n_trials: int,
+        length: StudyLength,
+        n_validation: int,
         seed: int,
         device: str,
         listener: Callable[[SearchEvent], None],
         should_stop: Callable[[], bool],
         is_time_over: Callable[[], bool],
-        patience: Patience | None = None,
         trial_timeout_seconds: float | None = None,
         sharing: Sharing,
         known: Iterable[int] = (),
@@ -68,10 +70,10 @@ class Coordinator:
     ) -> None:
         self._study = study
         self._pool = pool
-        self._n_trials = n_trials
+        self._length = length
+        self._n_validation = n_validation
         self._should_stop = should_stop
         self._is_time_over = is_time_over
-        self._patience = patience
         self._trial_timeout_seconds = trial_timeout_seconds
         self._sharing = sharing
         self._epochs = StudySettings.from_study(study).epochs
@@ -82,7 +84,7 @@ class Coordinator:
         # As of the last refresh:
         self._news = TrialNews()
         self._n_trained = 0
-        self._is_patience_over = False
+        self._is_stagnant = False
         self._open: Sequence[FrozenTrial] = ()
         self._ended_elsewhere: list[FrozenTrial] = []  # and are not told yet
         # Of this search:
@@ -123,9 +125,9 @@ class Coordinator:
         news = self._news.take_new(self._study)
         self._n_trained += sum(map(is_trained, news.finished))
         self._open = news.open
-        if self._patience is not None and news.finished:
+        if self._length.patience is not None and news.finished:
             trials = trials_of(self._study)
-            self._is_patience_over = self._patience.is_over(trials)
+            self._is_stagnant = is_stagnant(self._length, trials, self._n_validation)
         if self._sharing.is_shared:
             self._ended_elsewhere += news.finished
         if not self._running:  # then it matters whether there is anything to start
@@ -139,7 +141,7 @@ class Coordinator:
     @property
     def _n_missing(self) -> int:
         """How many more trials are to be started, if all that run now end well."""
-        return self._n_trials - self._n_trained - len(self._running) - self._n_elsewhere
+        return self._length.n_trials - self._n_trained - len(self._running) - self._n_elsewhere
 
     def _has_next(self) -> bool:
         """Whether a trial waits, or the space has a configuration to try."""
@@ -153,7 +155,7 @@ class Coordinator:
             return None
         if self._n_missing <= 0:
             return Outcome.REACHED
-        if self._is_patience_over:
+        if self._is_stagnant:
             return Outcome.NO_BETTER
         return None if self._has_next() else Outcome.EXHAUSTED
 
@@ -188,7 +190,7 @@ class Coordinator:
 
     def _is_one_to_start(self) -> bool:
         """Whether another trial is wanted, as of the last refresh, and there is a worker for it."""
-        is_wanted = self._n_missing > 0 and not self._is_patience_over
+        is_wanted = self._n_missing > 0 and not self._is_stagnant
         return is_wanted and self._pool.n_idle > 0 and not self._should_stop()
 
     def _reserve(self) -> int | None:

@@ -19,7 +19,7 @@ from search.study.summary import best_trial, by_accuracy, confirmed_number, is_t
 from search.study.trials import trials_of
 from search.tuner.options import SearchRequest
 
-CONFIRMED_FROM = 20  # trained trials
+CONFIRMED_FROM = 8  # trained trials
 _MOST_TRIALS = 6  # of the best, besides the one with which the study began
 _ROUNDS = 2  # through all parts of the data, where there is time
 _RUNS_OF_ONE_PART = 6

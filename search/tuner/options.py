@@ -89,7 +89,7 @@ class Goal:
     )
     confirm: bool = field(
         default=True,
-        metadata=_text("At the end of 20 trials or more, race the best over fresh seeds."),
+        metadata=_text("At the end of 8 trials or more, race the best over fresh seeds."),
     )
 
 
@@ -102,14 +102,15 @@ class Length:
         kw_only=False,
         metadata=_text(
             "Trained trials that the study shall have in total.",
-            default_words="20 to 100, the more the less there is to train",
+            default_words="at most 100, until nothing better comes",
         ),
     )
     timeout_seconds: float | None = field(default=None, metadata=_text("Stop after this time."))
     patience: int | None = field(
         default=None,
         metadata=_text(
-            "Stop after this many trained trials without a better one.", default_words="never"
+            "Stop after this many trained trials in a row without a better one.",
+            default_words="8 to 40, the more the less there is to train; never with --trials",
         ),
     )
     trial_timeout_seconds: float | None = field(

@@ -22,22 +22,23 @@ from search.space.toml import ADAPTIVE
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
 from search.study.history import (
+    StudyLength,
     last_used,
+    length_asked_before,
     remembered_data_dir,
     run_records,
-    trials_asked_before,
 )
+from search.study.length import is_reached
 from search.study.open import open_studies
 from search.study.settings import StudySettings, stored_settings
-from search.study.summary import tally
 from search.study.trials import trials_of
 from search.tuner.final_race import race_at_the_end
-from search.tuner.length import usual_trials
+from search.tuner.length import length_of
 from search.tuner.options import SearchRequest
 from search.tuner.preflight import (
     named_data_dir,
+    opened_study,
     stored_image_size,
-    stored_n_trials,
     stored_space,
 )
 from search.tuner.request import CheckedRequest, least_side, load_space, study_name
@@ -51,7 +52,7 @@ class SearchPlan:
     """What a search will do, all of it checked.
 
     Args:
-        n_trials: trained ones that the study shall have in total.
+        length: when the study is to end.
         dataset_note: why this data set, or its images' size, and how to get another; empty where
             it was asked for.
         warm_start: what a new study tries first; None where nothing was asked for, or it has
@@ -63,7 +64,7 @@ class SearchPlan:
     dataset_note: str
     space: Space
     study_name: str
-    n_trials: int
+    length: StudyLength
     workers: WorkerSetup
     warm_start: WarmStart | None
 
@@ -102,7 +103,7 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
         dataset_note=note,
         space=space,
         study_name=name,
-        n_trials=_choose_n_trials(request, name, info),
+        length=_choose_length(request, name, info),
         workers=workers,
         warm_start=warm_start,
     )
@@ -148,12 +149,12 @@ def _begun_in(request: SearchRequest, study_name: str, info: DatasetInfo) -> Spa
     return space
 
 
-def _choose_n_trials(request: SearchRequest, study_name: str, info: DatasetInfo) -> int:
-    """What is asked for; else what is usual, or was asked for before where that is more."""
-    if request.n_trials is not None:
-        return request.n_trials
-    usual = usual_trials(info.n_training, request.epochs)
-    return max(usual, stored_n_trials(request, study_name))
+def _choose_length(request: SearchRequest, study_name: str, info: DatasetInfo) -> StudyLength:
+    with opened_study(request, study_name) as study:
+        if study is None:
+            return length_of(request, info.n_training, before=None)
+        before = length_asked_before(study)
+        return length_of(request, info.n_training, before=before, trials=trials_of(study))
 
 
 def _check_batches(space: Space, n_training: int) -> None:
@@ -251,9 +252,12 @@ def _lacks_something(study: Study, request: SearchRequest) -> bool:
     """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
     settings = StudySettings.from_study(study)
     split = settings.known_split
-    usual = 0 if split is None else usual_trials(split.n_training, request.epochs)
-    n_trials = request.n_trials or max(usual, trials_asked_before(study))
-    if tally(trials_of(study)).n_trained < n_trials:
+    trials = trials_of(study)
+    if split is None:
+        return False
+    before = length_asked_before(study)
+    length = length_of(request, split.n_training, before=before, trials=trials)
+    if not is_reached(length, trials, split.n_validation):
         return True
     folds = Folds.known(settings)
     if (

@@ -30,7 +30,7 @@ from search.storage.checks import check_sqlite_file, has_studies
 from search.storage.open import opened_storage
 from search.storage.studies import study_names
 from search.storage.urls import parse_url
-from search.study.history import remembered_data_dir, trials_asked_before
+from search.study.history import remembered_data_dir
 from search.study.open import open_study
 from search.study.settings import StudySettings, check_same, stored_settings
 from search.tuner.options import SearchRequest
@@ -72,7 +72,7 @@ def named_data_dir(request: SearchRequest) -> Path | None:
     dataset = request.dataset
     if request.data_dir is not None or not isinstance(dataset, str) or dataset not in SPLITS:
         return request.data_dir
-    with _opened_study(request, study_name(request, dataset)) as study:
+    with opened_study(request, study_name(request, dataset)) as study:
         return None if study is None else remembered_data_dir(study)
 
 
@@ -81,7 +81,7 @@ def stored_image_size(request: SearchRequest) -> ImageSize | None:
     dataset = _dataset_name(request)
     if dataset is None:
         return None
-    with _opened_study(request, study_name(request, dataset)) as study:
+    with opened_study(request, study_name(request, dataset)) as study:
         if study is None:
             return None
         settings = StudySettings.from_study(study)
@@ -89,7 +89,7 @@ def stored_image_size(request: SearchRequest) -> ImageSize | None:
 
 
 @contextmanager
-def _opened_study(request: SearchRequest, name: str) -> Iterator[Study | None]:
+def opened_study(request: SearchRequest, name: str) -> Iterator[Study | None]:
     """The study of that name which a search has made; None where there is none."""
     if not has_studies(request.storage):
         yield None
@@ -101,14 +101,8 @@ def _opened_study(request: SearchRequest, name: str) -> Iterator[Study | None]:
 
 def stored_space(request: SearchRequest, name: str) -> Space | None:
     """The space in which the study of that name was begun; None where there is no such study."""
-    with _opened_study(request, name) as study:
+    with opened_study(request, name) as study:
         return None if study is None else StudySettings.from_study(study).search_space()
-
-
-def stored_n_trials(request: SearchRequest, name: str) -> int:
-    """How many trials the last search of a study was to have in all; 0 where there was none."""
-    with _opened_study(request, name) as study:
-        return 0 if study is None else trials_asked_before(study)
 
 
 def _check_study(checked: CheckedRequest) -> None:
@@ -116,7 +110,7 @@ def _check_study(checked: CheckedRequest) -> None:
     if request.study is None and dataset is None:
         return
     name = study_name(request, dataset or "")
-    with _opened_study(request, name) as study:
+    with opened_study(request, name) as study:
         if study is None:
             return
         stored = StudySettings.from_study(study)

@@ -25,6 +25,7 @@ from search.storage.collection import kept_from_collection, no_collection
 from search.storage.open import opened_storage
 from search.storage.retry import Waiting
 from search.study.history import RunRecord, record_run, run_records
+from search.study.length import is_stagnant
 from search.study.open import create_or_open_study, unless_deleted
 from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings, mark_trials_from, marked_from
@@ -35,7 +36,6 @@ from search.training.metrics import sample_size
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
 from search.tuner.final_race import CONFIRMED_FROM, FinalRace, confirms, race_at_the_end
-from search.tuner.patience import Patience
 from search.tuner.plan import SearchPlan
 from search.tuner.pruners import make_pruner
 from search.tuner.sampler import make_sampler
@@ -74,19 +74,15 @@ class Search:
     queued: WarmStart | None = None
 
     @property
-    def patience(self) -> Patience | None:
-        n_trials = self.plan.request.patience
-        if n_trials is None:
-            return None
-        class_counts = self.plan.dataset.info.class_counts
-        return Patience(n_trials, sample_size(self.plan.checked.metric, class_counts))
+    def n_validation(self) -> int:
+        """Images that each value is an accuracy on, or scatters as one on so many does."""
+        return sample_size(self.plan.checked.metric, self.plan.dataset.info.class_counts)
 
     def over(self) -> Outcome | None:
         """Why there is nothing to run, or None where there is something."""
-        if self.before.n_trained >= self.plan.n_trials:
+        if self.before.n_trained >= self.plan.length.n_trials:
             return Outcome.REACHED
-        trials = trials_of(self.study)
-        if self.patience is not None and self.patience.is_over(trials):
+        if is_stagnant(self.plan.length, trials_of(self.study), self.n_validation):
             return Outcome.NO_BETTER
         return None
 
@@ -117,12 +113,12 @@ class Search:
             outcome = Coordinator(
                 self.study,
                 pool,
-                n_trials=self.plan.n_trials,
+                length=self.plan.length,
+                n_validation=self.n_validation,
                 seed=self.plan.request.seed,
                 device=self.plan.workers.device,
                 listener=tell,
                 should_stop=should_stop,
-                patience=self.patience,
                 is_time_over=self._is_search_over,
                 trial_timeout_seconds=self.plan.request.trial_timeout_seconds,
                 sharing=self.sharing,
@@ -137,7 +133,7 @@ class Search:
     def hold_race(self, should_stop: Callable[[], bool]) -> Iterator[FinalRace]:
         """The race at the end of the search, of which one runs at a time.
 
-        A study of 20 trained trials or more races its best six and the one with which it began,
+        A study of 8 trained trials or more races its best six and the one with which it began,
         twice through all parts of the data, for at most a third of the time that its trials
         trained, or four minutes of training where that is more; fewer trials where that is too
         little to run each twice, but the best and the first always. For a target, any study does,
@@ -276,7 +272,7 @@ def _begin(
     n_requeued = len(shared.requeue_orphans())
     trials = trials_of(study)
     before = tally(trials)
-    n_workers = min(plan.workers.n_workers, max(1, plan.n_trials - before.n_trained))
+    n_workers = min(plan.workers.n_workers, max(1, plan.length.n_trials - before.n_trained))
     study.sampler = make_sampler(
         request.sampler,
         plan.space,
@@ -294,8 +290,8 @@ def _begin(
             seed=request.seed,
             device=plan.workers.device,
             n_workers=n_workers,
-            n_trials=plan.n_trials,
-            patience=request.patience,
+            n_trials=plan.length.n_trials,
+            patience=plan.length.patience,
             target=None if request.target is None else request.target.accuracy,
             data_dir=request.data_dir,
         ),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from search.study.history import StudyLength
 from search.tuner.events import Outcome, TrialEnded
 from search.wording import counted, percent
 
@@ -40,12 +41,22 @@ def describe_end(event: TrialEnded) -> str:
     return f"trial {event.number}{where}{size}: {how}"
 
 
-def describe_outcome(outcome: Outcome, n_trained: int, patience: int | None) -> str:
+def describe_length(length: StudyLength) -> str:
+    """When a search is to end, as a line of its plan has it."""
+    if length.patience is None:
+        return f"{length.n_trials} trained in total"
+    return (
+        f"until {length.patience} in a row bring nothing better, at most {length.n_trials} trained "
+        "in total"
+    )
+
+
+def describe_outcome(outcome: Outcome, n_trained: int, length: StudyLength) -> str:
     """Why a search ended, as a sentence.
 
     Args:
         n_trained: trained trials that the study has.
-        patience: after how many without a better one it was to end.
+        length: when it was to end.
     """
     match outcome:
         case Outcome.INTERRUPTED:
@@ -55,6 +66,6 @@ def describe_outcome(outcome: Outcome, n_trained: int, patience: int | None) -> 
         case Outcome.REACHED:
             return f"The study has its {counted(n_trained, 'trained trial')}."
         case Outcome.NO_BETTER:
-            return f"No better trial in the last {patience}."
+            return f"No better trial in the last {length.patience}."
         case Outcome.EXHAUSTED:
             return "The space has no untried configuration left."

@@ -16,6 +16,8 @@ from rich.console import Console
 
 from search.cli.progress import Best, Forecast, Progress
 from search.cli.view import LiveView, make_view, sparkline
+from search.study.history import StudyLength
+from search.study.length import Stagnation
 from search.study.summary import Tally
 from search.training.epochs import EpochResult
 from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
@@ -36,7 +38,13 @@ EVENTS: list[SearchEvent] = [
 
 def progress() -> Progress:
     before = Tally(n_trained=3, n_pruned=1, n_redraws=10)
-    return Progress(before=before, best=Best(2, 0.95, 6000), n_trials=10, timeout_seconds=None)
+    return Progress(
+        before=before,
+        best=Best(2, 0.95, 6000),
+        length=StudyLength(10),
+        stagnation=Stagnation(1_000),
+        timeout_seconds=None,
+    )
 
 
 def shown(width: int, events: list[SearchEvent]) -> str:
@@ -138,7 +146,8 @@ def test_a_worker_that_waits_keeps_its_line_and_nothing_jumps() -> None:
         count = Progress(
             before=Tally(),
             best=None,
-            n_trials=10,
+            length=StudyLength(10),
+            stagnation=Stagnation(1_000),
             timeout_seconds=None,
             forecast=Forecast(15, "halving", n_workers=2),
         )
@@ -165,7 +174,12 @@ def test_a_worker_that_waits_keeps_its_line_and_nothing_jumps() -> None:
 def test_something_moves_within_an_epoch() -> None:
     now = [0.0]
     count = Progress(
-        before=Tally(), best=None, n_trials=3, timeout_seconds=None, clock=lambda: now[0]
+        before=Tally(),
+        best=None,
+        length=StudyLength(3),
+        stagnation=Stagnation(1_000),
+        timeout_seconds=None,
+        clock=lambda: now[0],
     )
     count.take(EVENTS[0])
     (row,) = count.running.values()
@@ -185,7 +199,8 @@ def estimates(curves: list[list[float]], n_workers: int) -> Iterator[tuple[int, 
     count = Progress(
         before=Tally(),
         best=None,
-        n_trials=len(curves),
+        length=StudyLength(len(curves)),
+        stagnation=Stagnation(1_000),
         timeout_seconds=None,
         forecast=Forecast(epochs, "halving", n_workers, n_race_runs=9, race_share=0.25),
         clock=lambda: now[0],

@@ -107,22 +107,24 @@ def make_study(
         study = create_or_open_study(storage, name, settings)
         add_as_ours(study, [trial.frozen(space, budget, n_objectives) for trial in trials])
         assert not any(map(is_foreign, trials_of(study)))
-        record_run(
-            study,
-            RunRecord.now(
-                sampler="random",
-                pruner="none",
-                seed=3,
-                device="cpu",
-                n_workers=2,
-                n_trials=len(trials),
-                patience=None,
-                target=None,
-            ),
-        )
+        record_run(study, run_record(len(trials)))
         for key, value in (attributes or {}).items():
             study.set_user_attr(key, value)
     return study
+
+
+def run_record(n_trials: int, patience: int | None = None) -> RunRecord:
+    """A run of a search that was to be as long as that."""
+    return RunRecord.now(
+        sampler="random",
+        pruner="none",
+        seed=3,
+        device="cpu",
+        n_workers=2,
+        n_trials=n_trials,
+        patience=patience,
+        target=None,
+    )
 
 
 def add_as_ours(study: Study, trials: Sequence[FrozenTrial]) -> None:

@@ -111,7 +111,8 @@ class Here:
             Coordinator(
                 search.study,
                 pool,
-                n_trials=plan.n_trials,
+                length=plan.length,
+                n_validation=search.n_validation,
                 seed=0,
                 device="cpu",
                 listener=listener,

@@ -20,7 +20,7 @@ from sqlalchemy import event
 from search.exceptions import SpaceError, StudyError
 from search.space.space import Space
 from search.study.findings import Findings
-from search.study.history import run_records
+from search.study.history import StudyLength, run_records
 from search.study.news import TrialNews
 from search.study.record import is_foreign
 from search.study.settings import StudySettings
@@ -382,7 +382,8 @@ def test_a_trial_of_a_search_says_from_its_first_moment_whose_it_is(tmp_path: Pa
         Coordinator(
             search.study,
             pool,
-            n_trials=2,
+            length=StudyLength(2),
+            n_validation=search.n_validation,
             seed=0,
             device="cpu",
             listener=lambda event: None,

@@ -1,16 +1,18 @@
-"""How many trials a study gets where nobody says."""
+"""How long a study is searched where nobody says."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from search.tuner.length import usual_trials
-from search.tuner.options import SearchRequest
-from search.tuner.plan import SearchPlan, plan_search
+from search.study.history import StudyLength, record_run
+from search.tuner.length import length_of, usual_trials
+from search.tuner.options import SearchRequest, Target
+from search.tuner.plan import plan_search
 from search.tuner.request import check_request
-from search.tuner.session import begin_search
+from tests.support.made_studies import MadeTrial, make_study, run_record
 
 
 @pytest.mark.parametrize(
@@ -29,19 +31,46 @@ def test_the_less_there_is_to_train_the_more_trials(
     assert usual_trials(n_training, epochs) == n_trials
 
 
-def test_what_was_asked_for_goes_before_what_is_usual_and_more_is_never_taken_back(
+def _length(request: SearchRequest) -> StudyLength:
+    return length_of(request, 1_079, before=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "length"),
+    [
+        ({}, StudyLength(100, patience=26)),
+        ({"timeout_seconds": 60.0}, StudyLength(100, patience=26)),
+        ({"n_trials": 7}, StudyLength(7)),
+        ({"patience": 5}, StudyLength(100, patience=5)),
+        ({"n_trials": 7, "patience": 5}, StudyLength(7, patience=5)),
+        ({"objective": "accuracy,size"}, StudyLength(65)),
+        ({"target": Target(0.99)}, StudyLength(65)),
+    ],
+)
+def test_a_search_ends_when_nothing_better_comes_unless_it_is_told_when(
+    options: dict[str, Any], length: StudyLength
+) -> None:
+    assert _length(SearchRequest(3_000, 15, **options)) == length
+
+
+def test_what_was_asked_for_is_not_taken_back_and_a_study_goes_on_by_itself_after_it(
     tmp_path: Path,
 ) -> None:
-    def plan(n_trials: int | None) -> SearchPlan:
-        storage = f"sqlite:///{tmp_path / 'studies.db'}"
-        request = SearchRequest(3000, 15, n_trials, dataset="digits", storage=storage)
-        return plan_search(check_request(request))
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    trials = [MadeTrial(accuracies=(0.9,)) for _ in range(5)]
+    study = make_study(url, "digits-3000x1", trials, epochs=1)
 
-    def n_trials_after(n_trials: int) -> int:
-        with begin_search(plan(n_trials)):
-            return plan(None).n_trials
+    def planned(n_trials: int | None = None) -> StudyLength:
+        request = SearchRequest(3_000, 1, n_trials, dataset="digits", storage=url)
+        return plan_search(check_request(request)).length
 
-    assert plan(7).n_trials == 7
-    assert plan(None).n_trials == 65
-    assert n_trials_after(7) == 65
-    assert n_trials_after(200) == 200
+    by_itself = StudyLength(100, patience=40)
+    assert planned() == by_itself
+    assert planned(7) == StudyLength(7)
+    for asked, length in (
+        (StudyLength(200), StudyLength(200)),
+        (StudyLength(5), by_itself),
+        (StudyLength(100, patience=40), by_itself),
+    ):
+        record_run(study, run_record(asked.n_trials, asked.patience))
+        assert planned() == length

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 
 from search.report.dashboard import serve
 from search.storage.open import opened_storage
+from search.study.history import StudyLength
 from search.training.epochs import EpochResult
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome
@@ -141,7 +142,8 @@ def test_nobody_meets_a_locked_database(tmp_path: Path) -> None:
             outcome = Coordinator(
                 search.study,
                 cast(Any, InstantPool()),
-                n_trials=N_TRIALS,
+                length=StudyLength(N_TRIALS),
+                n_validation=search.n_validation,
                 seed=0,
                 device="cpu",
                 listener=lambda event: None,

@@ -26,13 +26,13 @@ from search.exceptions import DataError
 from search.space.adaptive import Situation, adaptive_table
 from search.space.space import Space
 from search.space.toml import to_toml
-from search.study.history import make_last_used, run_records
+from search.study.history import StudyLength, make_last_used, run_records
+from search.study.length import Stagnation, is_stagnant
 from search.study.open import rebuild
 from search.study.record import TrialRecord
 from search.study.repair import requeue, requeue_left
 from search.study.settings import StudySettings
 from search.tuner.options import SearchRequest
-from search.tuner.patience import Patience
 from search.tuner.plan import plan_search
 from search.tuner.request import check_request
 from search_models.size import parameter_count
@@ -580,13 +580,12 @@ def test_a_study_that_no_longer_improves_ends_itself_and_goes_on_with_more_patie
     options = (*DIGITS_RUN, "--epochs", "1", "--space", "still.toml", "--workers", "1")
     done = command(*options, "--trials", "40", "--patience", "2")
     assert done.code == 0, done.err
-    assert "until 2 bring nothing better" in done.out
+    assert "until 2 in a row bring nothing better, at most 40 trained" in done.out
     assert "No better trial in the last 2." in done.out
     assert "goes on with --patience 4" in done.out
     trials = command.study("digits-3000x1").trials
-    patience = Patience(2, n_validation=359)
-    assert patience.n_without_progress(trials) == 2
-    assert not any(patience.is_over(trials[:n]) for n in range(len(trials)))
+    assert Stagnation(359, trials).n_without == 2
+    assert not any(is_stagnant(StudyLength(40, 2), trials[:n], 359) for n in range(len(trials)))
 
     again = command(*options, "--trials", "40", "--patience", "2")
     assert again.code == 0, again.err
@@ -626,7 +625,7 @@ def test_auto_stays_with_the_data_of_a_study_whose_race_is_not_over(tmp_path: Pa
     assert plan.dataset.info.name == "digits"
     assert plan.dataset_note == "that of digits-3000x3, which goes on"
     usual = plan_search(check_request(replace(request, n_trials=None, confirm=False)))
-    assert (usual.dataset.info.name, usual.n_trials) == ("digits", 100)
+    assert (usual.dataset.info.name, usual.length.n_trials) == ("digits", 100)
     with pytest.raises(DataError, match="mnist"):  # nothing is left to do for the digits
         plan_search(check_request(replace(request, confirm=False)))
 

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from search.report.importance import LEAST_TRIALS
 from search.storage.rows import _local
+from search.study.history import StudyLength
 from search.study.record import _KNOWN, TrialRecord, _is_epoch
 from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome, SearchEvent, TrialStarted
@@ -83,7 +84,8 @@ def test_a_start_reads_each_trial_once(tmp_path: Path, objective: str) -> None:
         outcome = Coordinator(
             search.study,
             pool,
-            n_trials=2 * N_TRIALS,
+            length=StudyLength(2 * N_TRIALS),
+            n_validation=search.n_validation,
             seed=0,
             device="cpu",
             listener=told.append,

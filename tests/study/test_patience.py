@@ -8,7 +8,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from search.tuner.patience import Patience
+from search.study.history import StudyLength
+from search.study.length import Stagnation, is_reached, is_stagnant
 from tests.support.made_studies import record
 
 _START = datetime(2025, 1, 1)
@@ -49,33 +50,53 @@ def _trials(*values: float | None, is_trained: bool = True) -> list[FrozenTrial]
 def test_only_what_is_better_by_more_than_noise_is_progress(
     values: tuple[float | None, ...], n_without: int
 ) -> None:
-    patience = Patience(5, n_validation=900)
+    assert Stagnation(900, _trials(*values)).n_without == n_without
 
-    assert patience.n_without_progress(_trials(*values)) == n_without
+
+def test_trials_that_end_later_are_counted_on() -> None:
+    stagnation = Stagnation(900, _trials(0.9, 0.8))
+    counts = []
+    for value in (None, 0.905, 0.92, 0.92):
+        stagnation.add(value)
+        counts.append(stagnation.n_without)
+
+    assert counts == [2, 3, 0, 1]
 
 
 def test_more_validation_images_have_less_noise() -> None:
     trials = _trials(0.9, 0.905)
 
-    assert Patience(5, n_validation=900).n_without_progress(trials) == 1
-    assert Patience(5, n_validation=9_000).n_without_progress(trials) == 0
+    assert Stagnation(900, trials).n_without == 1
+    assert Stagnation(9_000, trials).n_without == 0
 
 
 def test_trials_count_in_the_order_in_which_they_ended() -> None:
     best, weak, weaker = _trials(0.9, 0.8, 0.7)
     best.datetime_complete = _START + timedelta(minutes=1)
 
-    assert Patience(5, n_validation=900).n_without_progress([best, weak, weaker]) == 0
+    assert Stagnation(900, [best, weak, weaker]).n_without == 0
 
 
 def test_what_was_not_trained_does_not_count() -> None:
     untrained = _trials(None, None, None, is_trained=False)
 
-    assert Patience(1, n_validation=900).n_without_progress(untrained) == 0
+    assert Stagnation(900, untrained).n_without == 0
 
 
-@pytest.mark.parametrize(("n_trials", "is_over"), [(1, True), (2, True), (3, False)])
-def test_patience_is_over_after_its_number_of_trials(n_trials: int, is_over: bool) -> None:
+@pytest.mark.parametrize(
+    ("length", "has_stagnated", "is_over"),
+    [
+        (StudyLength(9, patience=2), True, True),
+        (StudyLength(9, patience=3), False, False),
+        (StudyLength(3, patience=3), False, True),
+        (StudyLength(9), False, False),
+        (StudyLength(3), False, True),
+    ],
+)
+def test_a_study_ends_with_its_trials_or_its_patience(
+    length: StudyLength, has_stagnated: bool, is_over: bool
+) -> None:
     trials = _trials(0.9, 0.8, 0.8)
 
-    assert Patience(n_trials, n_validation=900).is_over(trials) == is_over
+    assert is_stagnant(length, trials, 900) == has_stagnated
+    assert is_reached(length, trials, 900) == is_over
