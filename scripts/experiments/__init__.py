@@ -25,6 +25,7 @@ Recorded trainings, and searches replayed from them in a second each:
 - `replay.py`: policies compared over many searches
     - `policies.py`: samplers, pruners and spaces by name, and one search in simulated time
     - `comparisons.py`, `measures.py`, `replay_pictures.py`: which, what each is worth, drawn
+- `peers/`: ours and other libraries on recorded tasks of the default space, at equal seconds
 - `compare_windows.py`: what TPE loses by learning from some of a long study's trials
 - `surrogate.py`: what a recipe that was never trained would have reached
     - `recorded_points.py`, `recipe_features.py`, `regressors.py`: from what it learns, and how

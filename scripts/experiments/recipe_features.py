@@ -9,7 +9,7 @@ import numpy as np
 from scripts.benchmarks.step_flops import step_flops
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
 from search_models.size import parameter_count
-from search_models.spec import Conv, Dropout, ModelSpec
+from search_models.spec import Conv, DepthwiseConv, Dropout, ModelSpec, Pool
 
 _N_WIDTHS = 5
 
@@ -21,6 +21,20 @@ def features(recipe: Hyperparameters) -> dict[str, float]:
     number that belongs to another schedule than the recipe's is in the middle of its range.
     """
     return {**_network_features(recipe.spec), **_training_features(recipe)}
+
+
+def design_features(recipe: Hyperparameters) -> dict[str, float]:
+    """The same of a recipe of the default space, with what only that searches."""
+    layers = recipe.spec.layers
+    augmentation = recipe.augmentation
+    return {
+        **features(recipe),
+        "is_separable": float(any(isinstance(layer, DepthwiseConv) for layer in layers)),
+        "pools": float(sum(isinstance(layer, Pool) for layer in layers)),
+        "elastic": augmentation.elastic,
+        "flip": augmentation.flip,
+        "ema_epochs": math.log(recipe.ema_epochs + 1e-3),
+    }
 
 
 def _network_features(spec: ModelSpec) -> dict[str, float]:

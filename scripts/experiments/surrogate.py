@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +97,8 @@ class Surrogate:
 
     Args:
         kinds: the kinds of model to choose from.
+        featured: a recipe as numbers.
+        seed_noise: standard deviation of the final value between two seeds of one recipe.
 
     Attributes:
         chosen: which kind models the final value, and which each component of the shape.
@@ -104,10 +106,18 @@ class Surrogate:
             point left out with those recorded: among all points, and among the upper half.
     """
 
-    def __init__(self, points: Sequence[Point], kinds: Sequence[str] = KINDS) -> None:
+    def __init__(
+        self,
+        points: Sequence[Point],
+        kinds: Sequence[str] = KINDS,
+        *,
+        featured: Callable[[Hyperparameters], Mapping[str, float]] = features,
+        seed_noise: float = SEED_NOISE,
+    ) -> None:
         self.points = points
+        self._featured = featured
         self.cost = Cost.fit(points)
-        raw = np.array([list(features(point.recipe).values()) for point in points])
+        raw = np.array([list(featured(point.recipe).values()) for point in points])
         self._centre, self._spread = raw.mean(axis=0), raw.std(axis=0)
         self._spread[self._spread == 0] = 1.0
         self._places = (raw - self._centre) / self._spread
@@ -123,11 +133,11 @@ class Surrogate:
         self._residuals = shapes - self._pca.inverse_transform(left_out)
         self.left_out_error = float(np.std(final - self._final.left_out))
         best_quarter = np.exp(np.sort(final)[: max(1, len(points) // 4)])
-        self.final_noise = SEED_NOISE / float(np.median(best_quarter))
+        self.final_noise = seed_noise / float(np.median(best_quarter))
 
     def answer(self, recipe: Hyperparameters, seed: int) -> Answer:
         """The same recipe and seed get the same answer."""
-        values = np.array(list(features(recipe).values()))
+        values = np.array(list(self._featured(recipe).values()))
         place = (values - self._centre) / self._spread
         parts = np.array([model.predict(place) for model in self._parts])
         curve = self._final.predict(place) + self._pca.mean_ + parts @ self._pca.components_
