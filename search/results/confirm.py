@@ -151,6 +151,7 @@ class ConfirmationRun:
     limit_seconds: float | None = None
     besides: Collection[int] = ()
     race: SeedRace = field(init=False)
+    _n_allowed: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         trials = trials_of(self.study)
@@ -188,7 +189,11 @@ class ConfirmationRun:
         }
 
     def allow(self, n_runs: int) -> None:
-        """Raises a limit that would not let each candidate be run so often, kept runs included."""
+        """Lets each candidate be run so often, kept runs included, however long that takes.
+
+        The limit is raised to what is expected of it.
+        """
+        self._n_allowed = n_runs
         if self.limit_seconds is not None:
             lacking = sum(
                 self._expected_seconds(number) * max(0, n_runs - self.race.n_runs(number))
@@ -198,10 +203,15 @@ class ConfirmationRun:
 
     def next(self, taken: Iterable[tuple[int, Run]] = ()) -> tuple[int, Run] | None:
         """The next trial and its run, none of `taken`; None where the limit leaves nothing."""
-        following = self.race.next(set(taken))
+        taken = set(taken)
+        following = self.race.next(taken)
         if following is None or self.limit_seconds is None:
             return following
-        expected = self._spent_seconds + self._expected_seconds(following[0])
+        number, _ = following
+        n_begun = self.race.n_runs(number) + sum(other == number for other, _ in taken)
+        if n_begun < self._n_allowed:
+            return following
+        expected = self._spent_seconds + self._expected_seconds(number)
         return following if expected <= self.limit_seconds else None
 
     def run(

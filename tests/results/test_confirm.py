@@ -574,6 +574,12 @@ def test_the_best_and_the_first_race_however_long_they_take(tmp_path: Path) -> N
     assert [*run.race.candidates] == [19, 0]
     assert run.limit_seconds == pytest.approx(4 * expected_seconds(study.get_trials()[0]))
 
+    run.limit_seconds = 1.0  # as where the machine has become slower than it was for the trials
+    runs: list[tuple[int, Run]] = []
+    while (following := run.next(runs)) is not None:
+        runs.append(following)
+    assert sorted(number for number, _ in runs) == [0, 0, 19, 19]
+
 
 @pytest.mark.parametrize(
     ("values", "is_conclusive"),
