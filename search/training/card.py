@@ -184,11 +184,11 @@ def unlisted_files(folder: Path) -> list[str]:
     except CardError:
         return []
     names = [CARD_NAME, *(weights_name(run.seed) for run in card.runs)]
-    drawn = [name for name in PICTURES if _is_drawn(folder / name)]
+    drawn = [name for name in PICTURES if is_drawn(folder / name)]
     return [*(name for name in names if (folder / name).is_file()), *drawn]
 
 
-def _is_drawn(path: Path) -> bool:
+def is_drawn(path: Path) -> bool:
     """Whether a file is a picture that was drawn as all of ours are."""
     return path.is_file() and b"Software\0Matplotlib" in path.read_bytes()[:1000]
 
