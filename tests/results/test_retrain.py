@@ -235,6 +235,31 @@ def test_damaged_or_missing_weights_are_refused(weights: Path) -> None:
         search.load(weights)
 
 
+def test_what_is_no_folder_of_weights_is_refused_by_what_it_is(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed, database = weights / "seed-1.safetensors", weights.parent / "studies.db"
+    database.touch()
+    for path, said in (
+        (database, f"but {database} is a file."),
+        (seed, f"but {seed} is a file; name {weights}."),
+        (database / "weights", f"but there is no {database / 'weights'}."),
+    ):
+        for words in (
+            ("predict", str(path), "photo.png"),
+            ("export", str(path), "--out", str(weights.parent / "net.py")),
+            ("pictures", str(path)),
+        ):
+            assert run_here(*words) == 2
+            assert said in capsys.readouterr().err
+        with pytest.raises(CardError, match="in a folder that 'search retrain' wrote"):
+            search.load(path)
+    (weights / "card.json").unlink()
+    (weights / "card.json").mkdir()
+    with pytest.raises(CardError, match=r"must be readable, but it is not \(Is a directory\)"):
+        search.load(weights)
+
+
 def test_other_data_than_the_study_was_made_with_are_refused(
     finished: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
