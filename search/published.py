@@ -43,6 +43,12 @@ class OutputFolder:
         self._older = {name: _digests(path / name) for name in older}
         self._digests = self._read_digests()
 
+    @property
+    def unlisted(self) -> list[str]:
+        """The names of files there that a version wrote which kept no list; none once there is."""
+        older = [name for name, digests in self._older.items() if digests]
+        return older if self._kind not in _read_list(self.path) else []
+
     def check(self, names: Iterable[str]) -> None:
         """Sees that no file of a user's has one of these names.
 

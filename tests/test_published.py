@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from search.exceptions import InputError
 from search.folders import PICTURES, REPORT_FILES
 from search.published import LIST_NAME, OutputFolder, check_file, write_file
+from search.space.space import Space
 from search.training.card import unlisted_files
 from tests.conftest import Command, run_here
 from tests.support.made_studies import MadeTrial, make_study
@@ -151,11 +153,42 @@ def test_a_report_in_a_folder_of_a_users_touches_nothing_of_his(command: Command
     (command.folder / "race.png").write_bytes(b"mine")
     assert command("report", "--out", ".").code == 2
     assert (command.folder / "race.png").read_bytes() == b"mine"
-    # A version that kept no list drew it before its page.
-    os.utime(command.folder / "race.png", (0, 0))
-    (command.folder / LIST_NAME).unlink()
-    assert command("report", "--out", ".").code == 0
-    assert not (command.folder / "race.png").exists()
+
+
+def test_a_report_of_a_version_that_kept_no_list_is_replaced_and_nothing_of_a_users(
+    command: Command,
+) -> None:
+    space = Space.load("standard", parameter_cap=3000)
+    own = replace(space, name="own.toml", table={**space.table, "momentum": 0.9})
+    make_study(f"sqlite:///{command.database}", "made", [MadeTrial([0.5] * 3)], space=own)
+    first = command("report", "--out", ".")
+    assert first.code == 0, first.err
+    assert "earlier version" not in first.out
+    folder = command.folder
+    (folder / LIST_NAME).unlink()
+    again = command("report", "--out", ".")
+    assert again.code == 0, again.err
+    _, _, said = again.out.partition("It replaces what an earlier version wrote there: ")
+    names = said.partition(".\n")[0].split(", ")
+    assert set(names) == {"report.html", "space.toml", *(p.name for p in folder.glob("*.png"))}
+
+    page = (folder / "report.html").stat().st_mtime
+    picture = (folder / "history.png").read_bytes()
+    for name, content, age in (
+        ("space.toml", b"momentum = 0.9\n", 1.0),  # written by hand
+        ("history.png", b"a photograph", 1.0),
+        ("race.png", picture, 3600.0),  # a picture of the user's own, drawn by the same library
+        ("race.png", picture, -5.0),
+    ):
+        for path in (folder / LIST_NAME, *folder.glob("*.png"), folder / "space.toml"):
+            path.unlink(missing_ok=True)
+        (folder / name).write_bytes(content)
+        os.utime(folder / name, (page - age, page - age))
+        refused = command("report", "--out", ".")
+        assert refused.code == 2
+        assert f"{name} is another" in refused.err
+        assert not {p.name for p in folder.glob("*.*")} & {*REPORT_FILES} - {"report.html", name}
+        assert (folder / name).read_bytes() == content
 
 
 def test_retraining_touches_nothing_of_a_users(finished: Command) -> None:

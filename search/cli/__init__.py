@@ -5,7 +5,7 @@ A command has a file of its name, but for these:
 - `show.py`: `search best` as well
 - `run.py`: `search run`; `run_options.py`: its options; `run_watcher.py`: what it shows while it
   searches, with `view.py`, live or as lines, or `events.py`, as JSON; `progress.py`: how far it
-  is; `run_output.py`: what it prints before and after
+  is; `time_left.py`: how long it still takes; `run_output.py`: what it prints before and after
 - `overview.py`: `search` alone
 
 What commands share:

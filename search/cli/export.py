@@ -12,9 +12,9 @@ from search.cli.completion import complete_weights
 from search.cli.options import DataDir
 from search.cli.output import make_console
 from search.exceptions import InputError
+from search.extras import import_extra
 from search.plain_text import shell_line
 from search.published import check_file, write_file
-from search.wording import install_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,15 +89,8 @@ def _export_onnx(
     card = read_card(folder)
     seed = kept_seed(folder, card) if seed is None else seed
     weights_path(folder, card, seed)
-    try:
-        from search.export.onnx_file import check_parity, to_onnx
-    except ModuleNotFoundError as error:
-        if error.name not in ("onnx", "onnxruntime"):
-            raise
-        raise InputError(
-            f"ONNX files need the packages onnx and onnxruntime, but {error.name} is not "
-            f"installed; install them: {install_words('onnx')}."
-        ) from error
+    import_extra("onnx", "onnx", "onnxruntime", rule="ONNX files need onnx and onnxruntime")
+    from search.export.onnx_file import check_parity, to_onnx
     from search.training.weights import load
 
     network = load(folder, seed=seed)

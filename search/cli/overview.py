@@ -44,6 +44,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
     import optuna
 
     from search.exceptions import StudyError
+    from search.results.confirmed import confirmation_of
     from search.storage.open import opened_storage
     from search.study.next_steps import NextStep, next_steps
     from search.study.open import select_study
@@ -57,7 +58,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
         except StudyError:  # a database of somebody else's studies
             return [], []
         trials = trials_of(study)
-        summary = summarize_study(study, trials)
+        summary = summarize_study(study, trials, confirmation_of(study))
         steps = next_steps(study, trials)
         if steps.searched_by is not None:
             running = f"It is being searched now, by {steps.searched_by}."

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 
 from optuna.trial import TrialState
 
+from search.cli.time_left import Forecast, TimeLeft
 from search.study.history import StudyLength
 from search.study.length import Stagnation
 from search.study.summary import Tally
 from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 
-# Of the trials that come to where a pruner stops some for the first time, a third of their epochs,
-# the share that goes on; and with how many trials what was seen has to reckon against that.
-_GOING_ON = {"halving": 1 / 3, "hyperband": 1 / 2, "median": 1 / 2, "percentile": 1 / 4}
-_PRIOR_TRIALS = 8
+_REST_SECONDS = 1.0  # between two estimates, each of which takes some hundredths
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +25,6 @@ class Best:
     number: int
     value: float
     parameter_count: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What is known of a search's length before it begins.
-
-    Args:
-        epochs: of a trial that is not stopped.
-        pruner: by its name.
-        n_race_runs: runs of the race at its end, at most; 0 without one.
-        race_share: of the epochs that its trials train, what the race may train at most,
-        race_seconds: or so many of training, by all workers together, where that is more,
-        n_least_race_runs: or so many runs.
-    """
-
-    epochs: int = 1
-    pruner: str = "none"
-    n_workers: int = 1
-    n_race_runs: int = 0
-    race_share: float = 1.0
-    race_seconds: float = 0.0
-    n_least_race_runs: int = 0
 
 
 @dataclass(slots=True)
@@ -102,9 +78,10 @@ class Progress:
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._started = clock()
-        self._first_epoch: float | None = None  # when it ended
-        self._n_epochs = 0  # that ended since, of all trials
-        self._ended_epochs: list[int] = []  # of each trained trial of this run
+        self._time_left = TimeLeft(self.forecast)
+        self._left: float | None = None  # as it was estimated last
+        self._estimated = -math.inf  # when that was
+        self._is_outdated = False  # since a trial has ended
 
     @property
     def n_expected(self) -> int:
@@ -125,47 +102,21 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate from the trials of this run, its race included; None while there is none."""
-        if not self._ended_epochs or self._first_epoch is None:
+        """An estimate from the trials of this run, its race included; None while there is none.
+
+        It is made anew once a trial has ended, and in between it counts down.
+        """
+        if self._is_outdated and self._clock() - self._estimated >= _REST_SECONDS:
+            self._is_outdated = False
+            n_begun = sum(row.epoch > 0 for row in list(self.running.values()))
+            self._left = self._time_left.seconds(max(0, self.n_expected - self.n_trained - n_begun))
+            self._estimated = self._clock()
+        if self._left is None:
             return None
-        seconds = (self._clock() - self._first_epoch) / max(1, self._n_epochs)  # an epoch
-        left = seconds * self._epochs_left() + self._race_seconds(seconds)
+        left = self._left - (self._clock() - self._estimated)
         if self._timeout_seconds is not None:
             left = min(left, self._timeout_seconds - self.elapsed_seconds)
         return max(0.0, left)
-
-    def _epochs_left(self) -> float:
-        forecast = self.forecast
-        expected = self._expected_epochs()
-        first_rung = math.ceil(forecast.epochs / 3)
-        n_open = self.n_expected - self.n_trained - len(self.running)
-        left = max(0, n_open) * expected + sum(
-            (expected if row.epoch < first_rung else forecast.epochs) - row.epoch
-            for row in self.running.values()
-        )
-        # At the end, workers wait for the one that is still at work: on average half a trial.
-        return left + 0.5 * expected * (forecast.n_workers - 1)
-
-    def _race_seconds(self, epoch_seconds: float) -> float:
-        """How long the race takes at most, where an epoch of any trial ends so often."""
-        forecast = self.forecast
-        share = forecast.race_share * self._expected_epochs() * self.n_expected
-        run_seconds = epoch_seconds * forecast.epochs
-        limit = max(epoch_seconds * share, forecast.race_seconds / forecast.n_workers)
-        return min(
-            run_seconds * forecast.n_race_runs,
-            max(limit, run_seconds * forecast.n_least_race_runs),
-        )
-
-    def _expected_epochs(self) -> float:
-        """How many a trial trains on average, as far as can be told."""
-        epochs = self.forecast.epochs
-        if self.forecast.pruner not in _GOING_ON:
-            return epochs
-        first_rung = math.ceil(epochs / 3)
-        prior = first_rung + _GOING_ON[self.forecast.pruner] * (epochs - first_rung)
-        n_seen = len(self._ended_epochs)
-        return (_PRIOR_TRIALS * prior + sum(self._ended_epochs)) / (_PRIOR_TRIALS + n_seen)
 
     def take(self, event: SearchEvent) -> bool:
         """Counts an event; true where it brought a new best trial."""
@@ -176,14 +127,13 @@ class Progress:
                 self.running[event.number] = row
             case TrialEpoch(number=number, worker=worker, result=result):
                 row = self.running[number]
+                # Its first epoch begins before the worker has it, which took a while to start.
+                seconds = self._clock() - row.since if row.accuracies else result.seconds
+                self._time_left.add_epoch(number, seconds)
                 row.worker, row.since = worker, self._clock()
                 row.accuracies.append(result.accuracy)
                 self.lowest = min(self.lowest, result.accuracy)
                 self.highest = max(self.highest, result.accuracy)
-                if self._first_epoch is None:
-                    self._first_epoch = self._clock()
-                else:
-                    self._n_epochs += 1
             case TrialEnded():
                 return self._end(event)
         return False
@@ -198,8 +148,10 @@ class Progress:
         self.n_failed += event.state == TrialState.FAIL
         self.running.pop(event.number, None)
         if is_trained:
-            self._ended_epochs.append(event.n_epochs)
             self._stagnation.add(event.value)
+        is_stopped = event.state == TrialState.PRUNED
+        self._time_left.end(event.number, value=event.value, is_stopped=is_stopped)
+        self._is_outdated |= is_trained
         if event.value is None or (self.best is not None and event.value <= self.best.value):
             return False
         self.best = Best(event.number, event.value, event.parameter_count)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from search.workers.setup import WorkerSetup
 
 
+_LONGEST_DRAWING_SECONDS = 60.0  # of all pictures of a report
+
+
 def report(
     study: StudyName = None,
     out: Annotated[
@@ -74,7 +77,7 @@ def report(
                 "none yet; leave out --train, or go on with 'search run'."
             )
         path = out or study_folder(facts.study) / "report"
-        folder = OutputFolder(path, "report", older=_of_older_version(path))
+        folder = OutputFolder(path, "report", older=_of_older_version(path, facts.space_text))
         folder.check(REPORT_FILES)
         load_matplotlib()
         validated = _validated(
@@ -96,8 +99,12 @@ def report(
             files |= _draw_errors(facts, validated, say)
     if facts.space_text is not None:
         files[SPACE_FILE] = facts.space_text.encode()
+    unlisted = folder.unlisted
     folder.replace({**files, PAGE: page.encode()})
     console.print(str(folder.path / PAGE), soft_wrap=True)
+    if unlisted:
+        names = ", ".join(unlisted)
+        console.print(f"It replaces what an earlier version wrote there: {names}.", soft_wrap=True)
     options = ["--study", facts.study, *storage_words(storage)]
     if facts.settings.is_of_tensors:
         return  # what comes next would train, and commands have no images
@@ -167,16 +174,29 @@ def _train(
         train_again(pool, facts, weights, device=workers.device, listener=show)
 
 
-def _of_older_version(folder: Path) -> list[str]:
-    """The names of a report's files, where a version wrote it that kept no list of them."""
+def _of_older_version(folder: Path, space_text: str | None) -> list[str]:
+    """The names of a report's files, where a version wrote it that kept no list of them.
+
+    The page says that it is one, the pictures were drawn by us just before it, and the space is the
+    study's. Of all else that has such a name nobody knows whose it is.
+    """
     from search.folders import PAGE, REPORT_FILES
+    from search.report.facts import SPACE_FILE
+    from search.training.card import is_drawn
 
     page = folder / PAGE
     if not page.is_file() or b"Made by <code>search report</code>" not in page.read_bytes():
         return []
     written = page.stat().st_mtime  # the last of them
+
+    def is_its(file: Path) -> bool:
+        if file.name == SPACE_FILE:
+            return space_text is not None and file.read_bytes() == space_text.encode()
+        age = written - file.stat().st_mtime
+        return file == page or (is_drawn(file) and 0 <= age <= _LONGEST_DRAWING_SECONDS)
+
     files = [folder / name for name in REPORT_FILES]
-    return [file.name for file in files if file.is_file() and file.stat().st_mtime <= written]
+    return [file.name for file in files if file.is_file() and is_its(file)]
 
 
 def _draw_errors(

@@ -182,6 +182,8 @@ def _print_warm_start(console: Console, search: Search) -> None:
         line = f"starts from {queued.study}: {n}{more} of its best trials queued"
         if not n:
             line += ", because none has a topology that fits this space and budget"
+        elif queued.left_out:
+            line += f"; not their {' and '.join(queued.left_out)}, as the images are others"
         if request.from_study not in (None, queued.study):
             line += f"; --from-study {request.from_study} is ignored"
     elif request.from_study is None or request.target is not None:

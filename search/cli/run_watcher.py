@@ -17,7 +17,7 @@ from search.cli.events import (
     trial_event,
 )
 from search.cli.output import data_words, heard_interrupts, shown_waiting, stop_signals
-from search.cli.progress import Forecast, Progress
+from search.cli.progress import Progress
 from search.cli.run_options import Display
 from search.cli.run_output import (
     best_so_far,
@@ -28,15 +28,17 @@ from search.cli.run_output import (
     same_command,
     why_no_lower,
 )
+from search.cli.time_left import Forecast
 from search.cli.view import make_view
 from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded
+from search.results.folds import Folds
 from search.results.target import Step
 from search.storage.retry import Waiting
 from search.study.length import Stagnation
 from search.study.trials import trials_of
 from search.training.metrics import metric_words
 from search.tuner.events import Outcome, SearchEvent
-from search.tuner.final_race import longest_race
+from search.tuner.final_race import race_limits
 from search.tuner.plan import SearchPlan
 from search.tuner.session import Search
 from search.tuner.trackers import make_log_folder, tracking
@@ -176,14 +178,11 @@ class TerminalWatcher(SearchWatcher):
 
 def _forecast(search: Search) -> Forecast:
     """What is known of a search's length as it begins."""
-    request = search.plan.request
-    race = longest_race(request, search.plan.length.n_trials, search.plan.dataset.info.n_parts)
+    request, info = search.plan.request, search.plan.dataset.info
+    folds = Folds.of(info, search.plan.checked.metric)
     return Forecast(
         epochs=request.epochs,
         pruner=request.pruner,
         n_workers=search.n_workers,
-        n_race_runs=race.n_runs,
-        race_share=race.share,
-        race_seconds=race.seconds,
-        n_least_race_runs=race.n_least,
+        race=race_limits(request, search.plan.length.n_trials, folds),
     )

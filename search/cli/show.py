@@ -14,7 +14,7 @@ from search.folders import DATABASE_URL
 from search.wording import duration, percent, thousands
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -118,20 +118,19 @@ def _show(
     study_name: str | None, number: int | None, storage: str, as_json: bool, *, with_tables: bool
 ) -> None:
 
+    from search.results.confirmed import confirmation_of
     from search.storage.open import opened_storage
-    from search.study.findings import Findings
     from search.study.open import open_trial, select_study
     from search.study.summary import summarize_trial
 
     with opened_storage(storage) as opened:
         study = select_study(opened, study_name)
         trial = open_trial(study, number)
+        confirmation = confirmation_of(study)
+    if confirmation is not None and confirmation["trial"] != trial.number:
+        confirmation = None
     summary = summarize_trial(trial)
     spec = _spec(study, trial)
-    confirmation = Findings.read(study).confirmation
-    if confirmation is not None:
-        is_of_trial = confirmation["trial"] == trial.number
-        confirmation = _judged_anew(confirmation) if is_of_trial else None
     if as_json:
         values = {
             "study": study.study_name,
@@ -147,7 +146,7 @@ def _show(
     _print_trial(console, study, summary)
     if confirmation is not None:
         told = (confirmation[key] for key in ("mean", "low", "high", "n_seeds"))
-        mean = describe_mean(*told, n_parts=confirmation.get("n_parts", 1))
+        mean = describe_mean(*told, n_parts=confirmation["n_parts"])
         console.print(f"confirmed  {mean}{luck_of_winning(confirmation['luck_of_winning'])}")
     if spec is not None:
         console.print(f"\nnetwork  {spec}")
@@ -155,18 +154,6 @@ def _show(
             _print_layers(console, spec)
     if with_tables:
         _print_epochs(console, summary, _metric(study))
-
-
-def _judged_anew(confirmation: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The outcome of a race, also as it was kept before anything was made of its having won."""
-    if "luck_of_winning" in confirmation:
-        return confirmation
-    from search.results.race import stored_race
-
-    race = stored_race(confirmation)
-    (winner,) = (row for row in race.standings() if row.candidate == confirmation["trial"])
-    interval = {"low": winner.low, "high": winner.high}
-    return {**confirmation, **interval, "luck_of_winning": race.luck_of_winning()}
 
 
 def _metric(study: Study) -> str:

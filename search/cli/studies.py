@@ -18,6 +18,7 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
     """
     from rich.table import Table
 
+    from search.results.confirmed import confirmation_of
     from search.storage.open import opened_storage
     from search.storage.studies import study_names
     from search.study.open import open_studies
@@ -30,7 +31,8 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
         for each in open_studies(opened):
             try:
                 if stored_settings(each) is not None:
-                    summaries.append(summarize_study(each, trials_of(each)))
+                    trials, confirmation = trials_of(each), confirmation_of(each)
+                    summaries.append(summarize_study(each, trials, confirmation))
             except KeyError:
                 if each.study_name in study_names(opened):
                     raise  # else it was deleted meanwhile

@@ -155,6 +155,23 @@ def entered(attributes: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def entries_of_copy(attributes: Mapping[str, Any], trial_ids: Mapping[int, int]) -> dict[str, Any]:
+    """The entries of a study as those of a copy of it, whose trials have other identifiers.
+
+    Args:
+        attributes: of the study.
+        trial_ids: Optuna's identifiers of the copy's trials, by those that they are copies of.
+    """
+    found = {}
+    for key, value in attributes.items():
+        trial_id, _, artifact = key.removeprefix(_PREFIX).rpartition(":")
+        if key.startswith(_PREFIX) and not trial_id:
+            found[key] = value
+        elif key.startswith(_PREFIX) and trial_id.isdecimal() and int(trial_id) in trial_ids:
+            found[f"{_PREFIX}{trial_ids[int(trial_id)]}:{artifact}"] = value
+    return found
+
+
 def entered_elsewhere(storage: BaseStorage, study_id: int) -> set[str]:
     """The files of which all other studies tell: that of a copy may be another's."""
     others = [each for each in storage.get_all_studies() if each._study_id != study_id]

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard._serializer import serialize_frozen_trial
 
 from search.exceptions import SearchError
+from search.report.artifact_files import entries_of_copy
 from search.study.open import rebuild
 from search.study.record import is_long
 from search.study.settings import stored_settings
@@ -32,6 +33,8 @@ class StudyPages:
       which are scaled to the budget.
     - Attributes with an entry for each epoch are left out: they make a trial's page some thousand
       pixels wide, and its row in the table as high. The database keeps them.
+    - A study that is renamed keeps its artifacts: the dashboard copies the study and its trials,
+      deletes the original, and leaves behind which files are whose.
 
     Args:
         storage: from which the dashboard reads as well.
@@ -44,6 +47,8 @@ class StudyPages:
         self._networks: dict[int, str | None] = {}  # by Optuna's identifier of a trial
 
     def apply(self, callback: Callable[..., Any], route: Any) -> Callable[..., Any]:
+        if (route.method, route.rule) == ("POST", "/api/studies/<study_id:int>/rename"):
+            return self._keeping_artifacts(callback)
         changes = {"/api/studies": self._list, "/api/studies/<study_id:int>": self._detail}
         change = changes.get(route.rule) if route.method == "GET" else None
         if change is None:
@@ -55,6 +60,24 @@ class StudyPages:
             return answer
 
         return changed
+
+    def _keeping_artifacts(self, rename: Callable[..., Any]) -> Callable[..., Any]:
+        def renamed(study_id: int) -> Any:
+            try:
+                attributes = self._storage.get_study_system_attrs(study_id)
+                before = self._storage.get_all_trials(study_id, deepcopy=False)
+            except KeyError:  # it is gone, which the dashboard says
+                attributes, before = {}, []
+            answer = rename(study_id=study_id)
+            if isinstance(answer, dict) and "study_id" in answer:
+                copy_id = answer["study_id"]
+                copies = self._storage.get_all_trials(copy_id, deepcopy=False)
+                ids = {b._trial_id: c._trial_id for b, c in zip(before, copies, strict=False)}
+                for key, value in entries_of_copy(attributes, ids).items():
+                    self._storage.set_study_system_attr(copy_id, key, value)
+            return answer
+
+        return renamed
 
     def _list(self, answer: dict[str, Any]) -> None:
         answer["study_summaries"] = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from search.results.confirmed import confirmation_of
 from search.results.race import Standing, share_interval, stored_race
 from search.study.findings import Findings
 from search.study.summary import confirmed_number
@@ -60,7 +61,7 @@ class TestResult:
 
 def race_result(study: Study, trials: Sequence[FrozenTrial]) -> RaceResult | None:
     """The outcome of a study's race over fresh seeds; None where there was none."""
-    stored = Findings.read(study).confirmation
+    stored = confirmation_of(study)
     if stored is None:
         return None
     candidates = {row["trial"]: row for row in stored["candidates"]}
@@ -71,7 +72,7 @@ def race_result(study: Study, trials: Sequence[FrozenTrial]) -> RaceResult | Non
         search_best=stored["search_best_trial"],
         luck=stored["luck"],
         is_current=confirmed_number(study, trials) is not None,
-        luck_of_winning=race.luck_of_winning(),
+        luck_of_winning=stored["luck_of_winning"],
     )
 
 

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial
 from scipy.special import stdtrit
 
 from search.exceptions import StudyError
+from search.results.confirmed import confirmation_of
 from search.results.race import CONFIDENCE
-from search.study.findings import Findings
 from search.study.open import rebuild
 from search.study.settings import StudySettings
 from search.study.summary import (
@@ -170,7 +170,7 @@ def _entry(study: Study) -> Entry:
 
 
 def _confirmed(study: Study, trials: Sequence[FrozenTrial]) -> Confirmed | None:
-    number, stored = confirmed_number(study, trials), Findings.read(study).confirmation
+    number, stored = confirmed_number(study, trials), confirmation_of(study)
     if number is None or stored is None:
         return None
     (winner,) = (row for row in stored["candidates"] if row["trial"] == number)

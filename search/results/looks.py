@@ -9,7 +9,7 @@ from search.space.hyperparameters import Hyperparameters
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
 from search.study.findings import Findings, add_looks
-from search.study.open import open_studies, open_trial, rebuild
+from search.study.open import open_studies, open_study, open_trial, rebuild
 from search.study.settings import StudySettings, stored_settings
 from search.wording import seen_words
 
@@ -27,16 +27,31 @@ def add_looks_of_network(
         fingerprint: of the data set.
         by: the command that looks.
     """
+    not_counted = "this look at the test set is not counted."
     try:
-        if has_studies(url):
-            with opened_storage(url, write=True) as storage:
-                for study in open_studies(storage):
-                    if _has_found(study, hyperparameters, trial, fingerprint):
-                        add_looks(study, n, by=by, trial=trial)
-                        return looks_words(study)
-    except StorageError:  # it may be read-only, and the network is somebody else's
-        pass
-    return "No study here has found this network, so that this look at the test set is not counted."
+        name = _finder(url, hyperparameters, trial, fingerprint)
+    except StorageError as error:
+        return f"{not_counted.capitalize()} {error}"
+    if name is None:
+        return f"No study here has found this network, so that {not_counted}"
+    try:
+        with opened_storage(url, write=True) as storage:
+            study = open_study(storage, name)
+            add_looks(study, n, by=by, trial=trial)
+            return looks_words(study)
+    except StorageError as error:  # the network may be somebody else's, and so the database
+        return f"{name} has found this network, but {not_counted} {error}"
+
+
+def _finder(url: str, hyperparameters: Hyperparameters, trial: int, fingerprint: str) -> str | None:
+    """The name of the study that found a network; None where there is none."""
+    if not has_studies(url):
+        return None
+    with opened_storage(url) as storage:
+        for study in open_studies(storage):
+            if _has_found(study, hyperparameters, trial, fingerprint):
+                return study.study_name
+    return None
 
 
 def looks_words(study: Study) -> str:

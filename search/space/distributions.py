@@ -76,6 +76,17 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any:
     return None  # the other space has no value, or a range that none of its recipes depends on
 
 
+def highest(distribution: BaseDistribution, limit: int) -> Any:
+    """The highest number of a distribution that is no larger than a limit; None where none is."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            numbers = [each for each in choices if isinstance(each, int) and each <= limit]
+            return max(numbers, default=None)
+        case IntDistribution(low=low, high=high) if low <= limit:
+            return min(high, limit)
+    return None
+
+
 def suggest_value(trial: TrialLike, name: str, distribution: BaseDistribution) -> Any:
     match distribution:
         case FloatDistribution(low=low, high=high, log=log):

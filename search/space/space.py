@@ -51,7 +51,7 @@ from search.space.limits import KINDS, as_choices, is_range, make_distribution
 from search.space.table_checks import check_budget_share, check_names, check_topologies
 from search.space.toml import ADAPTIVE, BUILT_IN, built_in_table, read_file, toml_value
 from search.space.topologies import parse_topology, topologies_of
-from search.space.widths import fill_to, scale_to
+from search.space.widths import count_with, fill_to, scale_to
 from search_models.size import parameter_count
 from search_models.spec import Activation, ModelSpec, SpecError, Topology
 
@@ -191,6 +191,16 @@ class Space:
             return parse_topology(notation), widths
         topology = parse_topology(value["topology"])
         return topology, tuple(value[f"width_{i + 1}"] for i in range(topology.n_widths))
+
+    def count(self, values: Mapping[str, Any]) -> int:
+        """The parameters of the network of `spec(values)`, which is not built for it.
+
+        Raises:
+            SpecError: if there is no such network.
+        """
+        value = {**self.table, **values}
+        topology, _ = self._drawn(value)
+        return count_with(topology, self.widths(value), self.input_shape, self.n_classes)
 
     def hyperparameters_or_none(self, values: Mapping[str, Any]) -> Hyperparameters | None:
         """`hyperparameters(values)`, or None where its network cannot exist."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from search.space.distributions import nearest
+from search.space.distributions import highest, nearest
 from search.space.space import Space
 from search_models.size import parameter_count
 from search_models.spec import SpecError
 
 
 def transfer_values(
-    values: Mapping[str, Any], source: Space, target: Space
+    values: Mapping[str, Any],
+    source: Space,
+    target: Space,
+    *,
+    left_out: Collection[str] = (),
+    largest_batch: int | None = None,
 ) -> dict[str, Any] | None:
     """The values in `target` that come nearest to `values` of `source`.
 
@@ -21,9 +26,21 @@ def transfer_values(
     sampler to choose; what the target fixes stays so. The widths are those of the network, scaled
     down where it is over the target's cap.
 
+    Args:
+        left_out: names whose values say nothing of the target's images: they are those with which
+            it begins, or open where it does not say.
+        largest_batch: of the target's images.
+
     Returns:
         None where the topology is not in the target, or not to be had under its cap.
     """
+    values = {**source.table, **values}
+    values |= {name: _first(target.table[name]) for name in left_out}
+    sizes = target.distributions.get("batch_size")
+    if sizes is not None and largest_batch is not None:
+        near = nearest(sizes, values["batch_size"])
+        if near is not None and near > largest_batch:
+            values["batch_size"] = highest(sizes, largest_batch)
     if source.is_design or target.is_design:
         return _design_values(values, source, target)
     theirs = _as_meant_by(target, source, values)
@@ -44,14 +61,18 @@ def transfer_values(
         return None
 
 
+def _first(entry: Any) -> Any:
+    """The value with which a search begins, of what a table has; None where that is open."""
+    return entry.get("first") if isinstance(entry, dict) else None
+
+
 def _design_values(
     values: Mapping[str, Any], source: Space, target: Space
 ) -> dict[str, Any] | None:
     """Those of a design; None where the other space has none, or its network is over the cap."""
     if not (source.is_design and target.is_design):
         return None
-    theirs = {**source.table, **values}
-    near = {name: nearest(kind, theirs.get(name)) for name, kind in target.distributions.items()}
+    near = {name: nearest(kind, values.get(name)) for name, kind in target.distributions.items()}
     found = {name: value for name, value in near.items() if value is not None}
     is_whole = found.keys() == target.distributions.keys()  # what is open may be anything
     return None if is_whole and not target.fits(target.spec(found)) else found
@@ -59,7 +80,7 @@ def _design_values(
 
 def _as_meant_by(target: Space, source: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     """Each name's value, searched or fixed, with the widths as the target means them."""
-    value = {**source.table, **values}
+    value = dict(values)
     if source.scales_widths and not target.scales_widths:  # there they are channels
         widths = enumerate(source.widths(value), start=1)
         value.update({f"width_{i}": width for i, width in widths})

@@ -26,7 +26,7 @@ def scale_to(
         return tuple(max(1, round(width * factor)) for width in widths)
 
     def fits(factor: float) -> bool:
-        return _count(topology, scaled(factor), input_shape, n_classes) <= limit
+        return count_with(topology, scaled(factor), input_shape, n_classes) <= limit
 
     if not widths:
         return widths
@@ -56,7 +56,7 @@ def fill_to(
 
     def fits(place: int) -> bool:
         wider = [width + (i == place) for i, width in enumerate(found)]
-        return _count(topology, wider, input_shape, n_classes) <= limit
+        return count_with(topology, wider, input_shape, n_classes) <= limit
 
     while True:
         places = sorted(range(len(found)), key=lambda place: found[place] / widths[place])
@@ -66,10 +66,46 @@ def fill_to(
         found[place] += 1
 
 
-def _count(
+def count_with(
     topology: Topology,
     widths: Sequence[int],
     input_shape: tuple[int, int, int],
     n_classes: int,
 ) -> int:
-    return parameter_count(topology.spec(widths, 0.0, input_shape=input_shape, n_classes=n_classes))
+    """How many parameters the network with these widths has.
+
+    Raises:
+        SpecError: if there is no such network.
+    """
+    pairs, singles, count = _polynomial(topology, input_shape, n_classes)
+    for factor, width in zip(singles, widths, strict=True):
+        count += factor * width
+    for factor, width, following in zip(pairs, widths[:-1], widths[1:], strict=True):
+        count += factor * width * following
+    return count
+
+
+@functools.lru_cache(maxsize=4096)
+def _polynomial(
+    topology: Topology, input_shape: tuple[int, int, int], n_classes: int
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """What multiplies two widths that follow each other, a single one, and what is there anyway.
+
+    A layer's parameters are products of its channels and those before it, so that a few networks
+    tell those of all.
+    """
+    n = topology.n_widths
+
+    def count(*wider: int) -> int:
+        widths = [1 + (place in wider) for place in range(n)]
+        spec = topology.spec(widths, 0.0, input_shape=input_shape, n_classes=n_classes)
+        return parameter_count(spec)
+
+    least = count()
+    more = [count(place) - least for place in range(n)]
+    pairs = [
+        count(place, place + 1) - least - more[place] - more[place + 1] for place in range(n - 1)
+    ]
+    neighbours = [sum(pairs[max(0, place - 1) : place + 1]) for place in range(n)]
+    singles = [each - others for each, others in zip(more, neighbours, strict=True)]
+    return tuple(pairs), tuple(singles), least - sum(singles) - sum(pairs)

@@ -7,8 +7,10 @@ which holds what was written last.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -132,19 +134,19 @@ class FileGuard:
     def _save(self, what: str) -> str:
         """Copies what the lost file has; returns what there is to say."""
         text = f"The database must stay as it is while it is used, but {what}. "
-        saved = self._free_path()
+        first_error: Exception | None = None
         try:
-            with whole_file(saved) as temporary, closing(sqlite3.connect(temporary)) as copy:
-                self._connection.backup(copy)
-                (state,) = copy.execute("PRAGMA quick_check(1)").fetchone()
-                if state != "ok":
-                    raise sqlite3.DatabaseError(f"a part is lost: {state}")
-                copy.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
-        except (sqlite3.Error, OSError) as error:
-            return (
-                f"{text}What it held could not be saved ({error}); if 'search backup' has made a "
-                "copy of it, move that to its place."
-            )
+            for saved in self._free_paths():
+                try:
+                    self._copy_to(saved)
+                except (sqlite3.Error, OSError) as error:
+                    first_error = first_error or error
+                else:
+                    elsewhere = f", not beside it ({first_error})" if first_error else ""
+                    return (
+                        f"{text}All that it held is saved in {saved}{elsewhere}: move that to the "
+                        "place of the database, and the same command goes on."
+                    )
         finally:
             # Whoever opens the new file would take the old one's log for its own.
             for log in self._logs:
@@ -153,20 +155,37 @@ class FileGuard:
                     if known is not None and now is not None and known.identity == now.identity:
                         log.unlink()
         return (
-            f"{text}All that it held is saved in {saved}: move that to the place of the database, "
-            "and the same command goes on."
+            f"{text}What it held could not be saved ({first_error}); if 'search backup' has made a "
+            "copy of it, move that to its place."
         )
 
-    def _free_path(self) -> Path:
-        folder = self._path.parent
-        if not folder.is_dir():
-            try:
-                folder = Path.cwd()
-            except OSError:  # which has gone as well
-                folder = Path(tempfile.gettempdir())
-        names = (f"{self._path.stem}-saved{'' if n == 1 else f'-{n}'}" for n in count(1))
-        paths = (folder / f"{name}{self._path.suffix}" for name in names)
-        return next(path for path in paths if not path.exists())
+    def _copy_to(self, saved: Path) -> None:
+        """Copies what the lost file has into one that is whole.
+
+        Raises:
+            sqlite3.Error: if a part of it is lost, or the copy cannot be written.
+            OSError: if the copy cannot be written.
+        """
+        with whole_file(saved) as temporary, closing(sqlite3.connect(temporary)) as copy:
+            self._connection.backup(copy)
+            (state,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(f"a part is lost: {state}")
+            copy.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
+
+    def _free_paths(self) -> Iterator[Path]:
+        """Where what the file has may be saved: beside it, else where a command finds it.
+
+        A folder may have gone, be closed to this user by now, or have no room.
+        """
+        folders = [self._path.parent]
+        for find in (Path.cwd, tempfile.gettempdir):
+            with suppress(OSError):  # the working folder may have gone as well
+                folders.append(Path(find()))
+        for folder in dict.fromkeys(each for each in folders if each.is_dir()):
+            names = (f"{self._path.stem}-saved{'' if n == 1 else f'-{n}'}" for n in count(1))
+            paths = (folder / f"{name}{self._path.suffix}" for name in names)
+            yield next(path for path in paths if not os.path.lexists(path))
 
 
 def _found(path: Path) -> _Found | None:

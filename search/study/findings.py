@@ -116,13 +116,14 @@ def _is_confirmation(stored: Any) -> bool:
         case {"trial": trial, "mean": mean, "low": low, "high": high, "n_seeds": n_seeds, **more}:
             # The search's best trial may have come to nothing in the race, which tells no luck.
             numbers = [each for each in (low, high, more.get("luck")) if each is not None]
-            candidates = more.get("candidates")
+            candidates, n_images = more.get("candidates"), more.get("n_images")
             return (
                 _is_count(n_seeds)
                 and (_is_share(mean) and all(map(_is_number, numbers)))
                 and _is_count(more.get("search_best_trial"))
+                and (n_images is None or (isinstance(n_images, int) and n_images > 0))
                 and (isinstance(candidates, list) and all(map(_is_candidate, candidates)))
-                and trial in [each["trial"] for each in candidates]
+                and trial in [each["trial"] for each in candidates if each["values"]]
             )
     return False
 
@@ -130,12 +131,14 @@ def _is_confirmation(stored: Any) -> bool:
 def _is_candidate(stored: Any) -> bool:
     match stored:
         case {"trial": trial, "search_value": value, "values": [*values], "is_out": bool()}:
-            places = [stored.get(key, values) for key in ("parts", "seeds")]
             return (
                 _is_count(trial)
                 and all(map(_is_share, (value, *values)))
                 and all(
-                    isinstance(each, list | tuple) and len(each) == len(values) for each in places
+                    isinstance(each, list | tuple)
+                    and len(each) == len(values)
+                    and all(map(_is_count, each))
+                    for each in (stored[key] for key in ("parts", "seeds") if key in stored)
                 )
             )
     return False

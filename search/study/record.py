@@ -254,23 +254,13 @@ def _find_known(trial: FrozenTrial) -> _Known | None:
     return known if known is not None and known.is_of(trial) else None
 
 
-def judge(trial: FrozenTrial, rules: Rules) -> bool:
-    """Makes a trial foreign, as long as it is in memory, where a study's rules do not allow it.
-
-    Returns whether it is news: the trial was not judged by these rules before.
-    """
+def judge(trial: FrozenTrial, rules: Rules) -> None:
+    """Makes a trial foreign, as long as it is in memory, where a study's rules do not allow it."""
     known = _find_known(trial)
-    if known is not None and known.rules is rules:
-        return False
-    record = TrialRecord._parse(trial)
-    is_allowed = rules.allow(trial, record)
-    _KNOWN[id(trial)] = _Known(trial, record if is_allowed else FOREIGN, rules)
-    return True
-
-
-def make_foreign(trial: FrozenTrial, rules: Rules) -> None:
-    """Makes a trial foreign, as long as it is in memory, whatever its record says."""
-    _KNOWN[id(trial)] = _Known(trial, FOREIGN, rules)
+    if known is None or known.rules is not rules:
+        record = TrialRecord._parse(trial)
+        is_allowed = rules.allow(trial, record)
+        _KNOWN[id(trial)] = _Known(trial, record if is_allowed else FOREIGN, rules)
 
 
 def is_foreign(trial: FrozenTrial, record: TrialRecord | None = None) -> bool:

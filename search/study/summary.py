@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -229,13 +229,19 @@ class StudySummary:
     n_training: int
 
 
-def summarize_study(study: Study, trials: Sequence[FrozenTrial]) -> StudySummary:
-    """A study that a search made, with its trials, even one of a later version."""
+def summarize_study(
+    study: Study, trials: Sequence[FrozenTrial], confirmation: Mapping[str, Any] | None
+) -> StudySummary:
+    """A study that a search made, with its trials, even one of a later version.
+
+    Args:
+        confirmation: what its race told, as `confirmation_of` has it.
+    """
     settings, findings = stored_settings(study), Findings.read(study)
     assert settings is not None
     best = chosen_trial(study, trials)
-    is_confirmed = confirmed_number(study, trials) is not None
-    confirmation = findings.confirmation if is_confirmed else None
+    if confirmed_number(study, trials) is None:
+        confirmation = None
     return StudySummary(
         name=study.study_name,
         dataset=settings["dataset"],
@@ -247,7 +253,7 @@ def summarize_study(study: Study, trials: Sequence[FrozenTrial]) -> StudySummary
         best_trial=best.number if best else None,
         best_parameter_count=parameter_count_of(best) if best else None,
         confirmed_mean=None if confirmation is None else confirmation["mean"],
-        confirmed_luck=None if confirmation is None else confirmation.get("luck_of_winning"),
+        confirmed_luck=None if confirmation is None else confirmation["luck_of_winning"],
         test_looks=findings.test_looks,
         last_used=last_used(study),
         n_training=sum(

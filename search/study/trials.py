@@ -8,7 +8,7 @@ from then on what was found.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from optuna.study import Study
@@ -17,13 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import SpaceError, StudyError
 from search.space.distributions import is_alike, is_inside
 from search.space.space import Space
-from search.study.record import TrialRecord, judge, make_foreign
+from search.study.record import TrialRecord, judge
 from search.study.settings import StudySettings, identity_of, marked_from
-from search.study.summary import by_accuracy, front
-from search_models.size import parameter_count
 from search_models.spec import SpecError
 
-_N_RECOUNTED = 20  # of the best: to count a network's parameters takes a millisecond or two
 _DRAWN = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -82,15 +79,14 @@ class StudyRules:
             return True
         n_whole = self.settings.epochs
         is_over = n_epochs == n_whole if trial.state == TrialState.COMPLETE else n_epochs <= n_whole
-        return is_over and count is not None and count < self.settings.budget
-
-    def has_its_count(self, trial: FrozenTrial) -> bool:
-        """Whether the network of a trial in the space has as many parameters as its record says."""
+        if not is_over or count is None or count >= self.settings.budget:
+            return False
         try:
-            spec = self.space.spec(trial.params)
+            return trial.params.keys() == self.space.distributions.keys() and (
+                self.space.count(trial.params) == count
+            )
         except SpecError:
             return False
-        return parameter_count(spec) == TrialRecord.read(trial).parameter_count
 
 
 @functools.lru_cache(maxsize=64)
@@ -125,21 +121,7 @@ def trials_of(study: Study, states: Container[TrialState] | None = None) -> list
 
 
 def judge_all(trials: Sequence[FrozenTrial], rules: StudyRules | None) -> None:
-    """Makes foreign what a study's searches cannot have written of its trials.
-
-    Of the best and of the front, the parameters are counted anew.
-    """
-    if rules is None:
-        return
-    news = [trial for trial in trials if judge(trial, rules)]
-    if not any(trial.state == TrialState.COMPLETE for trial in news):
-        return
-    while wrong := [t for t in _contenders(trials) if not rules.has_its_count(t)]:
-        for trial in wrong:
-            make_foreign(trial, rules)
-
-
-def _contenders(trials: Sequence[FrozenTrial]) -> Collection[FrozenTrial]:
-    """The trials of which one may be chosen."""
-    best, smallest = by_accuracy(trials)[:_N_RECOUNTED], front(trials)
-    return {trial.number: trial for trial in (*best, *smallest)}.values()
+    """Makes foreign what a study's searches cannot have written of its trials."""
+    if rules is not None:
+        for trial in trials:
+            judge(trial, rules)

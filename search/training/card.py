@@ -34,7 +34,7 @@ CARD_VERSION = 1
 _MOST_EPOCHS, _MOST_PARAMETERS, _MOST_PIXELS = 2**53, 10**9, 10**7
 # What anything that is not a card may raise while it is read as one.
 _NOT_A_CARD = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(ValueError, KeyError, TypeError, AttributeError),
     *(IndexError, OverflowError, RecursionError, InputError),
 )
 
@@ -139,17 +139,8 @@ def read_card(folder: Path) -> Card:
         version = contents["card_version"]
         if version == CARD_VERSION:
             count, card = contents["parameter_count"], _parse(contents)
-    except FileNotFoundError as error:
-        if not folder.is_dir():
-            raise CardError(
-                "Weights must be in a folder that 'search retrain' wrote, or be those of one of "
-                f"the shipped networks {', '.join(PRESETS)}, but there is no {folder}"
-                f"{meant(str(folder), PRESETS)}"
-            ) from error
-        raise CardError(
-            f"A folder of weights must hold a {CARD_NAME}, but {folder} does not; "
-            "'search retrain' writes one."
-        ) from error
+    except OSError as error:
+        raise _no_card(folder, error) from error
     except _NOT_A_CARD as error:
         raise CardError(f"{path}: the card cannot be used ({error!r}).") from error
     if version != CARD_VERSION:
@@ -174,6 +165,28 @@ def read_card(folder: Path) -> Card:
     return card
 
 
+def _no_card(folder: Path, error: OSError) -> CardError:
+    """What is said where no card can be read, and what there is instead."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return CardError(
+            f"{folder / CARD_NAME}: the card must be readable, but it is not ({error.strerror}); "
+            "have it opened, or name another folder."
+        )
+    if folder.is_dir():
+        return CardError(
+            f"A folder of weights must hold a {CARD_NAME}, but {folder} does not; "
+            "'search retrain' writes one."
+        )
+    found = f"there is no {folder}{meant(str(folder), PRESETS)}"
+    if folder.exists():
+        has_card = (folder.parent / CARD_NAME).is_file()
+        found = f"{folder} is a file{f'; name {folder.parent}' if has_card else ''}."
+    return CardError(
+        "Weights must be in a folder that 'search retrain' wrote, or be those of one of the "
+        f"shipped networks {', '.join(PRESETS)}, but {found}"
+    )
+
+
 def unlisted_files(folder: Path) -> list[str]:
     """The names of a retraining's files where a version wrote them that kept no list of files.
 
@@ -184,11 +197,11 @@ def unlisted_files(folder: Path) -> list[str]:
     except CardError:
         return []
     names = [CARD_NAME, *(weights_name(run.seed) for run in card.runs)]
-    drawn = [name for name in PICTURES if _is_drawn(folder / name)]
+    drawn = [name for name in PICTURES if is_drawn(folder / name)]
     return [*(name for name in names if (folder / name).is_file()), *drawn]
 
 
-def _is_drawn(path: Path) -> bool:
+def is_drawn(path: Path) -> bool:
     """Whether a file is a picture that was drawn as all of ours are."""
     return path.is_file() and b"Software\0Matplotlib" in path.read_bytes()[:1000]
 

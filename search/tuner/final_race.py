@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search.results.confirm import ConfirmationRun, expected_seconds
-from search.results.folds import Folds
+from search.results.confirm import DRIFT, ConfirmationRun, expected_seconds
+from search.results.folds import Folds, Run
+from search.results.race import SeedRace
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
 from search.study.findings import Findings
 from search.study.record import TrialRecord
@@ -47,33 +51,77 @@ def confirms(request: SearchRequest) -> bool:
     return request.confirm and request.objective == "accuracy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RaceLimits:
-    """How long the race of a search may be.
+    """How long the race of a search may be; by default, there is none.
 
     Args:
-        n_runs: at most.
+        n_candidates: at most.
+        n_runs: of each, at most.
         share: of the seconds that its trials trained, what it may train,
-        seconds: or so many, where that is more,
-        n_least: or so many runs.
+        seconds: or so many, where that is more; what the least runs take at the least.
+        folds: the parts of its data.
     """
 
+    n_candidates: int = 0
     n_runs: int = 0
     share: float = 0.0
     seconds: float = 0.0
-    n_least: int = 0
+    folds: Folds = field(default_factory=lambda: Folds(1, 1))
 
 
-def longest_race(request: SearchRequest, n_trials: int, n_parts: int) -> RaceLimits:
-    """How long the race of a search may be, of so many trials on data of so many parts."""
+def race_limits(request: SearchRequest, n_trials: int, folds: Folds) -> RaceLimits:
+    """How long the race of a search may be, of so many trials."""
     if not confirms(request):
         return RaceLimits()
     if request.target is not None:
-        return RaceLimits(TARGET_TRIALS * TARGET_SEEDS, math.inf)
+        return RaceLimits(TARGET_TRIALS, TARGET_SEEDS, seconds=math.inf, folds=folds)
     if n_trials < CONFIRMED_FROM:
         return RaceLimits()
-    n_runs = (_MOST_TRIALS + 1) * _runs_of_each(n_parts)
-    return RaceLimits(n_runs, _SHARE, _SECONDS, n_least=2 * _LEAST_RUNS)
+    return RaceLimits(_MOST_TRIALS + 1, _runs_of_each(folds.n_parts), _SHARE, _SECONDS, folds)
+
+
+class RacedTrial(NamedTuple):
+    """What a trial reached, and how long a run of it takes."""
+
+    value: float
+    seconds: float
+
+
+def race_seconds(
+    limits: RaceLimits, trials: Sequence[RacedTrial], trained_seconds: float, *, n_workers: int
+) -> float:
+    """How long a race of trials takes, once the search has trained so long: played through.
+
+    Args:
+        trials: the best first.
+    """
+    limit = max(limits.seconds, limits.share * trained_seconds)
+    trials = trials[: limits.n_candidates]
+    costs = accumulate(_LEAST_RUNS * DRIFT * trial.seconds for trial in trials)
+    trials = trials[: max(2, sum(cost <= limit for cost in costs))]
+    limit = max(limit, sum(_LEAST_RUNS * DRIFT * trial.seconds for trial in trials))
+    runs = limits.folds.runs(limits.n_runs, first_seed=1)
+    race = SeedRace(range(len(trials)), runs, limits.folds.n_images)
+    chances = random.Random(0)
+    now, spent = 0.0, 0.0
+    running: list[tuple[float, int, Run]] = []  # by the time at which they end
+    taken: set[tuple[int, Run]] = set()
+    while True:
+        while len(running) < n_workers and (following := race.next(taken)) is not None:
+            seconds = trials[following[0]].seconds
+            if spent + DRIFT * seconds > limit:
+                break
+            spent += seconds
+            taken.add(following)
+            heapq.heappush(running, (now + seconds, *following))
+        if not running:
+            return now
+        now, candidate, run = heapq.heappop(running)
+        value = trials[candidate].value
+        # By so much it scatters at the least, for the choice of the images that validate it.
+        scatter = math.sqrt(value * (1 - value) / limits.folds.n_images)
+        race.add(candidate, run, value + chances.gauss(0, scatter))
 
 
 def _runs_of_each(n_parts: int) -> int:

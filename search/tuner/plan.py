@@ -92,7 +92,7 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
         request, info.input_shape, info.n_classes, info.n_training
     )
     _check_batches(space, info.n_training)
-    warm_start = _plan_warm_start(request, name, space)
+    warm_start = _plan_warm_start(request, name, space, info)
     if request.worker_log is not None:
         make_folder(request.worker_log, option="--worker-log")
     if request.artifacts is not None:
@@ -168,13 +168,15 @@ def _check_batches(space: Space, n_training: int) -> None:
         )
 
 
-def _plan_warm_start(request: SearchRequest, study_name: str, space: Space) -> WarmStart | None:
+def _plan_warm_start(
+    request: SearchRequest, study_name: str, space: Space, info: DatasetInfo
+) -> WarmStart | None:
     """What the study tries first; None where it has trials, so that the same command goes on."""
     name = request.from_study
     if name is None:
         return None
     with opened_source(request.storage, name, study_name) as earlier:
-        return None if earlier is None else warm_start(earlier, space)
+        return None if earlier is None else warm_start(earlier, space, info)
 
 
 def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:

@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.exceptions import InputError
+from search.extras import import_extra
 from search.folders import check_folder_can_be_made, file_name, make_folder
 from search.study.settings import StudySettings
 from search.study.summary import accuracy_of, parameter_count_of
@@ -89,12 +90,15 @@ def check_log(log: str) -> tuple[str, Path]:
 
 
 def make_log_folder(log: str) -> None:
-    """Makes the folder where a tracker keeps its records.
+    """Makes the folder where a tracker keeps its records; to be called once PyTorch is loaded.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if it cannot be written, or the tracker's installation is broken.
     """
-    make_folder(check_log(log)[1], option="--log")
+    kind, folder = check_log(log)
+    rule = f"--log {kind} needs a package"
+    import_extra(kind, "torch.utils.tensorboard", rule=rule, package=kind)
+    make_folder(folder, option="--log")
 
 
 def _open_tracker(log: str, study: Study) -> Tracker:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from search.exceptions import StudyError
 from search.space.space import Space
@@ -21,6 +21,11 @@ from search.study.settings import StudySettings
 from search.study.summary import best_trial, by_accuracy
 from search.study.trials import trials_of
 
+if TYPE_CHECKING:  # it imports torch
+    from search.data.dataset import DatasetInfo
+
+# What a recipe says of its images, and not of networks: whether a mirrored one is still one.
+_OF_IMAGES = ("flip",)
 _N_BEST = 5
 _TO_QUEUE = "warm_start"  # attribute of a study: what is to be queued; None once all of it is
 
@@ -33,10 +38,12 @@ class WarmStart:
         study: the name of the earlier study.
         configurations: values in the space of the new one, by the number of the earlier trial,
             best first.
+        left_out: the hyperparameters that were not taken over, as the images are others.
     """
 
     study: str
     configurations: dict[int, dict[str, Any]]
+    left_out: tuple[str, ...] = ()
 
     def queue(self, study: Study) -> None:
         """Puts the configurations in the queue of a study, each marked with where it is from.
@@ -113,36 +120,38 @@ def opened_source(url: str, name: str, study_name: str) -> Iterator[Study | None
         yield earlier
 
 
-def warm_start(earlier: Study, space: Space) -> WarmStart:
+def warm_start(earlier: Study, space: Space, info: DatasetInfo) -> WarmStart:
     """The best complete trials of a study that another space can express, five at most.
 
     The studies may differ in budget, epochs, data set and space; `transfer_values` says what
-    becomes of values that the new space does not have.
+    becomes of values that the new space does not have. Of other images, how they are mirrored is
+    not taken over.
+
+    Args:
+        info: of the images of the new study.
 
     Raises:
         StudyError: if the study was not made by `search run`.
     """
     settings = StudySettings.from_study(earlier)
-    trials = by_accuracy(trials_of(earlier))
+    # A folder may have been moved, or have got more images.
+    is_same = info.name == settings.dataset or info.fingerprint == settings.data_fingerprint
+    left_out = () if is_same else tuple(name for name in _OF_IMAGES if name in space.distributions)
+    transfer = partial(transfer_values, left_out=left_out, largest_batch=info.n_training)
     found: dict[int, dict[str, Any]] = {}
     known: set[object] = set()
-    for number, values in _nearest_values(trials, settings.search_space(), space):
+    theirs = settings.search_space()
+    for trial in by_accuracy(trials_of(earlier)):
+        if not theirs.distributions.keys() <= trial.params.keys():
+            continue  # it was added by hand
+        values = transfer(trial.params, theirs, space)
+        if values is None:
+            continue
         is_whole = space.distributions.keys() <= values.keys()
         configuration = space.hyperparameters_or_none(values) if is_whole else str(values)
         if configuration not in known:
-            found[number] = values
+            found[trial.number] = values
             known.add(configuration)
         if len(found) == _N_BEST:
             break
-    return WarmStart(earlier.study_name, found)
-
-
-def _nearest_values(
-    trials: list[FrozenTrial], theirs: Space, space: Space
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and values of each of these trials that `space` can express."""
-    for trial in trials:
-        if theirs.distributions.keys() <= trial.params.keys():  # else it was added by hand
-            values = transfer_values(trial.params, theirs, space)
-            if values is not None:
-                yield trial.number, values
+    return WarmStart(earlier.study_name, found, left_out)

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from search.exceptions import InputError
-from search.wording import install_words
+from search.extras import import_extra
 from search.workers.local_pool import default_worker_count
 
 if TYPE_CHECKING:
@@ -33,14 +32,10 @@ def connected_cluster(
     if resources is None:
         yield
         return
-    try:
-        from search.workers.ray_pool import connected
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise InputError(
-            f"The engine ray must have Ray installed, but it is not; {install_words('ray')}."
-        ) from error
+    pool = "search.workers.ray_pool"  # which alone imports Ray, and says with which settings
+    import_extra("ray", pool, rule="The engine ray must have Ray installed", package="ray")
+    from search.workers.ray_pool import connected
+
     n_cpus = math.ceil((n_workers or 0) * resources.cpu)
     with connected(address, n_cpus=max(n_cpus, default_worker_count())):
         yield

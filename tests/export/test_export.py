@@ -171,7 +171,7 @@ def test_without_the_extra_the_error_says_what_to_install(command: Command) -> N
     )
     done = command.fork("-c", code)
     assert done.code == 2
-    assert "onnx is not installed; install them: uv sync --inexact --extra onnx, or" in done.err
+    assert "onnx is not installed; install it with: uv sync --inexact --extra onnx, or" in done.err
     assert not (command.folder / "net.onnx").exists()
 
 

@@ -24,6 +24,7 @@ from tests.support.artifact_files import entered, lying
 from tests.support.made_studies import MadeTrial, add_as_ours, make_study
 from tests.support.servers import call
 
+VERSION_0_1_0 = Path(__file__).parents[1] / "support" / "version-0.1.0" / "studies.db"
 BEST = [1, 2, 3, 4, 5]  # of the trials of `source`
 
 
@@ -163,9 +164,9 @@ def delete_by_optuna(command: Command) -> None:
     optuna.delete_study(study_name="source", storage=f"sqlite:///{command.database}")
 
 
-def in_dashboard(command: Command, act: Callable[[str], object]) -> None:
+def in_dashboard(command: Command, act: Callable[[str], object], *, study_id: int = 2) -> None:
     process = command.start("dashboard", "--port", "0")
-    act(f"{process.stdout.readline().split()[2]}api/studies/2")
+    act(f"{process.stdout.readline().split()[2]}api/studies/{study_id}")
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait() == 0
 
@@ -198,14 +199,37 @@ def test_a_study_that_is_renamed_in_the_dashboard_keeps_its_artifacts(
     assert {ArtifactName.parse(name).study_id for name in lying(source)} == {1}  # type: ignore[union-attr]
 
 
+def test_a_study_of_version_0_1_0_that_is_renamed_in_the_dashboard_keeps_its_weights(
+    command: Command,
+) -> None:
+    shutil.copy(VERSION_0_1_0, command.database)
+    files = folder_of(command.database)
+    files.mkdir()
+    shown = entered(command.database)
+    for name, of_trial in shown.items():
+        is_curve = of_trial.endswith(".png")
+        (files / name).write_bytes(b"\x89PNG" if is_curve else of_trial.encode())
+    before = weights_of(command.database, "finished")
+    assert len(before) == N_BEST
+
+    in_dashboard(
+        command, lambda address: call(f"{address}/rename", {"study_name": "renamed"}), study_id=1
+    )
+    assert weights_of(command.database, "renamed") == before  # at once
+    begin(command.database, "interrupted")
+    begin(command.database, "renamed")
+    assert weights_of(command.database, "renamed") == before
+    assert lying(command.database) == set(entered(command.database))
+
+
 def test_a_study_that_is_renamed_and_deleted_leaves_no_files(
     source: Path, command: Command
 ) -> None:
     in_dashboard(command, lambda address: call(f"{address}/rename", {"study_name": "renamed"}))
     begin(source, "before")
-    files = set(entered(source))
     assert command("delete", "renamed", "--yes").code == 0
-    assert lying(source) == files
+    assert lying(source) == set(entered(source))
+    assert {ArtifactName.parse(name).study_id for name in lying(source)} == {1}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("is_moved", [True, False])

@@ -22,6 +22,7 @@ from scipy.special import ndtri
 from scripts.experiments.race_coverage import SIZES, race
 from search.cli.confirm import print_confirmation
 from search.cli.output import make_console
+from search.report.outcomes import race_result
 from search.results.confirm import Confirmation, ConfirmationRun, expected_seconds
 from search.results.folds import Folds, Run, mean_over_parts, weights
 from search.results.race import SeedRace, mean_interval, share_interval
@@ -30,6 +31,7 @@ from search.study.record import TrialRecord
 from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
+from search.study.trials import trials_of
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
@@ -360,6 +362,21 @@ def test_what_winning_may_have_added_is_told_wherever_a_confirmed_mean_is(
     assert f"{points} may be the luck of winning" in " ".join(capsys.readouterr().out.split())
     assert run_here() == 0
     assert points in " ".join(capsys.readouterr().out.split())
+
+    # What another program has made of its runs is not believed.
+    false = {"mean": 0.99, "low": 0.98, "high": 1.0, "n_seeds": 9, "luck": -3, "n_parts": 7}
+    for luck_of_winning in (0.5, -0.5, "much", None):
+        store_confirmation(study, {**raced, **false, "luck_of_winning": luck_of_winning})
+        assert run_here("best") == 0
+        assert capsys.readouterr().out == shown
+        assert run_here("studies") == 0
+        assert f"{points} may be the luck of winning" in " ".join(capsys.readouterr().out.split())
+        assert run_here() == 0
+        assert points in " ".join(capsys.readouterr().out.split())
+        told = race_result(study, trials_of(study))
+        assert told is not None
+        assert told.luck == pytest.approx(0.95 - 0.961)
+        assert told.luck_of_winning == pytest.approx(luck)
 
     # As it was stored before there were parts, with an interval for the seeds alone.
     older = confirmation(0, values, n_parts=1, n_images=None)

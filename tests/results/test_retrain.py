@@ -19,10 +19,11 @@ from optuna.trial import TrialState
 import search
 from search.data.load import load_dataset
 from search.exceptions import CardError
+from search.results.looks import add_looks_of_network
 from search.study.findings import Findings
 from search.study.open import rebuild
 from search.training.card import read_card
-from tests.conftest import Command, Result, run_here, wait_until
+from tests.conftest import Command, Result, read_only, run_here, wait_until
 
 NAME = "digits-3000x3"
 
@@ -232,6 +233,56 @@ def test_damaged_or_missing_weights_are_refused(weights: Path) -> None:
         search.load(weights, seed=9)
     (weights / "card.json").unlink()
     with pytest.raises(CardError, match="must hold a card"):
+        search.load(weights)
+
+
+def test_a_look_that_cannot_be_counted_is_said_with_the_reason(
+    retrained: tuple[Command, Result], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(retrained[0].folder, tmp_path / "copy"))
+    card, database = read_card(folder / "weights"), folder / "studies.db"
+
+    def look(fingerprint: str) -> str:
+        url, recipe = f"sqlite:///{database}", card.hyperparameters
+        return add_looks_of_network(url, recipe, card.trial, fingerprint, n=1, by="pictures")
+
+    with read_only(database):
+        said = look(card.fingerprint)
+        assert said.startswith(
+            f"{NAME} has found this network, but this look at the test set is not"
+        )
+        assert f"The database must be writable, but {database} is read-only" in said
+        assert look("of other data").startswith("No study here has found this network")
+    assert "the test set was seen 3 times" in look(card.fingerprint)
+    database.write_bytes(b"something else" * 100)
+    said = look(card.fingerprint)
+    assert said.startswith(
+        "This look at the test set is not counted. The database must be a SQLite"
+    )
+
+
+def test_what_is_no_folder_of_weights_is_refused_by_what_it_is(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed, database = weights / "seed-1.safetensors", weights.parent / "studies.db"
+    database.touch()
+    for path, said in (
+        (database, f"but {database} is a file."),
+        (seed, f"but {seed} is a file; name {weights}."),
+        (database / "weights", f"but there is no {database / 'weights'}."),
+    ):
+        for words in (
+            ("predict", str(path), "photo.png"),
+            ("export", str(path), "--out", str(weights.parent / "net.py")),
+            ("pictures", str(path)),
+        ):
+            assert run_here(*words) == 2
+            assert said in capsys.readouterr().err
+        with pytest.raises(CardError, match="in a folder that 'search retrain' wrote"):
+            search.load(path)
+    (weights / "card.json").unlink()
+    (weights / "card.json").mkdir()
+    with pytest.raises(CardError, match=r"must be readable, but it is not \(Is a directory\)"):
         search.load(weights)
 
 

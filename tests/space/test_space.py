@@ -497,6 +497,26 @@ def test_shrinking_changes_a_topology_that_does_not_fit_at_all(tmp_path: Path) -
     assert parameter_count(space.spec(shrunk)) < 2_000
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_parameters_are_counted_without_building_the_network(seed: int) -> None:
+    table = Space.load("standard").table
+    fixed = {
+        **table,
+        "topology": ["c3+bias, c1 7, d3, c3, drop, pool, c3p1 10, gap", "c3, gap, out"],
+    }
+    for cap in (None, 3_000):
+        for space in (
+            *(Space.load(name, parameter_cap=cap) for name in ("standard", "wide")),
+            Space("own", fixed, parameter_cap=cap),
+            *(
+                Space.load("adaptive", parameter_cap=3_000, input_shape=shape, n_classes=7)
+                for shape in ((1, 28, 28), (3, 20, 64))
+            ),
+        ):
+            values = _random_values(space, seed)
+            assert space.count(values) == parameter_count(space.spec(values))
+
+
 def test_a_cap_that_nothing_fits_is_refused_naming_the_smallest_count() -> None:
     space = Space.load("standard")
     smallest = space.smallest_count()

@@ -16,7 +16,7 @@ from search.exceptions import DatabaseError
 from search.storage.guard import FileGuard
 from search.storage.open import opened_storage
 from search.study.summary import tally
-from tests.conftest import Command, n_reported, start_long_run
+from tests.conftest import Command, n_reported, read_only, start_long_run
 from tests.support.made_studies import MadeTrial, make_study
 
 
@@ -205,6 +205,34 @@ def test_a_file_whose_folder_went_with_the_working_folder_is_saved_in_the_tempor
     monkeypatch.chdir(tmp_path)
     saved = f"sqlite:///{temporary / 'studies-saved.db'}"
     assert optuna.get_all_study_names(saved) == ["kept"]
+
+
+def test_what_its_own_folder_cannot_take_is_saved_in_the_working_folder_or_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, working, temporary = (tmp_path / name for name in ("own", "working", "temporary"))
+    for folder in (own, working, temporary):
+        folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.chdir(working)
+
+    def write(*sealed: Path) -> None:
+        database = own / "studies.db"
+        with contextlib.ExitStack() as stack:
+            storage = stack.enter_context(opened_storage(f"sqlite:///{database}", create=True))
+            study = optuna.create_study(storage=storage, study_name="kept")
+            database.unlink()
+            for folder in sealed:
+                stack.enter_context(read_only(folder))
+            study.set_user_attr("after", 1)
+
+    for sealed, taken in (((own,), working), ((own, working), temporary)):
+        saved = taken / "studies-saved.db"
+        with pytest.raises(DatabaseError, match=f"is saved in {saved}, not beside it"):
+            write(*sealed)
+        assert optuna.get_all_study_names(f"sqlite:///{saved}") == ["kept"]
+    with pytest.raises(DatabaseError, match="What it held could not be saved"):
+        write(own, working, temporary)
 
 
 def test_a_command_that_ends_when_its_file_is_gone_says_so(tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ def test_of_retrainings_at_once_no_look_and_no_result_is_lost(database_url: str)
     assert (found.test_looks, len(found.looks), len(found.retrainings)) == (150, 50, 50)
 
 
+def _row(**changed: Any) -> dict[str, Any]:
+    """A candidate of a race."""
+    values = changed.get("values", [0.9, 0.91])
+    row = {"trial": 0, "search_value": 0.95, "values": values, "is_out": False}
+    return {**row, "parts": [0] * len(values), "seeds": list(range(len(values))), **changed}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -96,6 +103,9 @@ def test_of_retrainings_at_once_no_look_and_no_result_is_lost(database_url: str)
         ("confirmation", {"trial": 0, "mean": 0.5, "candidates": [{"trial": 0}]}),
         ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {"mean": 88.5}),
         ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {"trial": 9}),
+        ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {"n_images": "many"}),
+        ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {"candidates": [_row(seeds=[{}, 1])]}),
+        ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {"candidates": [_row(values=[])]}),
         ("ablation_0", {"x": 5}),
         ("ablation_0", {"seeds": [1], "rows": [{"change": "none"}]}),
     ],

@@ -7,6 +7,7 @@ import math
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,17 +295,23 @@ def test_a_study_that_is_copied_whole_has_its_trials(finished: Command) -> None:
     assert tally(trials_of(finished.study("copy"))).n_trained == 5
 
 
-def test_a_network_of_another_size_than_is_said_is_never_trained_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+def test_a_trial_that_has_not_as_many_parameters_as_it_says_is_foreign_however_weak(
+    state: TrialState, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Among many trials, whose networks are not all counted anew to read them."""
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     rates = [0.02 * 1.05**number for number in range(30)]
     made = [MadeTrial([0.9] * 3, values={"learning_rate": rate}) for rate in rates]
     study = make_study(url, "made", made)
-    weak = MadeTrial([0.1] * 3, attributes={"parameter_count": 2000})
-    add_as_ours(study, [weak.frozen(Space.load("standard", parameter_cap=3000), 3000, 1)])
+    weak = MadeTrial([0.1] * 3, state=state)
+    false = replace(weak, attributes={"parameter_count": 2000})
+    space = Space.load("standard", parameter_cap=3000)
+    add_as_ours(study, [each.frozen(space, 3000, 1) for each in (false, weak)])
 
+    assert [is_foreign(trial) for trial in trials_of(study)] == [False] * 30 + [True, False]
+    assert tally(trials_of(study)).n_foreign == 1
+    assert run_here("show", "30", "--storage", url) == 0
+    assert "2,000" not in capsys.readouterr().out
     assert run_here("retrain", "--trial", "30", "--storage", url) == 2
     assert "by another program" in capsys.readouterr().err
 

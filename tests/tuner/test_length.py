@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from search.results.folds import Folds
 from search.study.history import StudyLength, record_run
+from search.tuner.final_race import RacedTrial, race_limits, race_seconds
 from search.tuner.length import length_of, usual_trials
 from search.tuner.options import SearchRequest, Target
 from search.tuner.plan import plan_search
@@ -74,3 +76,30 @@ def test_what_was_asked_for_is_not_taken_back_and_a_study_goes_on_by_itself_afte
     ):
         record_run(study, run_record(asked.n_trials, asked.patience))
         assert planned() == length
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 8])
+def test_a_race_takes_its_share_of_the_time_or_its_runs_or_its_least(n_workers: int) -> None:
+    limits = race_limits(SearchRequest(8000, 15), 40, Folds(6, 10_000))
+
+    def seconds(run: float, trained: float, n: int = 7) -> float:
+        trials = [RacedTrial(0.99, run)] * n
+        return race_seconds(limits, trials, trained, n_workers=n_workers)
+
+    assert seconds(1.0, 60.0) == pytest.approx(7 * 12 / n_workers, abs=1.0)  # all runs
+    assert seconds(10.0, 300.0) == pytest.approx(240 / n_workers, abs=20.0)  # four minutes
+    assert seconds(10.0, 1800.0) == pytest.approx(600 / n_workers, abs=20.0)  # a third
+    # The best and the first, twice each, in rounds of so many workers.
+    assert seconds(500.0, 900.0) == 500.0 * -(-4 // n_workers)
+    assert (
+        race_seconds(race_limits(SearchRequest(8000, 15), 7, Folds(6, 1)), [], 9.0, n_workers=2)
+        == 0
+    )
+
+
+def test_a_search_without_a_race_has_none_to_wait_for() -> None:
+    for request in (
+        SearchRequest(8000, 15, confirm=False),
+        SearchRequest(8000, 15, objective="accuracy,size"),
+    ):
+        assert race_limits(request, 40, Folds(6, 10_000)).n_candidates == 0

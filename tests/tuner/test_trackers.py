@@ -79,6 +79,28 @@ def test_a_log_without_its_package_says_what_to_install(
     assert not list(command.folder.iterdir())
 
 
+@pytest.mark.parametrize("error", ["ImportError('no protobuf')", "TypeError('no descriptors')"])
+def test_a_log_whose_package_is_broken_is_refused_before_the_study_is_made(
+    command: Command, error: str
+) -> None:
+    package = command.folder / "broken" / "tensorboard"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"raise {error}\n")
+    words = [*DIGITS_RUN, "--log", "tensorboard:log"]
+    code = (
+        "import sys; from search.cli import main; sys.path.insert(0, 'broken')\n"
+        "for name in [each for each in sys.modules if 'tensorboard' in each]:\n"
+        "    del sys.modules[name]\n"
+        f"main({words!r})"
+    )
+    done = command.fork("-c", code)
+    assert done.code == 2, done.err
+    said = " ".join(done.err.split())
+    kind, _, reason = error[:-1].partition("(")
+    assert f"tensorboard cannot be imported here ({kind}: {reason[1:-1]}); install it anew" in said
+    assert [path.name for path in command.folder.iterdir()] == ["broken"]
+
+
 def test_a_log_whose_folder_cannot_be_is_refused_with_nothing_written(command: Command) -> None:
     (command.folder / "log").touch()
     done = command(*DIGITS_RUN, "--log", "tensorboard:log")

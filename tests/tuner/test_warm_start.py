@@ -102,6 +102,20 @@ def test_numbers_go_to_the_nearest_that_there_is(
     assert {name: found[name] for name in nearest} == nearest
 
 
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [([16, 256], 16), ({"low": 8, "high": 400}, 200), ([256, 512], None), ([64, 128], 128)],
+)
+def test_no_batch_is_larger_than_the_new_training_set(sizes: Any, found: int | None) -> None:
+    new = under(_LARGE, _space(batch_size=sizes))
+    values = {**_drawn(_STANDARD), "batch_size": 400}
+
+    near = transfer_values(values, _STANDARD, new, largest_batch=200)
+
+    assert near is not None
+    assert near.get("batch_size") == found
+
+
 def test_a_text_that_is_no_choice_is_left_to_the_sampler() -> None:
     found = _nearest(_drawn(_STANDARD), _STANDARD, _space(optimizer=["adam", "sgd"]))
 
@@ -261,6 +275,23 @@ def test_a_study_that_finds_nothing_to_start_from_begins_as_its_space_says(tmp_p
     assert plan.warm_start is not None
     assert not plan.warm_start.configurations
     assert [queued_values(trial) for trial in begun] == [plan.space.first()]
+
+
+@pytest.mark.parametrize(("dataset", "flip"), [("digits", 0.5), ("folder:/photos", 0.0)])
+def test_mirroring_is_taken_over_to_the_same_images_alone(
+    command: Command, dataset: str, flip: float
+) -> None:
+    url = f"sqlite:///{command.database}"
+    trials = [MadeTrial((0.5 + 0.1 * n,) * 3, values={"flip": 0.5}) for n in range(2)]
+    space = Space.load("adaptive", parameter_cap=3000, n_training=1079, epochs=3)
+    make_study(url, "old", trials, dataset=dataset, space=space)
+
+    done = command(*NEW, "--from-study", "old", "--workers", "1", "--trials", "1")
+
+    assert done.code == 0, done.err
+    assert command.study("new").trials[0].params["flip"] == flip
+    is_said = "not their flip, as the images are others" in " ".join(done.out.split())
+    assert is_said == (dataset != "digits")
 
 
 def _plan_from(name: str, url: str, **options: Any) -> SearchPlan:
