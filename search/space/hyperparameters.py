@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -240,3 +241,16 @@ class Hyperparameters:
                 "augmentation": Augmentation(**values["augmentation"]),
             }
         )
+
+
+def schedule_of(value: Mapping[str, Any]) -> Schedule:
+    """The schedule that a space's values name."""
+    match value["schedule"]:
+        case "one-cycle":
+            return OneCycle(warmup_share=float(value["warmup_share"]))
+        case "step":
+            return StepDecay(float(value["step_share"]), gamma=float(value["step_gamma"]))
+        case "cosine":
+            return Cosine()
+        case _:
+            return Constant()

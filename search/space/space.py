@@ -39,13 +39,9 @@ from search.space.distributions import TrialLike, all_values, is_inside, n_value
 from search.space.effects import has_effect
 from search.space.hyperparameters import (
     Augmentation,
-    Constant,
-    Cosine,
     Hyperparameters,
-    OneCycle,
     OptimizerName,
-    Schedule,
-    StepDecay,
+    schedule_of,
 )
 from search.space.limits import KINDS, as_choices, is_range, make_distribution
 from search.space.table_checks import check_budget_share, check_names, check_topologies
@@ -149,7 +145,7 @@ class Space:
             optimizer=cast(OptimizerName, value["optimizer"]),
             momentum=float(value["momentum"]),
             weight_decay=float(value["weight_decay"]),
-            schedule=_schedule(value),
+            schedule=schedule_of(value),
             batch_size=value["batch_size"],
             augmentation=augmentation,
             label_smoothing=float(value["label_smoothing"]),
@@ -193,11 +189,7 @@ class Space:
         return topology, tuple(value[f"width_{i + 1}"] for i in range(topology.n_widths))
 
     def count(self, values: Mapping[str, Any]) -> int:
-        """The parameters of the network of `spec(values)`, which is not built for it.
-
-        Raises:
-            SpecError: if there is no such network.
-        """
+        """The parameters of the network of `spec(values)`, which is not built for it."""
         value = {**self.table, **values}
         topology, _ = self._drawn(value)
         return count_with(topology, self.widths(value), self.input_shape, self.n_classes)
@@ -396,15 +388,3 @@ class Space:
                 target = max(choice for choice in choices if choice <= target)
             scaled[name] = target
         return scaled
-
-
-def _schedule(value: Mapping[str, Any]) -> Schedule:
-    match value["schedule"]:
-        case "one-cycle":
-            return OneCycle(warmup_share=float(value["warmup_share"]))
-        case "step":
-            return StepDecay(float(value["step_share"]), gamma=float(value["step_gamma"]))
-        case "cosine":
-            return Cosine()
-        case _:
-            return Constant()

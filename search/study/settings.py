@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 from optuna.study import Study, StudyDirection
 
 from search.data.names import SPLITS, TENSORS, ImageSize, Split, size_option
-from search.exceptions import StudyError
+from search.exceptions import StudyDeletedError, StudyError
 from search.space.space import Space
 from search.space.toml import toml_value
 from search.training.metrics import Metric
@@ -87,9 +87,11 @@ class StudySettings:
 
         Raises:
             StudyError: if the study was made by something else, or its settings were changed.
+            StudyDeletedError: if it is there no more.
         """
         values = stored_settings(study)
         if values is None:
+            _check_is_there(study)
             raise StudyError(
                 f"A study must have been made by 'search run', but {study.study_name!r} holds no "
                 "settings of it; name another with --study."
@@ -145,6 +147,17 @@ class StudySettings:
 
     def search_space(self) -> Space:
         return Space(self.space_name, self.space, self.input_shape, self.n_classes, self.budget)
+
+
+def _check_is_there(study: Study) -> None:
+    """Raises StudyDeletedError where a study was deleted: then it has no attributes either."""
+    try:
+        study._storage.get_study_system_attrs(study._study_id)  # which no cache has
+    except KeyError as error:
+        raise StudyDeletedError(
+            f"A study must stay while it is used, but {study.study_name!r} was deleted meanwhile; "
+            "'search studies' lists those that are there."
+        ) from error
 
 
 def _is_count(value: Any, least: int = 1) -> bool:

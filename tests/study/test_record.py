@@ -11,13 +11,17 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from search.exceptions import StudyDeletedError, StudyError
 from search.storage.cached import CachedStorage, batch_writes
 from search.storage.open import opened_storage
 from search.study.record import NO_RECORD, Owner, TrialRecord, is_foreign, queued_values
+from search.study.settings import StudySettings
 from search.study.summary import is_trained, training_seconds
 from search.training.epochs import EpochResult
+from tests.support.made_studies import MadeTrial, make_study
 
 # As version 0.1.0 stored a trial that was stopped.
 _STORED: dict[str, Any] = {
@@ -225,3 +229,21 @@ def test_what_was_queued_is_told_from_what_was_drawn() -> None:
 
     assert queued_values(study.trials[queued.number]) == {"momentum": 0.5}
     assert queued_values(study.trials[drawn.number]) is None
+
+
+class _AfterItsAttributes(RDBStorage):
+    """As one is read in two steps, between which a study's attributes go, and it with them."""
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return {}
+
+
+def test_a_study_that_is_deleted_while_it_is_read_is_told_to_be_gone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    make_study(url, "made", [MadeTrial([0.5] * 3)])
+    study = optuna.load_study(study_name="made", storage=_AfterItsAttributes(url))
+    with pytest.raises(StudyError, match="'made' holds no settings"):
+        StudySettings.from_study(study)
+    optuna.delete_study(study_name="made", storage=url)
+    with pytest.raises(StudyDeletedError, match="'made' was deleted meanwhile"):
+        StudySettings.from_study(study)
