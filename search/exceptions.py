@@ -8,6 +8,7 @@
     │   ├── StorageError            a database that cannot be opened
     │   ├── StudyError              a study or trial that does not exist, or differs from this run
     │   ├── DeviceError             a device that is not there
+    │   ├── JobError                a job that does not exist, or cannot be what is asked of it
     │   └── CardError               weights that cannot be loaded
     ├── TrainingError               a training run that could not be finished
     ├── ExportError                 an exported network that does not do what the original does
@@ -60,6 +61,10 @@ class StudyError(InputError):
 
 class DeviceError(InputError):
     """A device that is not there."""
+
+
+class JobError(InputError):
+    """A job that does not exist, or cannot be what is asked of it."""
 
 
 class CardError(InputError):

@@ -85,6 +85,13 @@ ELSEWHERE = {
         "tests/cli/test_events.py",
         ('"--json"', '"--quiet"'),
     ),
+    "search serve": ("tests/service/test_serve.py", ('command.start("serve"',)),
+    "search watch mnist-8000x15": ("tests/service/test_serve.py", ('command("watch", "1")',)),
+    "search logs 3": ("tests/service/test_serve.py", ('command("logs", "1")',)),
+    "search stop mnist-8000x15": ("tests/service/test_serve.py", ('command("stop", "long")',)),
+    "search resume mnist-8000x15": ("tests/service/test_serve.py", ('command("resume", "long")',)),
+    "search cancel 3": ("tests/service/test_serve.py", ('command("cancel", "2")',)),
+    "search move 3 --first": ("tests/service/test_serve.py", ('command("move", "3", "--first")',)),
     "search dashboard": ("tests/report/test_dashboard.py", ('"dashboard"',)),
     "search confirm --top 5 --seeds 5": (
         "tests/results/test_confirm.py",

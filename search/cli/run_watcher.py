@@ -14,7 +14,6 @@ from search.cli.events import (
     run_of_race,
     search_begins,
     search_ends,
-    trial_event,
 )
 from search.cli.output import data_words, heard_interrupts, shown_waiting, stop_signals
 from search.cli.progress import Forecast, Progress
@@ -33,7 +32,7 @@ from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded
 from search.results.target import Step
 from search.storage.retry import Waiting
 from search.training.metrics import metric_words
-from search.tuner.events import Outcome, SearchEvent
+from search.tuner.events import Outcome, SearchEvent, event_values
 from search.tuner.final_race import longest_race
 from search.tuner.plan import SearchPlan
 from search.tuner.session import Search
@@ -101,7 +100,7 @@ class TerminalWatcher(SearchWatcher):
             def listener(event: SearchEvent) -> None:
                 view(event)
                 track(event)
-                self._emit(trial_event(event))
+                self._emit(event_values(event))
 
             yield listener
 
