@@ -91,6 +91,7 @@ ELSEWHERE = {
     "search stop mnist-8000x15": ("tests/service/test_serve.py", ('command("stop", "long")',)),
     "search resume mnist-8000x15": ("tests/service/test_serve.py", ('command("resume", "long")',)),
     "search cancel 3": ("tests/service/test_serve.py", ('command("cancel", "2")',)),
+    "search link": ("tests/service/test_http.py", ('command("link")',)),
     "search move 3 --first": ("tests/service/test_serve.py", ('command("move", "3", "--first")',)),
     "search dashboard": ("tests/report/test_dashboard.py", ('"dashboard"',)),
     "search confirm --top 5 --seeds 5": (

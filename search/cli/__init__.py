@@ -42,6 +42,7 @@ from search.cli import (
     delete,
     doctor,
     export,
+    link,
     logs,
     move,
     pictures,
@@ -134,6 +135,7 @@ for _command in (
     resume.resume,
     cancel.cancel,
     move.move,
+    link.link,
     doctor.doctor,
 ):
     app.command(epilog=_EPILOG, cls=WordedCommand)(_command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -13,8 +13,11 @@ from search.cli.output import echo
 from search.wording import counted, percent
 
 if TYPE_CHECKING:
+    from search.service.client import Client
     from search.service.jobs import Job
-    from search.service.queue import JobQueue
+    from search.service.local import LocalJobs
+
+    Jobs: TypeAlias = Client | LocalJobs
 
 JobName = Annotated[
     str,
@@ -26,34 +29,60 @@ JobName = Annotated[
 ]
 
 
+def find_client(storage: str, server: str | None) -> Client | None:
+    """The client of a server that is named, or that runs on this machine; None where none does.
+
+    Raises:
+        InputError: if there is no token for it.
+    """
+    from search.service.folder import ServiceFolder
+
+    if server is None and ServiceFolder(storage).address() is None:
+        return None  # what speaks HTTP takes a while to import
+    from search.service.client import Client
+
+    return Client(server, storage=storage)
+
+
 @contextmanager
-def opened_queue(storage: str, *, create: bool = False) -> Iterator[JobQueue]:
-    """The queue of a database.
+def opened_jobs(storage: str, server: str | None, *, create: bool = False) -> Iterator[Jobs]:
+    """The jobs of a server or, where none runs, of a database.
 
     Args:
+        server: its URL; None for that of the database on this machine.
         create: whether to create the database where there is none.
 
     Raises:
         StorageError: if it cannot be opened.
+        ServiceError: if a server that is named does not answer.
     """
+    client = find_client(storage, server)
+    if client is not None:
+        with client:
+            yield client
+        return
     import optuna
 
-    from search.service.database import opened_database
-    from search.service.queue import JobQueue
+    from search.service.local import opened_jobs
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with opened_database(storage, create=create) as database:
-        yield JobQueue(database)
+    with opened_jobs(storage, create=create) as jobs:
+        yield jobs
 
 
-def hint_at_server(queue: JobQueue, storage: str) -> None:
-    """Says, where it is so, that nobody runs what waits."""
+def has_server(jobs: Jobs) -> bool:
+    """Whether somebody runs what waits."""
+    from search.service.local import LocalJobs
+
+    return not isinstance(jobs, LocalJobs) or jobs.has_server()
+
+
+def hint_at_server(storage: str) -> None:
+    """Says that nobody runs what waits."""
     from search.cli.output import shown_command, storage_words
-    from search.service.folder import ServiceFolder
 
-    if not ServiceFolder(storage).has_server() and not queue.has_server():
-        command = shown_command(["serve", *storage_words(storage)])
-        echo(f"No server runs that would start it; '{command}' is one.")
+    command = shown_command(["serve", *storage_words(storage)])
+    echo(f"No server runs that would start it; '{command}' is one.")
 
 
 def describe_progress(job: Job) -> str:

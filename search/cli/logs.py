@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from search.cli.jobs import JobName, opened_queue
-from search.cli.options import Storage
+from search.cli.jobs import JobName, opened_jobs
+from search.cli.options import Server, Storage
 from search.cli.output import stop_signals
 from search.folders import DATABASE_URL
 
@@ -21,6 +21,7 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Go on until the search ends, or Ctrl-C.")
     ] = False,
     storage: Storage = DATABASE_URL,
+    server: Server = None,
 ) -> None:
     """Print what the search of a job printed.
 
@@ -28,15 +29,14 @@ def logs(
     """
     from search.plain_text import printable_lines
     from search.service.jobs import JobState
-    from search.service.logs import read_log
 
-    with opened_queue(storage) as queue, stop_signals() as should_stop:
-        found = queue.find(job)
+    with opened_jobs(storage, server) as jobs, stop_signals() as should_stop:
+        number = jobs.job(job).number
         offset = 0
         while True:
             # Asked first: what it printed before it ended is read after.
-            is_over = queue.job(found.number).state not in (JobState.RUNNING, JobState.WAITING)
-            while text := read_log(storage, found, offset):
+            is_over = jobs.job(number).state not in (JobState.RUNNING, JobState.WAITING)
+            while text := jobs.log(number, offset):
                 typer.echo(printable_lines(text.decode(errors="replace")), nl=False)
                 offset += len(text)
             if not follow or is_over or should_stop():

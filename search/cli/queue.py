@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.jobs import asked_for, describe_best, describe_progress, opened_queue
-from search.cli.options import AsJson, Storage
+from search.cli.jobs import asked_for, describe_best, describe_progress, opened_jobs
+from search.cli.options import AsJson, Server, Storage
 from search.cli.output import echo, echo_json, make_console, shown_command
 from search.folders import DATABASE_URL
 from search.wording import counted
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from search.service.jobs import Job
 
 _N_ENDED, _N_WAITING = 10, 100  # that are shown where not all are asked for
-_PAGE = 1000
 
 
 def queue(
     all: Annotated[bool, typer.Option("--all", help="List all that ended, too.")] = False,
     storage: Storage = DATABASE_URL,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """List the searches that run, wait and have ended.
@@ -31,19 +31,12 @@ def queue(
     """
     from search.service.jobs import ENDED, JobState
 
-    with opened_queue(storage) as jobs:
-        groups = (
-            ((JobState.RUNNING,), None),
-            ((JobState.WAITING,), None if all else _N_WAITING),
-            (ENDED, None if all else _N_ENDED),
-        )
-        found: list[Job] = []
-        for states, limit in groups:
-            page = jobs.page(states, limit=limit or _PAGE)
-            found += page
-            while limit is None and len(page) == _PAGE:
-                page = jobs.page(states, limit=_PAGE, after=page[-1])
-                found += page
+    with opened_jobs(storage, server) as jobs:
+        found: list[Job] = [
+            *jobs.jobs((JobState.RUNNING,)),
+            *jobs.jobs((JobState.WAITING,), limit=None if all else _N_WAITING),
+            *jobs.jobs(ENDED, limit=None if all else _N_ENDED),
+        ]
         n_left = sum(jobs.count().values()) - len(found)
     if as_json:
         echo_json([job.to_json() for job in found], indent=2)

@@ -21,6 +21,7 @@ from search.cli.completion import (
 from search.cli.options import (
     COUNT,
     IMAGE_SIZE,
+    SERVER,
     SHARED,
     decimal,
     duration,
@@ -84,6 +85,7 @@ def takes_submission(command: Callable[..., None]) -> Callable[..., None]:
     found = [p for group in GROUPS for p in _parameters(group) if p.name not in shown]
     first = typer.Option("--first", help="Run it before all that waits.")
     as_json = typer.Option("--json", help="Print the job as JSON, for programs.")
+    found.append(_parameter("server", str | None, SERVER, None))
     found.append(_parameter("first", bool, first, False))
     found.append(_parameter("as_json", bool, as_json, False))
     return _with_parameters(command, found)

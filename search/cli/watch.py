@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.completion import complete_studies
-from search.cli.jobs import asked_for, opened_queue
-from search.cli.options import Storage
+from search.cli.jobs import asked_for, opened_jobs
+from search.cli.options import Server, Storage
 from search.cli.output import echo_json, make_console, stop_signals
 from search.folders import DATABASE_URL
 from search.wording import counted
@@ -35,6 +35,7 @@ def watch(
         ),
     ],
     storage: Storage = DATABASE_URL,
+    server: Server = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each event as a line of JSON, for programs.")
     ] = False,
@@ -43,10 +44,8 @@ def watch(
 
     Example: search watch mnist-8000x15
     """
-    from search.service.watching import watch_search
-
-    with opened_queue(storage) as queue, stop_signals() as should_stop:
-        events = _until(should_stop, watch_search(queue, search))
+    with opened_jobs(storage, server) as jobs, stop_signals() as should_stop:
+        events = _until(should_stop, jobs.watch(search))
         if as_json:
             for event in events:
                 echo_json(event)

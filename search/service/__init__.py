@@ -9,6 +9,7 @@ What is kept, in the database of the studies:
 
 What is submitted:
 
+- `paths.py`: which files of the server's machine a client may name
 - `submission.py`: the options of a search as JSON, checked, and as words of `search run`
 
 How it is run:
@@ -24,6 +25,15 @@ Who watches:
 - `watching.py`: the events of one search, until it is over
 - `logs.py`: what the searches of jobs printed
 - `plain_searches.py`: searches that no job runs, stopped
+
+How it is reached:
+
+- `client.py`: `search.Client`, over HTTP; `local.py`: the same on the database itself
+- `server.py`: what runs searches and what answers clients, in one process
+- `app.py`: the HTTP interface; `job_routes.py`, `study_routes.py`: its routes; `services.py`:
+  what these stand on; `schemas.py`: what clients send; `pages.py`: lists a page at a time
+- `guard.py`: what stands before all of it: host, origin, size, rate; `access.py`: who may do what
+- `channels.py`: the events of searches, for many who watch
 
 Nothing here imports PyTorch: a search is a process of its own.
 """

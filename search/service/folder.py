@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from search.exceptions import InputError, SearchError
+from search.exceptions import InputError, ServiceError
 from search.files import write_text
 from search.storage.urls import database_label, shown_url, sqlite_path
 
@@ -22,10 +22,6 @@ try:
     import fcntl
 except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
-
-
-class ServerRunsError(SearchError):
-    """Another server serves the queue."""
 
 
 def try_lock(path: Path) -> int | None:
@@ -135,19 +131,37 @@ class ServiceFolder:
         return is_locked(self.server_lock)
 
     @contextmanager
+    def announced(self, address: str) -> Iterator[None]:
+        """Tells commands on this machine where the server is, as long as the context lasts."""
+        path = self.path / "address"
+        write_text(address, path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def address(self) -> str | None:
+        """Where the server on this machine is; None where none runs, or it has yet to begin."""
+        if not self.has_server():
+            return None
+        with suppress(OSError):
+            return (self.path / "address").read_text()
+        return None
+
+    @contextmanager
     def only_server(self) -> Iterator[None]:
         """Lets no other server onto the queue, as long as the context lasts.
 
         On PostgreSQL each machine may have one.
 
         Raises:
-            ServerRunsError: if there is one.
+            ServiceError: if there is one.
         """
         descriptor = try_lock(self.server_lock)
         if descriptor is None:
             who = self._server_pid()
             process = "another" if who is None else f"process {who}"
-            raise ServerRunsError(
+            raise ServiceError(
                 f"One server at a time must serve a queue, but {process} serves that of "
                 f"{shown_url(self._url)}; stop it first, or name another database with --storage."
             )

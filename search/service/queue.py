@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, select, update
 
-from search.exceptions import JobError
+from search.exceptions import JobError, UnknownJobError
 from search.service.database import QueueDatabase
 from search.service.jobs import CANCEL, ENDED, STOP, Job, JobState, job_of, now
 from search.service.tables import events, jobs, servers
@@ -243,7 +243,7 @@ def _find(connection: Connection, name: str, *, for_update: bool = False) -> Row
     if row is None and "\0" not in name:
         row = _of_study(connection, query.where(jobs.c.study == name))
     if row is None:
-        raise JobError(
+        raise UnknownJobError(
             "A job must be named by its number or the name of its study, but there is no "
             f"{name[:200]!r}; 'search queue' lists those that are there."
         )

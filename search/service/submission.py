@@ -48,8 +48,11 @@ class Submission:
     study: str | None
 
 
-def options_of(request: SearchRequest) -> dict[str, Any]:
-    """The options of a request as values that JSON knows, with its paths made whole.
+def options_of(request: SearchRequest, *, is_here: bool = True) -> dict[str, Any]:
+    """The options of a request as values that JSON knows.
+
+    Args:
+        is_here: whether its paths are those of this machine, and are made whole.
 
     Raises:
         DataError: if a folder of images is not there.
@@ -71,11 +74,11 @@ def options_of(request: SearchRequest) -> dict[str, Any]:
         options["image_size"] = list(request.image_size)
     for name in PATHS:
         if name in options:
-            options[name] = str(Path(options[name]).absolute())
+            options[name] = str(Path(options[name]).absolute() if is_here else options[name])
     folder = folder_of(request.dataset)
-    if folder is not None:
+    if folder is not None and is_here:
         options["dataset"] = f"{FOLDER}{check_folder(folder)}"
-    if request.space not in BUILT_IN:
+    if request.space not in BUILT_IN and is_here:
         options["space"] = str(Path(request.space).absolute())
     return options
 

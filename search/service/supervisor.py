@@ -164,10 +164,10 @@ class Supervisor:
                 self._claims.note_waiting(job.number, reason)
         if len(blocked) == len(waiting):
             return False
-        job = self._claims.take_next(blocked)
-        if job is None:
+        taken = self._claims.take_next(blocked)
+        if taken is None:
             return False
-        self._start(job)
+        self._start(taken)
         return True
 
     def _start(self, job: Job) -> None:

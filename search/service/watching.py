@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from search.exceptions import JobError
+from search.exceptions import UnknownJobError
 from search.service.feed import StudyFeed
 from search.service.jobs import ENDED, Job, JobState
 from search.service.queue import JobQueue
@@ -24,7 +24,7 @@ def watch_search(queue: JobQueue, name: str) -> Iterator[dict[str, Any] | None]:
         name: the number of a job, or the name of a study.
 
     Raises:
-        JobError, StudyError: if there is neither.
+        UnknownJobError, UnknownStudyError: if there is neither.
     """
     job = _find(queue, name)
     shown: Job | None = None
@@ -52,7 +52,7 @@ def _find(queue: JobQueue, name: str) -> Job | None:
     """The job of that name; None where only a study has it."""
     try:
         return queue.find(name)
-    except JobError:
+    except UnknownJobError:
         if name.isdecimal() and name not in study_names(queue.storage):
             raise
         open_study(queue.storage, name)  # says what studies there are

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 import typer
-from click.testing import CliRunner
+from typer.testing import CliRunner
 
 from search.cli.run_options import read_options, takes_options
 from search.exceptions import InputError, JobError, StorageError
@@ -254,7 +254,7 @@ def test_the_words_of_a_job_are_the_command_that_asks_for_the_same() -> None:
     for request in several:
         options = options_of(request)
         assert request_of(options, request.storage) == request
-        done = CliRunner().invoke(typer.main.get_command(app), run_words(options)[1:])
+        done = CliRunner().invoke(app, run_words(options)[1:])
         assert not done.exception, done.output
     assert found == list(several)
     given = {name for request in several for name in options_of(request)}

@@ -34,8 +34,11 @@ def is_in(command: Command, number: int, state: str) -> bool:
 
 
 def start_server(command: Command, *options: str) -> PreparedProcess:
-    process = command.start("serve", *options)
-    assert process.stdout.readline().startswith("Serving the queue of sqlite:///studies.db")
+    process = command.start("serve", "--port", "0", *options)
+    first, link, last = (process.stdout.readline() for _ in range(3))
+    assert first.startswith("Serving the queue of sqlite:///studies.db on http://127.0.0.1:")
+    assert "/login?code=" in link
+    assert last == "Ctrl-C ends the server; what it runs goes on.\n"
     return process
 
 
@@ -192,7 +195,7 @@ def test_commands_on_jobs_never_meet_torch_nor_a_web_server(name: str, command: 
         "import contextlib, sys\n"
         "from search.cli import main\n"
         f"with contextlib.suppress(SystemExit): main({words[name]})\n"
-        "print('imported:', *({'torch', 'fastapi', 'uvicorn'} & set(sys.modules)))"
+        "print('imported:', *({'torch', 'fastapi', 'uvicorn', 'httpx2'} & set(sys.modules)))"
     )
     done = command.run_words([*command.words()[:1], "-c", code])
     assert done.out.endswith("imported:\n"), done.out

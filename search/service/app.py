@@ -1,0 +1,110 @@
+"""The HTTP interface: jobs, studies, trials and events as JSON, below `/api/v1`.
+
+`/api/v1/openapi.json` describes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from search.exceptions import (
+    DatabaseError,
+    InputError,
+    SearchError,
+    UnknownJobError,
+    UnknownStudyError,
+)
+from search.service import job_routes, study_routes
+from search.service.access import Access
+from search.service.guard import LOGIN, Application, Guard
+from search.service.services import Service
+from search.study.history import DISTRIBUTION
+
+API = "/api/v1"
+_COOKIE_SECONDS = 30 * 86400
+
+
+def make_application(service: Service, *, hosts: Collection[str], cookie: str) -> Application:
+    """The whole application, behind its guard.
+
+    Args:
+        hosts, cookie: as those of `Guard`.
+    """
+    app = FastAPI(
+        title="search",
+        version=version(DISTRIBUTION),
+        description="Searches for the best small network under a hard cap on parameters.",
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(job_routes.router, prefix=API)
+    app.include_router(study_routes.router, prefix=API)
+    _add_login(app, service.access, cookie)
+    app.add_exception_handler(SearchError, _search_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    return Guard(app, service.access, hosts=hosts, cookie=cookie)
+
+
+def _add_login(app: FastAPI, access: Access, cookie: str) -> None:
+    @app.get(LOGIN, include_in_schema=False)
+    def login(request: Request, code: str = "") -> Response:
+        role = access.use_link_code(code)
+        if role is None:
+            return _error(
+                401,
+                "AccessError",
+                "A link opens once, within ten minutes, but this one was used or is too old; "
+                "'search link' makes another.",
+            )
+        answer = RedirectResponse("/", status_code=303)
+        answer.set_cookie(
+            cookie,
+            access.make_cookie(role),
+            max_age=_COOKIE_SECONDS,
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+
+def _error(status: int, kind: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"type": kind, "message": message}}, status_code=status)
+
+
+def _search_error(_request: Request, error: Exception) -> JSONResponse:
+    match error:
+        case UnknownJobError() | UnknownStudyError():
+            status = 404
+        case InputError():
+            status = 422
+        case DatabaseError():
+            status = 503
+        case _:
+            status = 500
+    return _error(status, type(error).__name__, str(error))
+
+
+def _validation_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    # Without the values: they may be what JSON does not know.
+    wrong = [f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()]
+    return _error(
+        422, "InputError", f"A request must be as it is described, but {'; '.join(wrong)}."
+    )
+
+
+def _http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    answer = _error(error.status_code, "ServiceError", str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
