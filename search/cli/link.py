@@ -18,9 +18,9 @@ def link(
     storage: Storage = DATABASE_URL,
     server: Server = None,
 ) -> None:
-    """Print a link that opens the server's page in a browser, once, within ten minutes.
+    """Print a link that opens the server's page in a browser.
 
-    It lets whoever opens it look at everything, and change nothing.
+    It opens once, within ten minutes, and lets who opens it look at everything and change nothing.
 
     Example: search link
     """

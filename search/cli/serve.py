@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from search.addresses import is_this_machine
 from search.cli.options import Artifacts, DataDir, Storage, not_negative
 from search.cli.output import echo, make_console, shown_waiting, stop_signals
 from search.folders import DATABASE_URL
@@ -49,6 +49,13 @@ def serve(
     ] = None,
     data_dir: DataDir = None,
     artifacts: Artifacts = None,
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Post a small JSON there when a search ends, or finds a better network.",
+        ),
+    ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="The Ray cluster of searches with that engine."),
@@ -62,6 +69,7 @@ def serve(
 
     from search.service.database import opened_database
     from search.service.folder import ServiceFolder
+    from search.service.notices import check_notify_url
     from search.service.server import ServerOptions
     from search.service.server import serve as serve_queue
     from search.storage.urls import shown_url
@@ -75,13 +83,15 @@ def serve(
         allowed=folders,
         hosts=allow_host or (),
         ray_address=ray_address,
+        artifacts=artifacts,
+        notify=[check_notify_url(url) for url in notify or ()],
     )
 
     def announce(address: str, link: str) -> None:
         echo(f"Serving the queue of {shown_url(storage)} on {address}, {slots:,} at a time.")
         echo(f"Its page, for one browser within ten minutes: {link}")
         echo("Ctrl-C ends the server; what it runs goes on.")
-        if not _is_this_machine(host):
+        if not is_this_machine(host):
             echo(_EXPOSED)
 
     with stop_signals() as should_stop:
@@ -99,13 +109,3 @@ def serve(
                     notice=echo,
                     announce=announce,
                 )
-
-
-def _is_this_machine(host: str) -> bool:
-    """Whether an address is one that no other machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

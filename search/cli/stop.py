@@ -10,7 +10,7 @@ from search.folders import DATABASE_URL
 
 
 def stop(job: JobName, storage: Storage = DATABASE_URL, server: Server = None) -> None:
-    """Stop a search that runs, or hold one that waits; 'search resume' goes on with it.
+    """Stop a search that runs, or hold one that waits. 'search resume' goes on with it.
 
     It stops a search of 'search run' on this machine as well, by the name of its study.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +12,7 @@ import typer
 from search.cli.completion import complete_studies
 from search.cli.jobs import asked_for, opened_jobs
 from search.cli.options import Server, Storage
-from search.cli.output import echo_json, make_console, stop_signals
+from search.cli.output import echo_json, make_console
 from search.folders import DATABASE_URL
 from search.wording import counted
 
@@ -44,8 +44,9 @@ def watch(
 
     Example: search watch mnist-8000x15
     """
-    with opened_jobs(storage, server) as jobs, stop_signals() as should_stop:
-        events = _until(should_stop, jobs.watch(search))
+    # Not by `stop_signals`: a stream on which nothing comes would be waited for.
+    with suppress(KeyboardInterrupt), opened_jobs(storage, server) as jobs:
+        events = _paced(jobs.watch(search))
         if as_json:
             for event in events:
                 echo_json(event)
@@ -53,13 +54,9 @@ def watch(
             _show(events)
 
 
-def _until(
-    should_stop: Callable[[], bool], events: Iterator[dict[str, Any] | None]
-) -> Iterator[dict[str, Any]]:
-    """The events as they come, until the search is over or the display is to end."""
+def _paced(events: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any]]:
+    """The events as they come, with a pause where there is none."""
     for event in events:
-        if should_stop():
-            return
         if event is None:
             time.sleep(_PAUSE_SECONDS)
         else:

@@ -30,9 +30,13 @@ How it is reached:
 
 - `client.py`: `search.Client`, over HTTP; `local.py`: the same on the database itself
 - `server.py`: what runs searches and what answers clients, in one process
-- `app.py`: the HTTP interface; `job_routes.py`, `study_routes.py`: its routes; `services.py`:
-  what these stand on; `schemas.py`: what clients send; `pages.py`: lists a page at a time
+- `app.py`: the application; `job_routes.py`, `study_routes.py`: routes of the HTTP interface;
+  `services.py`: what these stand on; `schemas.py`: what clients send; `pages.py`: lists a page at a
+  time
+- `web.py`: the page, `page.html` with `queue.html`, `page.css` and `page.js`; `api.html`: what the
+  HTTP interface has
 - `guard.py`: what stands before all of it: host, origin, size, rate; `access.py`: who may do what
+- `notices.py`: URLs that are told when a search ends, or finds a better network
 - `channels.py`: the events of searches, for many who watch
 
 Nothing here imports PyTorch: a search is a process of its own.

@@ -1,13 +1,16 @@
-"""The HTTP interface: jobs, studies, trials and events as JSON, below `/api/v1`.
+"""The application: the HTTP interface below `/api/v1`, the page, and optuna-dashboard.
 
-`/api/v1/openapi.json` describes it.
+The dashboard's pages ask for `/api`, `/static`, `/artifacts` and `/csv` at the root, which is why
+the interface has a prefix of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.metadata import version
+from typing import Any
 
+from a2wsgi import WSGIMiddleware
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -20,9 +23,10 @@ from search.exceptions import (
     UnknownJobError,
     UnknownStudyError,
 )
-from search.service import job_routes, study_routes
+from search.service import job_routes, study_routes, web
 from search.service.access import Access
-from search.service.guard import LOGIN, Application, Guard
+from search.service.guard import LOGIN, Application, Guard, Receive, Scope, Send
+from search.service.schemas import REFUSALS
 from search.service.services import Service
 from search.study.history import DISTRIBUTION
 
@@ -30,10 +34,17 @@ API = "/api/v1"
 _COOKIE_SECONDS = 30 * 86400
 
 
-def make_application(service: Service, *, hosts: Collection[str], cookie: str) -> Application:
+def make_application(
+    service: Service,
+    dashboard: Callable[..., Any],
+    *,
+    hosts: Collection[str],
+    cookie: str,
+) -> Application:
     """The whole application, behind its guard.
 
     Args:
+        dashboard: optuna-dashboard, as a WSGI application.
         hosts, cookie: as those of `Guard`.
     """
     app = FastAPI(
@@ -41,16 +52,20 @@ def make_application(service: Service, *, hosts: Collection[str], cookie: str) -
         version=version(DISTRIBUTION),
         description="Searches for the best small network under a hard cap on parameters.",
         openapi_url=f"{API}/openapi.json",
-        docs_url=None,  # its page would load scripts from elsewhere
+        docs_url=None,  # that page would load scripts from elsewhere; ours is `web.docs`
         redoc_url=None,
     )
     app.state.service = service
-    app.include_router(job_routes.router, prefix=API)
-    app.include_router(study_routes.router, prefix=API)
+    for router in (job_routes.router, study_routes.router):
+        app.include_router(router, prefix=API, responses=REFUSALS)
+    app.include_router(web.router)
     _add_login(app, service.access, cookie)
     app.add_exception_handler(SearchError, _search_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.mount(API, _nothing_here)
+    whole: Any = WSGIMiddleware(dashboard)
+    app.mount("/", whole)
     return Guard(app, service.access, hosts=hosts, cookie=cookie)
 
 
@@ -75,6 +90,12 @@ def _add_login(app: FastAPI, access: Access, cookie: str) -> None:
             secure=request.url.scheme == "https",
         )
         return answer
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is asked for below the interface's prefix, and is none of its routes."""
+    words = f"The interface has no {scope['method']} of that path; {API}/docs lists what it has."
+    await _error(404, "ServiceError", words)(scope, receive, send)
 
 
 def _error(status: int, kind: str, message: str) -> JSONResponse:

@@ -132,7 +132,7 @@ async def job_events(
         events = await asyncio.to_thread(queue.events_after, after)
         for event in events:
             after = event.number
-            values = {"job": event.job, "state": str(event.state), "at": event.at}
-            yield str(event.number), {"event": "job_state", **values}
+            values = {"job": event.job, "kind": event.kind, "at": event.at}
+            yield str(event.number), {"event": "job_event", **values}
         if not events:
             await asyncio.sleep(2 * _ASK_SECONDS)

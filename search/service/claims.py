@@ -11,13 +11,24 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from search.service.database import QueueDatabase
-from search.service.jobs import CANCEL, STOP, Job, JobProgress, JobState, job_of, now
+from search.service.folder import ServiceFolder
+from search.service.jobs import BETTER, CANCEL, STOP, Job, JobProgress, JobState, job_of, now
 from search.service.progress import JobEnd
-from search.service.queue import clock, first_place, note_state
+from search.service.queue import clock, first_place, note_event, note_state
 from search.service.tables import jobs, servers
 from search.study.record import Owner
 
+LOST_SECONDS = 120.0  # after which the jobs of a silent server are another's
+_LEFT = 0.0  # when a server was heard that has ended on purpose
 MAX_DEATHS = 3  # in a row, of a search that trains no trial in between
+
+
+def server_identity(database: QueueDatabase, folder: ServiceFolder) -> str:
+    """What tells a server from all others of its queue, also when it starts again.
+
+    A SQLite database has one, whatever became of its folder: it may be a copy, or have been moved.
+    """
+    return "only" if database.engine.name == "sqlite" else folder.identity()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +47,17 @@ class Claims:
         self.database.write(_heartbeat, self.identity)
 
     def leave(self) -> None:
-        """Notes that this server is gone."""
+        """Notes that this server ends on purpose: what it runs goes on, and stays its own."""
         own = servers.c.identity == self.identity
-        self.database.write(lambda connection: connection.execute(servers.delete().where(own)))
+        left = update(servers).where(own).values(heard=_LEFT)
+        self.database.write(lambda connection: connection.execute(left))
+
+    def reclaim_lost(self) -> list[Job]:
+        """Has the jobs of other servers wait again that fell silent; returns them.
+
+        Should such a server have been asleep only, it ends what it runs once it wakes.
+        """
+        return self.database.write(_reclaim_lost, self.identity)
 
     def own(self) -> list[Job]:
         """The jobs that this server runs, or ran when it died."""
@@ -61,11 +80,8 @@ class Claims:
         self._set(number, owner=json.dumps(asdict(owner)))
 
     def note_progress(self, number: int, progress: JobProgress, study: str | None) -> None:
-        """Notes how far a job is. What trains is forgiven its deaths."""
-        values: dict[str, Any] = {"progress": json.dumps(asdict(progress))}
-        if study is not None:
-            values["study"] = study
-        self._set(number, **values)
+        """Notes how far a job is, and where it has found a better network, that."""
+        self.database.write(_note_progress, self.identity, number, progress, study)
 
     def note_waiting(self, number: int, reason: str | None) -> None:
         """Notes why a job waits though there is room for it."""
@@ -89,6 +105,37 @@ class Claims:
         own = (jobs.c.number == number) & (jobs.c.server == self.identity)
         statement = update(jobs).where(own).values(**values)
         self.database.write(lambda connection: connection.execute(statement))
+
+
+def _note_progress(
+    connection: Connection, identity: str, number: int, progress: JobProgress, study: str | None
+) -> None:
+    own = (jobs.c.number == number) & (jobs.c.server == identity)
+    row = connection.execute(select(jobs).where(own)).first()
+    if row is None:
+        return
+    values: dict[str, Any] = {"progress": json.dumps(asdict(progress))}
+    if study is not None:
+        values["study"] = study
+    connection.execute(update(jobs).where(own).values(**values))
+    before, best = job_of(row).progress.best_value, progress.best_value
+    if best is not None and (before is None or best > before):
+        note_event(connection, number, BETTER)
+
+
+def _reclaim_lost(connection: Connection, identity: str) -> list[Job]:
+    silent = (servers.c.heard > _LEFT) & (servers.c.heard < clock(connection) - LOST_SECONDS)
+    lost = select(servers.c.identity).where(silent, servers.c.identity != identity)
+    running = (jobs.c.state == JobState.RUNNING) & jobs.c.server.in_(lost)
+    query = select(jobs.c.number).where(running).order_by(jobs.c.number.desc())
+    found = []
+    for number in connection.scalars(query.with_for_update(skip_locked=True)).all():
+        reason = "its server fell silent"
+        place = first_place(connection)
+        note_state(connection, number, JobState.WAITING, server=None, place=place, reason=reason)
+        row = connection.execute(select(jobs).where(jobs.c.number == number)).one()
+        found.append(job_of(row))
+    return found
 
 
 def _heartbeat(connection: Connection, identity: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 import search.exceptions
+from search.addresses import is_this_machine
 from search.exceptions import InputError, SearchError, ServiceError
 from search.folders import DATABASE_URL
 from search.service.access import read_token
@@ -65,7 +66,9 @@ class Client:
             base_url=f"{self.url}{_API}",
             headers={"Authorization": f"Bearer {token}"},
             timeout=_SECONDS,
-            trust_env=not _is_loopback(url),  # no proxy stands before this machine
+            trust_env=not is_this_machine(
+                urllib.parse.urlsplit(url).hostname or ""
+            ),  # no proxy stands before this machine
         )
 
     def __enter__(self) -> Client:
@@ -320,7 +323,3 @@ def _read_events(lines: Iterator[str]) -> Iterator[tuple[str | None, str]]:
         elif not line and data:
             yield key, "\n".join(data)
             data = []
-
-
-def _is_loopback(url: str) -> bool:
-    return urllib.parse.urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")

@@ -34,7 +34,7 @@ _REFUSED_PER_MINUTE = RateLimitItemPerMinute(30)  # of those without a token tha
 _READING = ("GET", "HEAD")
 _SAFE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
+    (b"x-frame-options", b"SAMEORIGIN"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]

@@ -66,7 +66,12 @@ OfChannel = Annotated[Channel, Depends(job_channel)]
 router = APIRouter(tags=["jobs"])
 
 
-@router.post("/jobs", status_code=201, summary="Submit a search")
+@router.post(
+    "/jobs",
+    status_code=201,
+    summary="Submit a search",
+    responses={200: {"description": "It was submitted before, with this key."}},
+)
 def submit(
     service: Served, body: JobRequest, response: Response, idempotency_key: Key = None
 ) -> Json:

@@ -25,6 +25,7 @@ class JobState(StrEnum):
 
 
 ENDED = (JobState.STOPPED, JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+BETTER = "better"  # what becomes of a job that stays where it is: it found a better network
 STOP, CANCEL = "stop", "cancel"  # what may be wanted of a job that runs
 
 

@@ -24,17 +24,18 @@ _ACTIVE = (JobState.RUNNING, JobState.WAITING)
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """A job has come into a state.
+    """What became of a job.
 
     Args:
         number: of the event; later ones have higher ones.
         at: when, in UTC, as ISO 8601 has it.
+        kind: the state that the job came into, or `BETTER`.
     """
 
     number: int
     at: str
     job: int
-    state: JobState
+    kind: str
 
 
 class JobQueue:
@@ -148,7 +149,7 @@ class JobQueue:
         def read(connection: Connection) -> list[JobEvent]:
             query = select(events).where(events.c.number > number).order_by(events.c.number)
             return [
-                JobEvent(row.number, row.at, row.job, JobState(row.state))
+                JobEvent(row.number, row.at, row.job, row.state)
                 for row in connection.execute(query.limit(limit))
             ]
 
@@ -183,7 +184,12 @@ def note_state(connection: Connection, number: int, state: JobState, **values: A
     connection.execute(
         update(jobs).where(jobs.c.number == number).values(state=str(state), **values)
     )
-    made = connection.execute(events.insert().values(at=now(), job=number, state=str(state)))
+    note_event(connection, number, str(state))
+
+
+def note_event(connection: Connection, number: int, kind: str) -> None:
+    """Notes what became of a job; the oldest that is kept goes."""
+    made = connection.execute(events.insert().values(at=now(), job=number, state=kind))
     (event,) = made.inserted_primary_key or (0,)
     if event % 100 == 0:
         connection.execute(delete(events).where(events.c.number <= event - _N_EVENTS))

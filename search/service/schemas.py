@@ -71,6 +71,36 @@ JobRequest: Any = pydantic.create_model(
 )
 
 
+class ErrorDetail(_Model):
+    """What went wrong: which error of this package it is, and what a person is told."""
+
+    type: str
+    message: str
+
+
+class Error(_Model):
+    """What is answered where a request is refused."""
+
+    error: ErrorDetail
+
+
+# What any call may be answered with, beside what it is for.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": words}
+    for status, words in {
+        400: "It cannot be read.",
+        401: "It has no token.",
+        403: "Its token is for looking, or it comes from a page of another site.",
+        404: "What it names is not there.",
+        413: "It is too large.",
+        421: "It names another host.",
+        422: "What it asks for is wrong, or cannot be now.",
+        429: "Its address calls too often.",
+        503: "The database does not answer, or too many searches are watched.",
+    }.items()
+}
+
+
 class Move(_Model):
     """Where a job that waits is to go."""
 

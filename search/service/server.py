@@ -13,12 +13,14 @@ from pathlib import Path
 import uvicorn
 
 from search.exceptions import InputError
+from search.report.dashboard import dashboard_application
 from search.service.access import Access, Role
 from search.service.app import make_application
 from search.service.channels import Channels
 from search.service.database import QueueDatabase
 from search.service.folder import ServiceFolder
 from search.service.guard import LOGIN
+from search.service.notices import Notifier
 from search.service.paths import AllowedFolders
 from search.service.queue import JobQueue
 from search.service.services import Service
@@ -37,6 +39,8 @@ class ServerOptions:
         n_slots: how many searches run at a time.
         allowed: folders below which clients may name files.
         hosts: names that it goes by, besides its address.
+        notify: URLs that are told when a search has ended, or has found a better network.
+        artifacts: their folder, as `artifact_folder` takes it.
     """
 
     host: str
@@ -45,6 +49,8 @@ class ServerOptions:
     allowed: Sequence[Path]
     hosts: Sequence[str] = ()
     ray_address: str | None = None
+    artifacts: Path | None = None
+    notify: Sequence[str] = ()
 
 
 def serve(
@@ -81,12 +87,18 @@ def serve(
             access=access,
             folders=AllowedFolders(options.allowed),
             channels=Channels(queue),
+            n_slots=options.n_slots,
             ray_address=options.ray_address,
             look=supervisor.look,
             should_stop=lambda: running.is_over,
         )
         names = (options.host, socket.gethostname(), *options.hosts)
-        application = make_application(service, hosts=names, cookie=f"search-{port}")
+        application = make_application(
+            service,
+            dashboard_application(database.storage, url, options.artifacts),
+            hosts=names,
+            cookie=f"search-{port}",
+        )
         server = uvicorn.Server(
             uvicorn.Config(
                 application,
@@ -99,12 +111,27 @@ def serve(
             )
         )
         running.server = server
+        notifiers = [Notifier(queue, each, folder.path, notice) for each in options.notify]
         with folder.announced(_reachable(address)):
             announce(
                 address, f"{_reachable(address)}{LOGIN}?code={access.make_link_code(Role.WRITER)}"
             )
-            with running.thread(lambda: supervisor.run(lambda: running.is_over)):
+            with (
+                _started(notifiers),
+                running.thread(lambda: supervisor.run(lambda: running.is_over)),
+            ):
                 server.run(sockets=[listening])
+
+
+@contextmanager
+def _started(notifiers: Sequence[Notifier]) -> Iterator[None]:
+    for notifier in notifiers:
+        notifier.start()
+    try:
+        yield
+    finally:
+        for notifier in notifiers:
+            notifier.close()
 
 
 class _Running:

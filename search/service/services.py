@@ -17,6 +17,7 @@ class Service:
 
     Args:
         url: of the database.
+        n_slots: how many searches run at a time.
         ray_address: of the cluster that searches with the engine ray use; None makes one for each.
         look: has the supervisor look at once at what is new.
         should_stop: whether the server is about to end.
@@ -27,6 +28,7 @@ class Service:
     access: Access
     folders: AllowedFolders
     channels: Channels
+    n_slots: int
     ray_address: str | None = None
     look: Callable[[], None] = lambda: None
     should_stop: Callable[[], bool] = lambda: False

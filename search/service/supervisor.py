@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from search.exceptions import DatabaseError, InputError
-from search.service.claims import Claims
+from search.service.claims import Claims, server_identity
 from search.service.database import QueueDatabase
 from search.service.folder import ServiceFolder
 from search.service.jobs import Job, JobState
@@ -49,7 +49,7 @@ class Supervisor:
     ) -> None:
         self._database = database
         self._queue = JobQueue(database)
-        self._claims = Claims(database, folder.identity())
+        self._claims = Claims(database, server_identity(database, folder))
         self._folder = folder
         self._url = url
         self._n_slots = n_slots
@@ -104,6 +104,9 @@ class Supervisor:
         if now - self._heard_at >= _HEARTBEAT_SECONDS:
             self._claims.heartbeat()
             self._heard_at = now
+            if self._database.engine.name != "sqlite":  # which has no other server
+                for job in self._claims.reclaim_lost():
+                    self._notice(f"{job.name[:1].upper()}{job.name[1:]} waits again: {job.reason}")
         if self._running:
             self._follow()
         while len(self._running) < self._n_slots and self._start_next():

@@ -265,7 +265,7 @@ def test_what_becomes_of_jobs_is_told_from_where_a_client_left(
                 block.append(next(lines))
             values = httpx2.Response(200, text=block_data(block)).json()
             if values["job"] == job.number:
-                states.append(values["state"])
+                states.append(values["kind"])
     assert states == ["waiting", "cancelled"]
 
 

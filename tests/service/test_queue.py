@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from search.cli.run_options import read_options, takes_options
 from search.exceptions import InputError, JobError, StorageError
-from search.service.claims import MAX_DEATHS, Claims
+from search.service.claims import LOST_SECONDS, MAX_DEATHS, Claims
 from search.service.database import QueueDatabase, opened_database
 from search.service.jobs import Job, JobState
 from search.service.progress import EventReader, JobEnd
 from search.service.queue import JobQueue
 from search.service.submission import options_of, request_of, run_words
-from search.service.tables import VERSION, version
+from search.service.tables import VERSION, servers, version
 from search.tuner.options import SearchRequest, Target
 
 OPTIONS = {"budget": 800, "epochs": 2}
@@ -109,7 +109,7 @@ def test_what_is_asked_of_a_job_depends_on_where_it_is(
     for name in ("99", "nothing", "-1", "9" * 40, "a\0b", ""):
         with pytest.raises(JobError, match="there is no"):
             queue.find(name)
-    states = [event.state for event in queue.events_after(0) if event.job == 1]
+    states = [event.kind for event in queue.events_after(0) if event.job == 1]
     assert states == ["waiting", "running", "stopped", "waiting", "running", "done"]
     assert queue.events_after(queue.last_event()) == []
 
@@ -149,6 +149,28 @@ def test_a_server_puts_away_only_what_is_its_own(database: QueueDatabase, queue:
     assert queue.has_server()
     other.leave()
     assert not queue.has_server()
+
+
+def test_the_jobs_of_a_server_that_falls_silent_are_another_s(
+    database: QueueDatabase, queue: JobQueue
+) -> None:
+    here, lost, left = (Claims(database, name) for name in ("here", "lost", "left"))
+    submit(queue, 4)
+    for claims in (here, lost, lost, left):
+        claims.heartbeat()
+        assert claims.take_next([]) is not None
+    assert here.reclaim_lost() == []
+    silent = servers.update().values(heard=servers.c.heard - LOST_SECONDS - 1)
+    database.write(lambda connection: connection.execute(silent))
+    left.leave()  # on purpose: what it runs goes on
+    here.heartbeat()
+    assert [job.number for job in here.reclaim_lost()] == [3, 2]
+    assert waiting(queue) == [2, 3]
+    assert [job.number for job in left.own()] == [4]
+    # Who only slept has nothing left to say of them.
+    assert lost.own() == []
+    assert lost.end(2, JobEnd(0, None), has_trained=True).state is JobState.WAITING
+    assert [job and job.number for job in (here.take_next([]), here.take_next([]))] == [2, 3]
 
 
 def test_a_job_that_is_submitted_twice_with_a_key_is_one(queue: JobQueue) -> None:

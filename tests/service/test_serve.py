@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -149,13 +154,16 @@ def test_what_cannot_be_searched_is_refused_at_once_or_seen_to_fail(command: Com
 
 
 def take_as_a_server_that_dies(command: Command) -> None:
-    from search.service.claims import Claims
+    from search.service.claims import Claims, server_identity
     from search.service.database import opened_database
     from search.service.folder import ServiceFolder
 
     url = f"sqlite:///{command.database}"
     with opened_database(url, create=False) as database:
-        assert Claims(database, ServiceFolder(url).identity()).take_next([]) is not None
+        assert (
+            Claims(database, server_identity(database, ServiceFolder(url))).take_next([])
+            is not None
+        )
 
 
 def test_a_search_of_a_terminal_is_watched_and_stopped_from_another(command: Command) -> None:
@@ -178,6 +186,20 @@ def test_a_search_of_a_terminal_is_watched_and_stopped_from_another(command: Com
     assert "got neither of --first and --last" in " ".join(command("move", "1").err.split())
     unknown = command("stop", "nothing")
     assert (unknown.code, "there is no 'nothing'" in unknown.err) == (2, True)
+
+
+def test_systemd_takes_the_unit_of_the_page(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("there is no systemd-analyze")
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+    (unit,) = re.findall(r"^```ini\n(.*?)^```", page, re.M | re.S)
+    assert "ExecStart=/srv/searches/.venv/bin/search serve\n" in unit
+    path = tmp_path / "search.service"
+    unit = unit.replace("/srv/searches/.venv/bin/search", sys.executable)
+    path.write_text(unit.replace("=/srv/searches", f"={tmp_path}").replace("=searcher", "=root"))
+    done = subprocess.run([analyze, "verify", path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["queue", "submit", "stop", "watch", "serve"])
