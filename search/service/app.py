@@ -63,6 +63,7 @@ def make_application(
     app.add_exception_handler(SearchError, _search_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _own_error)  # which is printed by the server as well
     app.mount(API, _nothing_here)
     whole: Any = WSGIMiddleware(dashboard)
     app.mount("/", whole)
@@ -122,6 +123,10 @@ def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     return _error(
         422, "InputError", f"A request must be as it is described, but {'; '.join(wrong)}."
     )
+
+
+def _own_error(_request: Request, _error_of_ours: Exception) -> JSONResponse:
+    return _error(500, "ServiceError", "The server met an error of its own, which it has printed.")
 
 
 def _http_error(_request: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ const queue = document.getElementById("queue");
 const alertLine = document.getElementById("error");
 const curves = new Map(); // by the number of a job that runs
 const mostTrials = 60; // drawn
+const mostCurves = 3; // each holds a connection, of which a browser has six
 
 function show(message) {
   alertLine.textContent = message;
@@ -54,7 +55,7 @@ async function refresh() {
 
 function follow() {
   const running = new Set();
-  for (const article of queue.querySelectorAll("[data-running]")) {
+  for (const article of [...queue.querySelectorAll("[data-running]")].slice(0, mostCurves)) {
     const number = article.dataset.running;
     running.add(number);
     if (!curves.has(number)) curves.set(number, open(number, Number(article.dataset.epochs)));

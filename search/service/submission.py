@@ -111,9 +111,14 @@ def check_submission(request: SearchRequest) -> Submission:
     Raises:
         InputError: if anything asked for is wrong.
     """
-    checked = check_request(request)
-    check_search(checked)
-    return Submission(options_of(request), _known_study(request))
+    try:
+        check_search(check_request(request))
+        return Submission(options_of(request), _known_study(request))
+    except OSError as error:  # links that lead to each other, a name that is too long
+        raise InputError(
+            "The files and folders that a search names must be readable, but "
+            f"{error.filename or 'one of them'} is not ({error.strerror}); name others."
+        ) from error
 
 
 def _known_study(request: SearchRequest) -> str | None:

@@ -238,7 +238,7 @@ def test_a_client_names_no_file_outside_the_folders_that_are_served(
         assert "secret" not in str(refused.value).replace("secret.toml", "")
         assert re.search(
             "must lie below a folder|must be there|must have a name|there is no file|"
-            "cannot be read",
+            "cannot be read|must be readable",
             str(refused.value),
         ), options
 
