@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ try:
     import fcntl
 except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
+
+_N_TRIES, _RETRY_SECONDS = 5, 0.1
 
 
 def try_lock(path: Path) -> int | None:
@@ -158,6 +161,11 @@ class ServiceFolder:
             ServiceError: if there is one.
         """
         descriptor = try_lock(self.server_lock)
+        for _ in range(_N_TRIES):  # who asks whether a server runs has it for a moment
+            if descriptor is not None:
+                break
+            time.sleep(_RETRY_SECONDS)
+            descriptor = try_lock(self.server_lock)
         if descriptor is None:
             who = self._server_pid()
             process = "another" if who is None else f"process {who}"
@@ -166,6 +174,7 @@ class ServiceFolder:
                 f"{shown_url(self._url)}; stop it first, or name another database with --storage."
             )
         try:
+            (self.path / "address").unlink(missing_ok=True)  # of one that was killed
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
             yield
