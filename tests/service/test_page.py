@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 import search
 from search.service.folder import is_locked
 from tests.conftest import Command
+from tests.support.prepared import HANG_SECONDS
 
 STUDY = "digits-3000x3"
 
@@ -32,7 +33,7 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--no-proxy-server"]
         )
-        expect.set_options(timeout=120_000)
+        expect.set_options(timeout=1000 * HANG_SECONDS)
         yield browser
         browser.close()
 
@@ -64,7 +65,7 @@ def opened(browser: Browser, link: str, **options: object) -> Iterator[Page]:
     """A page in a browser of its own; at the end, nothing has gone wrong in it."""
     context = browser.new_context(**options)  # type: ignore[arg-type]
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(1000 * HANG_SECONDS)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     # What is refused is shown on the page; the browser notes it as well.
