@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from search.data.load import load_dataset
     from search.data.own import from_tensors
     from search.exceptions import SearchError
+    from search.service.client import Client
     from search.space.hyperparameters import Hyperparameters
     from search.study.open import open_trial, rebuild
     from search.training.train import train
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from search_models.spec import ModelSpec
 
 __all__ = [
+    "Client",
     "Dataset",
     "Hyperparameters",
     "ModelSpec",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Client": "search.service.client",
     "Dataset": "search.data.dataset",
     "Hyperparameters": "search.space.hyperparameters",
     "ModelSpec": "search_models.spec",

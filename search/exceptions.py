@@ -7,9 +7,13 @@
     │   │   └── DataUnavailableError    it is neither at hand nor to be downloaded
     │   ├── StorageError            a database that cannot be opened
     │   ├── StudyError              a study or trial that does not exist, or differs from this run
+    │   │   └── UnknownStudyError   there is none of that name
     │   ├── DeviceError             a device that is not there
+    │   ├── JobError                a job that cannot be what is asked of it
+    │   │   └── UnknownJobError     there is none of that name
     │   └── CardError               weights that cannot be loaded
     ├── TrainingError               a training run that could not be finished
+    ├── ServiceError                a server that does not answer, or refuses what is asked of it
     ├── ExportError                 an exported network that does not do what the original does
     ├── DatabaseError               a database that failed while it was used
     ├── ArtifactError               curves or weights of trials that cannot be written
@@ -58,8 +62,20 @@ class StudyError(InputError):
     """A study or trial that does not exist, or differs from what this run asks for."""
 
 
+class UnknownStudyError(StudyError):
+    """A study or trial that does not exist."""
+
+
 class DeviceError(InputError):
     """A device that is not there."""
+
+
+class JobError(InputError):
+    """A job that cannot be what is asked of it."""
+
+
+class UnknownJobError(JobError):
+    """A job that does not exist."""
 
 
 class CardError(InputError):
@@ -68,6 +84,10 @@ class CardError(InputError):
 
 class TrainingError(SearchError):
     """A training run that could not be finished."""
+
+
+class ServiceError(SearchError):
+    """A server of a queue that does not answer, or refuses what is asked of it."""
 
 
 class ExportError(SearchError):

@@ -28,6 +28,7 @@ MOST_LINES = 400  # of a file, which is one concept; there are no exceptions
 # from a room that is named beside its own.
 ROOMS = (
     ("search.cli", "search.api"),
+    ("search.service",),
     ("search.tuner",),
     ("search.report",),
     ("search.export", "search.results"),
@@ -40,7 +41,7 @@ ROOMS = (
 # What these may not meet, however indirectly.
 WITHOUT_OPTUNA = ("search_models", "search.data", "search.training", "search.workers")
 # These, in what importing them brings along.
-WITHOUT_TORCH = ("search.space", "search.storage", "search.study")
+WITHOUT_TORCH = ("search.space", "search.storage", "search.study", "search.service")
 WITHOUT_TORCH_EITHER = (  # `search` and `--help`, and what reads a study
     "search",
     "search.cli",

@@ -2,6 +2,7 @@
 
 - `help_latency.py`: how long each command takes to answer `--help`
 - `stop_latency.py`: how long a search takes to end once it is asked to
+- `long_queue.py`: how long the first page of a long queue of searches takes
 - `training_step.py`: how fast a network trains, each way of doing it: in a `step_process.py` of its
   own, beside what `step_flops.py` says that it must compute; `step_tables.py` prints it
 - `gpu_trials.py`: trials on a GPU, alone and eight at once

@@ -15,6 +15,7 @@ What commands share:
 - `output.py`: consoles, figures, signals; `plain_console.py`: what a console prints;
   `wrapping.py`: how wide lines are
 - `repeats.py`: runs over several seeds, printed
+- `jobs.py`: the queue of searches, and how its jobs are shown
 
 Modules that are slow to import (torch, optuna, rich) are imported inside the commands, so that
 `--help` answers at once.
@@ -34,20 +35,30 @@ from search.cli import (
     backup,
     baseline,
     cache,
+    cancel,
     compare,
     confirm,
     dashboard,
     delete,
     doctor,
     export,
+    link,
+    logs,
+    move,
     pictures,
     predict,
+    queue,
     report,
+    resume,
     retrain,
     run,
+    serve,
     show,
     space,
+    stop,
     studies,
+    submit,
+    watch,
 )
 from search.cli.output import print_error
 from search.cli.overview import print_overview
@@ -115,6 +126,16 @@ for _command in (
     cache.cache,
     space.space,
     dashboard.dashboard,
+    serve.serve,
+    submit.submit,
+    queue.queue,
+    watch.watch,
+    logs.logs,
+    stop.stop,
+    resume.resume,
+    cancel.cancel,
+    move.move,
+    link.link,
     doctor.doctor,
 ):
     app.command(epilog=_EPILOG, cls=WordedCommand)(_command)

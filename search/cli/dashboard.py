@@ -18,7 +18,7 @@ def dashboard(
         int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")
     ] = 8080,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this opens it to others.")
+        str, typer.Option(help="Address to listen on, which this machine alone reaches.")
     ] = "127.0.0.1",
 ) -> None:
     """Show all studies in a browser, also while a search runs. Stop it with Ctrl-C.

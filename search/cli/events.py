@@ -10,7 +10,7 @@ from search.cli.output import echo_json
 from search.results.confirm import Confirmation, RepeatEnded
 from search.study.summary import chosen_trial, parameter_count_of
 from search.study.trials import trials_of
-from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
+from search.tuner.events import Outcome
 from search.tuner.session import Search
 
 Emit = Callable[[Mapping[str, Any]], None]
@@ -45,43 +45,6 @@ def search_begins(search: Search) -> dict[str, Any]:
         "trained": search.before.n_trained,
         "workers": search.n_workers,
     }
-
-
-def trial_event(event: SearchEvent) -> dict[str, Any]:
-    match event:
-        case TrialStarted():
-            return {
-                "event": "trial",
-                "trial": event.number,
-                "worker": event.worker,
-                "parameter_count": event.parameter_count,
-                "redraws": event.n_redraws,
-            }
-        case TrialEpoch(result=result):
-            return {
-                "event": "epoch",
-                "trial": event.number,
-                "worker": event.worker,
-                "epoch": result.epoch,
-                "training_loss": result.training_loss,
-                "training_accuracy": result.training_accuracy,
-                "validation_loss": result.loss,
-                "validation_accuracy": result.accuracy,
-                "learning_rate": result.learning_rate,
-                "seconds": result.seconds,
-            }
-        case TrialEnded():
-            return {
-                "event": "trial_end",
-                "trial": event.number,
-                "state": None if event.state is None else event.state.name,
-                "value": event.value,
-                "parameter_count": event.parameter_count,
-                "epochs": event.n_epochs,
-                "reason": event.reason,
-                "queued_again": event.is_requeued,
-                "host": event.host,
-            }
 
 
 def search_ends(search: Search, outcome: Outcome) -> dict[str, Any]:

@@ -136,6 +136,13 @@ SHARED: dict[str, Any] = {  # options of other commands, too
     "device": field_option("device", autocompletion=complete_devices),
     "n_workers": field_option("n_workers", "--workers", **COUNT),
 }
+SERVER = typer.Option(
+    envvar="SEARCH_SERVER",
+    metavar="URL",
+    help="A server, on another machine perhaps; SEARCH_TOKEN has its token.  "
+    "[default: the database's]",
+)
+Server = Annotated[str | None, SERVER]
 Storage = Annotated[str, SHARED["storage"]]
 DataDir = Annotated[Path | None, SHARED["data_dir"]]
 Artifacts = Annotated[Path | None, SHARED["artifacts"]]

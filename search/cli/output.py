@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -110,6 +110,31 @@ def echo_json(values: object, **how: Any) -> None:
         how: what `json.dumps` takes besides.
     """
     typer.echo(printable_json(json.dumps(values, **how)))
+
+
+@contextmanager
+def told_end(*, as_json: bool) -> Iterator[None]:
+    """Prints with which exit code a command ends, as the last of its events.
+
+    A program that reads them knows by it that they are whole: of a command that was killed there is
+    none.
+    """
+    code, error = 0, None
+    try:
+        yield
+    except typer.Exit as left:
+        code = left.exit_code
+        raise
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+        raise
+    except BaseException as raised:
+        code, error = getattr(raised, "exit_code", 1), str(raised) or type(raised).__name__
+        raise
+    finally:
+        if as_json:
+            with suppress(OSError):  # nobody may be left to read it
+                echo_json({"event": "end", "exit_code": code, "error": error})
 
 
 def print_error(error: object) -> None:

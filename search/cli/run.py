@@ -6,8 +6,9 @@ from typing import Any
 
 import typer
 
-from search.cli.output import EXIT_INTERRUPTED, heard_interrupts, make_console
-from search.cli.run_options import read_options, takes_options
+from search.cli.output import EXIT_INTERRUPTED, heard_interrupts, make_console, told_end
+from search.cli.run_options import Display, read_options, takes_options
+from search.tuner.options import SearchRequest
 
 
 @takes_options
@@ -16,7 +17,11 @@ def run(**options: Any) -> None:
 
     Example: search run --budget 8000 --epochs 15 --trials 100
     """
-    request, display = read_options(options)
+    with told_end(as_json=options["as_json"]):
+        _run(*read_options(options))
+
+
+def _run(request: SearchRequest, display: Display) -> None:
     console = make_console(to_stderr=display.as_json, quiet=display.quiet)
     with heard_interrupts(), console.status("Loading"):
         import optuna

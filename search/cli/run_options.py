@@ -21,6 +21,7 @@ from search.cli.completion import (
 from search.cli.options import (
     COUNT,
     IMAGE_SIZE,
+    SERVER,
     SHARED,
     decimal,
     duration,
@@ -75,8 +76,25 @@ class Display:
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options of a search; it is called with their values by name."""
-    signature = inspect.Signature([p for group in GROUPS for p in _parameters(group)])
-    vars(command)["__signature__"] = signature
+    return _with_parameters(command, [p for group in GROUPS for p in _parameters(group)])
+
+
+def takes_submission(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for a search that a server runs: what a terminal shows of it is no part of it."""
+    shown = {field.name for field in fields(Display)}
+    found = [p for group in GROUPS for p in _parameters(group) if p.name not in shown]
+    first = typer.Option("--first", help="Run it before all that waits.")
+    as_json = typer.Option("--json", help="Print the job as JSON, for programs.")
+    found.append(_parameter("server", str | None, SERVER, None))
+    found.append(_parameter("first", bool, first, False))
+    found.append(_parameter("as_json", bool, as_json, False))
+    return _with_parameters(command, found)
+
+
+def _with_parameters(
+    command: Callable[..., None], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    vars(command)["__signature__"] = inspect.Signature(parameters)
     return command
 
 
@@ -138,9 +156,19 @@ def read_options(values: Mapping[str, Any]) -> tuple[SearchRequest, Display]:
         InputError: for a target that is none, or a confidence without one.
     """
     left = dict(values)
-    target = _target(left.pop("target"), left.pop("confidence"))
     display = Display(**{field.name: left.pop(field.name) for field in fields(Display)})
-    return SearchRequest(target=target, **left), display
+    return read_request(left), display
+
+
+def read_request(values: Mapping[str, Any]) -> SearchRequest:
+    """What search the values of the options ask for.
+
+    Raises:
+        InputError: as `read_options` does.
+    """
+    left = dict(values)
+    target = _target(left.pop("target"), left.pop("confidence"))
+    return SearchRequest(target=target, **left)
 
 
 def _target(percent: float | None, confidence: float | None) -> Target | None:

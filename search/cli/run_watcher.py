@@ -14,7 +14,6 @@ from search.cli.events import (
     run_of_race,
     search_begins,
     search_ends,
-    trial_event,
 )
 from search.cli.output import data_words, heard_interrupts, shown_waiting, stop_signals
 from search.cli.progress import Progress
@@ -37,7 +36,7 @@ from search.storage.retry import Waiting
 from search.study.length import Stagnation
 from search.study.trials import trials_of
 from search.training.metrics import metric_words
-from search.tuner.events import Outcome, SearchEvent
+from search.tuner.events import Outcome, SearchEvent, event_values
 from search.tuner.final_race import race_limits
 from search.tuner.plan import SearchPlan
 from search.tuner.session import Search
@@ -88,7 +87,7 @@ class TerminalWatcher(SearchWatcher):
             before=search.before,
             best=best_so_far(search),
             length=plan.length,
-            stagnation=Stagnation(search.n_validation, trials_of(search.study)),
+            stagnation=Stagnation.of(trials_of(search.study), search.n_validation),
             timeout_seconds=request.timeout_seconds,
             forecast=_forecast(search),
         )
@@ -106,7 +105,7 @@ class TerminalWatcher(SearchWatcher):
             def listener(event: SearchEvent) -> None:
                 view(event)
                 track(event)
-                self._emit(trial_event(event))
+                self._emit(event_values(event))
 
             yield listener
 

@@ -30,7 +30,7 @@ _WIDTH_FOR_CURVES = 72  # columns of the terminal
 _LEAST_ERROR = 1e-4  # of a curve: 100 % has no logarithm
 _N_ENDS = 100  # trials that ended, of which those are shown that the terminal has room for
 _N_NOTICES = 3  # the last ones printed
-_HINT = "Ctrl-C stops, and is safe"
+HINT = "Ctrl-C stops, and is safe"
 _WIDTH_FOR_HINT = 68  # columns of the terminal, beside the times
 _LEAVE_SCREEN, _ENTER_SCREEN = b"\x1b[?1049l\x1b[?25h", b"\x1b[?1049h\x1b[?25l"  # and its cursor
 
@@ -127,12 +127,21 @@ class LiveView:
     Args:
         title: a line on what is searched.
         metric: what networks are judged by, in words.
+        hint: what Ctrl-C does.
     """
 
     def __init__(
-        self, progress: Progress, console: Console, *, epochs: int, title: str, metric: str
+        self,
+        progress: Progress,
+        console: Console,
+        *,
+        epochs: int,
+        title: str,
+        metric: str,
+        hint: str = HINT,
     ) -> None:
         self._progress = progress
+        self._hint = hint
         self._metric = metric
         self._epochs = epochs
         self._title = title
@@ -220,12 +229,12 @@ class LiveView:
         times = f"{duration(self._progress.elapsed_seconds)} so far, {shown}"
         if self._console.width < _WIDTH_FOR_HINT:
             yield Text(times, style="dim")
-            yield Text(_HINT, style="dim")
+            yield Text(self._hint, style="dim")
             return
         line = Table.grid(expand=True)
         line.add_column()
         line.add_column(justify="right", no_wrap=True)
-        line.add_row(Text(times, style="dim"), Text(_HINT, style="dim"))
+        line.add_row(Text(times, style="dim"), Text(self._hint, style="dim"))
         yield line
 
     def _workers(self) -> Table:
@@ -277,9 +286,15 @@ class LiveView:
 
 
 def make_view(
-    progress: Progress, console: Console, *, epochs: int, title: str, metric: str
+    progress: Progress,
+    console: Console,
+    *,
+    epochs: int,
+    title: str,
+    metric: str,
+    hint: str = HINT,
 ) -> View:
     """The live view in a terminal, lines where the output goes elsewhere or under CI."""
     if console.is_interactive and not console.quiet and not os.environ.get("CI"):
-        return LiveView(progress, console, epochs=epochs, title=title, metric=metric)
+        return LiveView(progress, console, epochs=epochs, title=title, metric=metric, hint=hint)
     return PlainView(progress, console)

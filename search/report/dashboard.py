@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 import optuna_dashboard
+from optuna.storages import BaseStorage
 
+from search.addresses import is_this_machine
 from search.exceptions import InputError
 from search.report.artifact_files import ArtifactFolder, artifact_folder
 from search.report.dashboard_pages import StudyPages
 from search.storage.open import opened_storage
 
 HOST = "127.0.0.1"  # optuna-dashboard has no log-in: whoever reaches it may delete studies
-EXPOSED = (
-    "Whoever reaches this address can read, change and delete every study of the database: "
-    "optuna-dashboard has no log-in, and nothing is encrypted. Rather leave out --host and reach "
-    "it through a tunnel (ssh -L 8080:127.0.0.1:8080 THIS-HOST), or put a web server with a "
-    "log-in before it (nginx: proxy_pass with auth_basic, over HTTPS)."
-)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -41,6 +37,24 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
+def dashboard_application(
+    storage: BaseStorage, url: str, artifacts: Path | None = None
+) -> Callable[..., Any]:
+    """optuna-dashboard on a storage, as a WSGI application.
+
+    Args:
+        url: of the storage.
+        artifacts: their folder; `artifact_folder` has a default.
+    """
+    folder = artifact_folder(url, artifacts)
+    # Optuna's cache: else each look at a page reads all trials again.
+    cached = optuna.storages.get_storage(storage)
+    store = None if folder is None else ArtifactFolder(folder, cached)
+    app: Any = optuna_dashboard.wsgi(cached, artifact_store=store)
+    app.install(StudyPages(cached))
+    return app  # type: ignore[no-any-return]
+
+
 def serve(
     url: str,
     *,
@@ -53,21 +67,23 @@ def serve(
 
     Args:
         artifacts: their folder; `artifact_folder` has a default.
-        host: the address to listen on; another than this machine's own is announced as open.
+        host: the address to listen on, which this machine alone reaches.
         port: 0 takes a free one.
         announce: told the dashboard's address once it answers.
 
     Raises:
         StorageError: if there is no database at `url`.
-        InputError: if the port is taken, or `host` is no address of this machine.
+        InputError: if the port is taken, or others reach `host`: whoever does may delete studies.
     """
+    if not is_this_machine(host):
+        raise InputError(
+            f"A dashboard alone must listen where this machine alone reaches it, as it has no "
+            f"log-in and whoever reaches it can delete every study, but got --host {host!r}. Have "
+            "'search serve' show it, which asks for a token, or leave out --host and reach it "
+            "through a tunnel: ssh -L 8080:127.0.0.1:8080 THIS-HOST."
+        )
     with opened_storage(url) as storage:
-        folder = artifact_folder(url, artifacts)
-        # Optuna's cache: else each look at a page reads all trials again.
-        cached = optuna.storages.get_storage(storage)
-        store = None if folder is None else ArtifactFolder(folder, cached)
-        app = optuna_dashboard.wsgi(cached, artifact_store=store)
-        app.install(StudyPages(cached))
+        app = dashboard_application(storage, url, artifacts)
         try:
             server = make_server(
                 host, port, app, _Server6 if ":" in host else _Server, _QuietHandler
@@ -85,16 +101,4 @@ def serve(
         with server, contextlib.suppress(KeyboardInterrupt):
             shown = f"[{host}]" if ":" in host else host
             announce(f"http://{shown}:{server.server_port}/")
-            if not _is_this_machine(host):
-                announce(EXPOSED)
             server.serve_forever()
-
-
-def _is_this_machine(host: str) -> bool:
-    """Whether an address is one that no other machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

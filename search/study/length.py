@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -11,6 +12,7 @@ from search.study.history import StudyLength
 from search.study.summary import is_trained, tally
 
 
+@dataclass(slots=True)
 class Stagnation:
     """Counts the trained trials since the last progress, in the order they ended.
 
@@ -24,31 +26,34 @@ class Stagnation:
 
     Args:
         n_validation: images that each value is the accuracy on.
-        trials: with which the count begins; what was not trained is left out.
-
-    Attributes:
-        n_without: trained trials since the last progress.
+        reference: the value that was progress last; None before there was one.
+        n_without: trained trials since then.
     """
 
-    def __init__(self, n_validation: int, trials: Iterable[FrozenTrial] = ()) -> None:
-        self._n_validation = n_validation
-        self._reference: float | None = None
-        self.n_without = 0
+    n_validation: int
+    reference: float | None = None
+    n_without: int = 0
+
+    @classmethod
+    def of(cls, trials: Iterable[FrozenTrial], n_validation: int) -> Stagnation:
+        """That of these trials; what was not trained is left out."""
+        stagnation = cls(n_validation)
         for trial in sorted(filter(is_trained, trials), key=_ended):
-            self.add(trial.values[0] if trial.state == TrialState.COMPLETE else None)
+            stagnation.add(trial.values[0] if trial.state == TrialState.COMPLETE else None)
+        return stagnation
 
     def add(self, value: float | None) -> None:
         """Counts a trained trial; None for one that was stopped."""
         if value is not None and self._is_progress(value):
-            self._reference, self.n_without = value, 0
+            self.reference, self.n_without = value, 0
         else:
             self.n_without += 1
 
     def _is_progress(self, value: float) -> bool:
-        reference = self._reference
+        reference = self.reference
         if reference is None:
             return True
-        return value > reference + math.sqrt(reference * (1 - reference) / self._n_validation)
+        return value > reference + math.sqrt(reference * (1 - reference) / self.n_validation)
 
 
 def _ended(trial: FrozenTrial) -> tuple[float, int]:
@@ -64,7 +69,7 @@ def is_stagnant(length: StudyLength, trials: Iterable[FrozenTrial], n_validation
     """
     if length.patience is None:
         return False
-    return Stagnation(n_validation, trials).n_without >= length.patience
+    return Stagnation.of(trials, n_validation).n_without >= length.patience
 
 
 def is_reached(length: StudyLength, trials: Sequence[FrozenTrial], n_validation: int) -> bool:

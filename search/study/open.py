@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from search.data.at_hand import check_at_hand
 from search.data.names import find_data_words
-from search.exceptions import StudyDeletedError, StudyError
+from search.exceptions import StudyDeletedError, StudyError, UnknownStudyError
 from search.space.hyperparameters import Hyperparameters
 from search.storage.studies import stored_studies, study_names
 from search.study.history import last_used, remembered_data_dir
@@ -70,7 +70,7 @@ def open_study(storage: BaseStorage, name: str) -> Study:
     if name not in known:  # not by asking for it: a database does not take every text
         repeats = {repeats_name(study, each) for study in known for each in (CONFIRMS, ABLATES)}
         own = [study for study in known if study not in repeats]
-        raise StudyError(
+        raise UnknownStudyError(
             f"A study must be in the storage, which has {', '.join(own) or 'none'}, but there is "
             f"no {name!r}{meant(name, own)}"
         )

@@ -16,10 +16,15 @@ from search.study.record import Owner, TrialRecord
 
 def owner_of_this_process() -> Owner:
     """What marks this process's trials."""
-    return _owner(psutil.Process())
+    return owner_of(psutil.Process())
 
 
-def _owner(process: psutil.Process) -> Owner:
+def owner_of(process: psutil.Process) -> Owner:
+    """What marks the trials of a process.
+
+    Raises:
+        psutil.Error: if it has ended.
+    """
     return Owner(
         host=socket.gethostname(),
         machine=_machine(),
@@ -41,7 +46,7 @@ def who_locked(path: Path) -> Owner | None:
     for pid in pids:
         with suppress(psutil.Error, ValueError):  # of another container, one has no number here
             if has_open(pid, path):
-                return _owner(psutil.Process(pid))
+                return owner_of(psutil.Process(pid))
     return None
 
 

@@ -1,9 +1,12 @@
-"""What a search tells its listener."""
+"""What a search tells its listener, also as values that JSON knows: `docs/events.md` lists them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -99,3 +102,81 @@ class TrialEnded:
 
 
 SearchEvent = TrialStarted | TrialEpoch | TrialEnded
+
+
+def event_values(event: SearchEvent) -> dict[str, Any]:
+    """An event as values, by the names that programs read."""
+    match event:
+        case TrialStarted():
+            return {
+                "event": "trial",
+                "trial": event.number,
+                "worker": event.worker,
+                "parameter_count": event.parameter_count,
+                "redraws": event.n_redraws,
+            }
+        case TrialEpoch(result=result):
+            return {
+                "event": "epoch",
+                "trial": event.number,
+                "worker": event.worker,
+                "epoch": result.epoch,
+                "training_loss": result.training_loss,
+                "training_accuracy": result.training_accuracy,
+                "validation_loss": result.loss,
+                "validation_accuracy": result.accuracy,
+                "learning_rate": result.learning_rate,
+                "seconds": result.seconds,
+            }
+        case TrialEnded():
+            return {
+                "event": "trial_end",
+                "trial": event.number,
+                "state": None if event.state is None else event.state.name,
+                "value": event.value,
+                "parameter_count": event.parameter_count,
+                "epochs": event.n_epochs,
+                "reason": event.reason,
+                "queued_again": event.is_requeued,
+                "host": event.host,
+            }
+
+
+def read_event(values: Mapping[str, Any]) -> SearchEvent | None:
+    """The event that `event_values` made values of; None of another kind."""
+    match values["event"]:
+        case "trial":
+            number, worker = values["trial"], values["worker"]
+            return TrialStarted(number, worker, values["parameter_count"], values["redraws"])
+        case "epoch":
+            numbers = {key: math.nan if values[key] is None else values[key] for key in _NUMBERS}
+            result = EpochResult(
+                epoch=values["epoch"],
+                training_loss=numbers["training_loss"],
+                training_accuracy=numbers["training_accuracy"],
+                learning_rate=numbers["learning_rate"],
+                loss=numbers["validation_loss"],
+                accuracy=numbers["validation_accuracy"],
+                seconds=numbers["seconds"],
+            )
+            return TrialEpoch(values["trial"], values["worker"], result)
+        case "trial_end":
+            state = values["state"]
+            return TrialEnded(
+                values["trial"],
+                None if state is None else TrialState[state],
+                values["parameter_count"],
+                value=values["value"],
+                n_epochs=values["epochs"],
+                reason=values["reason"],
+                is_requeued=values["queued_again"],
+                host=values["host"],
+            )
+    return None
+
+
+# Of an epoch, what is null where it is not finite.
+_NUMBERS = (
+    *("training_loss", "training_accuracy", "learning_rate"),
+    *("validation_loss", "validation_accuracy", "seconds"),
+)

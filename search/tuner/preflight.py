@@ -45,12 +45,21 @@ def prepare_search(checked: CheckedRequest) -> None:
     Call it before PyTorch is imported here: the server imports it meanwhile.
 
     Raises:
+        InputError: as `check_search` does, or if there is no temporary folder for the server.
+    """
+    check_search(checked)
+    start_workers(checked.resources)
+
+
+def check_search(checked: CheckedRequest) -> None:
+    """Looks at where a search would write, and starts nothing.
+
+    Raises:
         StorageError: if the storage cannot be opened, or cannot be written.
         StudyError: if the study was made with other settings, or is to start from one from which
             nothing can, as far as that can be told without the data.
         DataUnavailableError: if a built-in data set is neither there nor to be downloaded.
-        InputError: if a folder that is named cannot be made, or there is no temporary one for the
-            server.
+        InputError: if a folder that is named cannot be made.
     """
     url = parse_url(checked.asked.storage)
     if url.get_backend_name() == "sqlite":
@@ -64,7 +73,6 @@ def prepare_search(checked: CheckedRequest) -> None:
     _check_source(request)
     if isinstance(request.dataset, str) and request.dataset in SPLITS:
         check_at_hand(request.dataset, named_data_dir(request))
-    start_workers(checked.resources)
 
 
 def named_data_dir(request: SearchRequest) -> Path | None:

@@ -60,6 +60,7 @@ def test_summaries_of_the_commands_are_whole_in_a_terminal_of_80_columns(command
 def test_help_imports_nothing_slow() -> None:
     """`scripts/benchmarks/help_latency.py` measures what that saves."""
     slow = {"torch", "optuna", "rich", "matplotlib", "numpy", "sqlalchemy", "sklearn", "PIL"}
+    slow |= {"fastapi", "uvicorn", "httpx2"}
     code = (
         "import contextlib, sys\n"
         "from search.cli import main\n"

@@ -54,8 +54,15 @@ def test_json_beside_what_a_person_reads(command: Command) -> None:
     assert done.code == 0
     assert "Best: " in done.err
     assert [json.loads(line)["event"] for line in done.out.splitlines()] == [
-        *("search", "trial", "epoch", "trial_end", "search_end")
+        *("search", "trial", "epoch", "trial_end", "search_end", "end")
     ]
+
+
+def test_the_last_event_says_how_the_command_ended(command: Command) -> None:
+    done = command(*DIGITS_RUN, "--sampler", "guess", "--json")
+    (end,) = (json.loads(line) for line in done.out.splitlines())
+    assert (done.code, end["event"], end["exit_code"]) == (2, "end", 2)
+    assert f"Error: {end['error']}" == " ".join(done.err.split())
 
 
 def test_quiet_leaves_the_best_trial(command: Command) -> None:

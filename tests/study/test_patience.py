@@ -50,11 +50,11 @@ def _trials(*values: float | None, is_trained: bool = True) -> list[FrozenTrial]
 def test_only_what_is_better_by_more_than_noise_is_progress(
     values: tuple[float | None, ...], n_without: int
 ) -> None:
-    assert Stagnation(900, _trials(*values)).n_without == n_without
+    assert Stagnation.of(_trials(*values), 900).n_without == n_without
 
 
 def test_trials_that_end_later_are_counted_on() -> None:
-    stagnation = Stagnation(900, _trials(0.9, 0.8))
+    stagnation = Stagnation.of(_trials(0.9, 0.8), 900)
     counts = []
     for value in (None, 0.905, 0.92, 0.92):
         stagnation.add(value)
@@ -66,21 +66,21 @@ def test_trials_that_end_later_are_counted_on() -> None:
 def test_more_validation_images_have_less_noise() -> None:
     trials = _trials(0.9, 0.905)
 
-    assert Stagnation(900, trials).n_without == 1
-    assert Stagnation(9_000, trials).n_without == 0
+    assert Stagnation.of(trials, 900).n_without == 1
+    assert Stagnation.of(trials, 9_000).n_without == 0
 
 
 def test_trials_count_in_the_order_in_which_they_ended() -> None:
     best, weak, weaker = _trials(0.9, 0.8, 0.7)
     best.datetime_complete = _START + timedelta(minutes=1)
 
-    assert Stagnation(900, [best, weak, weaker]).n_without == 0
+    assert Stagnation.of([best, weak, weaker], 900).n_without == 0
 
 
 def test_what_was_not_trained_does_not_count() -> None:
     untrained = _trials(None, None, None, is_trained=False)
 
-    assert Stagnation(900, untrained).n_without == 0
+    assert Stagnation.of(untrained, 900).n_without == 0
 
 
 @pytest.mark.parametrize(

@@ -584,7 +584,7 @@ def test_a_study_that_no_longer_improves_ends_itself_and_goes_on_with_more_patie
     assert "No better trial in the last 2." in done.out
     assert "goes on with --patience 4" in done.out
     trials = command.study("digits-3000x1").trials
-    assert Stagnation(359, trials).n_without == 2
+    assert Stagnation.of(trials, 359).n_without == 2
     assert not any(is_stagnant(StudyLength(40, 2), trials[:n], 359) for n in range(len(trials)))
 
     again = command(*options, "--trials", "40", "--patience", "2")

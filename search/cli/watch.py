@@ -1,0 +1,128 @@
+"""`search watch`: the live display of a search, wherever it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.completion import complete_studies
+from search.cli.jobs import asked_for, opened_jobs
+from search.cli.options import Server, Storage
+from search.cli.output import echo_json, make_console
+from search.folders import DATABASE_URL
+from search.wording import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.tuner.events import SearchEvent
+
+_PAUSE_SECONDS = 0.5  # between two looks
+_HINT = "Ctrl-C ends the display alone"
+
+
+def watch(
+    search: Annotated[
+        str,
+        typer.Argument(
+            metavar="SEARCH",
+            help="Number of the job, or name of the study.",
+            autocompletion=complete_studies,
+        ),
+    ],
+    storage: Storage = DATABASE_URL,
+    server: Server = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each event as a line of JSON, for programs.")
+    ] = False,
+) -> None:
+    """Show a search as it goes on, wherever it runs. Ctrl-C ends the display, not the search.
+
+    Example: search watch mnist-8000x15
+    """
+    # Not by `stop_signals`: a stream on which nothing comes would be waited for.
+    with suppress(KeyboardInterrupt), opened_jobs(storage, server) as jobs:
+        events = _paced(jobs.watch(search))
+        if as_json:
+            for event in events:
+                echo_json(event)
+        else:
+            _show(events)
+
+
+def _paced(events: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any]]:
+    """The events as they come, with a pause where there is none."""
+    for event in events:
+        if event is None:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            yield event
+
+
+def _show(events: Iterator[dict[str, Any]]) -> None:
+    from search.service.jobs import Job
+    from search.tuner.events import read_event
+
+    console = make_console()
+    job: Job | None = None
+    with ExitStack() as stack:
+        view: Callable[[SearchEvent], None] | None = None
+        for values in events:
+            match values["event"]:
+                case "job":
+                    values = {key: value for key, value in values.items() if key != "event"}
+                    before, job = job, Job.from_json(values)
+                    if view is None and (before is None or before.state != job.state):
+                        console.print(_standing(job))
+                case "study":
+                    stack.close()  # that of a search for a target under the cap before
+                    view = stack.enter_context(_view(console, values))
+                case _:
+                    event = read_event(values)
+                    if event is not None and view is not None:
+                        view(event)
+    if view is not None and job is not None:
+        console.print(_standing(job))
+
+
+def _standing(job: Any) -> str:
+    """A line on where a job is."""
+    why = "" if job.reason is None else f": {job.reason}"
+    return f"Job {job.number} is {job.shown_state}, {asked_for(job)}{why}"
+
+
+def _view(console: Console, values: dict[str, Any]) -> Any:
+    from search.cli.progress import Best, Progress
+    from search.cli.time_left import Forecast
+    from search.cli.view import make_view
+    from search.service.feed import StudyStart
+    from search.training.metrics import metric_words
+
+    start = StudyStart.from_json(values)
+    best = None
+    if start.best_trial is not None and start.best_value is not None:
+        best = Best(start.best_trial, start.best_value, start.best_parameter_count)
+    progress = Progress(
+        before=start.before,
+        best=best,
+        length=start.length,
+        stagnation=start.stagnation,
+        timeout_seconds=None,
+        forecast=Forecast(start.epochs, start.pruner, start.n_workers),
+    )
+    title = (
+        f"{start.study}: {start.dataset}, fewer than {start.budget:,} parameters, "
+        f"{counted(start.epochs, 'epoch')}"
+    )
+    return make_view(
+        progress,
+        console,
+        epochs=start.epochs,
+        title=title,
+        metric=metric_words(start.metric),
+        hint=_HINT,
+    )

@@ -1,0 +1,136 @@
+"""The application: the HTTP interface below `/api/v1`, the page, and optuna-dashboard.
+
+The dashboard's pages ask for `/api`, `/static`, `/artifacts` and `/csv` at the root, which is why
+the interface has a prefix of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from importlib.metadata import version
+from typing import Any
+
+from a2wsgi import WSGIMiddleware
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from search.exceptions import (
+    DatabaseError,
+    InputError,
+    SearchError,
+    UnknownJobError,
+    UnknownStudyError,
+)
+from search.service import job_routes, study_routes, web
+from search.service.access import Access
+from search.service.guard import LOGIN, Application, Guard, Receive, Scope, Send
+from search.service.schemas import REFUSALS
+from search.service.services import Service
+from search.study.history import DISTRIBUTION
+
+API = "/api/v1"
+_COOKIE_SECONDS = 30 * 86400
+
+
+def make_application(
+    service: Service,
+    dashboard: Callable[..., Any],
+    *,
+    hosts: Collection[str],
+    cookie: str,
+) -> Application:
+    """The whole application, behind its guard.
+
+    Args:
+        dashboard: optuna-dashboard, as a WSGI application.
+        hosts, cookie: as those of `Guard`.
+    """
+    app = FastAPI(
+        title="search",
+        version=version(DISTRIBUTION),
+        description="Searches for the best small network under a hard cap on parameters.",
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # that page would load scripts from elsewhere; ours is `web.docs`
+        redoc_url=None,
+    )
+    app.state.service = service
+    for router in (job_routes.router, study_routes.router):
+        app.include_router(router, prefix=API, responses=REFUSALS)
+    app.include_router(web.router)
+    _add_login(app, service.access, cookie)
+    app.add_exception_handler(SearchError, _search_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _own_error)  # which is printed by the server as well
+    app.mount(API, _nothing_here)
+    whole: Any = WSGIMiddleware(dashboard)
+    app.mount("/", whole)
+    return Guard(app, service.access, hosts=hosts, cookie=cookie)
+
+
+def _add_login(app: FastAPI, access: Access, cookie: str) -> None:
+    @app.get(LOGIN, include_in_schema=False)
+    def login(request: Request, code: str = "") -> Response:
+        role = access.use_link_code(code)
+        if role is None:
+            return _error(
+                401,
+                "AccessError",
+                "A link opens once, within ten minutes, but this one was used or is too old; "
+                "'search link' makes another.",
+            )
+        answer = RedirectResponse("/", status_code=303)
+        answer.set_cookie(
+            cookie,
+            access.make_cookie(role),
+            max_age=_COOKIE_SECONDS,
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is asked for below the interface's prefix, and is none of its routes."""
+    words = f"The interface has no {scope['method']} of that path; {API}/docs lists what it has."
+    await _error(404, "ServiceError", words)(scope, receive, send)
+
+
+def _error(status: int, kind: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"type": kind, "message": message}}, status_code=status)
+
+
+def _search_error(_request: Request, error: Exception) -> JSONResponse:
+    match error:
+        case UnknownJobError() | UnknownStudyError():
+            status = 404
+        case InputError():
+            status = 422
+        case DatabaseError():
+            status = 503
+        case _:
+            status = 500
+    return _error(status, type(error).__name__, str(error))
+
+
+def _validation_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    # Without the values: they may be what JSON does not know.
+    wrong = [f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()]
+    return _error(
+        422, "InputError", f"A request must be as it is described, but {'; '.join(wrong)}."
+    )
+
+
+def _own_error(_request: Request, _error_of_ours: Exception) -> JSONResponse:
+    return _error(500, "ServiceError", "The server met an error of its own, which it has printed.")
+
+
+def _http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    answer = _error(error.status_code, "ServiceError", str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer

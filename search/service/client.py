@@ -1,0 +1,325 @@
+"""`search.Client`: a queue of searches, reached over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.parse
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+import search.exceptions
+from search.addresses import is_this_machine
+from search.exceptions import InputError, SearchError, ServiceError
+from search.folders import DATABASE_URL
+from search.service.access import read_token
+from search.service.folder import ServiceFolder
+from search.service.jobs import ENDED, Job, JobState
+
+_API = "/api/v1"
+_PAGE = 500
+_SECONDS = httpx2.Timeout(60.0, connect=10.0)
+_EVENT_SECONDS = 40.0  # without anything on a stream, on which something comes every 15
+
+
+class Client:
+    """The queue of a server.
+
+    client = search.Client()
+    job = client.submit(budget=8000, epochs=15)
+    client.wait(job.number)
+
+    Args:
+        url: of the server; by default that of the database's server on this machine.
+        token: by default SEARCH_TOKEN or, of a server on this machine, that which it has made.
+        storage: the database whose server it is, where `url` does not say.
+
+    Raises:
+        ServiceError: if there is no server.
+        InputError: if there is no token.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, token: str | None = None, storage: str = DATABASE_URL
+    ) -> None:
+        if url is None:
+            folder = ServiceFolder(storage)
+            url = folder.address()
+            if url is None:
+                raise ServiceError(
+                    "A server must run on this machine, or be named by its URL, but none does; "
+                    "'search serve' is one."
+                )
+            token = token or read_token(folder.path)
+        token = token or os.environ.get("SEARCH_TOKEN")
+        if not token:
+            raise InputError(
+                "A server that is named by its URL must be given a token as well, but there is "
+                "none; set SEARCH_TOKEN, to what 'search serve' keeps in the file 'token'."
+            )
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(
+            base_url=f"{self.url}{_API}",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_SECONDS,
+            trust_env=not is_this_machine(
+                urllib.parse.urlsplit(url).hostname or ""
+            ),  # no proxy stands before this machine
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._http.close()
+
+    # --- Jobs ---
+
+    def submit(
+        self,
+        budget: int,
+        epochs: int,
+        *,
+        first: bool = False,
+        key: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """Queues a search; returns its job.
+
+        Where the connection breaks, it is safe to call it again with the same key.
+
+        Args:
+            first: whether it is to run before all that waits.
+            key: unlike all others; by default one is made.
+            options: of a search, by the names of `SearchRequest`, as JSON has them.
+
+        Raises:
+            InputError: if anything asked for is wrong.
+            ServiceError: if the server does not answer.
+        """
+        body = {"budget": budget, "epochs": epochs, "first": first, **options}
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        return Job.from_json(self._call("POST", "/jobs", json=body, headers=headers))
+
+    def job(self, name: int | str) -> Job:
+        """A job by its number, or the name of its study.
+
+        Raises:
+            UnknownJobError: if there is none.
+        """
+        return Job.from_json(self._call("GET", "/jobs/lookup", params={"name": str(name)}))
+
+    def jobs(
+        self, states: Sequence[JobState] = tuple(JobState), limit: int | None = None
+    ) -> list[Job]:
+        """Jobs in some states, the newest first; those that wait alone, in their order.
+
+        Args:
+            limit: how many at most; None for all.
+        """
+        found: list[Job] = []
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            n = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            params = {"state": [str(each) for each in states], "limit": n}
+            answer = self._call(
+                "GET", "/jobs", params=params | ({"cursor": cursor} if cursor else {})
+            )
+            found += [Job.from_json(values) for values in answer["jobs"]]
+            cursor = answer["next_cursor"]
+            if cursor is None:
+                break
+        return found
+
+    def count(self) -> dict[JobState, int]:
+        """How many jobs there are in each state."""
+        counts = self._call("GET", "/jobs", params={"limit": 1})["counts"]
+        return {JobState(state): n for state, n in counts.items()}
+
+    def stop(self, name: int | str) -> Job:
+        """Stops the search of a job, which can be resumed; one that waits is held."""
+        return self._act(name, "stop")
+
+    def resume(self, name: int | str) -> Job:
+        """Queues a job again, at the end, that was stopped or cancelled, or failed."""
+        return self._act(name, "resume")
+
+    def cancel(self, name: int | str) -> Job:
+        """Takes a job out of the queue; one that runs is stopped first."""
+        return self._act(name, "cancel")
+
+    def move(self, name: int | str, *, first: bool = True) -> Job:
+        """Has a job that waits run next, or last."""
+        return self._act(name, "move", json={"to": "first" if first else "last"})
+
+    def log(self, name: int | str, offset: int = 0) -> bytes:
+        """A part of what the search of a job printed, from an offset on; nothing at its end."""
+        number = self._number(name)
+        return self._send("GET", f"/jobs/{number}/log", params={"offset": offset}).content
+
+    def wait(self, name: int | str) -> Job:
+        """Waits until a job has ended; returns it."""
+        number = self._number(name)
+        for _ in self.watch(number):
+            pass
+        return self.job(number)
+
+    def watch(self, name: int | str) -> Iterator[dict[str, Any]]:
+        """What happens in a search, each event as values, until it is over.
+
+        `docs/service.md` lists them. Where the connection breaks, it goes on behind the last one.
+
+        Args:
+            name: the number of a job, or the name of a study.
+
+        Raises:
+            UnknownJobError, UnknownStudyError: if there is neither.
+            ServiceError: if the server goes away for good.
+        """
+        try:
+            job = self.job(name)
+            path, params = f"/jobs/{job.number}/events", {}
+        except search.exceptions.UnknownJobError:
+            if isinstance(name, int) or name.isdecimal():
+                raise
+            path, params = "/study/events", {"name": name}
+        yield from self._events(path, params, is_over=self._is_over(path))
+
+    # --- Studies ---
+
+    def studies(self) -> list[dict[str, Any]]:
+        """All studies of the database, as `search studies --json` has them, the newest first."""
+        return self._pages("/studies", "studies", {})
+
+    def study(self, name: str) -> dict[str, Any]:
+        """A study, as `search studies --json` has it."""
+        return self._call("GET", "/study", params={"name": name})
+
+    def trials(self, name: str) -> list[dict[str, Any]]:
+        """The trials of a study, each as `search show --json` has it."""
+        return self._pages("/study/trials", "trials", {"name": name})
+
+    def stop_study(self, name: str) -> dict[str, Any]:
+        """Stops the search of a study, also one that no job runs, on the server's machine."""
+        return self._call("POST", "/study/stop", params={"name": name})
+
+    def link(self, *, read_only: bool = True) -> str:
+        """A link that opens the server's page in a browser, once, within ten minutes."""
+        return str(self._call("POST", "/links", json={"read_only": read_only})["url"])
+
+    # --- HTTP ---
+
+    def _act(self, name: int | str, what: str, **more: Any) -> Job:
+        path = f"/jobs/{self._number(name)}/{what}"
+        return Job.from_json(self._call("POST", path, **more))
+
+    def _number(self, name: int | str) -> int:
+        return self.job(name).number
+
+    def _pages(self, path: str, key: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
+        while True:
+            answer = self._call("GET", path, params={**params, **cursor})
+            found += answer[key]
+            if answer["next_cursor"] is None:
+                return found
+            cursor = {"cursor": answer["next_cursor"]}
+
+    def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        values: dict[str, Any] = self._send(method, path, **more).json()
+        return values
+
+    def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        with self._in_words():
+            answer = self._http.request(method, path, **more)
+            _raise_error(answer)
+        return answer
+
+    def _is_over(self, path: str) -> Any:
+        """Says of a stream that broke whether what it is of has ended."""
+        if not path.startswith("/jobs/"):
+            return lambda: True
+        number = path.split("/")[2]
+        return lambda: self.job(number).state in ENDED
+
+    def _events(
+        self, path: str, params: Mapping[str, str], is_over: Any
+    ) -> Iterator[dict[str, Any]]:
+        last: str | None = None
+        while True:
+            headers = {} if last is None else {"Last-Event-ID": last}
+            timeout = httpx2.Timeout(_EVENT_SECONDS, connect=10.0)
+            try:
+                with self._http.stream(
+                    "GET", path, params=dict(params), headers=headers, timeout=timeout
+                ) as answer:
+                    if answer.status_code != 200:
+                        answer.read()
+                        _raise_error(answer)
+                    for key, text in _read_events(answer.iter_lines()):
+                        last = key or last
+                        values = json.loads(text)
+                        if values.get("event") == "error":
+                            raise ServiceError(f"{values['message']}")
+                        yield values
+                return
+            except httpx2.HTTPError as error:
+                with self._in_words():
+                    if is_over():
+                        return
+                if last is None:
+                    raise ServiceError(_silent(self.url, error)) from error
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx2.HTTPError as error:
+            raise ServiceError(_silent(self.url, error)) from error
+
+
+def _silent(url: str, error: Exception) -> str:
+    return (
+        f"A server must answer, but {url} does not ({error or type(error).__name__}); start it, "
+        "with 'search serve', and give the same command again."
+    )
+
+
+def _raise_error(answer: httpx2.Response) -> None:
+    """Raises what the server raised, as far as it told."""
+    if answer.is_success:
+        return
+    try:
+        told = answer.json()["error"]
+        kind, message = str(told["type"]), str(told["message"])
+    except (ValueError, KeyError, TypeError):
+        kind, message = "ServiceError", f"The server answered {answer.status_code}."
+    found = getattr(search.exceptions, kind, None)
+    is_ours = isinstance(found, type) and issubclass(found, SearchError)
+    try:
+        raise found(message) if is_ours and found is not None else ServiceError(message)
+    except TypeError:  # one that must be told more
+        raise InputError(message) from None
+
+
+def _read_events(lines: Iterator[str]) -> Iterator[tuple[str | None, str]]:
+    """Server-sent events: what tells each, and its data."""
+    key: str | None = None
+    data: list[str] = []
+    for line in lines:
+        if line.startswith("id:"):
+            key = line.removeprefix("id:").strip()
+        elif line.startswith("data:"):
+            data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and data:
+            yield key, "\n".join(data)
+            data = []

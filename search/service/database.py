@@ -1,0 +1,154 @@
+"""Transactions on the tables of the queue: each is whole or not at all, and on the disk at its end.
+
+They have connections of their own. Optuna's storage does not wait for the disk at each commit,
+which may cost a power cut's last trials; a job that somebody was told is queued must be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+from search.service.tables import check_tables, make_tables
+from search.storage.connections import engine_options, set_up_connections
+from search.storage.open import opened_storage
+from search.storage.retry import Retry, Waiting
+from search.storage.retrying import RetryingStorage
+from search.storage.urls import parse_url
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_WRITES = "search_writes"  # an option of a connection
+_N_TRIES = 20  # to make the tables, which another process may be making
+
+
+class QueueDatabase:
+    """The database of a queue; may be used by several threads.
+
+    Args:
+        storage: Optuna's, of the same database, which tells whether its file is still there.
+    """
+
+    def __init__(self, url: str, storage: RetryingStorage, waiting: Waiting | None = None) -> None:
+        self.url = parse_url(url)
+        self.storage = storage
+        self.engine = sqlalchemy.create_engine(self.url, **engine_options(self.url, write=True))
+        set_up_connections(self.engine, write=True)
+        if self.engine.name == "sqlite":
+            _set_up_sqlite(self.engine)
+        self._retry = Retry(self.url, waiting or Waiting(), reset=lambda: None)
+        self._retry.check = storage.check
+
+    def read(
+        self,
+        read: Callable[Concatenate[Connection, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        """What a function reads by a connection, which it is called with.
+
+        Raises:
+            DatabaseError: if the database fails, or stays away.
+        """
+
+        def call() -> _T:
+            with self.engine.connect() as connection:
+                return read(connection, *args, **kwargs)
+
+        return self._retry.call(call)
+
+    def write(
+        self,
+        write: Callable[Concatenate[Connection, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        """What a function does by a connection in one transaction.
+
+        Where a server goes away it is done again: the function looks for what it may have done.
+
+        Raises:
+            DatabaseError: if the database fails, or stays away.
+        """
+
+        def call() -> _T:
+            with self._transaction() as connection:
+                return write(connection, *args, **kwargs)
+
+        return self._retry.call(call)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            writes = connection.execution_options(**{_WRITES: True})
+            with writes.begin():
+                yield writes
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def make_tables(self) -> None:
+        """Makes the tables where they are missing.
+
+        Raises:
+            StorageError: if those of another version are there.
+        """
+
+        if self.read(check_tables, self.url):
+            return
+        for is_last in [False] * _N_TRIES + [True]:
+            try:
+                with self._transaction() as connection:
+                    if not check_tables(connection, self.url):
+                        make_tables(connection)
+                return
+            except (IntegrityError, OperationalError, ProgrammingError):  # another makes them
+                if is_last:
+                    raise
+
+
+def _set_up_sqlite(engine: Engine) -> None:
+    """Has transactions that write begin as such.
+
+    One that reads first, and finds when it writes that another has written meanwhile, would fail.
+    """
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins no transaction by itself
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def opened_database(
+    url: str, *, create: bool, waiting: Waiting | None = None
+) -> Iterator[QueueDatabase]:
+    """The database of a queue, with its tables made where they are missing.
+
+    Args:
+        create: whether to create the database itself where there is none.
+        waiting: for a server that goes away while the context lasts; by default, there is none.
+
+    Raises:
+        StorageError: if it cannot be opened.
+    """
+    with opened_storage(url, create=create, write=True, waiting=waiting) as storage:
+        database = QueueDatabase(url, storage, waiting)
+        try:
+            database.make_tables()
+            yield database
+        finally:
+            database.close()

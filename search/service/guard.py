@@ -1,0 +1,184 @@
+"""What stands before every page and call: host, origin, size, rate, and who may do what.
+
+As a layer around the whole application, so that nothing in it, the dashboard neither, can be
+reached past it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from contextlib import suppress
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from search.service.access import Access, Role
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOGIN = "/login"
+_LARGEST_BODY = 256 * 1024  # bytes
+_TOO_LARGE = f"A request must be of at most {_LARGEST_BODY:,} bytes."
+_PER_MINUTE = RateLimitItemPerMinute(1200)  # requests of an address
+_REFUSED_PER_MINUTE = RateLimitItemPerMinute(30)  # of those without a token that is one
+_READING = ("GET", "HEAD")
+_SAFE_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+
+
+class _TooLargeError(Exception):
+    """A body is larger than is taken."""
+
+
+class Guard:
+    """Lets through what may pass, with the role of who calls as `scope["state"]["role"]`.
+
+    Args:
+        hosts: names that this server goes by, besides localhost and addresses as numbers: a page
+            of another site that gives its name this machine's address (DNS rebinding) has none.
+        cookie: its name.
+    """
+
+    def __init__(
+        self, application: Application, access: Access, *, hosts: Collection[str], cookie: str
+    ) -> None:
+        self._application = application
+        self._access = access
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._cookie = cookie
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._application(scope, receive, send)
+            return
+        if scope["type"] != "http":  # no web sockets are spoken here
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _refuse(send, *refusal)
+            return
+        scope.setdefault("state", {})["role"] = self._role(headers)
+        await self._pass(scope, receive, send)
+
+    def _refusal(
+        self, scope: Scope, headers: dict[bytes, bytes]
+    ) -> tuple[int, str] | tuple[int, str, str] | None:
+        """Why a request may not pass: status, words, and a header; None where it may."""
+        address = str((scope.get("client") or ("?",))[0])
+        if not self._limiter.hit(_PER_MINUTE, address):
+            return 429, f"An address may call {_PER_MINUTE.amount:,} times a minute; wait.", "60"
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not self._is_ours(host):
+            return 421, "A request must name this server as its host; see --allow-host."
+        method = scope["method"]
+        if method not in _READING and not _is_own_origin(headers, host):
+            return 403, "A page of another site may not call this server."
+        if scope["path"] == LOGIN and method in _READING:
+            return None
+        role = self._role(headers)
+        if role is None:
+            if not self._limiter.hit(_REFUSED_PER_MINUTE, address):
+                return 429, "Too many calls without a token; wait.", "60"
+            return 401, (
+                "A call must have the server's token, as 'Authorization: Bearer TOKEN', or a "
+                "browser that opened its link ('search link' makes one)."
+            )
+        if role is Role.READER and method not in _READING:
+            return 403, "With a token for looking, no method but GET is allowed."
+        size = headers.get(b"content-length", b"0")
+        if not size.isdigit() or int(size) > _LARGEST_BODY:
+            return 413, _TOO_LARGE
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name.lower() in self._hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _role(self, headers: dict[bytes, bytes]) -> Role | None:
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._access.role_of_token(token.strip())
+        try:
+            cookies = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
+        except CookieError:
+            return None
+        morsel = cookies.get(self._cookie)
+        return None if morsel is None else self._access.role_of_cookie(morsel.value)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Calls the application, with headers that browsers heed, and a body of bounded size."""
+        n_received, is_refused = 0, False
+
+        async def limited() -> Message:
+            nonlocal n_received
+            message = await receive()
+            n_received += len(message.get("body", b""))
+            if n_received > _LARGEST_BODY:
+                raise _TooLargeError
+            return message
+
+        async def sending(message: Message) -> None:
+            nonlocal is_refused
+            if n_received > _LARGEST_BODY:  # whatever the application makes of that
+                if not is_refused:
+                    is_refused = True
+                    await _refuse(send, 413, _TOO_LARGE)
+                return
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message.get("headers", [])}
+                more = [header for header in _SAFE_HEADERS if header[0] not in given]
+                message = {**message, "headers": [*message.get("headers", []), *more]}
+            await send(message)
+
+        with suppress(_TooLargeError):
+            await self._application(scope, limited, sending)
+
+
+def _is_own_origin(headers: dict[bytes, bytes], host: str) -> bool:
+    """Whether a request that changes something comes from a page of this server, or from none."""
+    if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
+        return False
+    origin = headers.get(b"origin")
+    if origin is None:
+        return True
+    return urlsplit(origin.decode("latin-1")).netloc.lower() == host.lower()
+
+
+async def _refuse(send: Send, status: int, words: str, retry_after: str | None = None) -> None:
+    body = json.dumps({"error": {"type": "AccessError", "message": words}}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *_SAFE_HEADERS,
+    ]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if retry_after is not None:
+        headers.append((b"retry-after", retry_after.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

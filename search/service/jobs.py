@@ -1,0 +1,131 @@
+"""A search that was submitted, and what may become of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Row
+
+from search.study.record import Owner
+
+
+class JobState(StrEnum):
+    """Where a job is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = (JobState.STOPPED, JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+BETTER = "better"  # what becomes of a job that stays where it is: it found a better network
+STOP, CANCEL = "stop", "cancel"  # what may be wanted of a job that runs
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far the search of a job is.
+
+    Args:
+        n_trials: trained trials that its study is to have; None while it loads.
+        n_trained: that it has.
+        best_value: of a complete trial of this study, a share from 0 to 1.
+        is_racing: whether its best trials race over fresh seeds.
+    """
+
+    n_trials: int | None = None
+    n_trained: int = 0
+    n_pruned: int = 0
+    n_failed: int = 0
+    best_value: float | None = None
+    best_trial: int | None = None
+    best_parameter_count: int | None = None
+    is_racing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A search that was submitted.
+
+    Args:
+        options: of the search, those that were given, by the names of `SearchRequest`.
+        study: the name of its study; None until the data tell it.
+        wanted: what was asked of it while it runs: stop or cancel.
+        submitted, started, ended: moments in UTC, as ISO 8601 has them.
+        exit_code: of the command that ran last; None where it was killed, or none has ended.
+        reason: why it is where it is, in words.
+        n_starts: how often its search was started.
+    """
+
+    number: int
+    state: JobState
+    options: dict[str, Any]
+    study: str | None
+    wanted: str | None
+    host: str | None
+    submitted: str
+    started: str | None
+    ended: str | None
+    exit_code: int | None
+    reason: str | None
+    n_starts: int
+    progress: JobProgress = field(default_factory=JobProgress)
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence."""
+        return f"job {self.number}" if self.study is None else f"job {self.number} ({self.study})"
+
+    @property
+    def shown_state(self) -> str:
+        """Its state in a word, with what is wanted of it."""
+        if self.state is JobState.RUNNING and self.wanted is not None:
+            return "stopping"
+        return str(self.state)
+
+    def to_json(self) -> dict[str, Any]:
+        """As values that JSON knows."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Job:
+        """What `to_json` made."""
+        progress = JobProgress(**values["progress"])
+        return cls(**{**values, "state": JobState(values["state"]), "progress": progress})
+
+
+def now() -> str:
+    """This moment, as jobs have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def read_owner(text: str | None) -> Owner | None:
+    """The process that runs a job, as its row has it."""
+    return None if text is None else Owner(**json.loads(text))
+
+
+def job_of(row: Row[Any]) -> Job:
+    """The job of a row of the table."""
+    owner = read_owner(row.owner)
+    return Job(
+        number=row.number,
+        state=JobState(row.state),
+        options=json.loads(row.options),
+        study=row.study,
+        wanted=row.wanted if row.state == JobState.RUNNING else None,
+        host=None if owner is None else owner.host,
+        submitted=row.submitted,
+        started=row.started,
+        ended=row.ended,
+        exit_code=row.exit_code,
+        reason=row.reason,
+        n_starts=row.n_starts,
+        progress=JobProgress() if row.progress is None else JobProgress(**json.loads(row.progress)),
+    )

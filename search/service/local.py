@@ -1,0 +1,103 @@
+"""The queue of a database, reached without a server: what `search.Client` does, done here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from search.exceptions import UnknownJobError
+from search.service.database import opened_database
+from search.service.jobs import Job, JobState
+from search.service.logs import read_log
+from search.service.plain_searches import stop_search
+from search.service.queue import JobQueue
+from search.service.submission import Submission
+from search.service.watching import watch_search
+
+_PAGE = 500
+
+
+class LocalJobs:
+    """Does what a client does, on the database itself, where no server runs.
+
+    Args:
+        url: of the database.
+    """
+
+    def __init__(self, queue: JobQueue, url: str) -> None:
+        self._queue = queue
+        self._url = url
+
+    def submit(self, submission: Submission, *, first: bool = False) -> Job:
+        """Queues a search that was checked."""
+        job, _ = self._queue.submit(submission.options, study=submission.study)
+        return self._queue.move(str(job.number), first=True) if first else job
+
+    def job(self, name: int | str) -> Job:
+        return self._queue.find(str(name))
+
+    def jobs(
+        self, states: Sequence[JobState] = tuple(JobState), limit: int | None = None
+    ) -> list[Job]:
+        found: list[Job] = []
+        while limit is None or len(found) < limit:
+            n = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page = self._queue.page(states, limit=n, after=found[-1] if found else None)
+            found += page
+            if len(page) < n:
+                break
+        return found
+
+    def count(self) -> dict[JobState, int]:
+        return self._queue.count()
+
+    def stop(self, name: int | str) -> Job:
+        return self._queue.stop(str(name))
+
+    def resume(self, name: int | str) -> Job:
+        return self._queue.resume(str(name))
+
+    def cancel(self, name: int | str) -> Job:
+        return self._queue.cancel(str(name))
+
+    def move(self, name: int | str, *, first: bool = True) -> Job:
+        return self._queue.move(str(name), first=first)
+
+    def log(self, name: int | str, offset: int = 0) -> bytes:
+        return read_log(self._url, self.job(name), offset)
+
+    def watch(self, name: int | str) -> Iterator[dict[str, Any] | None]:
+        return watch_search(self._queue, str(name))
+
+    def stop_study(self, name: str) -> dict[str, Any]:
+        """Stops the search of a study that no job runs, on this machine.
+
+        Raises:
+            UnknownJobError: if there is none.
+        """
+        owner = stop_search(self._queue.storage, name)
+        if owner is None:
+            self._queue.find(name)
+            raise UnknownJobError(
+                f"A search that is stopped must run on this machine, but nobody searches {name!r}."
+            )
+        return {"job": None, "process": owner.pid, "host": owner.host}
+
+    def has_server(self) -> bool:
+        """Whether a server was heard of lately, on any machine."""
+        return self._queue.has_server()
+
+
+@contextmanager
+def opened_jobs(url: str, *, create: bool) -> Iterator[LocalJobs]:
+    """The jobs of a database.
+
+    Args:
+        create: whether to create the database where there is none.
+
+    Raises:
+        StorageError: if it cannot be opened.
+    """
+    with opened_database(url, create=create) as database:
+        yield LocalJobs(JobQueue(database), url)

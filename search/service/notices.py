@@ -1,0 +1,149 @@
+"""Tells a URL when a search has ended, or has found a better network: a small JSON, signed.
+
+What was told is kept beside the database, so that nothing is left out while the server is down, and
+what the URL did not take is sent again. It may come twice, with the same number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+
+from search.exceptions import DatabaseError, InputError, UnknownJobError
+from search.files import write_text
+from search.service.jobs import BETTER, ENDED
+from search.service.queue import JobEvent, JobQueue
+
+_TOLD = (*map(str, ENDED), BETTER)
+_PAUSE_SECONDS = 1.0  # between two looks for what is new
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 300.0
+_N_TRIES = 30  # over about two hours, after which an event is given up
+_TIMEOUT = httpx2.Timeout(10.0)
+
+
+def check_notify_url(url: str) -> str:
+    """The URL, if it can be posted to.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise InputError(
+            f"--notify must be a URL, as https://example.org/searches, but got {url[:200]!r}."
+        )
+    return url
+
+
+class Notifier:
+    """Tells one URL, by a thread of its own, until it is closed.
+
+    Args:
+        folder: that keeps the key, and what was told.
+        notice: is told what could not be sent, in words.
+    """
+
+    def __init__(
+        self, queue: JobQueue, url: str, folder: Path, notice: Callable[[str], None]
+    ) -> None:
+        self._queue = queue
+        self._url = url
+        self._notice = notice
+        self._key = _kept_key(folder)
+        # A URL may have a secret in it, which is in no name of a file.
+        self._told = folder / f"notified-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
+
+    def start(self) -> None:
+        """Begins with what happens from now on or, where it told before, behind that."""
+        if self._read_position() is None:
+            self._write_position(self._queue.last_event())
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends it; what was not told is told when a server starts again."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with httpx2.Client(timeout=_TIMEOUT) as client:
+            while not self._closing.wait(_PAUSE_SECONDS):
+                with suppress(DatabaseError):  # it is away; it is asked again
+                    self._tell_new(client)
+
+    def _tell_new(self, client: httpx2.Client) -> None:
+        position = self._read_position() or 0
+        for event in self._queue.events_after(position):
+            if event.kind in _TOLD and not self._tell(client, event):
+                return
+            self._write_position(event.number)
+
+    def _tell(self, client: httpx2.Client, event: JobEvent) -> bool:
+        """Tells of an event; false where it is to be told later, as the server ends."""
+        try:
+            job = self._queue.job(event.job)
+        except UnknownJobError:
+            return True
+        values = {"number": event.number, "at": event.at, "event": event.kind, "job": job.to_json()}
+        body = json.dumps(values).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "X-Search-Signature": f"sha256={sign(self._key, body)}",
+        }
+        wait = _FIRST_WAIT_SECONDS
+        for _ in range(_N_TRIES):
+            try:
+                answer = client.post(self._url, content=body, headers=headers)
+                if answer.is_success:
+                    return True
+                why = f"it answered {answer.status_code}"
+            except httpx2.HTTPError as error:
+                why = str(error) or type(error).__name__
+            if self._closing.wait(wait):
+                return False
+            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+        host = urlsplit(self._url).hostname
+        self._notice(f"{host} was not told that {job.name} is {event.kind}: {why}.")
+        return True
+
+    def _read_position(self) -> int | None:
+        with suppress(OSError, ValueError):
+            return int(self._told.read_text())
+        return None
+
+    def _write_position(self, number: int) -> None:
+        write_text(str(number), self._told)
+
+
+def sign(key: str, body: bytes) -> str:
+    """The signature of a body, in hexadecimal digits: HMAC with SHA-256."""
+    return hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+
+
+def _kept_key(folder: Path) -> str:
+    """The key with which is signed, made where it is missing; for this user alone."""
+    path = folder / "notify-key"
+    with suppress(OSError):
+        found = path.read_text().strip()
+        if found:
+            return found
+    made = secrets.token_urlsafe(32)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{made}\n")
+    return made

@@ -1,0 +1,65 @@
+"""The events of one search, of a job or of a command, until it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from search.exceptions import UnknownJobError
+from search.service.feed import StudyFeed
+from search.service.jobs import ENDED, Job, JobState
+from search.service.queue import JobQueue
+from search.storage.studies import study_names
+from search.study.open import open_study
+from search.tuner.events import event_values
+
+
+def watch_search(queue: JobQueue, name: str) -> Iterator[dict[str, Any] | None]:
+    """What happens in a search, as values that JSON knows, until it is over.
+
+    `job` is a job that has changed, `study` how the study stands; after that come the events of its
+    trials. None comes where nothing is new: whoever asks may wait, or leave.
+
+    Args:
+        name: the number of a job, or the name of a study.
+
+    Raises:
+        UnknownJobError, UnknownStudyError: if there is neither.
+    """
+    job = _find(queue, name)
+    shown: Job | None = None
+    feed: StudyFeed | None = None
+    while True:
+        if job is not None:
+            job = queue.job(job.number)
+            if job != shown:
+                shown = job
+                yield {"event": "job", **job.to_json()}
+        study = name if job is None else _begun(job)
+        is_new = study is not None and (feed is None or feed.name != study)
+        if is_new and study in study_names(queue.storage):
+            feed = StudyFeed(queue.storage, study)
+            yield feed.start().to_json()
+        if feed is not None:
+            for event in feed.read():
+                yield event_values(event)
+        if job.state in ENDED if job is not None else feed is None or feed.is_over():
+            return
+        yield None
+
+
+def _find(queue: JobQueue, name: str) -> Job | None:
+    """The job of that name; None where only a study has it."""
+    try:
+        return queue.find(name)
+    except UnknownJobError:
+        if name.isdecimal() and name not in study_names(queue.storage):
+            raise
+        open_study(queue.storage, name)  # says what studies there are
+        return None
+
+
+def _begun(job: Job) -> str | None:
+    """The study of a job whose search has begun there; None before that."""
+    is_begun = job.state is JobState.RUNNING and job.progress.n_trials is not None
+    return job.study if is_begun or job.state in ENDED else None

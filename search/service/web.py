@@ -1,0 +1,120 @@
+"""The page: the queue as HTML, rendered here; reports of studies; what the interface has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from search.data.names import SPLITS
+from search.plain_text import printable
+from search.report.facts import read_report
+from search.report.loading import load_matplotlib
+from search.service.job_routes import Served
+from search.service.jobs import ENDED, Job, JobState
+from search.service.services import Service
+from search.study.open import open_study
+from search.wording import counted, percent, thousands
+
+_FOLDER = Path(__file__).parent
+_N_WAITING, _N_ENDED = 50, 20  # shown
+# Nothing is loaded from elsewhere, and no script but our own runs; reports bring their styles.
+_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'"
+_REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:"
+
+_environment = Environment(
+    loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+_environment.filters.update(percent=percent, thousands=thousands)
+_drawing = threading.Lock()
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+def index(service: Served, request: Request) -> Response:
+    return _html("page.html", **_queue(service, request), datasets=["auto", *SPLITS])
+
+
+@router.get("/queue")
+def queue(service: Served, request: Request) -> Response:
+    return _html("queue.html", **_queue(service, request))
+
+
+@router.get("/page.css")
+def style() -> Response:
+    return FileResponse(_FOLDER / "page.css", media_type="text/css")
+
+
+@router.get("/page.js")
+def script() -> Response:
+    return FileResponse(_FOLDER / "page.js", media_type="text/javascript")
+
+
+@router.get("/api/v1/docs")
+def docs(request: Request) -> Response:
+    description = request.app.openapi()
+    schemas = description["components"]["schemas"]
+
+    def fields_of(route: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the body of a call has."""
+        body = route.get("requestBody", {}).get("content", {}).get("application/json", {})
+        name = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
+        yield from schemas.get(name, {}).get("properties", {}).items()
+
+    return _html("api.html", paths=description["paths"], fields_of=fields_of)
+
+
+@router.get("/report")
+def report(service: Served, name: Annotated[str, Query(min_length=1, max_length=500)]) -> Response:
+    """A study's report, as `search report` writes it without --train."""
+    from search.report.page import render_page
+    from search.report.pictures import draw_pictures
+
+    study = open_study(service.queue.storage, name)
+    if not _drawing.acquire(timeout=60.0):  # one at a time: each takes a core for seconds
+        raise HTTPException(503, "Other reports are being drawn; ask again in a minute.")
+    try:
+        facts = read_report(study)
+        load_matplotlib()
+        page = render_page(facts, draw_pictures(facts, lambda _text: None), None)
+    finally:
+        _drawing.release()
+    return HTMLResponse(page, headers={"Content-Security-Policy": _REPORT_POLICY})
+
+
+def _queue(service: Service, request: Request) -> dict[str, Any]:
+    jobs, counts = service.queue, service.queue.count()
+    running = jobs.page((JobState.RUNNING,), limit=1000)
+    waiting = jobs.page((JobState.WAITING,), limit=_N_WAITING)
+    ended = jobs.page(ENDED, limit=_N_ENDED)
+    return {
+        "role": str(request.state.role),
+        "n_slots": service.n_slots,
+        "running": counts[JobState.RUNNING],
+        "waiting": counts[JobState.WAITING],
+        "running_jobs": running,
+        "waiting_jobs": waiting,
+        "n_more_waiting": counts[JobState.WAITING] - len(waiting),
+        "ended_jobs": ended,
+        "names": {job.number: _name(job) for job in (*running, *waiting, *ended)},
+    }
+
+
+def _name(job: Job) -> str:
+    """What a job searches."""
+    if job.study is not None:
+        return printable(job.study)
+    options = job.options
+    images = printable(str(options.get("dataset", "auto")))
+    return f"{images}, cap {options['budget']:,}, {counted(options['epochs'], 'epoch')}"
+
+
+def _html(template: str, **values: Any) -> Response:
+    text = _environment.get_template(template).render(values)
+    return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY})

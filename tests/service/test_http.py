@@ -1,0 +1,333 @@
+"""What a real server answers over HTTP: to its client, to browsers, and to who may not ask."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+import search
+from search.exceptions import InputError, JobError, UnknownJobError, UnknownStudyError
+from search.service.access import Access, Role
+from search.service.guard import Guard
+from search.service.jobs import JobState
+from tests.conftest import Command
+from tests.support.prepared import PreparedProcess
+
+API = "/api/v1"
+SMALL: dict[str, Any] = {"dataset": "digits", "space": "standard", "n_workers": 1}
+
+
+class Served:
+    """A server that runs no search, and what reaches it."""
+
+    def __init__(self, command: Command, process: PreparedProcess, first_lines: list[str]) -> None:
+        self.command = command
+        self.process = process
+        (self.address,) = re.findall(r" on (http://127\.0\.0\.1:\d+), 0 at a time", first_lines[0])
+        (self.link,) = re.findall(r"http://\S+", first_lines[1])
+        self.folder = command.folder / "studies.db-service"
+        self.token, self.read_token = (
+            (self.folder / name).read_text().strip() for name in ("token", "read-token")
+        )
+
+    def call(self, method: str, path: str, token: str | None = "", **more: Any) -> httpx2.Response:
+        headers = more.pop("headers", {})
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token or self.token}"
+        with httpx2.Client(trust_env=False) as client:
+            return client.request(method, f"{self.address}{path}", headers=headers, **more)
+
+
+@pytest.fixture(scope="module")
+def served(finished_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("http")
+    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
+    command = Command(folder)
+    process = command.start("serve", "--port", "0", "--slots", "0")
+    yield Served(command, process, [process.stdout.readline() for _ in range(3)])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert not (folder / "studies.db-service" / "address").exists()
+    command.stop()
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[search.Client]:
+    with search.Client(served.address, token=served.token) as client:
+        yield client
+
+
+def test_a_client_does_with_jobs_what_the_commands_do(client: search.Client) -> None:
+    first = client.submit(3000, 1, study="first", **SMALL)
+    second = client.submit(3000, 1, study="second", **SMALL, key="once", timeout_seconds=60)
+    assert client.submit(3000, 1, study="second", **SMALL, key="once", timeout_seconds=60) == second
+    with pytest.raises(JobError, match="A key must be given again with the same options"):
+        client.submit(3000, 2, study="second", **SMALL, key="once")
+    third = client.submit(3000, 1, study="third", **SMALL, first=True)
+    waiting = [job.number for job in client.jobs([JobState.WAITING])]
+    assert waiting == [third.number, first.number, second.number]
+    client.move("third", first=False)
+    assert client.stop(first.number).state is JobState.STOPPED
+    assert client.resume("first").state is JobState.WAITING
+    assert [job.study for job in client.jobs([JobState.WAITING])] == ["second", "third", "first"]
+    assert client.cancel("second").state is JobState.CANCELLED
+    assert client.wait("second").state is JobState.CANCELLED  # it has ended: there is no wait
+    assert client.count()[JobState.WAITING] == 2
+    assert client.log("first") == b""
+    assert second.options == {
+        **{"budget": 3000, "epochs": 1, "study": "second", "timeout_seconds": 60.0},
+        **SMALL,
+    }
+    with pytest.raises(UnknownJobError, match="there is no 'nothing'"):
+        client.stop("nothing")
+    with pytest.raises(JobError, match=r"must be stopped or have failed, but job .* waits already"):
+        client.resume("third")
+    with pytest.raises(InputError, match="A sampler must be one of"):
+        client.submit(3000, 1, sampler="guess", **SMALL)
+    with pytest.raises(InputError, match=r"budget: Input should be greater than or equal to 1"):
+        client.submit(0, 1)
+    with pytest.raises(InputError, match=r"storage: Extra inputs are not permitted"):
+        client.submit(3000, 1, storage="sqlite:///other.db")
+
+
+def test_studies_and_their_trials_come_as_commands_print_them(
+    served: Served, client: search.Client
+) -> None:
+    (study,) = client.studies()
+    assert [study] == served.command("studies", "--json").json
+    assert client.study(study["name"]) == study
+    trials = client.trials(study["name"])
+    assert [trial["trial"] for trial in trials] == [0, 1, 2, 3]
+    assert len(trials[0]["epochs"]) == 3
+    with pytest.raises(UnknownStudyError, match="there is no 'other'"):
+        client.trials("other")
+    one = {"name": study["name"], "number": 2}
+    assert served.call("GET", f"{API}/study/trial", params=one).json() == trials[2]
+    assert served.call("GET", f"{API}/study/trial", params={**one, "number": 9}).status_code == 404
+
+
+def test_lists_come_in_pages(served: Served, client: search.Client) -> None:
+    numbers = [client.submit(3000, 1, study=f"p{n}", **SMALL).number for n in range(5)]
+    found: list[int] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = served.call("GET", f"{API}/jobs", params={"limit": 2, **cursor}).json()
+        found += [job["number"] for job in answer["jobs"]]
+        if answer["next_cursor"] is None:
+            break
+        cursor = {"cursor": answer["next_cursor"]}
+    assert found[:5] == numbers[::-1]
+    assert found == sorted(found, reverse=True)
+    assert len(set(found)) == len(found)
+    for cursor in ({"cursor": "?"}, {"cursor": "AAAA"}, {"cursor": "4pi6"}, {"limit": "0"}):
+        assert served.call("GET", f"{API}/jobs", params=cursor).status_code in (404, 422)
+    trials = {"name": "digits-3000x3", "limit": "3"}
+    page = served.call("GET", f"{API}/study/trials", params=trials).json()
+    more = {**trials, "cursor": page["next_cursor"]}
+    rest = served.call("GET", f"{API}/study/trials", params=more).json()
+    assert [t["trial"] for t in rest["trials"]] == [3]
+    assert rest["next_cursor"] is None
+
+
+def routes(served: Served) -> list[tuple[str, str]]:
+    """Every route there is, with a number and a name that may be there."""
+    paths = served.call("GET", f"{API}/openapi.json").json()["paths"]
+    found = [
+        (method.upper(), path.replace("{number}", "1"))
+        for path, methods in paths.items()
+        for method in methods
+    ]
+    return [*found, ("GET", f"{API}/docs"), ("GET", f"{API}/openapi.json"), ("GET", "/")]
+
+
+def test_nobody_without_a_token_is_told_anything(served: Served) -> None:
+    assert len(routes(served)) > 15
+    for method, path in routes(served):
+        for token in (None, "wrong"):
+            if token is not None and path != f"{API}/jobs":
+                continue  # few: they are limited
+            answer = served.call(method, path, token)
+            assert answer.status_code == 401, path
+            assert "Authorization: Bearer TOKEN" in answer.json()["error"]["message"]
+
+
+def test_who_may_look_has_no_method_but_get(served: Served, client: search.Client) -> None:
+    before = [job.to_json() for job in client.jobs()]
+    others = {"POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+    for _, path in routes(served):
+        for method in others:
+            assert served.call(method, path, served.read_token).status_code == 403, (method, path)
+    assert [job.to_json() for job in client.jobs()] == before
+    assert served.call("GET", f"{API}/jobs", served.read_token).status_code == 200
+    looker = search.Client(served.address, token=served.read_token)
+    with pytest.raises(search.SearchError, match="no method but GET is allowed"):
+        looker.link()
+    looker.close()
+
+
+def test_a_link_gives_one_browser_a_cookie_once(served: Served, client: search.Client) -> None:
+    for link, may_write in ((served.link, True), (client.link(), False)):
+        with httpx2.Client(trust_env=False) as browser:
+            assert "code=" in link
+            opened = browser.get(link)
+            assert (opened.status_code, opened.headers["location"]) == (303, "/")
+            cookie = opened.headers["set-cookie"]
+            assert "HttpOnly" in cookie
+            assert "SameSite=lax" in cookie
+            assert browser.get(f"{served.address}{API}/jobs").status_code == 200
+            path = f"{served.address}{API}/links"
+            wrote = browser.post(path, json={}, headers={"Origin": served.address})
+            assert wrote.status_code == (201 if may_write else 403)
+            # Another site's page has the browser send the cookie along.
+            for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+                assert browser.post(path, json={}, headers=headers).status_code == 403
+        with httpx2.Client(trust_env=False) as other:
+            assert other.get(link).status_code == 401
+            other.cookies.set(f"search-{served.address.rpartition(':')[2]}", "writer.9999999999.0")
+            assert other.get(f"{served.address}{API}/jobs").status_code == 401
+
+
+def test_a_name_that_another_site_gave_this_machine_is_refused(served: Served) -> None:
+    for host, status in (("evil.example", 421), ("localhost", 200), ("127.0.0.1:1", 200)):
+        answer = served.call("GET", f"{API}/jobs", headers={"Host": host})
+        assert answer.status_code == status, host
+
+
+def test_a_request_of_any_size_is_refused(served: Served) -> None:
+    large = b"[" + b"1," * 200_000
+    assert served.call("POST", f"{API}/jobs", content=large).status_code == 413
+    parts = (large[:50_000] for _ in range(20))
+    assert served.call("POST", f"{API}/jobs", content=parts).status_code == 413
+    for body in (b"[", b'{"budget": Infinity, "epochs": 1}', b'{"budget": NaN}', b"\xff", b"null"):
+        answer = served.call(
+            "POST", f"{API}/jobs", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code in (400, 422), body
+        assert set(answer.json()["error"]) == {"type", "message"}
+
+
+def test_a_client_names_no_file_outside_the_folders_that_are_served(
+    served: Served, client: search.Client, tmp_path: Path
+) -> None:
+    folder = served.command.folder
+    text = served.command("space", "standard").out
+    (tmp_path / "secret.toml").write_text(text)
+    (folder / "own.toml").write_text(text)
+    (folder / "link.toml").symlink_to(tmp_path / "secret.toml")
+    (folder / "loop").symlink_to(folder / "loop")
+    job = client.submit(3000, 1, dataset="digits", study="own", space="own.toml")
+    assert job.options["space"] == str(folder / "own.toml")
+    outside = (
+        *({"space": name} for name in (str(tmp_path / "secret.toml"), "../secret.toml")),
+        *({"space": name} for name in ("link.toml", "/etc/passwd", "a\0b", "loop", "x" * 999)),
+        *({"dataset": f"folder:{name}"} for name in ("/", "..", str(tmp_path), "")),
+        *({name: "/tmp"} for name in ("data_dir", "artifacts", "worker_log")),
+    )
+    for options in outside:
+        given: dict[str, Any] = {"dataset": "digits", "study": "own", **options}
+        with pytest.raises(InputError) as refused:
+            client.submit(3000, 1, **given)
+        assert "secret" not in str(refused.value).replace("secret.toml", "")
+        assert re.search(
+            "must lie below a folder|must be there|must have a name|there is no file|"
+            "cannot be read|must be readable",
+            str(refused.value),
+        ), options
+
+
+def test_what_becomes_of_jobs_is_told_from_where_a_client_left(
+    served: Served, client: search.Client
+) -> None:
+    job = client.submit(3000, 1, study="told", **SMALL)
+    client.cancel(job.number)
+    events = list(client.watch(job.number))
+    assert [event["event"] for event in events] == ["job"]
+    assert events[0]["state"] == "cancelled"
+    headers = {"Authorization": f"Bearer {served.token}", "Last-Event-ID": "0"}
+    states: list[str] = []
+    with (
+        httpx2.Client(trust_env=False, headers=headers) as http,
+        http.stream("GET", f"{served.address}{API}/events") as stream,
+    ):
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.iter_lines()
+        while "cancelled" not in states:
+            block = [next(lines)]
+            while block[-1]:
+                block.append(next(lines))
+            values = httpx2.Response(200, text=block_data(block)).json()
+            if values["job"] == job.number:
+                states.append(values["kind"])
+    assert states == ["waiting", "cancelled"]
+
+
+def block_data(block: list[str]) -> str:
+    return "".join(line.removeprefix("data: ") for line in block if line.startswith("data:"))
+
+
+def test_the_files_of_tokens_are_the_users_alone(served: Served, tmp_path: Path) -> None:
+    for name in ("token", "read-token"):
+        path = served.folder / name
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert served.folder.stat().st_mode & 0o777 == 0o700
+    Access(tmp_path)
+    (tmp_path / "token").chmod(0o640)
+    with pytest.raises(InputError, match="must be readable by its user alone"):
+        Access(tmp_path)
+
+
+def test_an_address_that_asks_too_often_waits(tmp_path: Path) -> None:
+    """Of the guard itself: a server in a test would refuse the next one, too."""
+    statuses: list[int] = []
+    access = Access(tmp_path)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask(n: int, token: str) -> None:
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {token}".encode())]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+        for _ in range(n):
+            await guard({**scope, "client": ("10.0.0.1", 1)}, None, send)  # type: ignore[arg-type]
+
+    guard = Guard(application, access, hosts=(), cookie="search")
+    asyncio.run(ask(31, "wrong"))
+    assert statuses == [401] * 30 + [429]
+    statuses.clear()
+    token = (tmp_path / "token").read_text().strip()
+    assert access.role_of_token(token) is Role.WRITER
+    asyncio.run(ask(1300, token))
+    assert statuses == [200] * 1169 + [429] * 131
+
+
+def test_commands_find_a_server_elsewhere_by_its_address(served: Served, command: Command) -> None:
+    command.environment["SEARCH_TOKEN"] = served.token
+    words = ("--dataset", "digits", "--budget", "3000", "--epochs", "1", "--study", "far")
+    done = command("submit", *words, "--server", served.address, "--json")
+    assert done.code == 0, done.err
+    assert not list(command.folder.iterdir())
+    command.environment["SEARCH_SERVER"] = served.address
+    assert done.json["number"] in [job["number"] for job in command("queue", "--json").json]
+    assert command("cancel", "far").code == 0
+    assert "far is held" not in command("stop", "far").out
+    assert command("link").out.startswith(f"{served.address}/login?code=")
+    del command.environment["SEARCH_TOKEN"]
+    nameless = command("queue")
+    assert (nameless.code, "must be given a token" in nameless.err) == (2, True)
+    command.environment.update(SEARCH_TOKEN="wrong")
+    assert command("queue").code == 1
+    gone = command("queue", "--server", "http://127.0.0.1:9")
+    assert (gone.code, "A server must answer, but" in gone.err) == (1, True)

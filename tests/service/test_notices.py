@@ -1,0 +1,101 @@
+"""What a URL is told of searches, by a real server that does not always take it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.exceptions import InputError
+from search.service.claims import Claims
+from search.service.database import opened_database
+from search.service.jobs import JobProgress
+from search.service.notices import Notifier, check_notify_url, sign
+from search.service.progress import JobEnd
+from search.service.queue import JobQueue
+from tests.conftest import wait_until
+
+
+class Receiver(HTTPServer):
+    """Takes what is posted to it, but for the first times that it is asked."""
+
+    def __init__(self, n_refused: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.n_refused = n_refused
+        self.taken: list[tuple[str, bytes]] = []
+
+    @property
+    def told(self) -> list[tuple[str, int]]:
+        values: list[dict[str, Any]] = [json.loads(body) for _, body in self.taken]
+        return [(each["event"], each["job"]["number"]) for each in values]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        receiver = self.server
+        assert isinstance(receiver, Receiver)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        receiver.n_refused -= 1
+        is_taken = receiver.n_refused < 0
+        if is_taken:
+            receiver.taken.append((self.headers["X-Search-Signature"], body))
+        self.send_response(204 if is_taken else 503)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver(n_refused=2)
+    thread = threading.Thread(target=receiver.serve_forever)
+    thread.start()
+    yield receiver
+    receiver.shutdown()
+    thread.join()
+    receiver.server_close()
+
+
+def test_a_url_is_told_once_of_each_end_and_each_better_network(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    url = f"http://127.0.0.1:{receiver.server_port}/searches"
+    with opened_database(f"sqlite:///{tmp_path / 'own.db'}", create=True) as database:
+        queue, claims = JobQueue(database), Claims(database, "server")
+        for name in "abc":
+            queue.submit({"budget": 800, "epochs": 2}, study=name)
+        queue.cancel("c")  # before anybody was to be told
+
+        first = Notifier(queue, url, tmp_path, print)
+        first.start()
+        assert claims.take_next([]) is not None
+        for value in (0.5, 0.9, 0.9):
+            claims.note_progress(1, JobProgress(best_value=value), "a")
+        claims.end(1, JobEnd(0, None), has_trained=True)
+        wait_until(lambda: len(receiver.taken) == 3)
+        first.close()
+
+        assert claims.take_next([]) is not None
+        claims.end(2, JobEnd(1, "the disk is full"), has_trained=False)  # while no server runs
+        second = Notifier(queue, url, tmp_path, print)
+        second.start()
+        wait_until(lambda: len(receiver.taken) == 4)
+        second.close()
+    assert receiver.told == [("better", 1), ("better", 1), ("done", 1), ("failed", 2)]
+    assert json.loads(receiver.taken[-1][1])["job"]["reason"] == "the disk is full"
+    path = tmp_path / "notify-key"
+    assert path.stat().st_mode & 0o777 == 0o600
+    for signature, body in receiver.taken:
+        assert signature == f"sha256={sign(path.read_text().strip(), body)}"
+
+
+@pytest.mark.parametrize("url", ["", "example.org", "file:///etc/passwd", "https://", "http://["])
+def test_what_cannot_be_posted_to_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="--notify must be a URL"):
+        check_notify_url(url)

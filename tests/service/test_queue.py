@@ -1,0 +1,322 @@
+"""The queue of a database: what users and servers do with its jobs, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+import typer
+from typer.testing import CliRunner
+
+from search.cli.run_options import read_options, takes_options
+from search.exceptions import InputError, JobError, StorageError
+from search.service.claims import LOST_SECONDS, MAX_DEATHS, Claims
+from search.service.database import QueueDatabase, opened_database
+from search.service.jobs import Job, JobState
+from search.service.progress import EventReader, JobEnd
+from search.service.queue import JobQueue
+from search.service.submission import options_of, request_of, run_words
+from search.service.tables import VERSION, servers, version
+from search.tuner.options import SearchRequest, Target
+
+OPTIONS = {"budget": 800, "epochs": 2}
+KILLED = JobEnd(None, "its process was killed by SIGKILL")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[QueueDatabase]:
+    with opened_database(database_url, create=True) as database:
+        yield database
+
+
+@pytest.fixture
+def queue(database: QueueDatabase) -> JobQueue:
+    return JobQueue(database)
+
+
+def submit(queue: JobQueue, n: int = 1, **options: Any) -> list[Job]:
+    return [queue.submit({**OPTIONS, **options}, study=f"s{i}")[0] for i in range(n)]
+
+
+def waiting(queue: JobQueue) -> list[int]:
+    return [job.number for job in queue.page((JobState.WAITING,))]
+
+
+def test_jobs_are_taken_in_the_order_of_the_queue_and_each_once(
+    database: QueueDatabase, queue: JobQueue
+) -> None:
+    assert [job.number for job in submit(queue, 4)] == [1, 2, 3, 4]
+    queue.move("3", first=True)
+    queue.move("s0", first=False)
+    assert waiting(queue) == [3, 2, 4, 1]
+    first, second = (Claims(database, name) for name in ("first", "second"))
+    taken = [first.take_next([]), second.take_next([4]), first.take_next([2, 3])]
+    assert [job and job.number for job in taken] == [3, 2, 4]
+    assert [job.number for job in first.own()] == [3, 4]
+    assert second.take_next([1]) is None
+
+
+def test_many_servers_at_once_take_each_job_once(database: QueueDatabase, queue: JobQueue) -> None:
+    submit(queue, 40)
+    taken: list[int] = []
+
+    def take(name: str) -> None:
+        claims = Claims(database, name)
+        while (job := claims.take_next([])) is not None:
+            taken.append(job.number)
+
+    threads = [threading.Thread(target=take, args=(f"server {n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(1, 41))
+
+
+def test_what_is_asked_of_a_job_depends_on_where_it_is(
+    database: QueueDatabase, queue: JobQueue
+) -> None:
+    claims = Claims(database, "server")
+    submit(queue, 3)
+    assert claims.take_next([]) is not None
+    with pytest.raises(JobError, match=r"must be stopped or have failed, but job 1 \(s0\) runs"):
+        queue.resume("1")
+    assert queue.stop("1").shown_state == "stopping"
+    with pytest.raises(JobError, match="is still being stopped"):
+        queue.resume("1")
+    ended = claims.end(1, JobEnd(130, None), has_trained=True)
+    assert (ended.state, ended.exit_code, ended.wanted) == (JobState.STOPPED, 130, None)
+    assert queue.resume("s0").state is JobState.WAITING
+    assert waiting(queue) == [2, 3, 1]
+    assert queue.stop("2").state is JobState.STOPPED
+    assert queue.cancel("2").state is JobState.CANCELLED
+    with pytest.raises(JobError, match="must wait or run, but job 2"):
+        queue.stop("2")
+    with pytest.raises(JobError, match="must wait, but job 2"):
+        queue.move("2", first=True)
+    assert claims.take_next([]) is not None
+    queue.cancel("3")
+    assert claims.end(3, KILLED, has_trained=False).state is JobState.CANCELLED
+    assert claims.take_next([]) is not None
+    assert claims.end(1, JobEnd(0, None), has_trained=True).state is JobState.DONE
+    with pytest.raises(JobError, match="is done; submit its search with more --trials"):
+        queue.resume("1")
+    for name in ("99", "nothing", "-1", "9" * 40, "a\0b", ""):
+        with pytest.raises(JobError, match="there is no"):
+            queue.find(name)
+    states = [event.kind for event in queue.events_after(0) if event.job == 1]
+    assert states == ["waiting", "running", "stopped", "waiting", "running", "done"]
+    assert queue.events_after(queue.last_event()) == []
+
+
+def test_a_search_that_dies_goes_first_and_is_given_up_once_it_trains_nothing(
+    database: QueueDatabase, queue: JobQueue
+) -> None:
+    claims = Claims(database, "server")
+    submit(queue, 2)
+    for has_trained in (False, True, *[False] * (MAX_DEATHS - 2)):
+        job = claims.take_next([])
+        assert job is not None
+        assert job.number == 1
+        assert claims.end(1, KILLED, has_trained=has_trained).state is JobState.WAITING
+        assert waiting(queue) == [1, 2]
+    claims.take_next([])
+    # The death of a server, or of the machine, is not the search's fault.
+    assert claims.end(1, KILLED, has_trained=False, is_blamed=False).state is JobState.WAITING
+    claims.take_next([])
+    given_up = claims.end(1, KILLED, has_trained=False)
+    assert given_up.state is JobState.FAILED
+    assert given_up.reason == (
+        f"{KILLED.reason}, {MAX_DEATHS} times without a trial trained in between"
+    )
+    claims.take_next([])
+    refused = claims.end(2, JobEnd(2, "A cap must be a number."), has_trained=False)
+    assert (refused.state, refused.reason) == (JobState.FAILED, "A cap must be a number.")
+
+
+def test_a_server_puts_away_only_what_is_its_own(database: QueueDatabase, queue: JobQueue) -> None:
+    submit(queue)
+    Claims(database, "first").take_next([])
+    other = Claims(database, "second")
+    assert other.end(1, JobEnd(0, None), has_trained=True).state is JobState.RUNNING
+    other.heartbeat()
+    other.heartbeat()
+    assert queue.has_server()
+    other.leave()
+    assert not queue.has_server()
+
+
+def test_the_jobs_of_a_server_that_falls_silent_are_another_s(
+    database: QueueDatabase, queue: JobQueue
+) -> None:
+    here, lost, left = (Claims(database, name) for name in ("here", "lost", "left"))
+    submit(queue, 4)
+    for claims in (here, lost, lost, left):
+        claims.heartbeat()
+        assert claims.take_next([]) is not None
+    assert here.reclaim_lost() == []
+    silent = servers.update().values(heard=servers.c.heard - LOST_SECONDS - 1)
+    database.write(lambda connection: connection.execute(silent))
+    left.leave()  # on purpose: what it runs goes on
+    here.heartbeat()
+    assert [job.number for job in here.reclaim_lost()] == [3, 2]
+    assert waiting(queue) == [2, 3]
+    assert [job.number for job in left.own()] == [4]
+    # Who only slept has nothing left to say of them.
+    assert lost.own() == []
+    assert lost.end(2, JobEnd(0, None), has_trained=True).state is JobState.WAITING
+    assert [job and job.number for job in (here.take_next([]), here.take_next([]))] == [2, 3]
+
+
+def test_a_job_that_is_submitted_twice_with_a_key_is_one(queue: JobQueue) -> None:
+    job, is_new = queue.submit(OPTIONS, key="once")
+    assert (job.number, is_new) == (1, True)
+    assert queue.submit(OPTIONS, key="once") == (job, False)
+    with pytest.raises(JobError, match="A key must be given again with the same options"):
+        queue.submit({**OPTIONS, "seed": 3}, key="once")
+    assert queue.submit(OPTIONS)[0].number == 2
+
+
+def test_pages_follow_each_other(queue: JobQueue) -> None:
+    jobs = submit(queue, 7)
+    queue.cancel("4")
+    queue.move("6", first=True)
+    ends: list[Job] = queue.page(limit=3)
+    following = queue.page(limit=10, after=ends[-1])
+    assert [job.number for job in (*ends, *following)] == [7, 6, 5, 4, 3, 2, 1]
+    page = queue.page((JobState.WAITING,), limit=2)
+    rest = queue.page((JobState.WAITING,), limit=10, after=page[-1])
+    assert [job.number for job in (*page, *rest)] == [6, 1, 2, 3, 5, 7]
+    assert queue.count()[JobState.WAITING] == 6
+    assert Job.from_json(jobs[0].to_json()) == jobs[0]
+
+
+def test_a_queue_of_another_version_is_refused(database_url: str) -> None:
+    with opened_database(database_url, create=True) as database:
+        database.write(lambda c: c.execute(version.update().values(version=VERSION + 1)))
+    with (
+        pytest.raises(StorageError, match=f"must be of version {VERSION}, but that of .* is of"),
+        opened_database(database_url, create=False),
+    ):
+        pass
+
+
+def test_two_processes_make_the_tables_at_once(database_url: str) -> None:
+    failed: list[Exception] = []
+
+    def open_it() -> None:
+        try:
+            with opened_database(database_url, create=True) as database:
+                JobQueue(database).submit(OPTIONS)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    with opened_database(database_url, create=False) as database:
+        assert waiting(JobQueue(database)) == [1, 2, 3, 4]
+
+
+def test_a_job_is_on_the_disk_once_it_is_queued(tmp_path: Path) -> None:
+    with opened_database(f"sqlite:///{tmp_path / 'own.db'}", create=True) as database:
+        found = database.read(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar())
+    assert found == 2  # FULL: each commit waits for the disk
+
+
+EVERYTHING = SearchRequest(
+    budget=8000,
+    epochs=15,
+    space="standard",
+    metric="balanced-accuracy",
+    target=Target(99.4 / 100, 0.9),
+    n_trials=7,
+    timeout_seconds=5400.0,
+    trial_timeout_seconds=90.0,
+    patience=5,
+    dataset="digits",
+    image_size=(20, 60),
+    data_dir=Path("/data"),
+    study="-a b",
+    n_workers=2,
+    device="cpu",
+    artifacts=Path("/kept"),
+    lost_after_seconds=60.0,
+    sampler="random",
+    pruner="median",
+    seed=3,
+    from_study="other",
+    worker_log=Path("/log"),
+)
+
+
+def test_the_words_of_a_job_are_the_command_that_asks_for_the_same() -> None:
+    """All options of a search, so that none is forgotten when one is added."""
+    found: list[SearchRequest] = []
+    app = typer.Typer()
+
+    @app.command()
+    @takes_options
+    def run(**options: Any) -> None:
+        found.append(read_options(options)[0])
+
+    several = (
+        EVERYTHING,
+        SearchRequest(8000, 15, engine="ray", ray_address="auto", resources="gpu=1"),
+        SearchRequest(8000, 15, confirm=False, image_size=(32, 32), objective="accuracy,size"),
+    )
+    for request in several:
+        options = options_of(request)
+        assert request_of(options, request.storage) == request
+        done = CliRunner().invoke(app, run_words(options)[1:])
+        assert not done.exception, done.output
+    assert found == list(several)
+    given = {name for request in several for name in options_of(request)}
+    assert given == set(SearchRequest.__dataclass_fields__) - {"storage"}
+
+
+def test_an_option_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="got 'epoch'; did you mean epochs"):
+        request_of({"budget": 1, "epoch": 1}, "sqlite:///a.db")
+    with pytest.raises(InputError, match="must be given epochs"):
+        request_of({"budget": 1}, "sqlite:///a.db")
+
+
+def test_what_a_killed_search_wrote_by_half_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    reader = EventReader(path)
+    assert not reader.read()
+    path.write_text(
+        '{"event": "start", "attempt": 1}\n'
+        '{"event": "search", "study": "a", "trials": 5, "trained": 1}\n'
+        '{"event": "trial_end", "trial": 1, "state": "COMPLETE", "value": 0.9, "epochs": 2}\n'
+        '{"event": "trial_e'
+    )
+    assert reader.read()
+    assert (reader.study, reader.progress.n_trained, reader.has_trained) == ("a", 2, True)
+    assert reader.end(-9, attempt=1).reason == "its process was killed by SIGKILL"
+    assert reader.end(None, attempt=2).reason == "it was not started"
+    with path.open("a") as file:
+        file.write('\n{"event": "start", "attempt": 2}\n7\n')
+        file.write('{"event": "end", "exit_code": 1, "error": "why"}\n')
+    assert reader.end(None, attempt=2) == JobEnd(1, "why")
+    assert not reader.has_trained
+
+
+def test_the_first_page_of_a_long_queue_reads_no_more_than_it_shows(tmp_path: Path) -> None:
+    with opened_database(f"sqlite:///{tmp_path / 'own.db'}", create=True) as database:
+        statement = "SELECT * FROM service_jobs WHERE state = 'waiting' ORDER BY place LIMIT 100"
+        with closing(sqlalchemy.create_engine(database.url).raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}")
+            plan = " ".join(str(row) for row in cursor.fetchall())
+    assert "service_jobs_waiting" in plan
+    assert "TEMP B-TREE" not in plan

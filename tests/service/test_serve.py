@@ -1,0 +1,220 @@
+"""A real server, which runs real searches on the digits; stopped, killed, and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from search.service.folder import is_locked
+from tests.conftest import Command, alive, n_reported, wait_until
+from tests.support.prepared import PreparedProcess
+
+# The smallest searches that are some: each is a process that imports PyTorch.
+SEARCH = (
+    *("--dataset", "digits", "--budget", "3000", "--space", "standard", "--workers", "1"),
+    *("--pruner", "none"),
+)
+SHORT = (*SEARCH, "--epochs", "1", "--trials", "2", "--study", "short")
+LONG = (*SEARCH, "--epochs", "400", "--trials", "2", "--study", "long")
+
+
+def jobs(command: Command) -> dict[int, dict[str, Any]]:
+    return {job["number"]: job for job in command("queue", "--all", "--json").json}
+
+
+def is_in(command: Command, number: int, state: str) -> bool:
+    return bool(jobs(command)[number]["state"] == state)
+
+
+def start_server(command: Command, *options: str) -> PreparedProcess:
+    process = command.start("serve", "--port", "0", *options)
+    first, link, last = (process.stdout.readline() for _ in range(3))
+    assert first.startswith("Serving the queue of sqlite:///studies.db on http://127.0.0.1:")
+    assert "/login?code=" in link
+    assert last == "Ctrl-C ends the server; what it runs goes on.\n"
+    return process
+
+
+def search_of(command: Command, number: int) -> psutil.Process:
+    """The process that runs a job."""
+    path = command.folder / "studies.db-service" / "jobs" / f"{number}.pid"
+    wait_until(path.is_file)
+    return psutil.Process(int(path.read_text()))
+
+
+@pytest.fixture
+def command(command: Command) -> Iterator[Command]:
+    """Ends at last the searches that a failed test has left, in sessions of their own."""
+    yield command
+    for path in (command.folder / "studies.db-service" / "jobs").glob("*.pid"):
+        if is_locked(path.with_suffix(".lock")):
+            with contextlib.suppress(ValueError, ProcessLookupError):
+                os.killpg(int(path.read_text()), signal.SIGKILL)
+
+
+def test_what_is_submitted_runs_is_stopped_goes_on_and_survives_its_server(
+    command: Command,
+) -> None:
+    done = command("submit", *SHORT)
+    assert done.code == 0, done.err
+    assert done.out.startswith("Job 1 waits: short. 'search watch 1' shows it.")
+    assert "No server runs that would start it; 'search serve' is one." in done.out
+    server = start_server(command)
+    assert command("submit", *LONG, "--json").json["state"] == "waiting"
+    watched = command("watch", "1")  # until it is over
+    assert watched.code == 0, watched.err
+    assert "[2/2] trial 1" in watched.out
+    assert watched.out.endswith("Job 1 is done, short\n")
+    assert command("logs", "1").out.count("The study has its 2 trained trials.") == 1
+    short = jobs(command)[1]
+    assert (short["exit_code"], short["progress"]["n_trained"]) == (0, 2)
+    assert short["progress"]["best_value"] == command.study("short").best_value
+
+    # The next one runs; it is stopped from another terminal, and goes on.
+    wait_until(lambda: n_reported(command, "long") >= 2)
+    search = search_of(command, 2)
+    assert os.getsid(search.pid) == search.pid  # no terminal's
+    assert command("stop", "long").out.startswith("Job 2 (long) is being stopped")
+    wait_until(lambda: is_in(command, 2, "stopped"))
+    assert not alive([search])
+    assert "resume 2" in command("stop", "2").err or command("stop", "2").code == 2
+    assert command("resume", "long").code == 0
+    wait_until(lambda: n_reported(command, "long", first=1) >= 2)
+
+    # The server is killed; what runs goes on, and the next server adopts it.
+    search = search_of(command, 2)
+    server.kill()
+    server.wait()
+    n_before = n_reported(command, "long", first=1)
+    wait_until(lambda: n_reported(command, "long", first=1) > n_before + 1)
+    second = start_server(command)
+    assert second.stdout.readline() == "Adopted job 2 (long), which runs.\n"
+    refused = command.start("serve")
+    out, _ = refused.communicate()
+    assert refused.returncode == 1
+    assert f"One server at a time must serve a queue, but process {second.pid} serves" in " ".join(
+        out.split()
+    )
+
+    # The search is killed, which is seen; it goes on. At last it is cancelled.
+    search.kill()
+    line = second.stdout.readline()
+    assert line == "Job 2 (long) waits again: its process ended without a word\n"
+    assert second.stdout.readline() == "Started job 2 (long).\n"
+    assert command("cancel", "2").out == "Job 2 (long) is being stopped, then cancelled.\n"
+    wait_until(lambda: is_in(command, 2, "cancelled"))
+    second.send_signal(signal.SIGTERM)
+    assert second.wait() == 0
+    assert not alive([search])
+
+
+def test_what_cannot_be_searched_is_refused_at_once_or_seen_to_fail(command: Command) -> None:
+    refused = command("submit", *SEARCH, "--epochs", "1", "--sampler", "guess")
+    assert (refused.code, "must be one of tpe" in refused.err) == (2, True)
+    assert not command.database.exists()
+    assert "There is no database" in command("queue").err
+    space = command.folder / "own.toml"
+    space.write_text(command("space", "standard").out)
+    own = (*SEARCH, "--epochs", "1", "--study", "own", "--space", "own.toml")
+    assert command("submit", *own).code == 0
+    space.unlink()
+    assert command("submit", *own).code == 2
+    server = start_server(command)
+    wait_until(lambda: is_in(command, 1, "failed"))
+    failed = jobs(command)[1]
+    assert (failed["exit_code"], f"there is no file '{space}'" in failed["reason"]) == (2, True)
+    assert "Error: " in command("logs", "1").out
+    shown = command("queue").out
+    assert "failed" in shown
+    assert "there is no file" in shown
+    # A server that died before it could start a job, perhaps with its machine, has it run again.
+    server.kill()
+    server.wait()
+    assert command("resume", "1").code == 0
+    events = command.folder / "studies.db-service" / "jobs" / "1.events"
+    n_starts = events.read_text().count('"start"')
+    take_as_a_server_that_dies(command)
+    assert is_in(command, 1, "running")
+    third = start_server(command)
+    assert third.stdout.readline() == "Job 1 (own) waits again: it was not started\n"
+    wait_until(lambda: is_in(command, 1, "failed"))
+    assert events.read_text().count('"start"') == n_starts + 1
+
+
+def take_as_a_server_that_dies(command: Command) -> None:
+    from search.service.claims import Claims, server_identity
+    from search.service.database import opened_database
+    from search.service.folder import ServiceFolder
+
+    url = f"sqlite:///{command.database}"
+    with opened_database(url, create=False) as database:
+        assert (
+            Claims(database, server_identity(database, ServiceFolder(url))).take_next([])
+            is not None
+        )
+
+
+def test_a_search_of_a_terminal_is_watched_and_stopped_from_another(command: Command) -> None:
+    process = command.start("run", *LONG)
+    wait_until(lambda: n_reported(command, "long") >= 2)
+    watcher = command.start("watch", "long", "--json")
+    assert json.loads(watcher.stdout.readline())["study"] == "long"
+    started, epoch = (json.loads(watcher.stdout.readline()) for _ in range(2))
+    assert (started["event"], started["trial"]) == ("trial", 0)
+    assert (epoch["event"], epoch["epoch"]) == ("epoch", 1)
+    watcher.send_signal(signal.SIGINT)
+    assert watcher.wait() == 0
+    stopped = command("stop", "long")
+    assert stopped.out == f"Told process {process.pid}, which searches long, to stop.\n"
+    assert process.wait() == 130
+    for name in ("one", "other", "third"):
+        assert command("submit", *SEARCH, "--epochs", "1", "--study", name).code == 0
+    assert command("move", "3", "--first").out == "Job 3 (third) runs next.\n"
+    assert list(jobs(command)) == [3, 1, 2]
+    assert "got neither of --first and --last" in " ".join(command("move", "1").err.split())
+    unknown = command("stop", "nothing")
+    assert (unknown.code, "there is no 'nothing'" in unknown.err) == (2, True)
+
+
+def test_systemd_takes_the_unit_of_the_page(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("there is no systemd-analyze")
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+    (unit,) = re.findall(r"^```ini\n(.*?)^```", page, re.M | re.S)
+    assert "ExecStart=/srv/searches/.venv/bin/search serve\n" in unit
+    path = tmp_path / "search.service"
+    unit = unit.replace("/srv/searches/.venv/bin/search", sys.executable)
+    path.write_text(unit.replace("=/srv/searches", f"={tmp_path}").replace("=searcher", "=root"))
+    done = subprocess.run([analyze, "verify", path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_commands_on_jobs_never_meet_torch_nor_a_web_server(command: Command) -> None:
+    several = [
+        ["submit", *SHORT],
+        *(["queue"], ["move", "1", "--first"], ["stop", "1"], ["resume", "1"], ["logs", "1"]),
+        *(["cancel", "1"], ["watch", "1"], ["serve", "--help"], ["run", "--help"]),
+    ]
+    code = (
+        "import contextlib, sys\n"
+        "from search.cli import main\n"
+        f"for words in {several}:\n"
+        "    with contextlib.suppress(SystemExit): main(words)\n"
+        "print('imported:', *({'torch', 'fastapi', 'uvicorn', 'httpx2'} & set(sys.modules)))"
+    )
+    done = command.run_words([*command.words()[:1], "-c", code])
+    assert done.out.endswith("imported:\n"), done.out
+    assert done.err == ""
