@@ -14,12 +14,11 @@ from search.service.database import QueueDatabase
 from search.service.folder import ServiceFolder
 from search.service.jobs import BETTER, CANCEL, STOP, Job, JobProgress, JobState, job_of, now
 from search.service.progress import JobEnd
-from search.service.queue import clock, first_place, note_event, note_state
+from search.service.queue import LOST_SECONDS, clock, first_place, note_event, note_state
 from search.service.tables import jobs, servers
 from search.study.record import Owner
 
-LOST_SECONDS = 120.0  # after which the jobs of a silent server are another's
-_LEFT = 0.0  # when a server was heard that has ended on purpose
+LEFT_SECONDS = 3600.0  # after which those of one that has ended on purpose are
 MAX_DEATHS = 3  # in a row, of a search that trains no trial in between
 
 
@@ -47,15 +46,22 @@ class Claims:
         self.database.write(_heartbeat, self.identity)
 
     def leave(self) -> None:
-        """Notes that this server ends on purpose: what it runs goes on, and stays its own."""
+        """Notes that this server ends on purpose: what it runs goes on, and stays its own a while.
+
+        The moment is noted below zero, where no server is heard of.
+        """
         own = servers.c.identity == self.identity
-        left = update(servers).where(own).values(heard=_LEFT)
-        self.database.write(lambda connection: connection.execute(left))
+
+        def leave(connection: Connection) -> None:
+            connection.execute(update(servers).where(own).values(heard=-clock(connection)))
+
+        self.database.write(leave)
 
     def reclaim_lost(self) -> list[Job]:
-        """Has the jobs of other servers wait again that fell silent; returns them.
+        """Has the jobs of other servers wait again that fell silent, or left long ago.
 
-        Should such a server have been asleep only, it ends what it runs once it wakes.
+        Returns them. Should such a server have been asleep only, or its search have gone on, it
+        ends what it runs once it is back.
         """
         return self.database.write(_reclaim_lost, self.identity)
 
@@ -124,13 +130,15 @@ def _note_progress(
 
 
 def _reclaim_lost(connection: Connection, identity: str) -> list[Job]:
-    silent = (servers.c.heard > _LEFT) & (servers.c.heard < clock(connection) - LOST_SECONDS)
-    lost = select(servers.c.identity).where(silent, servers.c.identity != identity)
+    heard, moment = servers.c.heard, clock(connection)
+    fell_silent = (heard > 0) & (heard < moment - LOST_SECONDS)
+    has_left = (heard <= 0) & (-heard < moment - LEFT_SECONDS)
+    lost = select(servers.c.identity).where(fell_silent | has_left, servers.c.identity != identity)
     running = (jobs.c.state == JobState.RUNNING) & jobs.c.server.in_(lost)
     query = select(jobs.c.number).where(running).order_by(jobs.c.number.desc())
     found = []
     for number in connection.scalars(query.with_for_update(skip_locked=True)).all():
-        reason = "its server fell silent"
+        reason = "its server is away"
         place = first_place(connection)
         note_state(connection, number, JobState.WAITING, server=None, place=place, reason=reason)
         row = connection.execute(select(jobs).where(jobs.c.number == number)).one()

@@ -114,6 +114,11 @@ class ServiceFolder:
         """The file that the process of a job holds locked as long as it lives."""
         return self.jobs / f"{number}.lock"
 
+    def locked_jobs(self) -> list[int]:
+        """The numbers of jobs whose process lives."""
+        found = [path for path in self.jobs.glob("*.lock") if path.stem.isdecimal()]
+        return sorted(int(path.stem) for path in found if is_locked(path))
+
     def pid(self, number: int) -> Path:
         """Where the process of a job has written its identifier."""
         return self.jobs / f"{number}.pid"

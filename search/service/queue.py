@@ -19,6 +19,7 @@ from search.storage.retrying import RetryingStorage
 _N_EVENTS = 10_000  # that are kept
 _LARGEST_NUMBER = 2**63 - 1
 _SILENT_SECONDS = 30.0  # after which a server is taken for gone
+LOST_SECONDS = 120.0  # after which the jobs of a silent server are another's
 _ACTIVE = (JobState.RUNNING, JobState.WAITING)
 
 
@@ -290,12 +291,28 @@ def _stop(connection: Connection, name: str, wanted: str, state: JobState) -> Jo
             connection.execute(
                 update(jobs).where(jobs.c.number == job.number).values(wanted=wanted)
             )
+        _put_away_lost(connection, job.number)
     elif job.state is JobState.WAITING or (wanted == CANCEL and job.state in _CANCELLED_FROM):
         note_state(connection, job.number, state, ended=now(), reason=None)
     else:
         verb = "stopped must wait or run" if wanted == STOP else "cancelled must not have ended"
         raise JobError(f"A job that is {verb}, but {job.name} is {job.state}{_fix(job, wanted)}")
     return job_of(_find(connection, str(job.number)))
+
+
+def _put_away_lost(connection: Connection, number: int) -> None:
+    """Puts away a job that is to stop, and whose server is away: nobody else would.
+
+    Should its search run all the same, its server ends that once it is back. A SQLite database has
+    its one server on this machine, where the process itself is looked at.
+    """
+    row = connection.execute(select(jobs).where(jobs.c.number == number)).one()
+    if connection.dialect.name == "sqlite" or row.state != JobState.RUNNING or row.wanted is None:
+        return
+    heard = connection.scalar(select(servers.c.heard).where(servers.c.identity == row.server))
+    if heard is not None and abs(heard) < clock(connection) - LOST_SECONDS:
+        state = JobState.STOPPED if row.wanted == STOP else JobState.CANCELLED
+        note_state(connection, number, state, wanted=None, ended=now(), reason=None)
 
 
 _CANCELLED_FROM = (JobState.STOPPED, JobState.FAILED)
@@ -308,7 +325,9 @@ def _fix(job: Job, wanted: str) -> str:
 
 
 def _resume(connection: Connection, name: str) -> Job:
-    job = job_of(_find(connection, name, for_update=True))
+    number = _find(connection, name, for_update=True).number
+    _put_away_lost(connection, number)
+    job = job_of(_find(connection, str(number)))
     if job.state not in ENDED or job.state is JobState.DONE:
         how = {
             JobState.WAITING: "waits already",

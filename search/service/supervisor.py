@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 
-from search.exceptions import DatabaseError, InputError
+from search.exceptions import DatabaseError, InputError, UnknownJobError
 from search.service.claims import Claims, server_identity
 from search.service.database import QueueDatabase
 from search.service.folder import ServiceFolder
@@ -87,17 +88,31 @@ class Supervisor:
                 is_away = True
             self._news.wait(_PAUSE_SECONDS)
             self._news.clear()
-        self._claims.leave()
+        with suppress(DatabaseError):  # whoever looks finds it silent, if not gone
+            self._follow()  # what has ended is not kept from others
+            self._claims.leave()
 
     def _adopt(self) -> None:
         """Takes over what an earlier server left."""
-        for job in self._claims.own():
+        own = self._claims.own()
+        self._find_strays({job.number for job in own})
+        for job in own:
+            if job.number in self._running:
+                continue
             process = JobProcess.adopt(self._folder, job)
             if process.is_running:
                 self._running[job.number] = process
                 self._notice(f"Adopted {job.name}, which runs.")
             else:
                 self._end(process, is_blamed=False)
+
+    def _find_strays(self, own: Collection[int]) -> None:
+        """Finds searches that run here though their jobs were put away, to end them."""
+        for number in self._folder.locked_jobs():
+            if number not in own and number not in self._running:
+                with suppress(UnknownJobError):
+                    job = self._queue.job(number)
+                    self._running[number] = JobProcess.adopt(self._folder, job)
 
     def _step(self) -> None:
         now = time.monotonic()

@@ -15,14 +15,15 @@ from typer.testing import CliRunner
 
 from search.cli.run_options import read_options, takes_options
 from search.exceptions import InputError, JobError, StorageError
-from search.service.claims import LOST_SECONDS, MAX_DEATHS, Claims
+from search.service.claims import LEFT_SECONDS, MAX_DEATHS, Claims
 from search.service.database import QueueDatabase, opened_database
 from search.service.jobs import Job, JobState
 from search.service.progress import EventReader, JobEnd
-from search.service.queue import JobQueue
+from search.service.queue import LOST_SECONDS, JobQueue
 from search.service.submission import options_of, request_of, run_words
 from search.service.tables import VERSION, servers, version
 from search.tuner.options import SearchRequest, Target
+from tests.support.servers import Postgres, shown
 
 OPTIONS = {"budget": 800, "epochs": 2}
 KILLED = JobEnd(None, "its process was killed by SIGKILL")
@@ -171,6 +172,32 @@ def test_the_jobs_of_a_server_that_falls_silent_are_another_s(
     assert lost.own() == []
     assert lost.end(2, JobEnd(0, None), has_trained=True).state is JobState.WAITING
     assert [job and job.number for job in (here.take_next([]), here.take_next([]))] == [2, 3]
+    # Who left long ago may never come back.
+    gone = servers.update().where(servers.c.heard < 0)
+    gone = gone.values(heard=servers.c.heard + LEFT_SECONDS + 1)
+    database.write(lambda connection: connection.execute(gone))
+    assert [job.number for job in here.reclaim_lost()] == [4]
+    assert left.own() == []
+
+
+def test_a_job_whose_server_is_away_on_postgresql_is_stopped_and_cancelled_at_once(
+    postgres: Postgres,
+) -> None:
+    url = shown(postgres.guarded_url(postgres.new_database()))
+    with opened_database(url, create=True) as database:
+        queue, claims = JobQueue(database), Claims(database, "gone")
+        submit(queue, 3)
+        claims.heartbeat()
+        for _ in range(3):
+            assert claims.take_next([]) is not None
+        claims.leave()
+        assert queue.stop("1").shown_state == "stopping"  # it may be back in a moment
+        away = servers.update().values(heard=servers.c.heard + LOST_SECONDS + 1)
+        database.write(lambda connection: connection.execute(away))
+        assert queue.resume("1").state is JobState.WAITING
+        assert queue.stop("2").state is JobState.STOPPED
+        assert queue.cancel("3").state is JobState.CANCELLED
+        assert claims.own() == []
 
 
 def test_a_job_that_is_submitted_twice_with_a_key_is_one(queue: JobQueue) -> None:
