@@ -104,5 +104,7 @@ def asked_for(job: Job) -> str:
     if job.study is not None:
         return job.study
     options = job.options
+    if not {"budget", "epochs"} <= options.keys():
+        return "options that cannot be read"
     data = options.get("dataset", "auto")
     return f"{data}, budget {options['budget']:,}, {counted(options['epochs'], 'epoch')}"

@@ -95,6 +95,14 @@ class Claims:
         statement = update(jobs).where(waits).values(reason=reason)
         self.database.write(lambda connection: connection.execute(statement))
 
+    def refuse(self, number: int, reason: str) -> None:
+        """Puts away a job that waits, and cannot be started."""
+        self.database.write(_refuse, number, reason)
+
+    def put_back(self, number: int, reason: str) -> None:
+        """Has a job wait again, before all others, that was taken and could not be started now."""
+        self.database.write(_put_back, self.identity, number, reason)
+
     def end(self, number: int, end: JobEnd, *, has_trained: bool, is_blamed: bool = True) -> Job:
         """Puts away a job whose process has ended; returns it as it is then.
 
@@ -182,6 +190,25 @@ def _take_next(connection: Connection, identity: str, passing_over: Collection[i
         reason=None,
     )
     return job_of(connection.execute(select(jobs).where(jobs.c.number == number)).one())
+
+
+def _refuse(connection: Connection, number: int, reason: str) -> None:
+    waits = (jobs.c.number == number) & (jobs.c.state == JobState.WAITING)
+    if connection.scalar(select(jobs.c.number).where(waits).with_for_update()) is not None:
+        note_state(connection, number, JobState.FAILED, ended=now(), exit_code=2, reason=reason)
+
+
+def _put_back(connection: Connection, identity: str, number: int, reason: str) -> None:
+    found = select(jobs).where(jobs.c.number == number)
+    row = connection.execute(found.with_for_update()).one()
+    if row.server != identity or row.state != JobState.RUNNING:
+        return
+    if row.wanted is not None:  # meanwhile
+        state = JobState.STOPPED if row.wanted == STOP else JobState.CANCELLED
+        note_state(connection, number, state, wanted=None, ended=now(), reason=None)
+        return
+    place = first_place(connection)
+    note_state(connection, number, JobState.WAITING, place=place, reason=reason)
 
 
 def _end(

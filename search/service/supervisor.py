@@ -175,11 +175,19 @@ class Supervisor:
         waiting = self._queue.page((JobState.WAITING,), limit=_N_LOOKED_AT)
         if not waiting:
             return False
-        blocked = {job.number: why for job in waiting if (why := self._blocked_by(job))}
+        blocked: set[int] = set()
         for job in waiting:
-            reason = blocked.get(job.number)
-            if reason is not None and reason != job.reason:
-                self._claims.note_waiting(job.number, reason)
+            try:
+                reason = self._blocked_by(job)
+            except InputError as error:  # of this job alone, which another version submitted
+                blocked.add(job.number)
+                self._claims.refuse(job.number, str(error))
+                self._notice(f"{job.name[:1].upper()}{job.name[1:]} is failed: {error}")
+                continue
+            if reason is not None:
+                blocked.add(job.number)
+                if reason != job.reason:
+                    self._claims.note_waiting(job.number, reason)
         if len(blocked) == len(waiting):
             return False
         taken = self._claims.take_next(blocked)
@@ -203,12 +211,18 @@ class Supervisor:
         names = possible_studies(job.options, self._url)
         for process in self._running.values():
             other = process.job
-            theirs = {process.events.study} if process.events.study else None
-            if names & (theirs or possible_studies(other.options, self._url)):
+            theirs = {process.events.study} if process.events.study else self._names(other)
+            if names & theirs:
                 return f"job {other.number} searches the same study"
         if self._database.engine.name != "sqlite":  # there any number share a study
             return None
         return next(filter(None, map(self._searched_by, sorted(names))), None)
+
+    def _names(self, job: Job) -> set[str]:
+        """The names of studies of which a job that runs may take one."""
+        with suppress(InputError):
+            return possible_studies(job.options, self._url)
+        return set() if job.study is None else {job.study}
 
     def _searched_by(self, name: str) -> str | None:
         """Who else searches a study, in words; None where nobody does."""

@@ -17,7 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
+from search.service import tables
+from search.service.database import opened_database
 from search.service.folder import is_locked
+from search.service.queue import JobQueue
 from tests.conftest import Command, alive, n_reported, wait_until
 from tests.support.prepared import PreparedProcess
 
@@ -151,6 +154,23 @@ def test_what_cannot_be_searched_is_refused_at_once_or_seen_to_fail(command: Com
     assert third.stdout.readline() == "Job 1 (own) waits again: it was not started\n"
     wait_until(lambda: is_in(command, 1, "failed"))
     assert events.read_text().count('"start"') == n_starts + 1
+
+
+def test_a_job_that_cannot_be_read_fails_alone(command: Command) -> None:
+    url = f"sqlite:///{command.database}"
+    with opened_database(url, create=True) as database:
+        queue = JobQueue(database)
+        queue.submit({"budget": 800, "epochs": 1, "colour": "red"}, study="newer")
+        queue.submit({"budget": 800, "epochs": 1}, study="spoilt")
+        queue.submit({"budget": 800, "epochs": 1, "dataset": 7, "target": {}})
+        spoilt = tables.jobs.update().where(tables.jobs.c.number == 2).values(options="[")
+        database.write(lambda connection: connection.execute(spoilt))
+    server = start_server(command)
+    wait_until(lambda: all(is_in(command, number, "failed") for number in (1, 2, 3)))
+    assert "got 'colour'" in jobs(command)[1]["reason"]
+    assert command("queue").code == 0
+    server.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
 
 
 def take_as_a_server_that_dies(command: Command) -> None:
