@@ -6,6 +6,7 @@ of its jobs still run, and queues the others again, before all that waits.
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -27,6 +28,7 @@ from search.study.open import open_study
 _PAUSE_SECONDS = 0.5  # between two looks
 _NOTE_SECONDS = 1.0  # between two notes of how far a job is
 _HEARTBEAT_SECONDS = 10.0
+_START_AGAIN_SECONDS = 5.0  # after a start that the machine could not make
 _BUSY_SECONDS = 3.0  # for which a study is taken for searched, once it was found to be
 _N_LOOKED_AT = 50  # of those that wait, for one whose study is free
 
@@ -60,6 +62,8 @@ class Supervisor:
         self._owned: set[int] = set()  # jobs whose process is noted
         self._busy: dict[str, tuple[float, str | None]] = {}  # studies, looked at when, by whom
         self._heard_at = -_HEARTBEAT_SECONDS
+        self._start_at = 0.0  # before which nothing is started; by the monotonic clock
+        self._is_short = False  # whether the machine could not start what was tried last
         self._news = threading.Event()
 
     def look(self) -> None:
@@ -81,11 +85,12 @@ class Supervisor:
                     has_adopted = True
                 self._step()
                 is_away = False
-            except DatabaseError as error:
+            except (DatabaseError, InputError, OSError) as error:
                 self._database.storage.check()  # a file that is gone does not come back
                 if not is_away:
                     self._notice(f"{error} The server tries again.")
                 is_away = True
+                has_adopted = False  # a job may have been taken, and not started
             self._news.wait(_PAUSE_SECONDS)
             self._news.clear()
         with suppress(DatabaseError):  # whoever looks finds it silent, if not gone
@@ -124,7 +129,11 @@ class Supervisor:
                     self._notice(f"{job.name[:1].upper()}{job.name[1:]} waits again: {job.reason}")
         if self._running:
             self._follow()
-        while len(self._running) < self._n_slots and self._start_next():
+        while (
+            len(self._running) < self._n_slots
+            and time.monotonic() >= self._start_at
+            and self._start_next()
+        ):
             pass
 
     # --- What runs ---
@@ -199,10 +208,20 @@ class Supervisor:
     def _start(self, job: Job) -> None:
         try:
             process = JobProcess.start(self._folder, job, run_words(job.options), self._url)
-        except (OSError, InputError) as error:
-            self._claims.end(job.number, JobEnd(1, str(error)), has_trained=False)
-            self._notice(f"{job.name} could not be started: {error}")
+        except (OSError, InputError, ValueError) as error:
+            name = f"{job.name[:1].upper()}{job.name[1:]}"
+            if isinstance(error, ValueError) or getattr(error, "errno", None) == errno.E2BIG:
+                self._claims.end(job.number, JobEnd(1, str(error)), has_trained=False)
+                self._notice(f"{name} could not be started: {error}")
+                return
+            # It is the machine's: a full disk, too many files or processes.
+            self._start_at = time.monotonic() + _START_AGAIN_SECONDS
+            self._claims.put_back(job.number, f"it could not be started yet: {error}")
+            if not self._is_short:
+                self._notice(f"{name} could not be started: {error}. The server tries again.")
+            self._is_short = True
             return
+        self._is_short = False
         self._running[job.number] = process
         self._notice(f"Started {job.name}.")
 

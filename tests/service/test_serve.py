@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import pytest
 
 from search.service import tables
 from search.service.database import opened_database
-from search.service.folder import is_locked
+from search.service.folder import ServiceFolder, is_locked
 from search.service.queue import JobQueue
+from search.service.supervisor import Supervisor
 from tests.conftest import Command, alive, n_reported, wait_until
 from tests.support.prepared import PreparedProcess
 
@@ -171,6 +173,32 @@ def test_a_job_that_cannot_be_read_fails_alone(command: Command) -> None:
     assert command("queue").code == 0
     server.send_signal(signal.SIGTERM)
     assert server.wait() == 0
+
+
+def test_a_job_that_the_machine_cannot_start_waits_until_it_can(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    folder, told, ending = ServiceFolder(url), list[str](), threading.Event()
+    folder.make()
+    folder.jobs.rmdir()
+    folder.jobs.write_text("no folder")
+    with opened_database(url, create=True) as database:
+        queue = JobQueue(database)
+        options = {"budget": 800, "epochs": 1, "dataset": "digits", "space": str(tmp_path / "none")}
+        for name in ("one", "other"):
+            queue.submit(options, study=name)
+        supervisor = Supervisor(database, folder, url=url, n_slots=2, notice=told.append)
+        thread = threading.Thread(target=supervisor.run, args=(ending.is_set,))
+        thread.start()
+        try:
+            wait_until(lambda: "could not be started yet" in str(queue.job(1).reason))
+            assert queue.job(2).state == "waiting"
+            folder.jobs.unlink()
+            wait_until(lambda: queue.job(1).state == queue.job(2).state == "failed")
+            assert "there is no file" in str(queue.job(2).reason)
+            assert sum("The server tries again" in text for text in told) == 1
+        finally:
+            ending.set()
+            thread.join()
 
 
 def take_as_a_server_that_dies(command: Command) -> None:
