@@ -152,6 +152,10 @@ class ServiceFolder:
         write_text(made, path)
         return made
 
+    def has_identity(self) -> bool:
+        """Whether a server ever ran on this machine."""
+        return (self.path / "identity").is_file()
+
     def has_server(self) -> bool:
         """Whether a server runs on this machine."""
         return is_locked(self.server_lock)

@@ -165,10 +165,7 @@ class Supervisor:
 
     def _end(self, process: JobProcess, *, is_blamed: bool = True) -> None:
         number = process.job.number
-        end = process.end()
-        events = process.events
-        self._claims.note_progress(number, events.progress, events.study)
-        job = self._claims.end(number, end, has_trained=events.has_trained, is_blamed=is_blamed)
+        job = put_away(self._claims, process, is_blamed=is_blamed)
         self._running.pop(number, None)
         self._owned.discard(number)
         self._noted_at.pop(number, None)
@@ -261,3 +258,10 @@ class Supervisor:
         except (InputError, KeyError):  # deleted meanwhile, or not a search's
             return None
         return None if owner is None else f"process {owner.pid} searches {name}"
+
+
+def put_away(claims: Claims, process: JobProcess, *, is_blamed: bool) -> Job:
+    """Puts away a job whose process has ended; returns it as it is then."""
+    number, end, events = process.job.number, process.end(), process.events
+    claims.note_progress(number, events.progress, events.study)
+    return claims.end(number, end, has_trained=events.has_trained, is_blamed=is_blamed)

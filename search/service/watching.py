@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from search.exceptions import UnknownJobError
@@ -14,7 +14,9 @@ from search.study.open import open_study
 from search.tuner.events import event_values
 
 
-def watch_search(queue: JobQueue, name: str) -> Iterator[dict[str, Any] | None]:
+def watch_search(
+    queue: JobQueue, name: str, *, look: Callable[[int], Job] | None = None
+) -> Iterator[dict[str, Any] | None]:
     """What happens in a search, as values that JSON knows, until it is over.
 
     `job` is a job that has changed, `study` how the study stands; after that come the events of its
@@ -22,16 +24,18 @@ def watch_search(queue: JobQueue, name: str) -> Iterator[dict[str, Any] | None]:
 
     Args:
         name: the number of a job, or the name of a study.
+        look: gives a job as it is now; by default, the queue.
 
     Raises:
         UnknownJobError, UnknownStudyError: if there is neither.
     """
+    look = look or queue.job
     job = _find(queue, name)
     shown: Job | None = None
     feed: StudyFeed | None = None
     while True:
         if job is not None:
-            job = queue.job(job.number)
+            job = look(job.number)
             if job != shown:
                 shown = job
                 yield {"event": "job", **job.to_json()}

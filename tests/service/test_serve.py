@@ -201,6 +201,20 @@ def test_a_job_that_the_machine_cannot_start_waits_until_it_can(tmp_path: Path) 
             thread.join()
 
 
+def test_without_a_server_what_it_left_is_stopped_watched_and_resumed(command: Command) -> None:
+    assert command("submit", *LONG).code == 0
+    server = start_server(command)
+    wait_until(lambda: n_reported(command, "long") >= 1)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    search = search_of(command, 1)
+    assert alive([search])
+    assert command("stop", "long").out.startswith("Job 1 (long) is being stopped")
+    wait_until(lambda: is_in(command, 1, "stopped"))
+    assert not alive([search])
+    assert command("resume", "1").out.startswith("Job 1 (long) waits again.")
+
+
 def take_as_a_server_that_dies(command: Command) -> None:
     from search.service.claims import Claims, server_identity
     from search.service.database import opened_database
