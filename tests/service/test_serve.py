@@ -205,13 +205,19 @@ def test_without_a_server_what_it_left_is_stopped_watched_and_resumed(command: C
     assert command("submit", *LONG).code == 0
     server = start_server(command)
     wait_until(lambda: n_reported(command, "long") >= 1)
+    watcher = command.start("watch", "1", "--json")  # of the server, which then ends
+    assert json.loads(watcher.stdout.readline())["event"] == "job"
     server.send_signal(signal.SIGTERM)
     assert server.wait() == 0
     search = search_of(command, 1)
     assert alive([search])
+    assert watcher.poll() is None
     assert command("stop", "long").out.startswith("Job 1 (long) is being stopped")
-    wait_until(lambda: is_in(command, 1, "stopped"))
+    assert watcher.wait() == 0
     assert not alive([search])
+    last = watcher.stdout.read().splitlines()[-1]
+    assert json.loads(last)["state"] == "stopped"
+    assert is_in(command, 1, "stopped")
     assert command("resume", "1").out.startswith("Job 1 (long) waits again.")
 
 
