@@ -117,8 +117,8 @@ def read_owner(text: str | None) -> Owner | None:
 
 def job_of(row: Row[Any]) -> Job:
     """The job of a row of the table."""
-    owner = _read(row.owner, lambda text: read_owner(text), None)
-    options = _read(row.options, json.loads, {})
+    owner = _read(row.owner, read_owner, None)
+    options: Any = _read(row.options, json.loads, {})
     return Job(
         number=row.number,
         state=JobState(row.state),

@@ -17,6 +17,7 @@ from search.service.tables import events, jobs, servers
 from search.storage.retrying import RetryingStorage
 
 _N_EVENTS = 10_000  # that are kept
+_EVENTS_LOCK = 7_365_617_263  # of PostgreSQL, by a number
 _LARGEST_NUMBER = 2**63 - 1
 _SILENT_SECONDS = 30.0  # after which a server is taken for gone
 LOST_SECONDS = 120.0  # after which the jobs of a silent server are another's
@@ -189,7 +190,14 @@ def note_state(connection: Connection, number: int, state: JobState, **values: A
 
 
 def note_event(connection: Connection, number: int, kind: str) -> None:
-    """Notes what became of a job; the oldest that is kept goes."""
+    """Notes what became of a job; the oldest that is kept goes.
+
+    On PostgreSQL whoever notes one waits for the commit of who did before: numbers are taken before
+    it, and who has read one must have been able to read all below. Rows are locked before, so that
+    no two wait for each other.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_EVENTS_LOCK)))
     made = connection.execute(events.insert().values(at=now(), job=number, state=kind))
     (event,) = made.inserted_primary_key or (0,)
     if event % 100 == 0:

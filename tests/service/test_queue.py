@@ -19,10 +19,11 @@ from search.service.claims import LEFT_SECONDS, MAX_DEATHS, Claims
 from search.service.database import QueueDatabase, opened_database
 from search.service.jobs import Job, JobState
 from search.service.progress import EventReader, JobEnd
-from search.service.queue import LOST_SECONDS, JobQueue
+from search.service.queue import LOST_SECONDS, JobQueue, note_event
 from search.service.submission import options_of, request_of, run_words
 from search.service.tables import VERSION, servers, version
 from search.tuner.options import SearchRequest, Target
+from tests.conftest import wait_until
 from tests.support.servers import Postgres, shown
 
 OPTIONS = {"budget": 800, "epochs": 2}
@@ -178,6 +179,40 @@ def test_the_jobs_of_a_server_that_falls_silent_are_another_s(
     database.write(lambda connection: connection.execute(gone))
     assert [job.number for job in here.reclaim_lost()] == [4]
     assert left.own() == []
+
+
+def test_who_reads_the_events_misses_none_that_is_noted_late(
+    database: QueueDatabase, queue: JobQueue
+) -> None:
+    if database.engine.name == "sqlite":
+        return  # one writes at a time
+    submit(queue, 2)
+    is_noted, goes_on, threads = threading.Event(), threading.Event(), []
+
+    def note_slowly(connection: sqlalchemy.Connection) -> None:
+        note_event(connection, 1, "slow")
+        is_noted.set()
+        goes_on.wait()
+
+    def has_other() -> bool:
+        """Whether the other event is there, or waits."""
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        n_waiting = database.read(lambda c: c.exec_driver_sql(waits).scalar_one())
+        return n_waiting > 0 or not threads[1].is_alive()
+
+    for write in (note_slowly, lambda connection: note_event(connection, 2, "quick")):
+        threads.append(threading.Thread(target=database.write, args=(write,)))
+        threads[-1].start()
+        is_noted.wait()
+    try:
+        wait_until(has_other)
+        seen = queue.events_after(0)
+    finally:
+        goes_on.set()
+        for thread in threads:
+            thread.join()
+    seen += queue.events_after(seen[-1].number)
+    assert [event.kind for event in seen[-2:]] == ["slow", "quick"]
 
 
 def test_a_job_whose_server_is_away_on_postgresql_is_stopped_and_cancelled_at_once(
