@@ -19,7 +19,7 @@ from search.exceptions import InputError, SearchError, ServiceError
 from search.folders import DATABASE_URL
 from search.service.access import read_token
 from search.service.folder import ServiceFolder
-from search.service.jobs import Job, JobState
+from search.service.jobs import ENDED, Job, JobState
 
 _API = "/api/v1"
 _PAGE = 500
@@ -202,6 +202,8 @@ class Client:
         try:
             job = self.job(name)
             path, params = f"/jobs/{job.number}/events", {}
+            if job.state in ENDED and str(name) != str(job.number) and self._has_study(str(name)):
+                path, params = "/study/events", {"name": name}  # a command may search it now
         except search.exceptions.UnknownJobError:
             if isinstance(name, int) or name.isdecimal():
                 raise
@@ -258,6 +260,13 @@ class Client:
             answer = self._http.request(method, path, **more)
             _raise_error(answer)
         return answer
+
+    def _has_study(self, name: str) -> bool:
+        try:
+            self.study(name)
+        except InputError:
+            return False
+        return True
 
     def _events(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         last: str | None = None

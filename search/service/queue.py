@@ -18,7 +18,7 @@ from search.storage.retrying import RetryingStorage
 
 _N_EVENTS = 10_000  # that are kept
 _EVENTS_LOCK = 7_365_617_263  # of PostgreSQL, by a number
-_LARGEST_NUMBER = 2**63 - 1
+_N_DIGITS = 18  # that a number has at most: a database takes no larger ones
 _SILENT_SECONDS = 30.0  # after which a server is taken for gone
 LOST_SECONDS = 120.0  # after which the jobs of a silent server are another's
 _ACTIVE = (JobState.RUNNING, JobState.WAITING)
@@ -120,6 +120,21 @@ class JobQueue:
             JobError: if it has ended, or there is none of that name.
         """
         return self._database.write(_stop, name, STOP, JobState.STOPPED)
+
+    def stop_study(self, name: str) -> Job:
+        """Stops the search of a study: one that is called as the number of a job is not that.
+
+        Raises:
+            JobError: if it has ended, or no job has a study of that name.
+        """
+
+        def stop(connection: Connection) -> Job:
+            found = None if "\0" in name else _of_study(connection, _named(name))
+            if found is None:
+                raise _unknown(name)
+            return _stop(connection, str(found.number), STOP, JobState.STOPPED)
+
+        return self._database.write(stop)
 
     def cancel(self, name: str) -> Job:
         """Takes a job out of the queue; one that runs is stopped first.
@@ -253,16 +268,24 @@ def _find(connection: Connection, name: str, *, for_update: bool = False) -> Row
     if for_update:  # of PostgreSQL; SQLite has one that writes at a time
         query = query.with_for_update()
     row = None
-    if name.isascii() and name.isdecimal() and int(name) <= _LARGEST_NUMBER:
+    if name.isascii() and name.isdecimal() and len(name) <= _N_DIGITS:
         row = connection.execute(query.where(jobs.c.number == int(name))).first()
     if row is None and "\0" not in name:
         row = _of_study(connection, query.where(jobs.c.study == name))
     if row is None:
-        raise UnknownJobError(
-            "A job must be named by its number or the name of its study, but there is no "
-            f"{name[:200]!r}; 'search queue' lists those that are there."
-        )
+        raise _unknown(name)
     return row
+
+
+def _named(study: str) -> Select[Any]:
+    return select(jobs).where(jobs.c.study == study)
+
+
+def _unknown(name: str) -> UnknownJobError:
+    return UnknownJobError(
+        "A job must be named by its number or the name of its study, but there is no "
+        f"{name[:200]!r}; 'search queue' lists those that are there."
+    )
 
 
 def _of_study(connection: Connection, query: Select[Any]) -> Row[Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from search.exceptions import DatabaseError, InputError, UnknownJobError
@@ -30,7 +30,7 @@ _NOTE_SECONDS = 1.0  # between two notes of how far a job is
 _HEARTBEAT_SECONDS = 10.0
 _START_AGAIN_SECONDS = 5.0  # after a start that the machine could not make
 _BUSY_SECONDS = 3.0  # for which a study is taken for searched, once it was found to be
-_N_LOOKED_AT = 50  # of those that wait, for one whose study is free
+_PAGE = 50  # of those that wait, looked at together for one whose study is free
 
 
 class Supervisor:
@@ -178,10 +178,23 @@ class Supervisor:
 
     def _start_next(self) -> bool:
         """Starts a job that waits; false where there is none that may run now."""
-        waiting = self._queue.page((JobState.WAITING,), limit=_N_LOOKED_AT)
-        if not waiting:
-            return False
         blocked: set[int] = set()
+        last: Job | None = None
+        while page := self._queue.page((JobState.WAITING,), limit=_PAGE, after=last):
+            last = page[-1]
+            if self._pass_over(page, blocked):
+                break
+        else:
+            return False
+        taken = self._claims.take_next(blocked)
+        if taken is None:
+            return False
+        self._start(taken)
+        return True
+
+    def _pass_over(self, waiting: Sequence[Job], blocked: set[int]) -> bool:
+        """Adds the numbers of those that may not run now; returns whether one may."""
+        n_before = len(blocked)
         for job in waiting:
             try:
                 reason = self._blocked_by(job)
@@ -194,13 +207,7 @@ class Supervisor:
                 blocked.add(job.number)
                 if reason != job.reason:
                     self._claims.note_waiting(job.number, reason)
-        if len(blocked) == len(waiting):
-            return False
-        taken = self._claims.take_next(blocked)
-        if taken is None:
-            return False
-        self._start(taken)
-        return True
+        return len(blocked) - n_before < len(waiting)
 
     def _start(self, job: Job) -> None:
         try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
-from search.exceptions import UnknownJobError
+from search.exceptions import InputError, UnknownJobError
 from search.service.feed import StudyFeed
 from search.service.jobs import ENDED, Job, JobState
 from search.service.queue import JobQueue
+from search.storage.retrying import RetryingStorage
 from search.storage.studies import study_names
+from search.study.locks import is_searched
 from search.study.open import open_study
 from search.tuner.events import event_values
 
@@ -55,12 +58,22 @@ def watch_search(
 def _find(queue: JobQueue, name: str) -> Job | None:
     """The job of that name; None where only a study has it."""
     try:
-        return queue.find(name)
+        job = queue.find(name)
+        is_number = str(job.number) == name
+        if not is_number and job.state in ENDED and _is_searched(queue.storage, name):
+            return None  # by a command, as the job has ended
+        return job
     except UnknownJobError:
         if name.isdecimal() and name not in study_names(queue.storage):
             raise
         open_study(queue.storage, name)  # says what studies there are
         return None
+
+
+def _is_searched(storage: RetryingStorage, name: str) -> bool:
+    with suppress(InputError, KeyError):  # there is none yet, or it was deleted
+        return name in study_names(storage) and is_searched(open_study(storage, name))
+    return False
 
 
 def _begun(job: Job) -> str | None:

@@ -108,7 +108,7 @@ def test_what_is_asked_of_a_job_depends_on_where_it_is(
     assert claims.end(1, JobEnd(0, None), has_trained=True).state is JobState.DONE
     with pytest.raises(JobError, match="is done; submit its search with more --trials"):
         queue.resume("1")
-    for name in ("99", "nothing", "-1", "9" * 40, "a\0b", ""):
+    for name in ("99", "nothing", "-1", "9" * 40, "9" * 5000, "a\0b", ""):
         with pytest.raises(JobError, match="there is no"):
             queue.find(name)
     states = [event.kind for event in queue.events_after(0) if event.job == 1]
@@ -242,6 +242,16 @@ def test_a_job_that_is_submitted_twice_with_a_key_is_one(queue: JobQueue) -> Non
     with pytest.raises(JobError, match="A key must be given again with the same options"):
         queue.submit({**OPTIONS, "seed": 3}, key="once")
     assert queue.submit(OPTIONS)[0].number == 2
+
+
+def test_a_study_that_is_called_as_a_number_is_no_job_of_that_number(queue: JobQueue) -> None:
+    submit(queue)
+    queue.submit(OPTIONS, study="1")
+    assert queue.stop_study("1").number == 2
+    assert queue.find("1").state is JobState.WAITING
+    for name in ("2", "a\0b", "9" * 5000):
+        with pytest.raises(JobError, match="there is no"):
+            queue.stop_study(name)
 
 
 def test_pages_follow_each_other(queue: JobQueue) -> None:

@@ -201,6 +201,19 @@ def test_a_job_that_the_machine_cannot_start_waits_until_it_can(tmp_path: Path) 
             thread.join()
 
 
+def test_many_that_must_wait_keep_nobody_from_running(command: Command) -> None:
+    assert command("submit", *LONG).code == 0
+    space = str(command.folder / "none")
+    options = {"budget": 800, "epochs": 1, "dataset": "digits", "space": space}
+    with opened_database(f"sqlite:///{command.database}", create=False) as database:
+        queue = JobQueue(database)
+        for name in [*["long"] * 60, "last"]:
+            queue.submit(options, study=name)
+        start_server(command, "--slots", "2")
+        wait_until(lambda: queue.find("last").state == "failed")
+        assert queue.job(2).state == "waiting"
+
+
 def test_without_a_server_what_it_left_is_stopped_watched_and_resumed(command: Command) -> None:
     assert command("submit", *LONG).code == 0
     server = start_server(command)
