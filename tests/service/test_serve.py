@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -212,6 +213,15 @@ def test_many_that_must_wait_keep_nobody_from_running(command: Command) -> None:
         start_server(command, "--slots", "2")
         wait_until(lambda: queue.find("last").state == "failed")
         assert queue.job(2).state == "waiting"
+
+
+def test_a_server_ends_while_another_program_has_locked_the_database(command: Command) -> None:
+    server = start_server(command)
+    with contextlib.closing(sqlite3.connect(command.database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=40) == 0  # it would wait for a minute twice
+        connection.execute("ROLLBACK")
 
 
 def test_without_a_server_what_it_left_is_stopped_watched_and_resumed(command: Command) -> None:
