@@ -94,7 +94,9 @@ class Supervisor:
             self._news.wait(_PAUSE_SECONDS)
             self._news.clear()
         with suppress(DatabaseError):  # whoever looks finds it silent, if not gone
-            self._follow()  # what has ended is not kept from others
+            for process in list(self._running.values()):
+                if not process.is_running:  # what has ended is not kept from others
+                    self._end(process, is_blamed=False)
             self._claims.leave()
 
     def _adopt(self) -> None:
