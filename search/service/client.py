@@ -203,7 +203,7 @@ class Client:
             job = self.job(name)
             path, params = f"/jobs/{job.number}/events", {}
             if job.state in ENDED and str(name) != str(job.number) and self._has_study(str(name)):
-                path, params = "/study/events", {"name": name}  # a command may search it now
+                path, params = "/study/events", {"name": str(name)}  # a command may search it now
         except search.exceptions.UnknownJobError:
             if isinstance(name, int) or name.isdecimal():
                 raise

@@ -187,7 +187,8 @@ def test_who_reads_the_events_misses_none_that_is_noted_late(
     if database.engine.name == "sqlite":
         return  # one writes at a time
     submit(queue, 2)
-    is_noted, goes_on, threads = threading.Event(), threading.Event(), []
+    is_noted, goes_on = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
 
     def note_slowly(connection: sqlalchemy.Connection) -> None:
         note_event(connection, 1, "slow")
