@@ -237,8 +237,8 @@ def test_without_a_server_what_it_left_is_stopped_watched_and_resumed(command: C
     assert command("stop", "long").out.startswith("Job 1 (long) is being stopped")
     assert watcher.wait() == 0
     assert not alive([search])
-    last = watcher.stdout.read().splitlines()[-1]
-    assert json.loads(last)["state"] == "stopped"
+    told = [json.loads(line) for line in watcher.stdout.read().splitlines()]
+    assert [each["state"] for each in told if each["event"] == "job"][-1] == "stopped"
     assert is_in(command, 1, "stopped")
     assert command("resume", "1").out.startswith("Job 1 (long) waits again.")
 
