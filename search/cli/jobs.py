@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     Jobs: TypeAlias = Client | LocalJobs
 
+# For which a server that has gone is looked for: that of this machine has a database to look into.
+_AWAY_SECONDS = {True: 3.0, False: 60.0}
+
 JobName = Annotated[
     str,
     typer.Argument(
@@ -41,7 +44,7 @@ def find_client(storage: str, server: str | None) -> Client | None:
         return None  # what speaks HTTP takes a while to import
     from search.service.client import Client
 
-    return Client(server, storage=storage)
+    return Client(server, storage=storage, away_seconds=_AWAY_SECONDS[server is None])
 
 
 @contextmanager
@@ -104,5 +107,7 @@ def asked_for(job: Job) -> str:
     if job.study is not None:
         return job.study
     options = job.options
+    if not {"budget", "epochs"} <= options.keys():
+        return "options that cannot be read"
     data = options.get("dataset", "auto")
     return f"{data}, budget {options['budget']:,}, {counted(options['epochs'], 'epoch')}"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.completion import complete_studies
-from search.cli.jobs import asked_for, opened_jobs
+from search.cli.jobs import asked_for, find_client, opened_jobs
 from search.cli.options import Server, Storage
 from search.cli.output import echo_json, make_console
+from search.exceptions import ServiceError
 from search.folders import DATABASE_URL
 from search.wording import counted
 
@@ -45,13 +46,25 @@ def watch(
     Example: search watch mnist-8000x15
     """
     # Not by `stop_signals`: a stream on which nothing comes would be waited for.
-    with suppress(KeyboardInterrupt), opened_jobs(storage, server) as jobs:
-        events = _paced(jobs.watch(search))
+    with suppress(KeyboardInterrupt):
+        events = _events(search, storage, server)
         if as_json:
             for event in events:
                 echo_json(event)
         else:
             _show(events)
+
+
+def _events(search: str, storage: str, server: str | None) -> Iterator[dict[str, Any]]:
+    """The events of a search, until it is over; where its server goes, from the database."""
+    while True:
+        try:
+            with opened_jobs(storage, server) as jobs:
+                yield from _paced(jobs.watch(search))
+                return
+        except ServiceError:
+            if find_client(storage, server) is not None:
+                raise
 
 
 def _paced(events: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any]]:

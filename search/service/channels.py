@@ -38,6 +38,7 @@ class Channel:
         self._watched_at = time.monotonic()
         self._lock = threading.Lock()
         self.is_over = False
+        self.has_ended = False  # whether it is over because the search is
         threading.Thread(target=self._read, name=f"watch {name}", daemon=True).start()
 
     def after(self, number: int) -> list[Event]:
@@ -71,6 +72,7 @@ class Channel:
                     return True
             else:
                 self._add(event)
+        self.has_ended = True
         return False
 
     def _add(self, event: dict[str, Any]) -> None:
@@ -105,7 +107,9 @@ class Channels:
 async def channel_events(
     channel: Channel, last_id: str | None, should_stop: Callable[[], bool]
 ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    """What comes on a channel, each event with what tells it from all others.
+    """What comes on a channel, each event with what tells it from all others; `over` at last.
+
+    Where that does not come, the server ended, and not the search.
 
     Args:
         last_id: of the last event that the client had, of this channel perhaps.
@@ -120,6 +124,8 @@ async def channel_events(
             number = each
             yield f"{channel.nonce}-{each}", event
         if is_over:
+            if channel.has_ended:
+                yield f"{channel.nonce}-{number}", {"event": "over"}
             return
         await asyncio.sleep(_ASK_SECONDS)
 

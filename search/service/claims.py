@@ -14,12 +14,11 @@ from search.service.database import QueueDatabase
 from search.service.folder import ServiceFolder
 from search.service.jobs import BETTER, CANCEL, STOP, Job, JobProgress, JobState, job_of, now
 from search.service.progress import JobEnd
-from search.service.queue import clock, first_place, note_event, note_state
+from search.service.queue import LOST_SECONDS, clock, first_place, note_event, note_state
 from search.service.tables import jobs, servers
 from search.study.record import Owner
 
-LOST_SECONDS = 120.0  # after which the jobs of a silent server are another's
-_LEFT = 0.0  # when a server was heard that has ended on purpose
+LEFT_SECONDS = 3600.0  # after which those of one that has ended on purpose are
 MAX_DEATHS = 3  # in a row, of a search that trains no trial in between
 
 
@@ -47,15 +46,22 @@ class Claims:
         self.database.write(_heartbeat, self.identity)
 
     def leave(self) -> None:
-        """Notes that this server ends on purpose: what it runs goes on, and stays its own."""
+        """Notes that this server ends on purpose: what it runs goes on, and stays its own a while.
+
+        The moment is noted below zero, where no server is heard of.
+        """
         own = servers.c.identity == self.identity
-        left = update(servers).where(own).values(heard=_LEFT)
-        self.database.write(lambda connection: connection.execute(left))
+
+        def leave(connection: Connection) -> None:
+            connection.execute(update(servers).where(own).values(heard=-clock(connection)))
+
+        self.database.write(leave)
 
     def reclaim_lost(self) -> list[Job]:
-        """Has the jobs of other servers wait again that fell silent; returns them.
+        """Has the jobs of other servers wait again that fell silent, or left long ago.
 
-        Should such a server have been asleep only, it ends what it runs once it wakes.
+        Returns them. Should such a server have been asleep only, or its search have gone on, it
+        ends what it runs once it is back.
         """
         return self.database.write(_reclaim_lost, self.identity)
 
@@ -88,6 +94,14 @@ class Claims:
         waits = (jobs.c.number == number) & (jobs.c.state == JobState.WAITING)
         statement = update(jobs).where(waits).values(reason=reason)
         self.database.write(lambda connection: connection.execute(statement))
+
+    def refuse(self, number: int, reason: str) -> None:
+        """Puts away a job that waits, and cannot be started."""
+        self.database.write(_refuse, number, reason)
+
+    def put_back(self, number: int, reason: str) -> None:
+        """Has a job wait again, before all others, that was taken and could not be started now."""
+        self.database.write(_put_back, self.identity, number, reason)
 
     def end(self, number: int, end: JobEnd, *, has_trained: bool, is_blamed: bool = True) -> Job:
         """Puts away a job whose process has ended; returns it as it is then.
@@ -124,13 +138,15 @@ def _note_progress(
 
 
 def _reclaim_lost(connection: Connection, identity: str) -> list[Job]:
-    silent = (servers.c.heard > _LEFT) & (servers.c.heard < clock(connection) - LOST_SECONDS)
-    lost = select(servers.c.identity).where(silent, servers.c.identity != identity)
+    heard, moment = servers.c.heard, clock(connection)
+    fell_silent = (heard > 0) & (heard < moment - LOST_SECONDS)
+    has_left = (heard <= 0) & (-heard < moment - LEFT_SECONDS)
+    lost = select(servers.c.identity).where(fell_silent | has_left, servers.c.identity != identity)
     running = (jobs.c.state == JobState.RUNNING) & jobs.c.server.in_(lost)
     query = select(jobs.c.number).where(running).order_by(jobs.c.number.desc())
     found = []
     for number in connection.scalars(query.with_for_update(skip_locked=True)).all():
-        reason = "its server fell silent"
+        reason = "its server is away"
         place = first_place(connection)
         note_state(connection, number, JobState.WAITING, server=None, place=place, reason=reason)
         row = connection.execute(select(jobs).where(jobs.c.number == number)).one()
@@ -174,6 +190,25 @@ def _take_next(connection: Connection, identity: str, passing_over: Collection[i
         reason=None,
     )
     return job_of(connection.execute(select(jobs).where(jobs.c.number == number)).one())
+
+
+def _refuse(connection: Connection, number: int, reason: str) -> None:
+    waits = (jobs.c.number == number) & (jobs.c.state == JobState.WAITING)
+    if connection.scalar(select(jobs.c.number).where(waits).with_for_update()) is not None:
+        note_state(connection, number, JobState.FAILED, ended=now(), exit_code=2, reason=reason)
+
+
+def _put_back(connection: Connection, identity: str, number: int, reason: str) -> None:
+    found = select(jobs).where(jobs.c.number == number)
+    row = connection.execute(found.with_for_update()).one()
+    if row.server != identity or row.state != JobState.RUNNING:
+        return
+    if row.wanted is not None:  # meanwhile
+        state = JobState.STOPPED if row.wanted == STOP else JobState.CANCELLED
+        note_state(connection, number, state, wanted=None, ended=now(), reason=None)
+        return
+    place = first_place(connection)
+    note_state(connection, number, JobState.WAITING, place=place, reason=reason)
 
 
 def _end(

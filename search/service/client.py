@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from search.service.jobs import ENDED, Job, JobState
 _API = "/api/v1"
 _PAGE = 500
 _SECONDS = httpx2.Timeout(60.0, connect=10.0)
+_ENDING_SECONDS = 60.0  # for which a server is waited for that has not answered, and still runs
+_PAUSE_SECONDS = 0.5  # between two looks for a server that has gone
 _EVENT_SECONDS = 40.0  # without anything on a stream, on which something comes every 15
 
 
@@ -37,6 +40,7 @@ class Client:
         url: of the server; by default that of the database's server on this machine.
         token: by default SEARCH_TOKEN or, of a server on this machine, that which it has made.
         storage: the database whose server it is, where `url` does not say.
+        away_seconds: for which `watch` and `wait` look for a server that has gone.
 
     Raises:
         ServiceError: if there is no server.
@@ -44,10 +48,17 @@ class Client:
     """
 
     def __init__(
-        self, url: str | None = None, *, token: str | None = None, storage: str = DATABASE_URL
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        storage: str = DATABASE_URL,
+        away_seconds: float = 60.0,
     ) -> None:
+        self._away_seconds = away_seconds
+        self._folder: ServiceFolder | None = None
         if url is None:
-            folder = ServiceFolder(storage)
+            self._folder = folder = ServiceFolder(storage)
             url = folder.address()
             if url is None:
                 raise ServiceError(
@@ -166,7 +177,11 @@ class Client:
         return self._send("GET", f"/jobs/{number}/log", params={"offset": offset}).content
 
     def wait(self, name: int | str) -> Job:
-        """Waits until a job has ended; returns it."""
+        """Waits until a job has ended; returns it.
+
+        Raises:
+            ServiceError: if the server goes away for good.
+        """
         number = self._number(name)
         for _ in self.watch(number):
             pass
@@ -187,11 +202,13 @@ class Client:
         try:
             job = self.job(name)
             path, params = f"/jobs/{job.number}/events", {}
+            if job.state in ENDED and str(name) != str(job.number) and self._has_study(str(name)):
+                path, params = "/study/events", {"name": str(name)}  # a command may search it now
         except search.exceptions.UnknownJobError:
             if isinstance(name, int) or name.isdecimal():
                 raise
             path, params = "/study/events", {"name": name}
-        yield from self._events(path, params, is_over=self._is_over(path))
+        yield from self._events(path, params)
 
     # --- Studies ---
 
@@ -244,17 +261,17 @@ class Client:
             _raise_error(answer)
         return answer
 
-    def _is_over(self, path: str) -> Any:
-        """Says of a stream that broke whether what it is of has ended."""
-        if not path.startswith("/jobs/"):
-            return lambda: True
-        number = path.split("/")[2]
-        return lambda: self.job(number).state in ENDED
+    def _has_study(self, name: str) -> bool:
+        try:
+            self.study(name)
+        except InputError:
+            return False
+        return True
 
-    def _events(
-        self, path: str, params: Mapping[str, str], is_over: Any
-    ) -> Iterator[dict[str, Any]]:
+    def _events(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         last: str | None = None
+        away_at: float | None = None  # since when the server is; by the monotonic clock
+        why: Exception = ConnectionError("it has ended")
         while True:
             headers = {} if last is None else {"Last-Event-ID": last}
             timeout = httpx2.Timeout(_EVENT_SECONDS, connect=10.0)
@@ -267,17 +284,30 @@ class Client:
                         _raise_error(answer)
                     for key, text in _read_events(answer.iter_lines()):
                         last = key or last
-                        values = json.loads(text)
-                        if values.get("event") == "error":
-                            raise ServiceError(f"{values['message']}")
+                        values, away_at = json.loads(text), None
+                        match values.get("event"):
+                            case "over":
+                                return
+                            case "error":
+                                raise ServiceError(f"{values['message']}")
                         yield values
-                return
             except httpx2.HTTPError as error:
-                with self._in_words():
-                    if is_over():
-                        return
-                if last is None:
-                    raise ServiceError(_silent(self.url, error)) from error
+                why = error
+            # The server ended, and not the search: it may be started again.
+            away_at = away_at or time.monotonic()
+            is_ending = self._folder is not None and self._folder.has_server()
+            limit = _ENDING_SECONDS if is_ending else self._away_seconds
+            if time.monotonic() - away_at >= limit:
+                raise ServiceError(_silent(self.url, why)) from why
+            time.sleep(_PAUSE_SECONDS)
+            self._find_again()
+
+    def _find_again(self) -> None:
+        """Looks where the server of this machine is now, which may have another port."""
+        address = None if self._folder is None else self._folder.address()
+        if address is not None and address != self.url:
+            self.url = address
+            self._http.base_url = httpx2.URL(f"{address}{_API}")
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:

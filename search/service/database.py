@@ -6,6 +6,8 @@ which may cost a power cut's last trials; a job that somebody was told is queued
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -15,7 +17,11 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from search.service.tables import check_tables, make_tables
-from search.storage.connections import engine_options, set_up_connections
+from search.storage.connections import (
+    BUSY_TIMEOUT_SECONDS,
+    engine_options,
+    set_up_connections,
+)
 from search.storage.open import opened_storage
 from search.storage.retry import Retry, Waiting
 from search.storage.retrying import RetryingStorage
@@ -24,6 +30,7 @@ from search.storage.urls import parse_url
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+_BUSY_MILLISECONDS = 1000  # for which SQLite waits by itself, and hears of no signal
 _WRITES = "search_writes"  # an option of a connection
 _N_TRIES = 20  # to make the tables, which another process may be making
 
@@ -42,7 +49,8 @@ class QueueDatabase:
         set_up_connections(self.engine, write=True)
         if self.engine.name == "sqlite":
             _set_up_sqlite(self.engine)
-        self._retry = Retry(self.url, waiting or Waiting(), reset=lambda: None)
+        self._waiting = waiting or Waiting()
+        self._retry = Retry(self.url, self._waiting, reset=lambda: None)
         self._retry.check = storage.check
 
     def read(
@@ -61,7 +69,7 @@ class QueueDatabase:
             with self.engine.connect() as connection:
                 return read(connection, *args, **kwargs)
 
-        return self._retry.call(call)
+        return self._retry.call(lambda: self._once_unlocked(call))
 
     def write(
         self,
@@ -81,7 +89,20 @@ class QueueDatabase:
             with self._transaction() as connection:
                 return write(connection, *args, **kwargs)
 
-        return self._retry.call(call)
+        return self._retry.call(lambda: self._once_unlocked(call))
+
+    def _once_unlocked(self, call: Callable[[], _T]) -> _T:
+        """What a call gives, once nobody else writes to a SQLite file, or this is to stop."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+        while True:
+            try:
+                return call()
+            except OperationalError as error:
+                code = getattr(error.orig, "sqlite_errorcode", None)
+                is_busy = code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+                is_late = time.monotonic() >= deadline
+                if not is_busy or is_late or self._waiting.should_stop():
+                    raise
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -124,6 +145,7 @@ def _set_up_sqlite(engine: Engine) -> None:
         connection.isolation_level = None  # the driver begins no transaction by itself
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
         cursor.close()
 
     @event.listens_for(engine, "begin")

@@ -55,14 +55,32 @@ def try_lock(path: Path) -> int | None:
     return descriptor
 
 
+def take_lock(path: Path) -> int | None:
+    """As `try_lock`, and again: who asks whether a file is locked has it for a moment."""
+    for _ in range(_N_TRIES):
+        descriptor = try_lock(path)
+        if descriptor is not None:
+            return descriptor
+        time.sleep(_RETRY_SECONDS)
+    return try_lock(path)
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock of a file."""
-    if not path.exists():
+    if fcntl is None:
         return False
-    descriptor = try_lock(path)
-    if descriptor is None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:  # shared: who looks as well is in nobody's way
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    os.close(descriptor)
+    except OSError:  # a file system that locks nothing
+        return False
+    finally:
+        os.close(descriptor)
     return False
 
 
@@ -114,6 +132,11 @@ class ServiceFolder:
         """The file that the process of a job holds locked as long as it lives."""
         return self.jobs / f"{number}.lock"
 
+    def locked_jobs(self) -> list[int]:
+        """The numbers of jobs whose process lives."""
+        found = [path for path in self.jobs.glob("*.lock") if path.stem.isdecimal()]
+        return sorted(int(path.stem) for path in found if is_locked(path))
+
     def pid(self, number: int) -> Path:
         """Where the process of a job has written its identifier."""
         return self.jobs / f"{number}.pid"
@@ -128,6 +151,10 @@ class ServiceFolder:
         made = secrets.token_hex(16)
         write_text(made, path)
         return made
+
+    def has_identity(self) -> bool:
+        """Whether a server ever ran on this machine."""
+        return (self.path / "identity").is_file()
 
     def has_server(self) -> bool:
         """Whether a server runs on this machine."""
@@ -160,12 +187,7 @@ class ServiceFolder:
         Raises:
             ServiceError: if there is one.
         """
-        descriptor = try_lock(self.server_lock)
-        for _ in range(_N_TRIES):  # who asks whether a server runs has it for a moment
-            if descriptor is not None:
-                break
-            time.sleep(_RETRY_SECONDS)
-            descriptor = try_lock(self.server_lock)
+        descriptor = take_lock(self.server_lock)
         if descriptor is None:
             who = self._server_pid()
             process = "another" if who is None else f"process {who}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
 from search.study.record import Owner
+
+_T = TypeVar("_T")
 
 
 class JobState(StrEnum):
@@ -113,11 +117,12 @@ def read_owner(text: str | None) -> Owner | None:
 
 def job_of(row: Row[Any]) -> Job:
     """The job of a row of the table."""
-    owner = read_owner(row.owner)
+    owner = _read(row.owner, read_owner, None)
+    options: Any = _read(row.options, json.loads, {})
     return Job(
         number=row.number,
         state=JobState(row.state),
-        options=json.loads(row.options),
+        options=options if isinstance(options, dict) else {},
         study=row.study,
         wanted=row.wanted if row.state == JobState.RUNNING else None,
         host=None if owner is None else owner.host,
@@ -127,5 +132,15 @@ def job_of(row: Row[Any]) -> Job:
         exit_code=row.exit_code,
         reason=row.reason,
         n_starts=row.n_starts,
-        progress=JobProgress() if row.progress is None else JobProgress(**json.loads(row.progress)),
+        progress=_read(row.progress, lambda text: JobProgress(**json.loads(text)), JobProgress()),
     )
+
+
+def _read(text: str | None, read: Callable[[str], _T], otherwise: _T) -> _T:
+    """What a text says; something else where it says nothing that this version reads.
+
+    One row that another program has written must not cost the others.
+    """
+    with suppress(TypeError, ValueError):
+        return otherwise if text is None else read(text)
+    return otherwise

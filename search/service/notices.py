@@ -81,10 +81,18 @@ class Notifier:
         self._thread.join()
 
     def _run(self) -> None:
+        is_failing = False
         with httpx2.Client(timeout=_TIMEOUT) as client:
             while not self._closing.wait(_PAUSE_SECONDS):
-                with suppress(DatabaseError):  # it is away; it is asked again
+                try:
                     self._tell_new(client)
+                    is_failing = False
+                except DatabaseError:  # it is away; it is asked again
+                    pass
+                except OSError as error:  # what was told cannot be kept: it is told again
+                    if not is_failing:
+                        self._notice(f"What was told cannot be noted: {error}. It is tried again.")
+                    is_failing = True
 
     def _tell_new(self, client: httpx2.Client) -> None:
         position = self._read_position() or 0

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from search.service.folder import ServiceFolder, is_locked, try_lock
+from search.service.folder import ServiceFolder, is_locked, take_lock
 from search.service.jobs import Job
 from search.service.progress import START, EventReader, JobEnd
 from search.study.owners import owner_of
@@ -71,7 +71,8 @@ class JobProcess:
             OSError: if it cannot be started.
         """
         number = job.number
-        lock = try_lock(folder.job_lock(number))
+        folder.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have deleted it
+        lock = take_lock(folder.job_lock(number))
         if lock is None:
             return cls(folder, job, None)
         folder.pid(number).unlink(missing_ok=True)

@@ -17,8 +17,10 @@ from search.service.tables import events, jobs, servers
 from search.storage.retrying import RetryingStorage
 
 _N_EVENTS = 10_000  # that are kept
-_LARGEST_NUMBER = 2**63 - 1
+_EVENTS_LOCK = 7_365_617_263  # of PostgreSQL, by a number
+_N_DIGITS = 18  # that a number has at most: a database takes no larger ones
 _SILENT_SECONDS = 30.0  # after which a server is taken for gone
+LOST_SECONDS = 120.0  # after which the jobs of a silent server are another's
 _ACTIVE = (JobState.RUNNING, JobState.WAITING)
 
 
@@ -119,6 +121,21 @@ class JobQueue:
         """
         return self._database.write(_stop, name, STOP, JobState.STOPPED)
 
+    def stop_study(self, name: str) -> Job:
+        """Stops the search of a study: one that is called as the number of a job is not that.
+
+        Raises:
+            JobError: if it has ended, or no job has a study of that name.
+        """
+
+        def stop(connection: Connection) -> Job:
+            found = None if "\0" in name else _of_study(connection, _named(name))
+            if found is None:
+                raise _unknown(name)
+            return _stop(connection, str(found.number), STOP, JobState.STOPPED)
+
+        return self._database.write(stop)
+
     def cancel(self, name: str) -> Job:
         """Takes a job out of the queue; one that runs is stopped first.
 
@@ -188,7 +205,14 @@ def note_state(connection: Connection, number: int, state: JobState, **values: A
 
 
 def note_event(connection: Connection, number: int, kind: str) -> None:
-    """Notes what became of a job; the oldest that is kept goes."""
+    """Notes what became of a job; the oldest that is kept goes.
+
+    On PostgreSQL whoever notes one waits for the commit of who did before: numbers are taken before
+    it, and who has read one must have been able to read all below. Rows are locked before, so that
+    no two wait for each other.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_EVENTS_LOCK)))
     made = connection.execute(events.insert().values(at=now(), job=number, state=kind))
     (event,) = made.inserted_primary_key or (0,)
     if event % 100 == 0:
@@ -244,16 +268,24 @@ def _find(connection: Connection, name: str, *, for_update: bool = False) -> Row
     if for_update:  # of PostgreSQL; SQLite has one that writes at a time
         query = query.with_for_update()
     row = None
-    if name.isascii() and name.isdecimal() and int(name) <= _LARGEST_NUMBER:
+    if name.isascii() and name.isdecimal() and len(name) <= _N_DIGITS:
         row = connection.execute(query.where(jobs.c.number == int(name))).first()
     if row is None and "\0" not in name:
         row = _of_study(connection, query.where(jobs.c.study == name))
     if row is None:
-        raise UnknownJobError(
-            "A job must be named by its number or the name of its study, but there is no "
-            f"{name[:200]!r}; 'search queue' lists those that are there."
-        )
+        raise _unknown(name)
     return row
+
+
+def _named(study: str) -> Select[Any]:
+    return select(jobs).where(jobs.c.study == study)
+
+
+def _unknown(name: str) -> UnknownJobError:
+    return UnknownJobError(
+        "A job must be named by its number or the name of its study, but there is no "
+        f"{name[:200]!r}; 'search queue' lists those that are there."
+    )
 
 
 def _of_study(connection: Connection, query: Select[Any]) -> Row[Any] | None:
@@ -290,12 +322,28 @@ def _stop(connection: Connection, name: str, wanted: str, state: JobState) -> Jo
             connection.execute(
                 update(jobs).where(jobs.c.number == job.number).values(wanted=wanted)
             )
+        _put_away_lost(connection, job.number)
     elif job.state is JobState.WAITING or (wanted == CANCEL and job.state in _CANCELLED_FROM):
         note_state(connection, job.number, state, ended=now(), reason=None)
     else:
         verb = "stopped must wait or run" if wanted == STOP else "cancelled must not have ended"
         raise JobError(f"A job that is {verb}, but {job.name} is {job.state}{_fix(job, wanted)}")
     return job_of(_find(connection, str(job.number)))
+
+
+def _put_away_lost(connection: Connection, number: int) -> None:
+    """Puts away a job that is to stop, and whose server is away: nobody else would.
+
+    Should its search run all the same, its server ends that once it is back. A SQLite database has
+    its one server on this machine, where the process itself is looked at.
+    """
+    row = connection.execute(select(jobs).where(jobs.c.number == number)).one()
+    if connection.dialect.name == "sqlite" or row.state != JobState.RUNNING or row.wanted is None:
+        return
+    heard = connection.scalar(select(servers.c.heard).where(servers.c.identity == row.server))
+    if heard is not None and abs(heard) < clock(connection) - LOST_SECONDS:
+        state = JobState.STOPPED if row.wanted == STOP else JobState.CANCELLED
+        note_state(connection, number, state, wanted=None, ended=now(), reason=None)
 
 
 _CANCELLED_FROM = (JobState.STOPPED, JobState.FAILED)
@@ -308,7 +356,9 @@ def _fix(job: Job, wanted: str) -> str:
 
 
 def _resume(connection: Connection, name: str) -> Job:
-    job = job_of(_find(connection, name, for_update=True))
+    number = _find(connection, name, for_update=True).number
+    _put_away_lost(connection, number)
+    job = job_of(_find(connection, str(number)))
     if job.state not in ENDED or job.state is JobState.DONE:
         how = {
             JobState.WAITING: "waits already",

@@ -66,7 +66,7 @@ def study(service: Served, name: Name) -> Json:
 @router.post("/study/stop", summary="Stop its search, also one that no job runs")
 def stop(service: Served, name: Name) -> Json:
     try:
-        job = service.queue.stop(name)
+        job = service.queue.stop_study(name)
     except JobError:
         owner = stop_search(service.queue.storage, name)
         if owner is None:

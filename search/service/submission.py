@@ -129,10 +129,21 @@ def _known_study(request: SearchRequest) -> str | None:
 
 
 def possible_studies(options: Mapping[str, Any], storage: str) -> set[str]:
-    """The names of studies of which a search may take one."""
-    request = request_of(options, storage)
-    known = _known_study(request)
-    return {known} if known is not None else {study_name(request, name) for name in _AUTO}
+    """The names of studies of which a search may take one.
+
+    Raises:
+        InputError: if the options are none of a search that this version knows.
+    """
+    try:
+        request = request_of(options, storage)
+        known = _known_study(request)
+        run_words(options)
+        return {known} if known is not None else {study_name(request, name) for name in _AUTO}
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            "The options of a job must be those of a search, but this version cannot read them "
+            f"({error}); submit it again."
+        ) from error
 
 
 def run_words(options: Mapping[str, Any]) -> list[str]:

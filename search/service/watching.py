@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
-from search.exceptions import UnknownJobError
+from search.exceptions import InputError, UnknownJobError
 from search.service.feed import StudyFeed
 from search.service.jobs import ENDED, Job, JobState
 from search.service.queue import JobQueue
+from search.storage.retrying import RetryingStorage
 from search.storage.studies import study_names
+from search.study.locks import is_searched
 from search.study.open import open_study
 from search.tuner.events import event_values
 
 
-def watch_search(queue: JobQueue, name: str) -> Iterator[dict[str, Any] | None]:
+def watch_search(
+    queue: JobQueue, name: str, *, look: Callable[[int], Job] | None = None
+) -> Iterator[dict[str, Any] | None]:
     """What happens in a search, as values that JSON knows, until it is over.
 
     `job` is a job that has changed, `study` how the study stands; after that come the events of its
@@ -22,16 +27,18 @@ def watch_search(queue: JobQueue, name: str) -> Iterator[dict[str, Any] | None]:
 
     Args:
         name: the number of a job, or the name of a study.
+        look: gives a job as it is now; by default, the queue.
 
     Raises:
         UnknownJobError, UnknownStudyError: if there is neither.
     """
+    look = look or queue.job
     job = _find(queue, name)
     shown: Job | None = None
     feed: StudyFeed | None = None
     while True:
         if job is not None:
-            job = queue.job(job.number)
+            job = look(job.number)
             if job != shown:
                 shown = job
                 yield {"event": "job", **job.to_json()}
@@ -51,12 +58,22 @@ def watch_search(queue: JobQueue, name: str) -> Iterator[dict[str, Any] | None]:
 def _find(queue: JobQueue, name: str) -> Job | None:
     """The job of that name; None where only a study has it."""
     try:
-        return queue.find(name)
+        job = queue.find(name)
+        is_number = str(job.number) == name
+        if not is_number and job.state in ENDED and _is_searched(queue.storage, name):
+            return None  # by a command, as the job has ended
+        return job
     except UnknownJobError:
         if name.isdecimal() and name not in study_names(queue.storage):
             raise
         open_study(queue.storage, name)  # says what studies there are
         return None
+
+
+def _is_searched(storage: RetryingStorage, name: str) -> bool:
+    with suppress(InputError, KeyError):  # there is none yet, or it was deleted
+        return name in study_names(storage) and is_searched(open_study(storage, name))
+    return False
 
 
 def _begun(job: Job) -> str | None:

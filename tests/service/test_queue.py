@@ -15,14 +15,16 @@ from typer.testing import CliRunner
 
 from search.cli.run_options import read_options, takes_options
 from search.exceptions import InputError, JobError, StorageError
-from search.service.claims import LOST_SECONDS, MAX_DEATHS, Claims
+from search.service.claims import LEFT_SECONDS, MAX_DEATHS, Claims
 from search.service.database import QueueDatabase, opened_database
 from search.service.jobs import Job, JobState
 from search.service.progress import EventReader, JobEnd
-from search.service.queue import JobQueue
+from search.service.queue import LOST_SECONDS, JobQueue, note_event
 from search.service.submission import options_of, request_of, run_words
 from search.service.tables import VERSION, servers, version
 from search.tuner.options import SearchRequest, Target
+from tests.conftest import wait_until
+from tests.support.servers import Postgres, shown
 
 OPTIONS = {"budget": 800, "epochs": 2}
 KILLED = JobEnd(None, "its process was killed by SIGKILL")
@@ -106,7 +108,7 @@ def test_what_is_asked_of_a_job_depends_on_where_it_is(
     assert claims.end(1, JobEnd(0, None), has_trained=True).state is JobState.DONE
     with pytest.raises(JobError, match="is done; submit its search with more --trials"):
         queue.resume("1")
-    for name in ("99", "nothing", "-1", "9" * 40, "a\0b", ""):
+    for name in ("99", "nothing", "-1", "9" * 40, "9" * 5000, "a\0b", ""):
         with pytest.raises(JobError, match="there is no"):
             queue.find(name)
     states = [event.kind for event in queue.events_after(0) if event.job == 1]
@@ -171,6 +173,67 @@ def test_the_jobs_of_a_server_that_falls_silent_are_another_s(
     assert lost.own() == []
     assert lost.end(2, JobEnd(0, None), has_trained=True).state is JobState.WAITING
     assert [job and job.number for job in (here.take_next([]), here.take_next([]))] == [2, 3]
+    # Who left long ago may never come back.
+    gone = servers.update().where(servers.c.heard < 0)
+    gone = gone.values(heard=servers.c.heard + LEFT_SECONDS + 1)
+    database.write(lambda connection: connection.execute(gone))
+    assert [job.number for job in here.reclaim_lost()] == [4]
+    assert left.own() == []
+
+
+def test_who_reads_the_events_misses_none_that_is_noted_late(
+    database: QueueDatabase, queue: JobQueue
+) -> None:
+    if database.engine.name == "sqlite":
+        return  # one writes at a time
+    submit(queue, 2)
+    is_noted, goes_on = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def note_slowly(connection: sqlalchemy.Connection) -> None:
+        note_event(connection, 1, "slow")
+        is_noted.set()
+        goes_on.wait()
+
+    def has_other() -> bool:
+        """Whether the other event is there, or waits."""
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        n_waiting = database.read(lambda c: c.exec_driver_sql(waits).scalar_one())
+        return n_waiting > 0 or not threads[1].is_alive()
+
+    for write in (note_slowly, lambda connection: note_event(connection, 2, "quick")):
+        threads.append(threading.Thread(target=database.write, args=(write,)))
+        threads[-1].start()
+        is_noted.wait()
+    try:
+        wait_until(has_other)
+        seen = queue.events_after(0)
+    finally:
+        goes_on.set()
+        for thread in threads:
+            thread.join()
+    seen += queue.events_after(seen[-1].number)
+    assert [event.kind for event in seen[-2:]] == ["slow", "quick"]
+
+
+def test_a_job_whose_server_is_away_on_postgresql_is_stopped_and_cancelled_at_once(
+    postgres: Postgres,
+) -> None:
+    url = shown(postgres.guarded_url(postgres.new_database()))
+    with opened_database(url, create=True) as database:
+        queue, claims = JobQueue(database), Claims(database, "gone")
+        submit(queue, 3)
+        claims.heartbeat()
+        for _ in range(3):
+            assert claims.take_next([]) is not None
+        claims.leave()
+        assert queue.stop("1").shown_state == "stopping"  # it may be back in a moment
+        away = servers.update().values(heard=servers.c.heard + LOST_SECONDS + 1)
+        database.write(lambda connection: connection.execute(away))
+        assert queue.resume("1").state is JobState.WAITING
+        assert queue.stop("2").state is JobState.STOPPED
+        assert queue.cancel("3").state is JobState.CANCELLED
+        assert claims.own() == []
 
 
 def test_a_job_that_is_submitted_twice_with_a_key_is_one(queue: JobQueue) -> None:
@@ -180,6 +243,16 @@ def test_a_job_that_is_submitted_twice_with_a_key_is_one(queue: JobQueue) -> Non
     with pytest.raises(JobError, match="A key must be given again with the same options"):
         queue.submit({**OPTIONS, "seed": 3}, key="once")
     assert queue.submit(OPTIONS)[0].number == 2
+
+
+def test_a_study_that_is_called_as_a_number_is_no_job_of_that_number(queue: JobQueue) -> None:
+    submit(queue)
+    queue.submit(OPTIONS, study="1")
+    assert queue.stop_study("1").number == 2
+    assert queue.find("1").state is JobState.WAITING
+    for name in ("2", "a\0b", "9" * 5000):
+        with pytest.raises(JobError, match="there is no"):
+            queue.stop_study(name)
 
 
 def test_pages_follow_each_other(queue: JobQueue) -> None:

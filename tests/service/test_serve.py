@@ -8,8 +8,10 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
-from search.service.folder import is_locked
+from search.service import tables
+from search.service.database import opened_database
+from search.service.folder import ServiceFolder, is_locked
+from search.service.queue import JobQueue
+from search.service.supervisor import Supervisor
 from tests.conftest import Command, alive, n_reported, wait_until
 from tests.support.prepared import PreparedProcess
 
@@ -146,11 +152,95 @@ def test_what_cannot_be_searched_is_refused_at_once_or_seen_to_fail(command: Com
     events = command.folder / "studies.db-service" / "jobs" / "1.events"
     n_starts = events.read_text().count('"start"')
     take_as_a_server_that_dies(command)
-    assert is_in(command, 1, "running")
     third = start_server(command)
     assert third.stdout.readline() == "Job 1 (own) waits again: it was not started\n"
     wait_until(lambda: is_in(command, 1, "failed"))
     assert events.read_text().count('"start"') == n_starts + 1
+
+
+def test_a_job_that_cannot_be_read_fails_alone(command: Command) -> None:
+    url = f"sqlite:///{command.database}"
+    with opened_database(url, create=True) as database:
+        queue = JobQueue(database)
+        queue.submit({"budget": 800, "epochs": 1, "colour": "red"}, study="newer")
+        queue.submit({"budget": 800, "epochs": 1}, study="spoilt")
+        queue.submit({"budget": 800, "epochs": 1, "dataset": 7, "target": {}})
+        spoilt = tables.jobs.update().where(tables.jobs.c.number == 2).values(options="[")
+        database.write(lambda connection: connection.execute(spoilt))
+    server = start_server(command)
+    wait_until(lambda: all(is_in(command, number, "failed") for number in (1, 2, 3)))
+    assert "got 'colour'" in jobs(command)[1]["reason"]
+    assert command("queue").code == 0
+    server.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_a_job_that_the_machine_cannot_start_waits_until_it_can(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    folder, told, ending = ServiceFolder(url), list[str](), threading.Event()
+    folder.make()
+    folder.jobs.rmdir()
+    folder.jobs.write_text("no folder")
+    with opened_database(url, create=True) as database:
+        queue = JobQueue(database)
+        options = {"budget": 800, "epochs": 1, "dataset": "digits", "space": str(tmp_path / "none")}
+        for name in ("one", "other"):
+            queue.submit(options, study=name)
+        supervisor = Supervisor(database, folder, url=url, n_slots=2, notice=told.append)
+        thread = threading.Thread(target=supervisor.run, args=(ending.is_set,))
+        thread.start()
+        try:
+            wait_until(lambda: "could not be started yet" in str(queue.job(1).reason))
+            assert queue.job(2).state == "waiting"
+            folder.jobs.unlink()
+            wait_until(lambda: queue.job(1).state == queue.job(2).state == "failed")
+            assert "there is no file" in str(queue.job(2).reason)
+            assert sum("The server tries again" in text for text in told) == 1
+        finally:
+            ending.set()
+            thread.join()
+
+
+def test_many_that_must_wait_keep_nobody_from_running(command: Command) -> None:
+    assert command("submit", *LONG).code == 0
+    space = str(command.folder / "none")
+    options = {"budget": 800, "epochs": 1, "dataset": "digits", "space": space}
+    with opened_database(f"sqlite:///{command.database}", create=False) as database:
+        queue = JobQueue(database)
+        for name in [*["long"] * 60, "last"]:
+            queue.submit(options, study=name)
+        start_server(command, "--slots", "2")
+        wait_until(lambda: queue.find("last").state == "failed")
+        assert queue.job(2).state == "waiting"
+
+
+def test_a_server_ends_while_another_program_has_locked_the_database(command: Command) -> None:
+    server = start_server(command)
+    with contextlib.closing(sqlite3.connect(command.database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=40) == 0  # it would wait for a minute twice
+        connection.execute("ROLLBACK")
+
+
+def test_without_a_server_what_it_left_is_stopped_watched_and_resumed(command: Command) -> None:
+    assert command("submit", *LONG).code == 0
+    server = start_server(command)
+    wait_until(lambda: n_reported(command, "long") >= 1)
+    watcher = command.start("watch", "1", "--json")  # of the server, which then ends
+    assert json.loads(watcher.stdout.readline())["event"] == "job"
+    server.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    search = search_of(command, 1)
+    assert alive([search])
+    assert watcher.poll() is None
+    assert command("stop", "long").out.startswith("Job 1 (long) is being stopped")
+    assert watcher.wait() == 0
+    assert not alive([search])
+    told = [json.loads(line) for line in watcher.stdout.read().splitlines()]
+    assert [each["state"] for each in told if each["event"] == "job"][-1] == "stopped"
+    assert is_in(command, 1, "stopped")
+    assert command("resume", "1").out.startswith("Job 1 (long) waits again.")
 
 
 def take_as_a_server_that_dies(command: Command) -> None:
