@@ -23,6 +23,7 @@ from search.service.guard import LOGIN
 from search.service.notices import Notifier
 from search.service.paths import AllowedFolders
 from search.service.queue import JobQueue
+from search.service.reports import Reports
 from search.service.services import Service
 from search.service.supervisor import Supervisor
 
@@ -87,6 +88,7 @@ def serve(
             access=access,
             folders=AllowedFolders(options.allowed),
             channels=Channels(queue),
+            reports=Reports(database.storage),
             n_slots=options.n_slots,
             ray_address=options.ray_address,
             look=supervisor.look,

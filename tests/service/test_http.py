@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 import search
 from search.exceptions import InputError, JobError, UnknownJobError, UnknownStudyError
 from search.service.access import Access, Role
+from search.service.database import opened_database
 from search.service.guard import Guard
 from search.service.jobs import JobState
+from search.service.reports import Reports
 from tests.conftest import Command
 from tests.support.prepared import PreparedProcess
 
@@ -241,6 +244,37 @@ def test_a_client_names_no_file_outside_the_folders_that_are_served(
             "cannot be read|must be readable",
             str(refused.value),
         ), options
+
+
+def test_many_reports_at_once_are_one_and_keep_nobody_else_waiting(
+    served: Served, client: search.Client
+) -> None:
+    def ask() -> tuple[int, str]:
+        name = {"name": "digits-3000x3"}
+        answer = served.call("GET", "/report", served.read_token, params=name, timeout=None)
+        return answer.status_code, answer.text
+
+    with ThreadPoolExecutor(60) as threads:  # more than the server has for all other calls
+        answers = [threads.submit(ask) for _ in range(60)]
+        assert client.jobs() is not None
+    ((status, page),) = {answer.result() for answer in answers}
+    assert (status, "<h1" in page) == (200, True)
+    assert ask() == (200, page)
+    other = served.call("GET", "/report", params={"name": "other"})
+    assert (other.status_code, other.json()["error"]["type"]) == (404, "UnknownStudyError")
+
+
+def test_reports_of_several_studies_are_drawn_one_at_a_time(finished_folder: Path) -> None:
+    with opened_database(f"sqlite:///{finished_folder / 'studies.db'}", create=False) as database:
+        reports = Reports(database.storage)
+        first = reports.ask("digits-3000x3")
+        assert first is not None
+        assert reports.ask("digits-3000x3") is first
+        assert reports.ask("other") is None  # while the first is drawn
+        page = first.result()
+        again = reports.ask("digits-3000x3")
+        assert again is not None
+        assert again.result() is page  # as the study stands as it stood
 
 
 def test_what_becomes_of_jobs_is_told_from_where_a_client_left(
