@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from search.addresses import is_this_machine
 from search.cli.options import Artifacts, DataDir, Storage, not_negative
 from search.cli.output import echo, make_console, shown_waiting, stop_signals
+from search.exceptions import InputError
 from search.folders import DATABASE_URL
 
 _EXPOSED = (
@@ -39,6 +41,12 @@ def serve(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A name that it goes by, as behind a web server."),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a web server before it, as 127.0.0.1: it says who calls."
+        ),
     ] = None,
     allow: Annotated[
         list[Path] | None,
@@ -82,6 +90,7 @@ def serve(
         n_slots=slots,
         allowed=folders,
         hosts=allow_host or (),
+        proxies=[_check_proxy(address) for address in proxy or ()],
         ray_address=ray_address,
         artifacts=artifacts,
         notify=[check_notify_url(url) for url in notify or ()],
@@ -109,3 +118,12 @@ def serve(
                     notice=echo,
                     announce=announce,
                 )
+
+
+def _check_proxy(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError as error:
+        raise InputError(
+            f"--proxy must be an address as numbers, as 127.0.0.1, but got {address[:100]!r}."
+        ) from error

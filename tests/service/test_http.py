@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,7 @@ from search.service.guard import Guard
 from search.service.jobs import JobState
 from search.service.reports import Reports
 from tests.conftest import Command
-from tests.support.prepared import PreparedProcess
+from tests.support.prepared import HANG_SECONDS, PreparedProcess
 
 API = "/api/v1"
 SMALL: dict[str, Any] = {"dataset": "digits", "space": "standard", "n_workers": 1}
@@ -277,6 +279,49 @@ def test_reports_of_several_studies_are_drawn_one_at_a_time(finished_folder: Pat
         assert again.result() is page  # as the study stands as it stood
 
 
+def test_half_requests_take_nobodys_room(served: Served, client: search.Client) -> None:
+    job = client.submit(3000, 1, study="room", **SMALL)
+    port = int(served.address.rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+        watching = client.watch(job.number)
+        assert next(watching)["state"] == "waiting"
+        halves = []
+        for n in range(450):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            half.settimeout(HANG_SECONDS)
+            body = "GET / HTTP/1.1\r\nHost: localhost\r\nX-A: "
+            if n % 2:
+                body = "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+            half.sendall(body.encode())
+            halves.append(half)
+        assert served.call("GET", f"{API}/jobs").status_code == 200
+        for half in halves:  # which the server closes
+            with contextlib.suppress(ConnectionResetError):
+                while half.recv(4096):
+                    pass
+        client.cancel(job.number)
+        assert "cancelled" in [event.get("state") for event in watching]
+
+
+def test_nobody_says_from_where_it_calls(served: Served) -> None:
+    statuses = {
+        served.call(
+            "GET", f"{API}/jobs", "wrong", headers={"X-Forwarded-For": f"9.9.9.{n}"}
+        ).status_code
+        for n in range(40)
+    }
+    assert 429 in statuses
+    assert served.call("GET", f"{API}/jobs").status_code == 200
+    for headers in ({"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = served.call("GET", f"{API}/jobs", headers=headers)
+        assert answer.status_code == 403
+        assert "must be one of its own" in answer.json()["error"]["message"]
+        led = {**headers, "Sec-Fetch-Dest": "document"}
+        assert served.call("GET", "/", headers=led).status_code == 200
+    refused = served.command("serve", "--proxy", "here")
+    assert (refused.code, "must be an address as numbers" in refused.err) == (2, True)
+
+
 def test_what_becomes_of_jobs_is_told_from_where_a_client_left(
     served: Served, client: search.Client
 ) -> None:
@@ -344,7 +389,7 @@ def test_an_address_that_asks_too_often_waits(tmp_path: Path) -> None:
     token = (tmp_path / "token").read_text().strip()
     assert access.role_of_token(token) is Role.WRITER
     asyncio.run(ask(1300, token))
-    assert statuses == [200] * 1169 + [429] * 131
+    assert statuses == [200] * 1200 + [429] * 100
 
 
 def test_commands_find_a_server_elsewhere_by_its_address(served: Served, command: Command) -> None:
