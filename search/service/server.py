@@ -27,6 +27,7 @@ from search.service.queue import JobQueue
 from search.service.reports import Reports
 from search.service.services import Service
 from search.service.supervisor import Supervisor
+from search.storage.urls import sqlite_path
 
 _LAST_SECONDS = 3  # for what is being answered when the server ends
 
@@ -88,7 +89,7 @@ def serve(
             queue=queue,
             url=url,
             access=access,
-            folders=AllowedFolders(options.allowed),
+            folders=AllowedFolders(options.allowed, own=folder.path, database=sqlite_path(url)),
             channels=Channels(queue),
             reports=Reports(database.storage),
             n_slots=options.n_slots,
