@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,14 @@ import typer
 
 from search.addresses import is_this_machine
 from search.cli.options import Artifacts, DataDir, Storage, not_negative
-from search.cli.output import echo, make_console, shown_waiting, stop_signals
+from search.cli.output import (
+    echo,
+    make_console,
+    shown_command,
+    shown_waiting,
+    stop_signals,
+    storage_words,
+)
 from search.exceptions import InputError
 from search.folders import DATABASE_URL
 
@@ -98,7 +106,11 @@ def serve(
 
     def announce(address: str, link: str) -> None:
         echo(f"Serving the queue of {shown_url(storage)} on {address}, {slots:,} at a time.")
-        echo(f"Its page, for one browser within ten minutes: {link}")
+        if sys.stdout.isatty():
+            echo(f"Its page, for one browser within ten minutes: {link}")
+        else:  # a file or a journal, which others may read
+            words = shown_command(["link", "--write", *storage_words(storage)])
+            echo(f"'{words}' prints a link that opens its page.")
         echo("Ctrl-C ends the server; what it runs goes on.")
         if not is_this_machine(host):
             echo(_EXPOSED)
