@@ -21,7 +21,7 @@ from search.exceptions import InputError
 
 _N_BYTES = 32
 _LINK_SECONDS = 600.0  # in which a link must be opened
-_COOKIE_SECONDS = 30 * 86400
+COOKIE_SECONDS = 30 * 86400
 _N_LINKS = 100  # that are open at a time
 
 
@@ -106,7 +106,7 @@ class Access:
 
     def make_cookie(self, role: Role) -> str:
         """What a browser shows in the place of a token; it ends with the token."""
-        until = int(time.time()) + _COOKIE_SECONDS
+        until = int(time.time()) + COOKIE_SECONDS
         return f"{role}.{until}.{self._sign(role, until)}"
 
     def role_of_cookie(self, cookie: str) -> Role | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
@@ -13,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from search.data.names import SPLITS
 from search.plain_text import printable
+from search.service.guard import LOGIN
 from search.service.job_routes import Served
 from search.service.jobs import ENDED, Job, JobState
 from search.service.services import Service
@@ -82,6 +84,13 @@ async def report(
         )
     page = await asyncio.shield(asyncio.wrap_future(drawn))  # who leaves takes it from nobody else
     return HTMLResponse(page, headers={"Content-Security-Policy": _REPORT_POLICY})
+
+
+def login_page(code: str) -> Response:
+    """What a link shows: a button, so that what only previews it does not spend it."""
+    answer = _html("login.html", path=f"{LOGIN}?{urlencode({'code': code})}")
+    answer.headers["Referrer-Policy"] = "same-origin"  # without one, no origin is sent either
+    return answer
 
 
 def _queue(service: Service, request: Request) -> dict[str, Any]:
