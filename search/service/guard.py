@@ -92,7 +92,10 @@ class Guard:
         """Why a request may not pass: status, words, and a header; None where it may."""
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._is_ours(host):
-            return 421, "A request must name this server as its host; see --allow-host."
+            return 421, (
+                f"A request must name this server as its host, but got {host[:100]!r}; start the "
+                "server with --allow-host NAME where it goes by that."
+            )
         method = scope["method"]
         if not _is_own_page(headers, host, method):
             return 403, _FOREIGN_PAGE
@@ -103,13 +106,21 @@ class Guard:
         # Each counted apart: whoever has no token uses up the room of nobody who has one.
         if role is None:
             if not self._limiter.hit(_REFUSED_PER_MINUTE, "refused", address):
-                return 429, "Too many calls without a token; wait.", "60"
+                words = (
+                    f"An address may call {_REFUSED_PER_MINUTE.amount} times a minute without a "
+                    "token that is one, but called more often; wait a minute, or give the token."
+                )
+                return 429, words, "60"
             return 401, (
                 "A call must have the server's token, as 'Authorization: Bearer TOKEN', or a "
                 "browser that opened its link ('search link' makes one)."
             )
         if not self._limiter.hit(_PER_MINUTE, role, address):
-            return 429, f"An address may call {_PER_MINUTE.amount:,} times a minute; wait.", "60"
+            words = (
+                f"An address may call {_PER_MINUTE.amount:,} times a minute, but called more "
+                "often; wait a minute."
+            )
+            return 429, words, "60"
         if self._n_answered >= _MOST_ANSWERED:
             words = (
                 f"At most {_MOST_ANSWERED} calls are answered at a time, and as many are; close "
