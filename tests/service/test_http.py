@@ -247,10 +247,11 @@ def test_a_client_names_no_file_outside_the_folders_that_are_served(
         *({"space": name} for name in ("link.toml", "/etc/passwd", "a\0b", "loop", "x" * 999)),
         *({"dataset": f"folder:{name}"} for name in ("/", "..", str(tmp_path), "")),
         *({name: "/tmp"} for name in ("data_dir", "artifacts", "worker_log")),
-        *({"worker_log": f"{name}/jobs/w"} for name in ("studies.db-service", "own")),
-        *({"artifacts": name} for name in ("studies.db-service", "own", "studies.db-wal")),
-        *({"space": name} for name in ("studies.db-service/token", "own/token", "studies.db")),
-        *({"space": "same.toml"}, {"dataset": "folder:studies.db-service"}),
+        *({"worker_log": f"{folder}/{name}/jobs/w"} for name in ("studies.db-service", "own")),
+        *({"artifacts": f"{folder}/{name}"} for name in ("studies.db-service", "studies.db-wal")),
+        *({"space": f"{folder}/{name}"} for name in ("studies.db-service/token", "own/token")),
+        *({"space": f"{folder}/{name}"} for name in ("studies.db", "same.toml")),
+        {"dataset": f"folder:{folder}/studies.db-service"},
         {"dataset": "tensors:x"},
     )
     for options in outside:
