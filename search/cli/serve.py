@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,15 @@ import typer
 
 from search.addresses import is_this_machine
 from search.cli.options import Artifacts, DataDir, Storage, not_negative
-from search.cli.output import echo, make_console, shown_waiting, stop_signals
+from search.cli.output import (
+    echo,
+    make_console,
+    shown_command,
+    shown_waiting,
+    stop_signals,
+    storage_words,
+)
+from search.exceptions import InputError
 from search.folders import DATABASE_URL
 
 _EXPOSED = (
@@ -39,6 +49,12 @@ def serve(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A name that it goes by, as behind a web server."),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a web server before it, as 127.0.0.1: it says who calls."
+        ),
     ] = None,
     allow: Annotated[
         list[Path] | None,
@@ -82,6 +98,7 @@ def serve(
         n_slots=slots,
         allowed=folders,
         hosts=allow_host or (),
+        proxies=[_check_proxy(address) for address in proxy or ()],
         ray_address=ray_address,
         artifacts=artifacts,
         notify=[check_notify_url(url) for url in notify or ()],
@@ -89,7 +106,11 @@ def serve(
 
     def announce(address: str, link: str) -> None:
         echo(f"Serving the queue of {shown_url(storage)} on {address}, {slots:,} at a time.")
-        echo(f"Its page, for one browser within ten minutes: {link}")
+        if sys.stdout.isatty():
+            echo(f"Its page, for one browser within ten minutes: {link}")
+        else:  # a file or a journal, which others may read
+            words = shown_command(["link", "--write", *storage_words(storage)])
+            echo(f"'{words}' prints a link that opens its page.")
         echo("Ctrl-C ends the server; what it runs goes on.")
         if not is_this_machine(host):
             echo(_EXPOSED)
@@ -109,3 +130,12 @@ def serve(
                     notice=echo,
                     announce=announce,
                 )
+
+
+def _check_proxy(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError as error:
+        raise InputError(
+            f"--proxy must be an address as numbers, as 127.0.0.1, but got {address[:100]!r}."
+        ) from error

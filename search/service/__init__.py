@@ -35,6 +35,8 @@ How it is reached:
   time
 - `web.py`: the page, `page.html` with `queue.html`, `page.css` and `page.js`; `api.html`: what the
   HTTP interface has
+- `reports.py`: the report of a study, drawn one at a time
+- `connections.py`: those that hold their request back take nobody's room
 - `guard.py`: what stands before all of it: host, origin, size, rate; `access.py`: who may do what
 - `notices.py`: URLs that are told when a search ends, or finds a better network
 - `channels.py`: the events of searches, for many who watch

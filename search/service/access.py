@@ -21,7 +21,7 @@ from search.exceptions import InputError
 
 _N_BYTES = 32
 _LINK_SECONDS = 600.0  # in which a link must be opened
-_COOKIE_SECONDS = 30 * 86400
+COOKIE_SECONDS = 30 * 86400
 _N_LINKS = 100  # that are open at a time
 
 
@@ -42,15 +42,16 @@ def read_token(folder: Path, role: Role = Role.WRITER) -> str | None:
     return None
 
 
-def _kept_token(folder: Path, role: Role) -> str:
-    """The token of a role, made where it is missing.
+def kept_secret(path: Path) -> str:
+    """The secret in a file, made where it is missing; for this user alone.
 
     Raises:
-        InputError: if others can read its file.
+        InputError: if others can read the file.
     """
-    path = folder / _FILES[role]
-    found = read_token(folder, role)
-    if found is None:
+    found = ""
+    with suppress(OSError):
+        found = path.read_text().strip()
+    if not found:
         found = secrets.token_urlsafe(_N_BYTES)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -58,8 +59,8 @@ def _kept_token(folder: Path, role: Role) -> str:
             file.write(f"{found}\n")
     elif path.stat().st_mode & 0o077:
         raise InputError(
-            f"The file of a token must be readable by its user alone, but {path} is open to "
-            "others; delete it, and the server makes a new token."
+            f"The file of a token or a key must be readable by its user alone, but {path} is open "
+            "to others; delete it, and the server makes a new one."
         )
     return found
 
@@ -75,7 +76,7 @@ class Access:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._tokens = {role: _kept_token(folder, role) for role in Role}
+        self._tokens = {role: kept_secret(folder / _FILES[role]) for role in Role}
         self._links: dict[bytes, tuple[Role, float]] = {}  # by their code's digest; until when
         self._lock = threading.Lock()
 
@@ -106,7 +107,7 @@ class Access:
 
     def make_cookie(self, role: Role) -> str:
         """What a browser shows in the place of a token; it ends with the token."""
-        until = int(time.time()) + _COOKIE_SECONDS
+        until = int(time.time()) + COOKIE_SECONDS
         return f"{role}.{until}.{self._sign(role, until)}"
 
     def role_of_cookie(self, cookie: str) -> Role | None:

@@ -24,14 +24,15 @@ from search.exceptions import (
     UnknownStudyError,
 )
 from search.service import job_routes, study_routes, web
-from search.service.access import Access
-from search.service.guard import LOGIN, Application, Guard, Receive, Scope, Send
+from search.service.access import COOKIE_SECONDS, Access
+from search.service.guard import LOGIN, Application, Guard, Message, Receive, Scope, Send
 from search.service.schemas import REFUSALS
 from search.service.services import Service
 from search.study.history import DISTRIBUTION
 
 API = "/api/v1"
-_COOKIE_SECONDS = 30 * 86400
+# In an origin of its own, without scripts; as an image in a page of ours it is shown as ever.
+_ARTIFACT_POLICY = b"sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def make_application(
@@ -66,12 +67,16 @@ def make_application(
     app.add_exception_handler(Exception, _own_error)  # which is printed by the server as well
     app.mount(API, _nothing_here)
     whole: Any = WSGIMiddleware(dashboard)
-    app.mount("/", whole)
+    app.mount("/", _sandboxed(whole))
     return Guard(app, service.access, hosts=hosts, cookie=cookie)
 
 
 def _add_login(app: FastAPI, access: Access, cookie: str) -> None:
-    @app.get(LOGIN, include_in_schema=False)
+    @app.api_route(LOGIN, methods=["GET", "HEAD"], include_in_schema=False)
+    def link(code: str = "") -> Response:
+        return web.login_page(code)
+
+    @app.post(LOGIN, include_in_schema=False)
     def login(request: Request, code: str = "") -> Response:
         role = access.use_link_code(code)
         if role is None:
@@ -85,12 +90,28 @@ def _add_login(app: FastAPI, access: Access, cookie: str) -> None:
         answer.set_cookie(
             cookie,
             access.make_cookie(role),
-            max_age=_COOKIE_SECONDS,
+            max_age=COOKIE_SECONDS,
             httponly=True,
             samesite="lax",
             secure=request.url.scheme == "https",
         )
         return answer
+
+
+def _sandboxed(dashboard: Application) -> Application:
+    """The dashboard, whose artifacts, files of whoever searches, may do nothing in its name."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [(b"content-security-policy", _ARTIFACT_POLICY)]
+                message = {**message, "headers": [*message.get("headers", []), *more]}
+            await send(message)
+
+        is_artifact = scope["path"].lstrip("/").startswith("artifacts")
+        await dashboard(scope, receive, sending if is_artifact else send)
+
+    return answer
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

@@ -21,7 +21,7 @@ _N_EVENTS = 5000  # that are kept of a search; more are told anew as how the stu
 _PAUSE_SECONDS = 1.0  # between two looks at a study
 _IDLE_SECONDS = 20.0  # without anybody who watches, after which nobody looks any more
 _ASK_SECONDS = 0.25  # between two looks at what is kept
-_MOST_CHANNELS = 50
+MOST_CHANNELS = 50
 
 Event = tuple[int, dict[str, Any]]
 
@@ -98,7 +98,7 @@ class Channels:
         with self._lock:
             self._channels = {n: c for n, c in self._channels.items() if not c.is_over}
             if name not in self._channels:
-                if len(self._channels) >= _MOST_CHANNELS:
+                if len(self._channels) >= MOST_CHANNELS:
                     return None
                 self._channels[name] = Channel(self._queue, name)
             return self._channels[name]

@@ -332,7 +332,11 @@ def _raise_error(answer: httpx2.Response) -> None:
         told = answer.json()["error"]
         kind, message = str(told["type"]), str(told["message"])
     except (ValueError, KeyError, TypeError):
-        kind, message = "ServiceError", f"The server answered {answer.status_code}."
+        kind = "ServiceError"
+        message = (
+            f"A server of searches must answer in words, but {answer.url.host} answered "
+            f"{answer.status_code} alone; see whether another program listens there."
+        )
     found = getattr(search.exceptions, kind, None)
     is_ours = isinstance(found, type) and issubclass(found, SearchError)
     try:

@@ -26,12 +26,17 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOGIN = "/login"
+LOGIN, LOGIN_METHODS = "/login", ("GET", "HEAD", "POST")
 _LARGEST_BODY = 256 * 1024  # bytes
 _TOO_LARGE = f"A request must be of at most {_LARGEST_BODY:,} bytes."
-_PER_MINUTE = RateLimitItemPerMinute(1200)  # requests of an address
+_PER_MINUTE = RateLimitItemPerMinute(1200)  # requests of an address, with a token
+_MOST_ANSWERED = 500  # requests at a time, those that watch among them
 _REFUSED_PER_MINUTE = RateLimitItemPerMinute(30)  # of those without a token that is one
 _READING = ("GET", "HEAD")
+_FOREIGN_PAGE = (
+    "A page that has a browser call this server must be one of its own, but this one is of another "
+    "site; open the server's own page, or call it from a program."
+)
 _SAFE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"SAMEORIGIN"),
@@ -60,6 +65,7 @@ class Guard:
         self._access = access
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._cookie = cookie
+        self._n_answered = 0
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,31 +80,53 @@ class Guard:
             await _refuse(send, *refusal)
             return
         scope.setdefault("state", {})["role"] = self._role(headers)
-        await self._pass(scope, receive, send)
+        self._n_answered += 1
+        try:
+            await self._pass(scope, receive, send)
+        finally:
+            self._n_answered -= 1
 
     def _refusal(
         self, scope: Scope, headers: dict[bytes, bytes]
     ) -> tuple[int, str] | tuple[int, str, str] | None:
         """Why a request may not pass: status, words, and a header; None where it may."""
-        address = str((scope.get("client") or ("?",))[0])
-        if not self._limiter.hit(_PER_MINUTE, address):
-            return 429, f"An address may call {_PER_MINUTE.amount:,} times a minute; wait.", "60"
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._is_ours(host):
-            return 421, "A request must name this server as its host; see --allow-host."
+            return 421, (
+                f"A request must name this server as its host, but got {host[:100]!r}; start the "
+                "server with --allow-host NAME where it goes by that."
+            )
         method = scope["method"]
-        if method not in _READING and not _is_own_origin(headers, host):
-            return 403, "A page of another site may not call this server."
-        if scope["path"] == LOGIN and method in _READING:
+        if not _is_own_page(headers, host, method):
+            return 403, _FOREIGN_PAGE
+        if scope["path"] == LOGIN and method in LOGIN_METHODS:
             return None
+        address = str((scope.get("client") or ("?",))[0])
         role = self._role(headers)
+        # Each counted apart: whoever has no token uses up the room of nobody who has one.
         if role is None:
-            if not self._limiter.hit(_REFUSED_PER_MINUTE, address):
-                return 429, "Too many calls without a token; wait.", "60"
+            if not self._limiter.hit(_REFUSED_PER_MINUTE, "refused", address):
+                words = (
+                    f"An address may call {_REFUSED_PER_MINUTE.amount} times a minute without a "
+                    "token that is one, but called more often; wait a minute, or give the token."
+                )
+                return 429, words, "60"
             return 401, (
                 "A call must have the server's token, as 'Authorization: Bearer TOKEN', or a "
                 "browser that opened its link ('search link' makes one)."
             )
+        if not self._limiter.hit(_PER_MINUTE, role, address):
+            words = (
+                f"An address may call {_PER_MINUTE.amount:,} times a minute, but called more "
+                "often; wait a minute."
+            )
+            return 429, words, "60"
+        if self._n_answered >= _MOST_ANSWERED:
+            words = (
+                f"At most {_MOST_ANSWERED} calls are answered at a time, and as many are; close "
+                "pages that watch, or wait."
+            )
+            return 503, words, "10"
         if role is Role.READER and method not in _READING:
             return 403, "With a token for looking, no method but GET is allowed."
         size = headers.get(b"content-length", b"0")
@@ -159,12 +187,15 @@ class Guard:
             await self._application(scope, limited, sending)
 
 
-def _is_own_origin(headers: dict[bytes, bytes], host: str) -> bool:
-    """Whether a request that changes something comes from a page of this server, or from none."""
+def _is_own_page(headers: dict[bytes, bytes], host: str, method: str) -> bool:
+    """Whether a request comes from a page of this server, or from none.
+
+    From another one a browser may only be led here, to look.
+    """
     if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
-        return False
+        return method in _READING and headers.get(b"sec-fetch-dest") == b"document"
     origin = headers.get(b"origin")
-    if origin is None:
+    if origin is None or method in _READING:
         return True
     return urlsplit(origin.decode("latin-1")).netloc.lower() == host.lower()
 

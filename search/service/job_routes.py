@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -9,9 +10,10 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, R
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.requests import HTTPConnection
 
+from search.data.names import TENSORS
 from search.exceptions import InputError
 from search.service.access import Role
-from search.service.channels import Channel, channel_events, job_events
+from search.service.channels import MOST_CHANNELS, Channel, channel_events, job_events
 from search.service.jobs import Job, JobState
 from search.service.logs import read_log
 from search.service.pages import Cursor, Json, Limit, page, read_cursor
@@ -41,7 +43,11 @@ def open_channel(service: Service, name: str) -> Channel:
     """
     channel = service.channels.open(name)
     if channel is None:
-        raise HTTPException(503, "Too many searches are watched; close some of their pages.")
+        raise HTTPException(
+            503,
+            f"At most {MOST_CHANNELS} searches may be watched at a time, and as many are; "
+            "close some of their pages.",
+        )
     return channel
 
 
@@ -80,6 +86,12 @@ def submit(
         options["ray_address"] = service.ray_address
     if idempotency_key is not None and not idempotency_key.isprintable():
         raise InputError("A key must be of characters that can be printed; give another.")
+    dataset = str(options.get("dataset", ""))
+    if dataset.startswith(TENSORS):
+        raise InputError(
+            "The data of a search that is submitted must have a name or be a folder, as tensors "
+            f"are known to their program alone, but got {dataset!r}; use run_search."
+        )
     submission = check_submission(request_of(options, service.url))
     job, is_new = service.queue.submit(
         submission.options, study=submission.study, key=idempotency_key
@@ -160,7 +172,7 @@ async def all_events(
 ) -> AsyncIterator[ServerSentEvent]:
     text = last_event_id or ""
     is_number = text.isascii() and text.isdecimal() and len(text) < 19
-    after = int(text) if is_number else service.queue.last_event()
+    after = int(text) if is_number else await asyncio.to_thread(service.queue.last_event)
     async for key, values in job_events(service.queue, after, service.should_stop):
         yield as_event(key, values)
 

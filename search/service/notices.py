@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +19,7 @@ import httpx2
 
 from search.exceptions import DatabaseError, InputError, UnknownJobError
 from search.files import write_text
+from search.service.access import kept_secret
 from search.service.jobs import BETTER, ENDED
 from search.service.queue import JobEvent, JobQueue
 
@@ -63,7 +62,7 @@ class Notifier:
         self._queue = queue
         self._url = url
         self._notice = notice
-        self._key = _kept_key(folder)
+        self._key = kept_secret(folder / "notify-key")
         # A URL may have a secret in it, which is in no name of a file.
         self._told = folder / f"notified-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
         self._closing = threading.Event()
@@ -141,17 +140,3 @@ class Notifier:
 def sign(key: str, body: bytes) -> str:
     """The signature of a body, in hexadecimal digits: HMAC with SHA-256."""
     return hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
-
-
-def _kept_key(folder: Path) -> str:
-    """The key with which is signed, made where it is missing; for this user alone."""
-    path = folder / "notify-key"
-    with suppress(OSError):
-        found = path.read_text().strip()
-        if found:
-            return found
-    made = secrets.token_urlsafe(32)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{made}\n")
-    return made

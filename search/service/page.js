@@ -21,7 +21,7 @@ async function call(path, body) {
   });
   if (answer.ok) return show("");
   const told = await answer.json().catch(() => null);
-  show(told?.error?.message ?? `The server answered ${answer.status}.`);
+  show(told?.error?.message ?? `A call must be answered in words, but the server answered ${answer.status}; try again.`);
   return Promise.reject(new Error("refused"));
 }
 

@@ -21,10 +21,15 @@ class AllowedFolders:
     Args:
         folders: that were named as the server was started; a relative path is looked for below
             each, the first one that has it first.
+        own: the server's own folder, with its tokens, which no client may name.
+        database: its file, which none may name either, nor those that SQLite keeps beside it; None
+            where it is none.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], *, own: Path, database: Path | None) -> None:
         self._folders = [folder.resolve() for folder in folders]
+        self._own = own.resolve()
+        self._database = None if database is None else database.resolve()
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of a search with their paths made whole.
@@ -55,7 +60,7 @@ class AllowedFolders:
         raise InputError(
             f"A path that a client names must lie below a folder that the server was started with, "
             f"but {name} {text[:100]!r} does not; name one there, or start the server with "
-            "--allow FOLDER."
+            "--allow FOLDER. The server's own folder and its database may not be named."
         )
 
     def _is_below(self, path: Path) -> bool:
@@ -64,7 +69,27 @@ class AllowedFolders:
             resolved = path.resolve()
         except (OSError, RuntimeError):  # links that lead to each other
             return False
+        if self._is_the_servers(resolved):
+            return False
         return any(resolved.is_relative_to(folder) for folder in self._folders)
+
+    def _is_the_servers(self, resolved: Path) -> bool:
+        try:
+            # Also by another name, of a hard link or in capitals.
+            if any(_is_same(each, self._own) for each in (resolved, *resolved.parents)):
+                return True
+            if self._database is None:
+                return False
+            is_beside = _is_same(resolved.parent, self._database.parent)
+            name = resolved.name.removeprefix(".").lower()
+            is_its = name.startswith(self._database.name.lower())
+            return (is_beside and is_its) or _is_same(resolved, self._database)
+        except (OSError, RuntimeError):
+            return True
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path == other or (path.exists() and other.exists() and path.samefile(other))
 
 
 def _is_there(path: Path) -> bool:

@@ -96,7 +96,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         421: "It names another host.",
         422: "What it asks for is wrong, or cannot be now.",
         429: "Its address calls too often.",
-        503: "The database does not answer, or too many searches are watched.",
+        503: "The database does not answer, or too many calls are answered or searches watched.",
     }.items()
 }
 

@@ -17,16 +17,18 @@ from search.report.dashboard import dashboard_application
 from search.service.access import Access, Role
 from search.service.app import make_application
 from search.service.channels import Channels
+from search.service.connections import BoundedConnection
 from search.service.database import QueueDatabase
 from search.service.folder import ServiceFolder
 from search.service.guard import LOGIN
 from search.service.notices import Notifier
 from search.service.paths import AllowedFolders
 from search.service.queue import JobQueue
+from search.service.reports import Reports
 from search.service.services import Service
 from search.service.supervisor import Supervisor
+from search.storage.urls import sqlite_path
 
-_MOST_CONNECTIONS = 500  # at a time, those that watch among them
 _LAST_SECONDS = 3  # for what is being answered when the server ends
 
 
@@ -39,6 +41,7 @@ class ServerOptions:
         n_slots: how many searches run at a time.
         allowed: folders below which clients may name files.
         hosts: names that it goes by, besides its address.
+        proxies: addresses of web servers before it, which are believed where a call comes from.
         notify: URLs that are told when a search has ended, or has found a better network.
         artifacts: their folder, as `artifact_folder` takes it.
     """
@@ -48,6 +51,7 @@ class ServerOptions:
     n_slots: int
     allowed: Sequence[Path]
     hosts: Sequence[str] = ()
+    proxies: Sequence[str] = ()
     ray_address: str | None = None
     artifacts: Path | None = None
     notify: Sequence[str] = ()
@@ -85,8 +89,9 @@ def serve(
             queue=queue,
             url=url,
             access=access,
-            folders=AllowedFolders(options.allowed),
+            folders=AllowedFolders(options.allowed, own=folder.path, database=sqlite_path(url)),
             channels=Channels(queue),
+            reports=Reports(database.storage),
             n_slots=options.n_slots,
             ray_address=options.ray_address,
             look=supervisor.look,
@@ -106,7 +111,10 @@ def serve(
                 log_level="warning",
                 lifespan="off",
                 server_header=False,
-                limit_concurrency=_MOST_CONNECTIONS,
+                http=BoundedConnection,
+                ws="none",
+                proxy_headers=bool(options.proxies),
+                forwarded_allow_ips=list(options.proxies),
                 timeout_graceful_shutdown=_LAST_SECONDS,
             )
         )

@@ -9,6 +9,7 @@ from search.service.access import Access
 from search.service.channels import Channels
 from search.service.paths import AllowedFolders
 from search.service.queue import JobQueue
+from search.service.reports import Reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Service:
     access: Access
     folders: AllowedFolders
     channels: Channels
+    reports: Reports
     n_slots: int
     ray_address: str | None = None
     look: Callable[[], None] = lambda: None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
@@ -13,16 +14,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from search.data.names import SPLITS
 from search.plain_text import printable
-from search.report.facts import read_report
-from search.report.loading import load_matplotlib
+from search.service.guard import LOGIN
 from search.service.job_routes import Served
 from search.service.jobs import ENDED, Job, JobState
 from search.service.services import Service
-from search.study.open import open_study
 from search.wording import counted, percent, thousands
 
 _FOLDER = Path(__file__).parent
 _N_WAITING, _N_ENDED = 50, 20  # shown
+_REPORT_SECONDS = 10  # after which a report that had to wait may be asked for again
 # Nothing is loaded from elsewhere, and no script but our own runs; reports bring their styles.
 _POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'"
 _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:"
@@ -31,7 +31,6 @@ _environment = Environment(
     loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
 _environment.filters.update(percent=percent, thousands=thousands)
-_drawing = threading.Lock()
 
 router = APIRouter(include_in_schema=False)
 
@@ -71,21 +70,27 @@ def docs(request: Request) -> Response:
 
 
 @router.get("/report")
-def report(service: Served, name: Annotated[str, Query(min_length=1, max_length=500)]) -> Response:
+async def report(
+    service: Served, name: Annotated[str, Query(min_length=1, max_length=500)]
+) -> Response:
     """A study's report, as `search report` writes it without --train."""
-    from search.report.page import render_page
-    from search.report.pictures import draw_pictures
-
-    study = open_study(service.queue.storage, name)
-    if not _drawing.acquire(timeout=60.0):  # one at a time: each takes a core for seconds
-        raise HTTPException(503, "Other reports are being drawn; ask again in a minute.")
-    try:
-        facts = read_report(study)
-        load_matplotlib()
-        page = render_page(facts, draw_pictures(facts, lambda _text: None), None)
-    finally:
-        _drawing.release()
+    drawn = service.reports.ask(name)
+    if drawn is None:
+        raise HTTPException(
+            503,
+            "Reports are drawn one at a time, and that of another study is being drawn; ask again "
+            f"in {_REPORT_SECONDS} seconds.",
+            {"Retry-After": str(_REPORT_SECONDS)},
+        )
+    page = await asyncio.shield(asyncio.wrap_future(drawn))  # who leaves takes it from nobody else
     return HTMLResponse(page, headers={"Content-Security-Policy": _REPORT_POLICY})
+
+
+def login_page(code: str) -> Response:
+    """What a link shows: a button, so that what only previews it does not spend it."""
+    answer = _html("login.html", path=f"{LOGIN}?{urlencode({'code': code})}")
+    answer.headers["Referrer-Policy"] = "same-origin"  # without one, no origin is sent either
+    return answer
 
 
 def _queue(service: Service, request: Request) -> dict[str, Any]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import pty
 import re
 import shutil
 import signal
+import socket
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +22,12 @@ import pytest
 import search
 from search.exceptions import InputError, JobError, UnknownJobError, UnknownStudyError
 from search.service.access import Access, Role
+from search.service.database import opened_database
 from search.service.guard import Guard
 from search.service.jobs import JobState
+from search.service.reports import Reports
 from tests.conftest import Command
-from tests.support.prepared import PreparedProcess
+from tests.support.prepared import HANG_SECONDS, PreparedProcess
 
 API = "/api/v1"
 SMALL: dict[str, Any] = {"dataset": "digits", "space": "standard", "n_workers": 1}
@@ -32,7 +40,8 @@ class Served:
         self.command = command
         self.process = process
         (self.address,) = re.findall(r" on (http://127\.0\.0\.1:\d+), 0 at a time", first_lines[0])
-        (self.link,) = re.findall(r"http://\S+", first_lines[1])
+        assert first_lines[1].startswith("'search link --write")
+        assert "login" not in "".join(first_lines)  # which may be a journal that others read
         self.folder = command.folder / "studies.db-service"
         self.token, self.read_token = (
             (self.folder / name).read_text().strip() for name in ("token", "read-token")
@@ -51,7 +60,7 @@ def served(finished_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("http")
     shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
     command = Command(folder)
-    process = command.start("serve", "--port", "0", "--slots", "0")
+    process = command.start("serve", "--port", "0", "--slots", "0", "--artifacts", "shown")
     yield Served(command, process, [process.stdout.readline() for _ in range(3)])
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 0
@@ -174,10 +183,16 @@ def test_who_may_look_has_no_method_but_get(served: Served, client: search.Clien
 
 
 def test_a_link_gives_one_browser_a_cookie_once(served: Served, client: search.Client) -> None:
-    for link, may_write in ((served.link, True), (client.link(), False)):
+    for link, may_write in ((client.link(read_only=False), True), (client.link(), False)):
         with httpx2.Client(trust_env=False) as browser:
             assert "code=" in link
-            opened = browser.get(link)
+            for _ in range(2):  # as what previews links does, which spends none
+                shown = browser.get(link)
+                assert (shown.status_code, 'method="post"' in shown.text) == (200, True)
+                assert browser.get(f"{served.address}{API}/jobs").status_code == 401
+            foreign = browser.post(link, headers={"Origin": "http://evil.example"})
+            assert foreign.status_code == 403
+            opened = browser.post(link, headers={"Origin": served.address})
             assert (opened.status_code, opened.headers["location"]) == (303, "/")
             cookie = opened.headers["set-cookie"]
             assert "HttpOnly" in cookie
@@ -190,7 +205,7 @@ def test_a_link_gives_one_browser_a_cookie_once(served: Served, client: search.C
             for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
                 assert browser.post(path, json={}, headers=headers).status_code == 403
         with httpx2.Client(trust_env=False) as other:
-            assert other.get(link).status_code == 401
+            assert other.post(link).status_code == 401
             other.cookies.set(f"search-{served.address.rpartition(':')[2]}", "writer.9999999999.0")
             assert other.get(f"{served.address}{API}/jobs").status_code == 401
 
@@ -223,6 +238,8 @@ def test_a_client_names_no_file_outside_the_folders_that_are_served(
     (folder / "own.toml").write_text(text)
     (folder / "link.toml").symlink_to(tmp_path / "secret.toml")
     (folder / "loop").symlink_to(folder / "loop")
+    (folder / "own").symlink_to(served.folder)
+    (folder / "same.toml").hardlink_to(folder / "studies.db")
     job = client.submit(3000, 1, dataset="digits", study="own", space="own.toml")
     assert job.options["space"] == str(folder / "own.toml")
     outside = (
@@ -230,6 +247,12 @@ def test_a_client_names_no_file_outside_the_folders_that_are_served(
         *({"space": name} for name in ("link.toml", "/etc/passwd", "a\0b", "loop", "x" * 999)),
         *({"dataset": f"folder:{name}"} for name in ("/", "..", str(tmp_path), "")),
         *({name: "/tmp"} for name in ("data_dir", "artifacts", "worker_log")),
+        *({"worker_log": f"{folder}/{name}/jobs/w"} for name in ("studies.db-service", "own")),
+        *({"artifacts": f"{folder}/{name}"} for name in ("studies.db-service", "studies.db-wal")),
+        *({"space": f"{folder}/{name}"} for name in ("studies.db-service/token", "own/token")),
+        *({"space": f"{folder}/{name}"} for name in ("studies.db", "same.toml")),
+        {"dataset": f"folder:{folder}/studies.db-service"},
+        {"dataset": "tensors:x"},
     )
     for options in outside:
         given: dict[str, Any] = {"dataset": "digits", "study": "own", **options}
@@ -237,10 +260,114 @@ def test_a_client_names_no_file_outside_the_folders_that_are_served(
             client.submit(3000, 1, **given)
         assert "secret" not in str(refused.value).replace("secret.toml", "")
         assert re.search(
-            "must lie below a folder|must be there|must have a name|there is no file|"
+            "must lie below a folder|must be there|are known to their program|"
+            "must have a name|there is no file|"
             "cannot be read|must be readable",
             str(refused.value),
         ), options
+
+
+def test_many_reports_at_once_are_one_and_keep_nobody_else_waiting(
+    served: Served, client: search.Client
+) -> None:
+    def ask() -> tuple[int, str]:
+        name = {"name": "digits-3000x3"}
+        answer = served.call("GET", "/report", served.read_token, params=name, timeout=None)
+        return answer.status_code, answer.text
+
+    with ThreadPoolExecutor(60) as threads:  # more than the server has for all other calls
+        answers = [threads.submit(ask) for _ in range(60)]
+        assert client.jobs() is not None
+    ((status, page),) = {answer.result() for answer in answers}
+    assert (status, "<h1" in page) == (200, True)
+    assert ask() == (200, page)
+    other = served.call("GET", "/report", params={"name": "other"})
+    assert (other.status_code, other.json()["error"]["type"]) == (404, "UnknownStudyError")
+
+
+def test_reports_of_several_studies_are_drawn_one_at_a_time(finished_folder: Path) -> None:
+    with opened_database(f"sqlite:///{finished_folder / 'studies.db'}", create=False) as database:
+        reports = Reports(database.storage)
+        first = reports.ask("digits-3000x3")
+        assert first is not None
+        assert reports.ask("digits-3000x3") is first
+        assert reports.ask("other") is None  # while the first is drawn
+        page = first.result()
+        again = reports.ask("digits-3000x3")
+        assert again is not None
+        assert again.result() is page  # as the study stands as it stood
+
+
+def test_half_requests_take_nobodys_room(served: Served, client: search.Client) -> None:
+    job = client.submit(3000, 1, study="room", **SMALL)
+    port = int(served.address.rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+        watching = client.watch(job.number)
+        assert next(watching)["state"] == "waiting"
+        halves = []
+        for n in range(450):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            half.settimeout(HANG_SECONDS)
+            body = "GET / HTTP/1.1\r\nHost: localhost\r\nX-A: "
+            if n % 2:
+                body = "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+            half.sendall(body.encode())
+            halves.append(half)
+        assert served.call("GET", f"{API}/jobs").status_code == 200
+        for half in halves:  # which the server closes
+            with contextlib.suppress(ConnectionResetError):
+                while half.recv(4096):
+                    pass
+        client.cancel(job.number)
+        assert "cancelled" in [event.get("state") for event in watching]
+
+
+def test_nobody_says_from_where_it_calls(served: Served) -> None:
+    statuses = {
+        served.call(
+            "GET", f"{API}/jobs", "wrong", headers={"X-Forwarded-For": f"9.9.9.{n}"}
+        ).status_code
+        for n in range(40)
+    }
+    assert 429 in statuses
+    assert served.call("GET", f"{API}/jobs").status_code == 200
+    for headers in ({"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = served.call("GET", f"{API}/jobs", headers=headers)
+        assert answer.status_code == 403
+        assert "must be one of its own" in answer.json()["error"]["message"]
+        led = {**headers, "Sec-Fetch-Dest": "document"}
+        assert served.call("GET", "/", headers=led).status_code == 200
+    refused = served.command("serve", "--proxy", "here")
+    assert (refused.code, "must be an address as numbers" in refused.err) == (2, True)
+
+
+def test_an_artifact_may_do_nothing_in_the_servers_name(served: Served) -> None:
+    (study,) = served.call("GET", "/api/studies").json()["study_summaries"]
+    page = {"file": "data:text/html;base64,PGI+aGk8L2I+", "filename": "a.html"}
+    made = served.call("POST", f"/api/artifacts/{study['study_id']}", json=page)
+    assert made.status_code == 201, made.text
+    path = f"/artifacts/{study['study_id']}/{made.json()['artifact_id']}"
+    for each in (path, f"/{path}"):
+        shown = served.call("GET", each)
+        assert shown.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+    shown = served.call("GET", path)
+    assert (shown.text, shown.headers["content-type"]) == ("<b>hi</b>", "text/html")
+    assert "content-security-policy" not in served.call("GET", "/dashboard/").headers
+
+
+def test_a_link_is_printed_on_a_terminal(command: Command) -> None:
+    ours, theirs = pty.openpty()
+    words = command.words("serve", "--port", "0", "--slots", "0")
+    with subprocess.Popen(
+        words, cwd=command.folder, env=command.environment, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        printed = ""
+        while "Ctrl-C" not in printed:
+            printed += os.read(ours, 4096).decode()
+        process.send_signal(signal.SIGTERM)
+    os.close(ours)
+    assert "/login?code=" in printed
 
 
 def test_what_becomes_of_jobs_is_told_from_where_a_client_left(
@@ -310,7 +437,7 @@ def test_an_address_that_asks_too_often_waits(tmp_path: Path) -> None:
     token = (tmp_path / "token").read_text().strip()
     assert access.role_of_token(token) is Role.WRITER
     asyncio.run(ask(1300, token))
-    assert statuses == [200] * 1169 + [429] * 131
+    assert statuses == [200] * 1200 + [429] * 100
 
 
 def test_commands_find_a_server_elsewhere_by_its_address(served: Served, command: Command) -> None:

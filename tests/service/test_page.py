@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -42,16 +43,16 @@ def browser() -> Iterator[Browser]:
 def served(
     finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[search.Client, str]]:
-    """A client of a server, and the link that it printed."""
+    """A client of a server, and a link that opens its page to change."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
     command = Command(folder)
     process = command.start("serve", "--port", "0")
-    _, link, _ = (process.stdout.readline() for _ in range(3))
-    address = link.rpartition(" ")[2].partition("/login")[0]
+    first, _, _ = (process.stdout.readline() for _ in range(3))
+    (address,) = re.findall(r"http://127\.0\.0\.1:\d+", first)
     token = (folder / "studies.db-service" / "token").read_text().strip()
     with search.Client(address, token=token) as client:
-        yield client, link.rpartition(" ")[2].strip()
+        yield client, client.link(read_only=False)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 0
     for path in (folder / "studies.db-service" / "jobs").glob("*.pid"):
@@ -78,6 +79,7 @@ def opened(browser: Browser, link: str, **options: object) -> Iterator[Page]:
         ),
     )
     page.goto(link)
+    page.get_by_role("button", name="Open the page").click()
     yield page
     context.close()
     assert not errors
