@@ -208,7 +208,7 @@ def test_many_that_must_wait_keep_nobody_from_running(command: Command) -> None:
     with opened_database(f"sqlite:///{command.database}", create=False) as database:
         queue = JobQueue(database)
         for name in [*["long"] * 60, "last"]:
-            queue.submit(options, study=name)
+            queue.submit({**options, "study": name}, study=name)
         start_server(command, "--slots", "2")
         wait_until(lambda: queue.find("last").state == "failed")
         assert queue.job(2).state == "waiting"
