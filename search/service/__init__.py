@@ -33,8 +33,8 @@ How it is reached:
 - `app.py`: the application; `job_routes.py`, `study_routes.py`: routes of the HTTP interface;
   `services.py`: what these stand on; `schemas.py`: what clients send; `pages.py`: lists a page at a
   time
-- `web.py`: the page, `page.html` with `queue.html`, `page.css` and `page.js`; `api.html`: what the
-  HTTP interface has
+- `web.py`: the page, `page.html` with `queue.html`, `page.css` and `page.js`; `login.html`: where a
+  link leads; `api.html`: what the HTTP interface has
 - `reports.py`: the report of a study, drawn one at a time
 - `connections.py`: those that hold their request back take nobody's room
 - `guard.py`: what stands before all of it: host, origin, size, rate; `access.py`: who may do what

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from optuna.storages import BaseStorage
-from optuna.study import Study
 
 from search.report.facts import read_report
 from search.report.loading import load_matplotlib
 from search.study.open import open_study
+from search.study.trials import standing_of
 
 _N_KEPT = 8  # pages, of the studies that were asked for last
 
@@ -46,7 +45,7 @@ class Reports:
         from search.report.pictures import draw_pictures
 
         study = open_study(self._storage, name)
-        standing = _standing(study)
+        standing = standing_of(study)
         stood, page = self._kept.pop(name, ("", ""))
         if stood != standing:
             facts = read_report(study)
@@ -56,10 +55,3 @@ class Reports:
         while len(self._kept) > _N_KEPT:
             del self._kept[next(iter(self._kept))]
         return page
-
-
-def _standing(study: Study) -> str:
-    """What is another one as soon as anything in a study has changed."""
-    trials = study.get_trials(deepcopy=False)
-    text = repr((study._study_id, study.user_attrs, study.metric_names, trials))
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()

@@ -8,6 +8,7 @@ from then on what was found.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
@@ -125,3 +126,10 @@ def judge_all(trials: Sequence[FrozenTrial], rules: StudyRules | None) -> None:
     if rules is not None:
         for trial in trials:
             judge(trial, rules)
+
+
+def standing_of(study: Study) -> str:
+    """What is another text as soon as anything in a study has changed."""
+    trials = study.get_trials(deepcopy=False)
+    told = repr((study._study_id, study.user_attrs, study.metric_names, trials))
+    return hashlib.sha256(told.encode(errors="replace")).hexdigest()

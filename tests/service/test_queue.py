@@ -331,8 +331,11 @@ EVERYTHING = SearchRequest(
 )
 
 
-def test_the_words_of_a_job_are_the_command_that_asks_for_the_same() -> None:
+def test_the_words_of_a_job_are_the_command_that_asks_for_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """All options of a search, so that none is forgotten when one is added."""
+    monkeypatch.delenv("SEARCH_DATA_DIR", raising=False)
     found: list[SearchRequest] = []
     app = typer.Typer()
 
