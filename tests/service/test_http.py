@@ -40,7 +40,7 @@ class Served:
         self.command = command
         self.process = process
         (self.address,) = re.findall(r" on (http://127\.0\.0\.1:\d+), 0 at a time", first_lines[0])
-        assert first_lines[1].startswith("'search link --write")
+        assert "search link --write'" in first_lines[1]
         assert "login" not in "".join(first_lines)  # which may be a journal that others read
         self.folder = command.folder / "studies.db-service"
         self.token, self.read_token = (

@@ -238,7 +238,7 @@ def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_c
     command: Command,
 ) -> None:
     options = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "4")
-    done = command(*options, "--trials", "9", "--workers", "3")
+    done = command(*options, "--trials", "9", "--workers", "3", "--no-confirm")
     assert done.code == 0, done.err
     trials = command.study("digits-3000x4").trials
     assert len(trials) == 9
