@@ -32,7 +32,8 @@ SEARCH = (
     *("--dataset", "digits", "--budget", "3000", "--space", "standard", "--workers", "1"),
     *("--pruner", "none"),
 )
-SHORT = (*SEARCH, "--epochs", "1", "--trials", "2", "--study", "short")
+# Long enough for who watches from its start to see a trial end.
+SHORT = (*SEARCH, "--epochs", "60", "--trials", "2", "--study", "short")
 LONG = (*SEARCH, "--epochs", "400", "--trials", "2", "--study", "long")
 
 
@@ -75,14 +76,18 @@ def test_what_is_submitted_runs_is_stopped_goes_on_and_survives_its_server(
 ) -> None:
     done = command("submit", *SHORT)
     assert done.code == 0, done.err
-    assert done.out.startswith("Job 1 waits: short. 'search watch 1' shows it.")
-    assert "No server runs that would start it; 'search serve' is one." in done.out
+    # Under another command, as `uv run`, that stands before what is told to give.
+    told = done.out.replace("'uv run search", "'search")
+    assert told.startswith("Job 1 waits: short. 'search watch 1' shows it.")
+    assert "No server runs that would start it; 'search serve' is one." in told
+    watching = command.start("watch", "1")  # from before it runs until it is over
+    assert watching.stdout.readline().startswith("Job 1 is waiting")
     server = start_server(command)
     assert command("submit", *LONG, "--json").json["state"] == "waiting"
-    watched = command("watch", "1")  # until it is over
-    assert watched.code == 0, watched.err
-    assert "[2/2] trial 1" in watched.out
-    assert watched.out.endswith("Job 1 is done, short\n")
+    watched, _ = watching.communicate()
+    assert watching.returncode == 0
+    assert "[2/2] trial 1" in watched
+    assert watched.endswith("Job 1 is done, short\n")
     assert command("logs", "1").out.count("The study has its 2 trained trials.") == 1
     short = jobs(command)[1]
     assert (short["exit_code"], short["progress"]["n_trained"]) == (0, 2)
