@@ -10,7 +10,7 @@ import typer
 
 from search.cli.completion import complete_studies
 from search.cli.output import echo
-from search.wording import counted, percent
+from search.wording import percent
 
 if TYPE_CHECKING:
     from search.service.client import Client
@@ -100,14 +100,3 @@ def describe_progress(job: Job) -> str:
 def describe_best(job: Job) -> str:
     """The best trial that the search of a job has found."""
     return "" if job.progress.best_value is None else percent(job.progress.best_value)
-
-
-def asked_for(job: Job) -> str:
-    """What a job searches, where the name of its study is not known yet."""
-    if job.study is not None:
-        return job.study
-    options = job.options
-    if not {"budget", "epochs"} <= options.keys():
-        return "options that cannot be read"
-    data = options.get("dataset", "auto")
-    return f"{data}, budget {options['budget']:,}, {counted(options['epochs'], 'epoch')}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.jobs import asked_for, describe_best, describe_progress, opened_jobs
+from search.cli.jobs import describe_best, describe_progress, opened_jobs
 from search.cli.options import AsJson, Server, Storage
 from search.cli.output import echo, echo_json, make_console, shown_command
 from search.folders import DATABASE_URL
@@ -62,7 +62,7 @@ def _print(found: list[Job]) -> None:
         moment = job.ended or job.started if job.state != "waiting" else job.submitted
         table.add_row(
             str(job.number),
-            asked_for(job),
+            job.search,
             job.shown_state,
             describe_progress(job),
             describe_best(job),

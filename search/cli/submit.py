@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from search.cli.jobs import asked_for, find_client, hint_at_server
+from search.cli.jobs import find_client, hint_at_server
 from search.cli.output import echo, echo_json, heard_interrupts, shown_command, storage_words
 from search.cli.run_options import read_request, takes_submission
 
@@ -28,7 +28,7 @@ def submit(**options: Any) -> None:
         echo_json(job.to_json())
         return
     watch = shown_command(["watch", str(job.number), *storage_words(request.storage)])
-    echo(f"Job {job.number} waits: {asked_for(job)}. '{watch}' shows it.")
+    echo(f"Job {job.number} waits: {job.search}. '{watch}' shows it.")
     if not has_server:
         hint_at_server(request.storage)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.completion import complete_studies
-from search.cli.jobs import asked_for, find_client, opened_jobs
+from search.cli.jobs import find_client, opened_jobs
 from search.cli.options import Server, Storage
 from search.cli.output import echo_json, make_console
 from search.exceptions import ServiceError
@@ -105,7 +105,7 @@ def _show(events: Iterator[dict[str, Any]]) -> None:
 def _standing(job: Any) -> str:
     """A line on where a job is."""
     why = "" if job.reason is None else f": {job.reason}"
-    return f"Job {job.number} is {job.shown_state}, {asked_for(job)}{why}"
+    return f"Job {job.number} is {job.shown_state}, {job.search}{why}"
 
 
 def _view(console: Console, values: dict[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from search.service.access import Role
 from search.service.channels import MOST_CHANNELS, Channel, channel_events, job_events
 from search.service.jobs import Job, JobState
 from search.service.logs import read_log
-from search.service.pages import Cursor, Json, Limit, page, read_cursor
+from search.service.pages import Cursor, Json, Limit, page, read_number
 from search.service.schemas import JobRequest, LinkRequest, Move, options_from
 from search.service.services import Service
 from search.service.submission import check_submission, request_of
@@ -105,8 +105,8 @@ def submit(
 @router.get("/jobs", summary="List jobs, the newest first; those that wait alone, in their order")
 def jobs(service: Served, state: States = None, limit: Limit = 100, cursor: Cursor = None) -> Json:
     queue = service.queue
-    before = read_cursor(cursor)
-    after = None if before is None else queue.job(_number(before))
+    before = read_number(cursor)
+    after = None if before is None else queue.job(before)
     states = tuple(JobState) if not state else tuple(dict.fromkeys(state))
     found = queue.page(states, limit=limit + 1, after=after)
     last = None if len(found) <= limit else str(found[limit - 1].number)
@@ -192,9 +192,3 @@ def as_event(key: str, values: dict[str, Any]) -> ServerSentEvent:
 def _done(service: Service, job: Job) -> Json:
     service.look()
     return job.to_json()
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise InputError("A cursor must be one that a page of jobs ended with; leave it out.")
-    return int(text)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Row
 
 from search.study.record import Owner
+from search.wording import counted, thousands
 
 _T = TypeVar("_T")
 
@@ -86,6 +87,17 @@ class Job:
     def name(self) -> str:
         """What it is called in a sentence."""
         return f"job {self.number}" if self.study is None else f"job {self.number} ({self.study})"
+
+    @property
+    def search(self) -> str:
+        """What it searches: its study or, where the name is not known yet, what was asked for."""
+        if self.study is not None:
+            return self.study
+        budget, epochs = self.options.get("budget"), self.options.get("epochs")
+        if not (isinstance(budget, int) and isinstance(epochs, int)):
+            return "options that cannot be read"
+        data = self.options.get("dataset", "auto")
+        return f"{data}, budget {thousands(budget)}, {counted(epochs, 'epoch')}"
 
     @property
     def shown_state(self) -> str:

@@ -11,6 +11,8 @@ from fastapi import Query
 
 from search.exceptions import InputError
 
+_N_DIGITS = 19  # that a database's numbers may have
+
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 Cursor = Annotated[
@@ -51,6 +53,23 @@ def read_cursor(cursor: str | None) -> str | None:
             f"A cursor must be one that a page ended with, but got {cursor[:60]!r}; leave it out "
             "for the first page."
         ) from error
+
+
+def read_number(cursor: str | None) -> int | None:
+    """The number that a cursor of a list by number is about.
+
+    Raises:
+        InputError: if it is none.
+    """
+    text = read_cursor(cursor)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < _N_DIGITS):
+        raise InputError(
+            f"A cursor must be one that a page of this list ended with, but got {text[:60]!r}; "
+            "leave it out for the first page."
+        )
+    return int(text)
 
 
 def finite(values: Json) -> Json:

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from optuna.study import Study
 
-from search.exceptions import InputError, JobError, UnknownStudyError
+from search.exceptions import JobError, UnknownStudyError
 from search.results.confirmed import confirmation_of
 from search.service.channels import Channel, channel_events
 from search.service.job_routes import LastEvent, Served, as_event, open_channel
-from search.service.pages import Cursor, Json, Limit, finite, page, read_cursor
+from search.service.pages import Cursor, Json, Limit, finite, page, read_cursor, read_number
 from search.service.plain_searches import stop_search
 from search.service.services import Service
 from search.storage.studies import study_names
@@ -90,10 +90,8 @@ async def events(
 
 @router.get("/study/trials", summary="The trials of a study, by number")
 def trials(service: Served, name: Name, limit: Limit = 100, cursor: Cursor = None) -> Json:
-    before = read_cursor(cursor)
-    if before is not None and not (before.isascii() and before.isdecimal()):
-        raise InputError("A cursor must be one that a page of trials ended with; leave it out.")
-    first = 0 if before is None else int(before[:18]) + 1
+    before = read_number(cursor)
+    first = 0 if before is None else before + 1
     found = [t for t in trials_of(_find(service, name)) if t.number >= first][: limit + 1]
     last = None if len(found) <= limit else str(found[limit - 1].number)
     return page("trials", [finite(asdict(summarize_trial(t))) for t in found], limit, last)

@@ -16,9 +16,9 @@ from search.data.names import SPLITS
 from search.plain_text import printable
 from search.service.guard import LOGIN
 from search.service.job_routes import Served
-from search.service.jobs import ENDED, Job, JobState
+from search.service.jobs import ENDED, JobState
 from search.service.services import Service
-from search.wording import counted, percent, thousands
+from search.wording import percent, thousands
 
 _FOLDER = Path(__file__).parent
 _N_WAITING, _N_ENDED = 50, 20  # shown
@@ -107,17 +107,8 @@ def _queue(service: Service, request: Request) -> dict[str, Any]:
         "waiting_jobs": waiting,
         "n_more_waiting": counts[JobState.WAITING] - len(waiting),
         "ended_jobs": ended,
-        "names": {job.number: _name(job) for job in (*running, *waiting, *ended)},
+        "names": {job.number: printable(job.search) for job in (*running, *waiting, *ended)},
     }
-
-
-def _name(job: Job) -> str:
-    """What a job searches."""
-    if job.study is not None:
-        return printable(job.study)
-    options = job.options
-    images = printable(str(options.get("dataset", "auto")))
-    return f"{images}, cap {options['budget']:,}, {counted(options['epochs'], 'epoch')}"
 
 
 def _html(template: str, **values: Any) -> Response:

@@ -25,6 +25,7 @@ from search.service.access import Access, Role
 from search.service.database import opened_database
 from search.service.guard import Guard
 from search.service.jobs import JobState
+from search.service.queue import JobQueue
 from search.service.reports import Reports
 from tests.conftest import Command
 from tests.support.prepared import HANG_SECONDS, PreparedProcess
@@ -105,6 +106,18 @@ def test_a_client_does_with_jobs_what_the_commands_do(client: search.Client) -> 
         client.submit(0, 1)
     with pytest.raises(InputError, match=r"storage: Extra inputs are not permitted"):
         client.submit(3000, 1, storage="sqlite:///other.db")
+
+
+def test_a_job_that_cannot_be_read_is_shown_all_the_same(served: Served) -> None:
+    with opened_database(f"sqlite:///{served.command.database}", create=False) as database:
+        job, _ = JobQueue(database).submit({"colour": "red"})
+        shown = served.call("GET", "/")
+        listed = served.command("queue")
+        JobQueue(database).cancel(str(job.number))
+
+    assert shown.status_code == 200
+    assert "options that cannot be read" in shown.text
+    assert "options that cannot be" in " ".join(listed.out.split()), listed.err
 
 
 def test_studies_and_their_trials_come_as_commands_print_them(
