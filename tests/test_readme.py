@@ -86,7 +86,7 @@ ELSEWHERE = {
         ('"--json"', '"--quiet"'),
     ),
     "search serve": ("tests/service/test_serve.py", ('command.start("serve"',)),
-    "search watch mnist-8000x15": ("tests/service/test_serve.py", ('command("watch", "1")',)),
+    "search watch mnist-8000x15": ("tests/service/test_serve.py", ('command.start("watch", "1")',)),
     "search logs 3": ("tests/service/test_serve.py", ('command("logs", "1")',)),
     "search stop mnist-8000x15": ("tests/service/test_serve.py", ('command("stop", "long")',)),
     "search resume mnist-8000x15": ("tests/service/test_serve.py", ('command("resume", "long")',)),
