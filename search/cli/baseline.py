@@ -127,11 +127,9 @@ def _measured(
     """A baseline's runs as values that JSON knows, accuracies as shares from 0 to 1."""
     from dataclasses import asdict
 
-    from search_models.size import parameter_count
-
     return {
         "name": found.name,
-        "parameter_count": parameter_count(found.hyperparameters.spec),
+        "parameter_count": found.hyperparameters.spec.parameter_count,
         "hyperparameters": found.hyperparameters.to_dict(),
         "dataset": {"name": info.name, "fingerprint": info.fingerprint},
         "epochs": epochs,
@@ -144,7 +142,6 @@ def _list_baselines(console: Console) -> None:
     from rich.table import Table
 
     from search.space.systems import all_systems
-    from search_models.size import parameter_count, receptive_field
 
     systems = all_systems()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -156,8 +153,8 @@ def _list_baselines(console: Console) -> None:
         claimed = claim.last_three_mean or claim.last_epoch
         table.add_row(
             found.name,
-            f"{parameter_count(spec):,}",
-            str(receptive_field(spec)),
+            f"{spec.parameter_count:,}",
+            str(spec.layer_table()[-1].receptive_field),
             str(found.epochs),
             f"{claimed:.2f} %",
         )
@@ -174,10 +171,9 @@ def _list_baselines(console: Console) -> None:
 
 
 def _print_baseline(console: Console, found: Baseline) -> None:
-    from search_models.size import parameter_count
 
     hyperparameters = found.hyperparameters
-    count = parameter_count(hyperparameters.spec)
+    count = hyperparameters.spec.parameter_count
     console.print(found.name, style="bold", end="")
     console.print(f": {hyperparameters.spec}  ({count:,} parameters)")
     console.print(", ".join(_hyperparameter_words(hyperparameters)))

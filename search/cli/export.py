@@ -134,7 +134,6 @@ def _metadata(card: Card, seed: int) -> dict[str, str]:
     """What an ONNX file says of itself."""
     from search.data.names import short_name
     from search.training.metrics import metric_words
-    from search_models.size import parameter_count
 
     spec = card.hyperparameters.spec
     shape = ", ".join(map(str, spec.input_shape))
@@ -145,7 +144,7 @@ def _metadata(card: Card, seed: int) -> dict[str, str]:
         "output": f"logits, float32 (N, {spec.n_classes}): their softmax gives probabilities",
         "classes": json.dumps(list(card.classes), ensure_ascii=False),
         "network": str(spec),
-        "parameters": str(parameter_count(spec)),
+        "parameters": str(spec.parameter_count),
         "dataset": short_name(card.dataset),
         "study": card.study,
         "trial": str(card.trial),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from search.study.summary import TrialSummary
-    from search_models.spec import ModelSpec
+    from search_models.network import Network
 
 
 _MANY_DIGITS = 1e5  # from here on a figure of an epoch is written with an exponent
@@ -164,7 +164,7 @@ def _metric(study: Study) -> str:
     return metric_words(StudySettings.from_study(study).metric)
 
 
-def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
+def _spec(study: Study, trial: FrozenTrial) -> Network | None:
     """The network of a trial; None where it ended before it had one."""
     from search.exceptions import StudyError
     from search.study.open import rebuild
@@ -175,10 +175,9 @@ def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
         return None
 
 
-def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
-    from search_models.size import layer_table
+def _layers(spec: Network | None) -> list[dict[str, Any]]:
 
-    return [] if spec is None else [asdict(row) for row in layer_table(spec)]
+    return [] if spec is None else [asdict(row) for row in spec.layer_table()]
 
 
 def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
@@ -221,16 +220,14 @@ def _reached(summary: TrialSummary, metric: str) -> list[str]:
     return [f"{percent(last['validation_accuracy'])} validation {metric} in epoch {last['epoch']}"]
 
 
-def _print_layers(console: Console, spec: ModelSpec) -> None:
+def _print_layers(console: Console, spec: Network) -> None:
     from rich.table import Table
-
-    from search_models.size import layer_table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("layer")
     for heading in ("output", "parameters", "kernel", "stride", "jump", "receptive field"):
         table.add_column(heading, justify="right")
-    rows = layer_table(spec)
+    rows = spec.layer_table()
     for row in rows:
         table.add_row(
             row.layer,

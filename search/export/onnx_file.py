@@ -19,7 +19,16 @@ from torch import Tensor, nn
 
 from search.exceptions import ExportError
 from search.training.weights import Classifier
-from search_models.spec import Conv, DepthwiseConv, Dropout, GlobalAveragePool, Layer, Output, Pool
+from search_models.convnet import ConvNet
+from search_models.layers import (
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    GlobalAveragePool,
+    Layer,
+    Output,
+    Pool,
+)
 
 INPUT_NAME, OUTPUT_NAME = "pixels", "logits"
 # The oldest versions that have all that is needed, so that old runtimes read the file: HardSwish
@@ -65,6 +74,7 @@ def to_onnx(network: Classifier, *, metadata: Mapping[str, str]) -> bytes:
         network: on the CPU.
         metadata: what else the file is to say of itself, by name.
     """
+    assert isinstance(network.network, ConvNet)
     spec = network.network.spec
     graph = _Graph()
     graph.add("Sub", {"mean": 255 * network.mean})

@@ -40,7 +40,7 @@ from search.study.summary import (
 )
 from search.study.trials import trials_of
 from search.training.metrics import metric_words
-from search_models.size import LayerRow, layer_table
+from search_models.size import LayerRow
 
 SPACE_FILE = "space.toml"  # beside a report, the space of a study that has one of its own
 # Accuracies at which an axis of errors may have a mark.
@@ -128,7 +128,7 @@ class Report:
 
     @property
     def layers(self) -> Sequence[LayerRow]:
-        return () if self.hyperparameters is None else layer_table(self.hyperparameters.spec)
+        return () if self.hyperparameters is None else self.hyperparameters.spec.layer_table()
 
     @property
     def training_seed(self) -> int | None:

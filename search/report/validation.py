@@ -27,7 +27,6 @@ from search.training.epochs import EpochResult
 from search.training.weights import Classifier
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import train_repeats
-from search_models.convnet import ConvNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,8 @@ def validate(dataset: Dataset, report: Report, path: Path) -> Validated:
     """
     assert report.hyperparameters is not None
     assert report.training_seed is not None
-    network = ConvNet(report.hyperparameters.spec)
+    spec = report.hyperparameters.spec
+    network = spec.build()
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
@@ -104,7 +104,7 @@ def validate(dataset: Dataset, report: Report, path: Path) -> Validated:
             "again with --train."
         ) from error
     examples = dataset.validation
-    classifier = Classifier(network, dataset.info.normalization).eval()
+    classifier = Classifier(network, dataset.info.normalization, spec.input_shape).eval()
     probabilities = probabilities_of(classifier, examples)
     return Validated(
         seed=report.training_seed,

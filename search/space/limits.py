@@ -16,7 +16,7 @@ from optuna.distributions import (
 
 from search.exceptions import SpaceError
 from search.space.design import BLOCKS, MAX_POOLS
-from search_models.spec import Activation
+from search_models.layers import Activation
 
 MAX_WIDTHS = 12
 

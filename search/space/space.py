@@ -48,8 +48,9 @@ from search.space.table_checks import check_budget_share, check_names, check_top
 from search.space.toml import ADAPTIVE, BUILT_IN, built_in_table, read_file, toml_value
 from search.space.topologies import parse_topology, topologies_of
 from search.space.widths import count_with, fill_to, scale_to
-from search_models.size import parameter_count
-from search_models.spec import Activation, ModelSpec, SpecError, Topology
+from search_models.layers import Activation, SpecError
+from search_models.network import Network
+from search_models.spec import Topology
 
 _OPEN_SHARE = {"low": 0.1, "high": 1.0, "log": True}
 _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
@@ -153,7 +154,7 @@ class Space:
             final_augmentation=final,
         )
 
-    def spec(self, values: Mapping[str, Any]) -> ModelSpec:
+    def spec(self, values: Mapping[str, Any]) -> Network:
         """The network alone of `hyperparameters(values)`; with ReLU where they leave that open."""
         value = {**self.table, **values}
         topology, _ = self._drawn(value)
@@ -271,9 +272,9 @@ class Space:
         for block, n_pools in itertools.product(as_choices(self.table["block"]), counts):
             yield {"block": block, "pools": n_pools, **least}
 
-    def fits(self, spec: ModelSpec) -> bool:
+    def fits(self, spec: Network) -> bool:
         """Whether a network is under the cap."""
-        return self.parameter_cap is None or parameter_count(spec) < self.parameter_cap
+        return self.parameter_cap is None or spec.parameter_count < self.parameter_cap
 
     def shrink(self, values: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
         """`values` with the widths scaled down, all by one factor, to fit under the cap.
@@ -356,7 +357,7 @@ class Space:
         values = self.smallest({**values, "dropout": 0.0})
         if self.scales_widths:
             values["budget_share"] = 0.0  # down to one channel each
-        return parameter_count(self.spec(values))
+        return self.spec(values).parameter_count
 
     def topologies(self) -> list[str]:
         """The notations of its topologies, of which it may have one or several."""

@@ -7,8 +7,7 @@ from typing import Any
 
 from search.space.distributions import highest, nearest
 from search.space.space import Space
-from search_models.size import parameter_count
-from search_models.spec import SpecError
+from search_models.layers import SpecError
 
 
 def transfer_values(
@@ -87,7 +86,7 @@ def _as_meant_by(target: Space, source: Space, values: Mapping[str, Any]) -> dic
     cap = target.parameter_cap
     if cap is not None and target.scales_widths and not source.scales_widths:
         # There they are proportions.
-        value["budget_share"] = (parameter_count(source.spec(values)) + 1) / cap
+        value["budget_share"] = (source.spec(values).parameter_count + 1) / cap
     return value
 
 

@@ -36,7 +36,6 @@ from search.study.summary import (
 )
 from search.study.trials import judge_all, rules_of, trials_of
 from search.wording import meant
-from search_models.size import parameter_count
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data.dataset import Dataset, DatasetInfo
@@ -208,7 +207,7 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
             f"A trial must have all hyperparameters of its space, but trial {trial.number} of "
             f"{study.study_name!r} ended before ({error}); take another with --trial."
         ) from error
-    if parameter_count_of(trial) not in (None, parameter_count(hyperparameters.spec)):
+    if parameter_count_of(trial) not in (None, hyperparameters.spec.parameter_count):
         raise foreign
     return hyperparameters
 

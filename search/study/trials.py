@@ -20,7 +20,7 @@ from search.space.distributions import is_alike, is_inside
 from search.space.space import Space
 from search.study.record import TrialRecord, judge
 from search.study.settings import StudySettings, identity_of, marked_from
-from search_models.spec import SpecError
+from search_models.layers import SpecError
 
 _DRAWN = (TrialState.COMPLETE, TrialState.PRUNED)
 

@@ -33,7 +33,7 @@ class Engine(Protocol):
     """
 
     @property
-    def network(self) -> ConvNet: ...
+    def network(self) -> nn.Module: ...
     @property
     def parameters(self) -> Sequence[nn.Parameter]: ...
     @property
@@ -55,7 +55,7 @@ class Engine(Protocol):
 
 
 def make_engine(
-    network: ConvNet,
+    network: nn.Module,
     training: Examples,
     normalization: Normalization,
     *,
@@ -66,7 +66,8 @@ def make_engine(
     use_native: bool,
 ) -> Engine:
     """The fastest engine that serves `network` on `device`."""
-    if device.type == "cuda":
+    # Of a network that is not ours, a replay may leave out what Python decides at each step.
+    if device.type == "cuda" and isinstance(network, ConvNet):
         return GraphEngine(
             network,
             training,
@@ -76,19 +77,17 @@ def make_engine(
             label_smoothing=label_smoothing,
         )
     kernel = native.kernel() if use_native else None
-    if kernel is None or native.uncovered(network.spec) is not None:
-        return TorchEngine(
-            network, training, normalization, device, label_smoothing=label_smoothing
+    if kernel is not None and isinstance(network, ConvNet) and not native.uncovered(network.spec):
+        return NativeEngine(
+            network,
+            training,
+            normalization,
+            kernel,
+            batch_size=batch_size,
+            seed=seed,
+            label_smoothing=label_smoothing,
         )
-    return NativeEngine(
-        network,
-        training,
-        normalization,
-        kernel,
-        batch_size=batch_size,
-        seed=seed,
-        label_smoothing=label_smoothing,
-    )
+    return TorchEngine(network, training, normalization, device, label_smoothing=label_smoothing)
 
 
 class TorchEngine:
@@ -96,7 +95,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        network: ConvNet,
+        network: nn.Module,
         training: Examples,
         normalization: Normalization,
         device: torch.device,
@@ -180,7 +179,7 @@ class GraphEngine(TorchEngine):
 
     def __init__(
         self,
-        network: ConvNet,
+        network: nn.Module,
         training: Examples,
         normalization: Normalization,
         device: torch.device,

@@ -14,7 +14,6 @@ from search.data.tensors import tensors_as_bytes
 from search.exceptions import CardError
 from search.space.presets import weights_folder
 from search.training.card import kept_seed, read_card, weights_path
-from search_models.convnet import ConvNet
 
 
 def weights_as_bytes(network: nn.Module) -> bytes:
@@ -35,14 +34,20 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: ConvNet, normalization: Normalization) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        normalization: Normalization,
+        input_shape: tuple[int, int, int],
+    ) -> None:
         super().__init__()
         self.network = network
+        self.input_shape = input_shape
         self.register_buffer("mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        shape = self.network.spec.input_shape
+        shape = self.input_shape
         if images.dim() != 4 or tuple(images.shape[1:]) != shape:
             raise ValueError(
                 f"Images must have the shape (N, {', '.join(map(str, shape))}), but got "
@@ -68,9 +73,10 @@ def load(folder: str | Path, *, seed: int | None = None) -> Classifier:
     folder = weights_folder(folder)
     card = read_card(folder)
     path = weights_path(folder, card, kept_seed(folder, card) if seed is None else seed)
-    network = ConvNet(card.hyperparameters.spec)
+    spec = card.hyperparameters.spec
+    network = spec.build()
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CardError(f"{path}: the weights cannot be read ({error}).") from error
-    return Classifier(network, card.normalization).eval()
+    return Classifier(network, card.normalization, spec.input_shape).eval()

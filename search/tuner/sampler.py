@@ -28,7 +28,7 @@ from search.study.record import queued_values
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.near_first import N_FIRST, FirstDraws
 from search.tuner.window import History, HistoryWindow
-from search_models.spec import SpecError
+from search_models.layers import SpecError
 
 _N_SHRUNK_DRAWS = 10  # to scale one down takes fifty times as long as to draw it
 _N_RANDOM_DRAWS = 200  # that find nothing new: a range of floats gives something new in one or two

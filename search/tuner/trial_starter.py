@@ -21,8 +21,7 @@ from search.tuner.events import Outcome, TrialEnded
 from search.tuner.sampler import CappedSampler
 from search.tuner.trial_writer import TrialWriter, stored_trial
 from search.workers.jobs import Job
-from search_models.size import parameter_count
-from search_models.spec import SpecError
+from search_models.layers import SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ class TrialStarter:
         with batch_writes(self._study):
             try:
                 hyperparameters = self._space.suggest(trial)
-                count = parameter_count(hyperparameters.spec)
+                count = hyperparameters.spec.parameter_count
             except SpecError as error:
                 return self._writer.refuse(trial, str(error))
             draw = self._sampler.take_draw()
