@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from search_models.layers import SpecError
+from search_models.own import OwnSpec
 from search_models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -67,4 +68,4 @@ def network_from_dict(values: Mapping[str, Any]) -> Network:
         ValueError: if a value is wrong.
         KeyError, TypeError: if something is missing or of another kind.
     """
-    return ModelSpec.from_dict(values)
+    return (OwnSpec if "fingerprint" in values else ModelSpec).from_dict(values)

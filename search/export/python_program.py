@@ -89,6 +89,12 @@ def card_source(card: Card) -> Source:
             f"{short_name(card.dataset)!r} were given in Python; take the network as ONNX, or "
             "search a folder of the images."
         )
+    if not isinstance(card.hyperparameters.spec, ModelSpec):
+        raise InputError(
+            "A program can be written of a network in the search's own notation, but this one is "
+            f"built by {card.hyperparameters.spec}, which is a program already; take the network "
+            "as ONNX, or copy that file."
+        )
     n_last, n_seeds = min(3, card.epochs), len(card.runs)
     over = f"{f'last {n_last} epochs' if n_last > 1 else 'last epoch'} of {n_seeds} "
     return Source(

@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from search.results.folds import mean_over_parts, means_of_parts
+from search.results.own_changes import own_changes
 from search.results.race import mean_interval
 from search.space.hyperparameters import (
     Augmentation,
@@ -34,6 +35,7 @@ from search.space.hyperparameters import (
 )
 from search_models.layers import Conv, DepthwiseConv, Dropout, Output, SpecError
 from search_models.network import Network, in_notation
+from search_models.own import OwnSpec
 from search_models.spec import ModelSpec
 
 UNCHANGED = "unchanged"
@@ -63,6 +65,9 @@ def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameter
     is not the last one, whose channels are the logits, unless the one before has as many. Pools,
     dropout and depthwise convolutions stay, and are not counted. Such a network may have more
     parameters, where a narrow 1×1 convolution goes.
+
+    Of a network that a user's file builds, `own_changes` says what is changed in the place of
+    dropout, activation, widths and topology.
     """
     return [
         (name, changed) for name, changed in _changes(hyperparameters) if changed != hyperparameters
@@ -94,6 +99,9 @@ def _changes(hyperparameters: Hyperparameters) -> Iterator[tuple[str, Hyperparam
 
 
 def _network_changes(spec: Network) -> Iterator[tuple[str, Network]]:
+    if isinstance(spec, OwnSpec):
+        yield from own_changes(spec)
+        return
     spec = in_notation(spec)
     yield "no dropout", _without_dropout(spec)
     yield "ReLU instead of hard swish", _with_relu(spec)

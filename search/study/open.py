@@ -18,7 +18,7 @@ from search.exceptions import StudyDeletedError, StudyError, UnknownStudyError
 from search.space.hyperparameters import Hyperparameters
 from search.storage.studies import stored_studies, study_names
 from search.study.history import last_used, remembered_data_dir
-from search.study.record import is_foreign
+from search.study.record import TrialRecord, is_foreign
 from search.study.settings import (
     StudySettings,
     check_same,
@@ -201,7 +201,8 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
     if is_foreign(trial):
         raise foreign
     try:
-        hyperparameters = StudySettings.from_study(study).search_space().suggest(trial)
+        space = StudySettings.from_study(study).search_space()
+        hyperparameters = space.recall(trial, TrialRecord.read(trial).recipe)
     except ValueError as error:
         raise StudyError(
             f"A trial must have all hyperparameters of its space, but trial {trial.number} of "

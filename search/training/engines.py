@@ -103,7 +103,7 @@ class TorchEngine:
         label_smoothing: float = 0.0,
     ) -> None:
         self.network = network.to(device)
-        self.parameters = list(network.parameters())
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.state = [
             tensor for tensor in network.state_dict().values() if tensor.is_floating_point()
         ]
@@ -124,6 +124,9 @@ class TorchEngine:
         logits = self.network(self._normalize(images))  # (N, n_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
+        for parameter in self.parameters:
+            if parameter.grad is None:  # no image has passed it, which a user's network may decide
+                parameter.grad = torch.zeros_like(parameter)
         # Added up on the device: reading a value would wait for it at each step.
         self._loss_sum += loss.detach() * len(index)
         self._n_correct += (logits.detach().argmax(dim=1) == labels).sum()

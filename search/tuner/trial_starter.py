@@ -144,10 +144,14 @@ class TrialStarter:
                 shrunk=draw.is_shrunk or None,
                 number=trial.number,
                 training_seed=seed,
+                recipe=hyperparameters.to_dict() if self._space.is_open else None,
             )
             record.write(self._study, trial._trial_id)
         if not self._space.fits(hyperparameters.spec):
             return self._writer.refuse_too_large(trial, count)
+        unknown = (queued_values(stored) or {}).keys() - stored_trial(trial).params.keys()
+        if unknown:
+            return self._writer.refuse(trial, f"{min(unknown)} is not suggested by this network")
         if not draw.is_new and queued_values(stored) is None:
             self._found_nothing_new = True
             return self._writer.refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)
