@@ -301,7 +301,7 @@ class NetworkFile:
         parts = {
             name: part
             for name, part in module.named_modules()
-            if not any(True for _ in part.children()) or any(part.parameters(recurse=False))
+            if not any(True for _ in part.children()) or _has_own(part)
         }
         hooks = [
             part.register_forward_hook(
@@ -354,6 +354,11 @@ def _unprinted() -> contextlib.AbstractContextManager[object]:
 
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _has_own(part: nn.Module) -> bool:
+    """Whether a module has parameters besides those of the modules in it."""
+    return next(part.parameters(recurse=False), None) is not None
 
 
 def _number(part: nn.Module, name: str) -> int:

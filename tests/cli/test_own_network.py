@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
 import search
@@ -240,3 +240,24 @@ def test_a_function_is_to_stand_in_a_file() -> None:
 
     with pytest.raises(InputError, match="the function network; write it into a file"):
         search.SearchRequest(100, 1, network=network)  # type: ignore[arg-type]
+
+
+def test_the_best_are_raced_and_a_later_study_starts_from_them(own: Command) -> None:
+    raced = own("confirm", "--top", "2", "--seeds", "2", "--network", "net.py")
+    assert raced.code == 0, raced.err
+    assert "Confirmed: trial" in raced.out
+    report = own("report", "--train", "--network", "net.py", "--out", "report")
+    assert report.code == 0, report.err
+    assert (own.folder / "report" / "confusion.png").exists()
+    words = [word if word != "3000" else "1000" for word in _RUN]
+    later = own(*words, "--from-study", STUDY, "--trials", "1", "--workers", "1", "--no-confirm")
+    assert later.code == 0, later.err
+    (trial,) = (t for t in own.study("digits-1000x1-net").trials if t.state.is_finished())
+    (earlier,) = (t for t in own.study(STUDY).trials if t.number == int(_origin(trial)))
+    names = ("stem", "with_block", "rate", "weight_decay")
+    assert [trial.params[name] for name in names] == [earlier.params[name] for name in names]
+    assert trial.user_attrs["parameter_count"] < 1000
+
+
+def _origin(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs["from_study"]).rpartition("/")[2]
