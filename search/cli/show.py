@@ -257,8 +257,8 @@ def _print_layers(console: Console, spec: Network) -> None:
             f"{row.parameters:,}",
             str(row.kernel or ""),
             str(row.stride or ""),
-            str(row.jump),
-            str(row.receptive_field),
+            str(row.jump or ""),
+            str(row.receptive_field or ""),
         )
     table.add_section()
     table.add_row("total", "", f"{sum(row.parameters for row in rows):,}", style="bold")

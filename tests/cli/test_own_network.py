@@ -141,7 +141,7 @@ def test_what_reads_the_study_needs_no_file(own: Command) -> None:
     report = own.apart("report", "--out", "report")
     assert report.code == 0, report.err
     assert (own.folder / "report" / "network.py").read_text() == RESIDUAL
-    assert "net.py with" in (own.folder / "report" / "report.html").read_text()
+    assert "net.py" in (own.folder / "report" / "report.html").read_text()
 
 
 def test_layers_are_shown_by_the_file(own: Command) -> None:
