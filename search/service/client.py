@@ -15,11 +15,11 @@ import httpx2
 
 import search.exceptions
 from search.addresses import is_this_machine
-from search.exceptions import InputError, SearchError, ServiceError
+from search.exceptions import InputError, SearchError, ServiceError, UnknownJobError
 from search.folders import DATABASE_URL
 from search.service.access import read_token
 from search.service.folder import ServiceFolder
-from search.service.jobs import ENDED, Job, JobState
+from search.service.jobs import Job, JobState
 
 _API = "/api/v1"
 _PAGE = 500
@@ -200,15 +200,15 @@ class Client:
             ServiceError: if the server goes away for good.
         """
         try:
-            job = self.job(name)
-            path, params = f"/jobs/{job.number}/events", {}
-            if job.state in ENDED and str(name) != str(job.number) and self._has_study(str(name)):
-                path, params = "/study/events", {"name": str(name)}  # a command may search it now
-        except search.exceptions.UnknownJobError:
-            if isinstance(name, int) or name.isdecimal():
+            number = self._number(name)
+        except UnknownJobError:
+            if isinstance(name, int):
                 raise
-            path, params = "/study/events", {"name": name}
-        yield from self._events(path, params)
+            number = None
+        if str(name) == str(number):
+            yield from self._events(f"/jobs/{number}/events", {})
+        else:  # its job, if it has one, may not be who searches it now
+            yield from self._events("/study/events", {"name": str(name)})
 
     # --- Studies ---
 
@@ -260,13 +260,6 @@ class Client:
             answer = self._http.request(method, path, **more)
             _raise_error(answer)
         return answer
-
-    def _has_study(self, name: str) -> bool:
-        try:
-            self.study(name)
-        except InputError:
-            return False
-        return True
 
     def _events(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         last: str | None = None
