@@ -249,7 +249,7 @@ class Round:
             left = end - time.monotonic()
             if left <= 0:
                 return
-            time.sleep(min(0.3, left))
+            time.sleep(min(1.0, left))
 
     def _note_end(self, machine: Machine, expected: int) -> None:
         code = None if machine.process is None else machine.process.poll()

@@ -24,7 +24,7 @@ from search.service.jobs import Job, JobState
 _API = "/api/v1"
 _PAGE = 500
 _SECONDS = httpx2.Timeout(60.0, connect=10.0)
-_ENDING_SECONDS = 60.0  # for which a server is waited for that has not answered, and still runs
+_SILENT_SECONDS = 60.0  # for which a server is waited for that does not answer, and starts or ends
 _PAUSE_SECONDS = 0.5  # between two looks for a server that has gone
 _EVENT_SECONDS = 40.0  # without anything on a stream, on which something comes every 15
 
@@ -288,8 +288,8 @@ class Client:
                 why = error
             # The server ended, and not the search: it may be started again.
             away_at = away_at or time.monotonic()
-            is_ending = self._folder is not None and self._folder.has_server()
-            limit = _ENDING_SECONDS if is_ending else self._away_seconds
+            is_there = self._folder is not None and self._folder.has_server()
+            limit = max(self._away_seconds, _SILENT_SECONDS if is_there else 0.0)
             if time.monotonic() - away_at >= limit:
                 raise ServiceError(_silent(self.url, why)) from why
             time.sleep(_PAUSE_SECONDS)

@@ -32,7 +32,8 @@ MOST_GROWTH = 64 * 2**20  # bytes, of a server's memory
 
 
 def served_client(command: Command) -> search.Client:
-    return search.Client(storage=f"sqlite:///{command.database}")
+    storage = f"sqlite:///{command.database}"
+    return search.Client(storage=storage, away_seconds=HANG_SECONDS)
 
 
 @contextlib.contextmanager
