@@ -88,10 +88,12 @@ class Progress:
         """The trained trials that the study has at its end, where nothing better comes."""
         n_expected, patience = self._length.n_trials, self._length.patience
         if patience is not None:
+            n_without = self._stagnation.n_without
+            if self._stagnation.reference is None and self.running:
+                n_without = -1  # the first that comes to its end is better than none
             n_to_come = len(self.running)
-            if self._stagnation.n_without < patience:  # when it is over, the other workers train
-                n_to_wait = patience - self._stagnation.n_without + self.forecast.n_workers - 1
-                n_to_come = max(n_to_come, n_to_wait)
+            if n_without < patience:  # when it is over, the other workers train
+                n_to_come = max(n_to_come, patience - n_without + self.forecast.n_workers - 1)
             n_expected = min(n_expected, self.n_trained + n_to_come)
         return max(n_expected, self.n_trained)
 

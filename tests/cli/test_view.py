@@ -287,9 +287,16 @@ def test_the_time_left_is_near_the_truth_once_five_trials_have_ended(n_workers: 
     assert max(ratios) < 2
 
 
+@pytest.mark.parametrize("n_stopped", [0, 3])
 @pytest.mark.parametrize("n_workers", [1, 2, 4, 12])
-def test_as_many_trials_are_shown_as_there_will_be_if_nothing_better_comes(n_workers: int) -> None:
-    """When patience is over the other workers still train, and what they train is counted too."""
+def test_as_many_trials_are_shown_as_there_will_be_if_nothing_better_comes(
+    n_workers: int, n_stopped: int
+) -> None:
+    """When patience is over the other workers still train, and what they train is counted too.
+
+    Args:
+        n_stopped: trials that are stopped before the first comes to its end, which is progress.
+    """
     patience, before, n_trained = 8, Stagnation(1_000), 0
     count = Progress(
         before=Tally(),
@@ -305,14 +312,17 @@ def test_as_many_trials_are_shown_as_there_will_be_if_nothing_better_comes(n_wor
     expected = []
     while running:
         number = running.pop(0)
-        before.add(0.9)  # the first is the best, and none after it is better
-        count.take(TrialEnded(number, TrialState.COMPLETE, value=0.9, n_epochs=1))
+        value = None if number < n_stopped else 0.9  # none is better than the first
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        before.add(value)
+        count.take(TrialEnded(number, state, value=value, n_epochs=1))
         n_trained += 1
-        expected.append(count.n_expected)
         if before.n_without < patience:
             following = number + n_workers
             count.take(TrialStarted(following, number % n_workers, 5000, 0))
             running.append(following)
+        expected.append(count.n_expected)
+    expected = expected[max(0, n_stopped - 1) :]  # from before the first that comes to its end
     assert expected == [n_trained] * len(expected)
 
 
