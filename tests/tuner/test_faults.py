@@ -343,7 +343,13 @@ def test_a_study_that_is_deleted_while_nothing_trains_ends_the_search_as_well(he
 
 
 def test_batches_larger_than_the_data_fail_their_trials_alone(here: Here, tmp_path: Path) -> None:
+    """As they may be drawn in a study that an earlier version began."""
     space = tmp_path / "space.toml"
+    space.write_text("batch_size = [64, 128]\n")
+    with begin_search(here.plan(space=str(space))) as search:
+        settings = search.study.user_attrs["settings"]
+        settings["space"]["batch_size"] = [64, 5000]
+        search.study.set_user_attr("settings", settings)
     space.write_text("batch_size = [64, 5000]\n")
     trials = here.search(n_trials=4, space=str(space), sampler="random")
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]

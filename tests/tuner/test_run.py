@@ -504,12 +504,22 @@ def test_a_loss_that_is_not_finite_prunes_its_trial_and_counts(command: Command)
     assert trials[0].user_attrs["epochs"][-1]["training_loss"] is None
 
 
-def test_a_space_of_batches_that_are_all_too_large_is_refused(command: Command) -> None:
+@pytest.mark.parametrize(
+    ("batches", "largest"),
+    [
+        ("[4000, 5000]", 5000),
+        ("[16, 1079]", 1079),  # one image more than train where another part validates
+        ("{ low = 16, high = 2000 }", 2000),
+    ],
+)
+def test_a_space_with_batches_that_are_too_large_is_refused(
+    batches: str, largest: int, command: Command
+) -> None:
     space = command.folder / "huge.toml"
-    space.write_text("batch_size = [4000, 5000]\n")
+    space.write_text(f"batch_size = {batches}\n")
     done = command(*DIGITS_RUN, "--space", str(space), "--trials", "50")
     assert done.code == 2
-    assert "has batches of 4000 images, and 1,079 train" in done.err
+    assert f"has batches of {largest} images, and 1,078 train" in done.err
     assert not command.database.exists()
 
 
