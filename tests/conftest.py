@@ -31,6 +31,9 @@ from search.storage.open import opened_storage
 from tests.support.prepared import HANG_SECONDS, PreparedProcess, preparation
 from tests.support.servers import Postgres, shown
 
+# Tests run side by side, and so do the processes that they start: their threads would fight.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)  # of this process, which has imported it already
 # Tests download nothing, on any machine: what tries finds a proxy that is not there.
 NO_PROXY = "http://127.0.0.1:9"
 os.environ.update(http_proxy=NO_PROXY, https_proxy=NO_PROXY, no_proxy="127.0.0.1,localhost")
@@ -41,7 +44,6 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 # that starts in turn.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-torch.set_num_threads(1)  # tests run side by side; their threads would fight
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
