@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import optuna
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.study import Study
 
@@ -180,12 +181,36 @@ DIGITS_RUN = (
 )
 
 
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Result]
+) -> tuple[Path, Result]:
+    """A folder as `make` fills it, and what was printed then.
+
+    It is made by the first of the processes that run the tests; each has a copy of its own.
+    """
+    own = factory.mktemp(name)
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}-of-all"
+    printed = shared.with_suffix(".json")  # comes last: what is half made is made anew
+    with FileLock(shared.with_suffix(".lock")):
+        if printed.is_file():
+            shutil.copytree(shared, own, dirs_exist_ok=True)
+            return own, Result(**json.loads(printed.read_text()))
+        done = make(own)
+        assert done.code == 0, done.err
+        shutil.copytree(own, shared, dirs_exist_ok=True)
+        printed.write_text(json.dumps(asdict(done)))
+    return own, done
+
+
 @pytest.fixture(scope="session")
 def finished_search(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which `search run` trained four networks on the digits, and what it printed."""
-    folder = tmp_path_factory.mktemp("finished")
-    done = Command(folder)(*DIGITS_RUN, "--trials", "4", "--workers", "2", "--seed", "1")
-    assert done.code == 0, done.err
+
+    def search(folder: Path) -> Result:
+        return Command(folder)(*DIGITS_RUN, "--trials", "4", "--workers", "2", "--seed", "1")
+
+    folder, done = made_once(tmp_path_factory, "finished", search)
     return folder, done.out
 
 
@@ -211,12 +236,13 @@ def retrained(
     finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Command, Result]:
     """A folder in which the best trial was retrained with two seeds, and what that printed."""
-    folder = tmp_path_factory.mktemp("retrained")
-    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
-    command = Command(folder)
-    done = command("retrain", "--seeds", "2", "--out", "weights")
-    assert done.code == 0, done.err
-    return command, done
+
+    def retrain(folder: Path) -> Result:
+        shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
+        return Command(folder)("retrain", "--seeds", "2", "--out", "weights")
+
+    folder, done = made_once(tmp_path_factory, "retrained", retrain)
+    return Command(folder), done
 
 
 @pytest.fixture
