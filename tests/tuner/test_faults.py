@@ -33,7 +33,7 @@ from tests.support.prepared import HANG_SECONDS
 from tests.support.servers import call, trials_at
 
 NAME = "faulty"
-LONG = 30  # epochs: enough for something to happen to a trial while it trains
+LONG = 40  # epochs: enough for something to happen to a trial while it trains
 
 
 def workers() -> list[psutil.Process]:
@@ -126,6 +126,7 @@ class Here:
     def plan(self, **options: Any) -> SearchPlan:
         wanted = {"budget": 3000, "epochs": 3, "n_trials": 2, "pruner": "none", "n_workers": 1}
         wanted |= {"dataset": "digits", "study": NAME, "storage": self.url, "confirm": False}
+        wanted |= {"space": "standard"}  # of large batches, which trains fastest
         return plan_search(check_request(SearchRequest(**{**wanted, **options})))
 
     def trials(self) -> list[FrozenTrial]:

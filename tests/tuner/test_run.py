@@ -237,7 +237,7 @@ def test_a_study_of_an_earlier_version_is_shown_and_goes_on(
 def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_cores(
     command: Command,
 ) -> None:
-    options = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "4")
+    options = (*DIGITS_RUN, "--pruner", "halving", "--epochs", "4")
     done = command(*options, "--trials", "9", "--workers", "3", "--no-confirm")
     assert done.code == 0, done.err
     trials = command.study("digits-3000x4").trials
