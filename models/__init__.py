@@ -2,8 +2,11 @@
 
 The folder is imported as `search_models`, so that no models.py of a user's stands in its way.
 
-- `spec.py`: `ModelSpec`, a network as a value, and the notation people write it in; `Topology`,
-  one whose widths are open
+- `network.py`: `Network`, what is asked of a network as a value, whoever wrote it
+- `spec.py`: `ModelSpec`, such a value, and the notation people write it in; `Topology`, one whose
+  widths are open; `layers.py`: the layers that the notation knows
+- `own.py`: `OwnSpec`, a network that a user's file builds; `network_file.py`: that file, run;
+  `suggestions.py`: what its function is given as a trial
 - `size.py`: parameter count, receptive field and layer table, by arithmetic on a spec
 - `convnet.py`: `ConvNet`, the PyTorch module of a spec
 - `native/`: the training step compiled for a CPU

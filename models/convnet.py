@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from search_models.spec import (
+from search_models.layers import (
     Activation,
     Conv,
     DepthwiseConv,
     Dropout,
     GlobalAveragePool,
     Layer,
-    ModelSpec,
     Output,
     Pool,
 )
+from search_models.spec import ModelSpec
 
 _ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.Hardswish]] = {
     "relu": nn.ReLU,

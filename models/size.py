@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from search_models.spec import Conv, DepthwiseConv, Layer, ModelSpec, Output, Pool
+from search_models.layers import Conv, DepthwiseConv, Layer, Output, Pool
+
+if TYPE_CHECKING:
+    from search_models.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class LayerRow:
     """
 
     layer: str
-    output_shape: tuple[int, int, int]
+    output_shape: tuple[int, ...]
     parameters: int
     kernel: int
     stride: int

@@ -25,95 +25,25 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-Activation = Literal["relu", "hardswish"]
+from search_models.layers import (
+    Activation,
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    GlobalAveragePool,
+    Layer,
+    Output,
+    Pool,
+    SpecError,
+)
+from search_models.size import LayerRow, layer_table, parameter_count
 
-
-class SpecError(ValueError):
-    """A network that cannot exist: the notation is wrong or the image runs out of pixels."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conv:
-    """`kernel` × `kernel` convolution with stride 1, then BatchNorm and the activation.
-
-    Hard swish is z · min(max(z / 6 + 1/2, 0), 1): Howard et al., "Searching for MobileNetV3"
-    (2019).
-    """
-
-    channels: int
-    kernel: int = 3
-    padding: int = 0
-    bias: bool = False
-    activation: Activation = "relu"
-
-    def __str__(self) -> str:
-        padding = f"p{self.padding}" if self.padding else ""
-        bias = "+bias" if self.bias else ""
-        activation = "+hs" if self.activation == "hardswish" else ""
-        return f"c{self.kernel}{padding}{bias}{activation} {self.channels}"
-
-
-@dataclass(frozen=True, slots=True)
-class DepthwiseConv:
-    """3×3 convolution of each channel by itself, then BatchNorm and the activation.
-
-    The image keeps its channels. With a 1×1 convolution behind it, it is the depthwise separable
-    convolution of Howard et al., "MobileNets" (2017).
-    """
-
-    padding: int = 0
-    activation: Activation = "relu"
-
-    @property
-    def kernel(self) -> int:
-        return 3
-
-    def __str__(self) -> str:
-        padding = f"p{self.padding}" if self.padding else ""
-        return f"d3{padding}{'+hs' if self.activation == 'hardswish' else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """2×2 max pooling with stride 2; an odd last row or column is left out."""
-
-    def __str__(self) -> str:
-        return "pool"
-
-
-@dataclass(frozen=True, slots=True)
-class Dropout:
-    """Dropout of single activations with probability `rate` while training."""
-
-    rate: float
-
-    def __str__(self) -> str:
-        return f"drop {self.rate!r}"
-
-
-@dataclass(frozen=True, slots=True)
-class GlobalAveragePool:
-    """The mean of each channel over the image."""
-
-    def __str__(self) -> str:
-        return "gap"
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """1×1 convolution to the classes, with neither BatchNorm nor activation."""
-
-    bias: bool = False
-
-    def __str__(self) -> str:
-        return "out+bias" if self.bias else "out"
-
-
-Layer = Conv | DepthwiseConv | Pool | Dropout | GlobalAveragePool | Output
+if TYPE_CHECKING:
+    from search_models.convnet import ConvNet
 
 _ITEM = re.compile(
     r"(?:c(?P<kernel>[13])(?P<padding>p1)?(?P<conv_bias>\+bias)?(?P<hard_swish>\+hs)?"
@@ -266,6 +196,45 @@ class ModelSpec:
             SpecError: for a notation that is wrong or a network that cannot exist.
         """
         return cls(tuple(_layer(item) for item in _items(notation)), input_shape, n_classes)
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of trainable parameters, by arithmetic."""
+        return parameter_count(self)
+
+    def layer_table(self) -> tuple[LayerRow, ...]:
+        """One row a layer, in order; their parameters add up to `parameter_count`."""
+        return layer_table(self)
+
+    def build(self) -> ConvNet:
+        """The module, with PyTorch's default initialisation."""
+        from search_models.convnet import ConvNet  # which brings PyTorch
+
+        return ConvNet(self)
+
+    def traits(self) -> Mapping[str, Any]:
+        """The dropout rates, where there are any."""
+        rates = sorted({layer.rate for layer in self.layers if isinstance(layer, Dropout)})
+        return {"dropout": " and ".join(f"{rate:.4g}" for rate in rates)} if rates else {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As values that JSON knows; `from_dict` gives the same network back."""
+        return {
+            "network": str(self),
+            "input_shape": list(self.input_shape),
+            "n_classes": self.n_classes,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """The network that `to_dict` wrote.
+
+        Raises:
+            SpecError: for a network that cannot exist.
+            KeyError, TypeError: if something is missing or of another kind.
+        """
+        shape = tuple(values["input_shape"])
+        return cls.parse(values["network"], input_shape=shape, n_classes=values["n_classes"])
 
     def output_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """Channels, height and width behind each layer; height and width are 1 behind `gap`."""

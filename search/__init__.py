@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from search.training.train import train
     from search.training.weights import load
     from search.tuner.options import SearchRequest
+    from search_models.network_file import width
     from search_models.spec import ModelSpec
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "retrain_trial",
     "run_search",
     "train",
+    "width",
 ]
 
 _MODULES = {
@@ -61,6 +63,7 @@ _MODULES = {
     "retrain_trial": "search.api",
     "run_search": "search.api",
     "train": "search.training.train",
+    "width": "search_models.network_file",
 }
 
 

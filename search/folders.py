@@ -32,7 +32,7 @@ PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 # What `search report` writes.
 PAGE = "report.html"
 _DRAWN = ("race", "size", "learning", "influence", "history", "confusion", "mistakes")
-REPORT_FILES = (PAGE, "space.toml", *(f"{name}.png" for name in _DRAWN))
+REPORT_FILES = (PAGE, "space.toml", "network.py", *(f"{name}.png" for name in _DRAWN))
 
 
 def user_cache() -> Path:

@@ -39,7 +39,32 @@ SUBSTITUTES = {
 
 # What takes long, or needs more than a folder, runs in a test of its own, with these words.
 RUN = '"run"'
+OWN_NETWORK = (
+    "tests/cli/test_own_network.py",
+    (
+        '("run", "--network", "net.py"',
+        '"show", str(trial.number), "--network", "net.py"',
+        '["confirm"]',
+        '"retrain", "--seeds", "1", "--network", "net.py"',
+        '"ablate", "--seeds", "1", "--network", "net.py"',
+        '"report", "--train", "--network", "net.py"',
+        '"pictures", "weights", "--network", "net.py"',
+        '"predict", "weights", "p.png", "--network", "net.py"',
+        '"export", "weights", "--out", "network.onnx", "--network", "net.py"',
+        '"baseline", "whole.py", "--dataset", "digits"',
+    ),
+)
 ELSEWHERE = {
+    "search run --network net.py --budget 8000 --epochs 15": OWN_NETWORK,
+    "search show 17 --network net.py": OWN_NETWORK,
+    "search confirm --network net.py": OWN_NETWORK,
+    "search retrain --network net.py": OWN_NETWORK,
+    "search ablate --network net.py": OWN_NETWORK,
+    "search report --train --network net.py": OWN_NETWORK,
+    "search pictures WEIGHTS --network net.py": OWN_NETWORK,
+    "search predict WEIGHTS photo.png --network net.py": OWN_NETWORK,
+    "search export WEIGHTS --out net.onnx --network net.py": OWN_NETWORK,
+    "search baseline net.py --dataset digits --epochs 15": OWN_NETWORK,
     "pip install uv": (".ci/run", ("pip install --quiet uv",)),
     "uv run --group dev pytest": (".ci/run", ("uv run --group dev pytest",)),
     "uv sync --inexact --extra onnx": ("pyproject.toml", ("onnx = [", '"onnx>=', '"onnxruntime>=')),

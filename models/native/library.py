@@ -13,17 +13,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from search_models.spec import (
+from search_models.layers import (
     Activation,
     Conv,
     DepthwiseConv,
     Dropout,
     GlobalAveragePool,
     Layer,
-    ModelSpec,
     Output,
     Pool,
 )
+from search_models.spec import ModelSpec
 
 Isa = Literal["avx512", "avx2", "baseline"]
 _ISA_CODES: dict[Isa, int] = {"avx512": 2, "avx2": 1, "baseline": 0}  # best first

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from search_models.convnet import ConvNet
+from search_models.layers import Conv, DepthwiseConv
 from search_models.native.batch import Batch
 from search_models.native.library import (
     Kernel,
@@ -31,10 +32,6 @@ from search_models.native.library import (
     check,
     layer_code,
     uncovered,
-)
-from search_models.spec import (
-    Conv,
-    DepthwiseConv,
 )
 
 # What the compiled code books time under, in its order.

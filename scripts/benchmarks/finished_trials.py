@@ -23,7 +23,6 @@ from search.study.record import Owner, TrialRecord
 from search.study.settings import identity_of
 from search.training.epochs import last_epochs_mean
 from search.tuner.sampler import make_sampler
-from search_models.size import parameter_count
 
 _CHUNK = 1000  # trials that are written at a time
 _NO_TRIAL = optuna.trial.create_trial(state=TrialState.RUNNING)
@@ -108,7 +107,7 @@ def _add_rows(
         replace(result, accuracy=result.accuracy * (1 - 1e-7 * (number // 150)))
         for result in map(curve.result, range(1, n_epochs + 1))
     ]
-    count = parameter_count(space.hyperparameters(values).spec)
+    count = space.hyperparameters(values).spec.parameter_count
     if not is_pruned:
         kind = tables.TrialValueModel.TrialValueType.FINITE
         found = [last_epochs_mean(epochs), count][: len(study.directions)]

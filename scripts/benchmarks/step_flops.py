@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from search_models.spec import Conv, DepthwiseConv, ModelSpec, Output
+from search_models.layers import Conv, DepthwiseConv, Output
+from search_models.spec import ModelSpec
 
 
 def step_flops(spec: ModelSpec) -> int:

@@ -31,6 +31,7 @@ from typing import Any
 from scripts.benchmarks.step_flops import map_bytes, step_flops
 from scripts.benchmarks.step_tables import print_report
 from search.space.systems import find_system
+from search_models.network import in_notation
 from search_models.spec import ModelSpec
 
 CASES = (
@@ -182,7 +183,7 @@ def measure_case(
     name: str, batch: int, rounds: int, seconds: float, *, against: str | None
 ) -> dict[str, Any]:
     """Samples per second of every way, and their share of the matrix-product peak and the limit."""
-    spec = find_system(name).hyperparameters.spec
+    spec = in_notation(find_system(name).hyperparameters.spec)
     flops = step_flops(spec)
     ways = _ways(against)
     core = _cores()[-1] if _cores() else None

@@ -26,8 +26,10 @@ from search.space.hyperparameters import Augmentation, Constant, Hyperparameters
 from search.space.space import Space
 from search.workers.repeats import train_runs
 from search.workers.setup import prepare_workers
-from search_models.size import parameter_count, receptive_field
-from search_models.spec import Dropout, Layer, ModelSpec, Pool
+from search_models.layers import Dropout, Layer, Pool
+from search_models.network import in_notation
+from search_models.size import receptive_field
+from search_models.spec import ModelSpec
 
 EPOCHS = 15
 CAP = 8_000
@@ -43,7 +45,7 @@ def claims() -> Variants:
     recipe = BASELINES["v36"].hyperparameters
     own = BASELINES["v36"].with_own_momentum().hyperparameters
     dropped: list[Layer] = []
-    for layer in recipe.spec.layers:
+    for layer in in_notation(recipe.spec).layers:
         dropped += [layer, Dropout(0.05)] if isinstance(layer, Pool) else [layer]
 
     def network(notation: str) -> Hyperparameters:
@@ -57,7 +59,7 @@ def claims() -> Variants:
         "rotation alone": replace(recipe, augmentation=Augmentation(rotation_degrees=7.0)),
         "translation alone": replace(recipe, augmentation=Augmentation(translation=0.1)),
         "dropout 0.05 behind each pool": replace(
-            recipe, spec=replace(recipe.spec, layers=tuple(dropped))
+            recipe, spec=replace(in_notation(recipe.spec), layers=tuple(dropped))
         ),
         "learning rate 0.015": replace(recipe, learning_rate=0.015),
         "constant learning rate": replace(recipe, schedule=Constant(), momentum=0.9),
@@ -150,10 +152,10 @@ def print_table(variants: Variants, accuracies: dict[str, list[float]]) -> None:
     reference = None
     for name, recipe in variants.items():
         values = accuracies[name]
-        count = parameter_count(recipe.spec)
+        count = recipe.spec.parameter_count
         is_diverged = any(map(math.isnan, values))
         row = make_row(name, count, values, is_diverged=is_diverged, reference=reference)
-        cells = [name, f"{count:,}", str(receptive_field(recipe.spec)), "", "", "", ""]
+        cells = [name, f"{count:,}", str(receptive_field(in_notation(recipe.spec))), "", "", "", ""]
         if row.mean is not None:
             cells[3] = f"{100 * row.mean:.3f} ± {100 * statistics.stdev(values):.3f}"
         if row.difference is not None and row.interval is not None:

@@ -35,7 +35,6 @@ from search.report.palette import RIGHT, WRONG
 from search.study.record import TrialRecord
 from search.training.epochs import last_epochs_mean
 from search.training.train import train
-from search_models.size import parameter_count
 
 N_PROCESSES = 2
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -90,7 +89,7 @@ def _optimize(task: Task, place: int) -> None:
 
     def objective(trial: Trial) -> float:
         recipe = policy.space.suggest(trial)
-        if parameter_count(recipe.spec) >= CAP:
+        if recipe.spec.parameter_count >= CAP:
             raise optuna.TrialPruned
         results = []
         for result in train(

@@ -42,7 +42,6 @@ from search.space.toml import STANDARD, WIDE
 from search.study.record import TrialRecord
 from search.training.epochs import EpochResult
 from search.tuner.sampler import SAMPLERS, CappedSampler
-from search_models.size import parameter_count
 
 Floats = NDArray[np.float64]
 
@@ -293,7 +292,7 @@ class Search:
         while len(self._running) < N_WORKERS and self._goes_on():
             trial = self._study.ask()
             recipe = self._policy.space.suggest(trial)
-            count = parameter_count(recipe.spec)
+            count = recipe.spec.parameter_count
             if count >= CAP and self._policy.raises:
                 self._study.tell(trial, state=TrialState.PRUNED)
                 self._replay.n_over += 1

@@ -12,7 +12,6 @@ from search.folders import CARD_NAME
 from search.results.race import mean_interval
 from search.space.presets import PRESETS, preset_folder
 from search.space.systems import find_system
-from search_models.size import layer_table, parameter_count
 
 
 def row(name: str) -> str:
@@ -43,10 +42,10 @@ def print_layers(name: str) -> None:
     print(f"\n`{name}`\n")
     print("| layer | output | parameters | receptive field |")
     print("| --- | ---: | ---: | ---: |")
-    for line in layer_table(spec):
+    for line in spec.layer_table():
         shape = " × ".join(map(str, line.output_shape))
         print(f"| {line.layer} | {shape} | {line.parameters:,} | {line.receptive_field} |")
-    print(f"| total | | {parameter_count(spec):,} | |")
+    print(f"| total | | {spec.parameter_count:,} | |")
 
 
 def main() -> None:

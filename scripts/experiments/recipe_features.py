@@ -8,8 +8,9 @@ import numpy as np
 
 from scripts.benchmarks.step_flops import step_flops
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
-from search_models.size import parameter_count
-from search_models.spec import Conv, DepthwiseConv, Dropout, ModelSpec, Pool
+from search_models.layers import Conv, DepthwiseConv, Dropout, Pool
+from search_models.network import in_notation
+from search_models.spec import ModelSpec
 
 _N_WIDTHS = 5
 
@@ -20,12 +21,12 @@ def features(recipe: Hyperparameters) -> dict[str, float]:
     Widths are those of five convolutions, from the first to the last, evenly spaced in depth. A
     number that belongs to another schedule than the recipe's is in the middle of its range.
     """
-    return {**_network_features(recipe.spec), **_training_features(recipe)}
+    return {**_network_features(in_notation(recipe.spec)), **_training_features(recipe)}
 
 
 def design_features(recipe: Hyperparameters) -> dict[str, float]:
     """The same of a recipe of the default space, with what only that searches."""
-    layers = recipe.spec.layers
+    layers = in_notation(recipe.spec).layers
     augmentation = recipe.augmentation
     return {
         **features(recipe),
@@ -44,7 +45,7 @@ def _network_features(spec: ModelSpec) -> dict[str, float]:
     places = np.linspace(0, len(convs) - 1, _N_WIDTHS).round().astype(int)
     drops = [layer.rate for layer in spec.layers if isinstance(layer, Dropout)]
     return {
-        "parameters": math.log(parameter_count(spec)),
+        "parameters": math.log(spec.parameter_count),
         "flops": math.log(step_flops(spec)),
         **{f"width_{i}": math.log(convs[place].channels) for i, place in enumerate(places)},
         "narrowest": math.log(min(conv.channels for conv in convs)),

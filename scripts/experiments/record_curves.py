@@ -30,7 +30,6 @@ from search.tuner.sampler import make_sampler
 from search.workers.jobs import Job, JobDone, JobEpoch, run_jobs
 from search.workers.setup import prepare_workers
 from search_models import native
-from search_models.size import parameter_count
 
 TABLE = Path(__file__).parents[2] / "tests" / "data" / "mnist_curves.csv.gz"
 EPOCHS, CAP = 15, 8_000
@@ -88,7 +87,7 @@ def row_of(point: int, results: list[EpochResult], seconds: float) -> dict[str, 
         "space": space.name,
         "widths": widths,
         "spec": str(recipe.spec),
-        "parameter_count": parameter_count(recipe.spec),
+        "parameter_count": recipe.spec.parameter_count,
         **{
             name: getattr(recipe, name)
             for name in ("learning_rate", "momentum", "weight_decay", "optimizer", "batch_size")

@@ -35,6 +35,7 @@ from scripts.experiments.recipe_features import features
 from scripts.experiments.recorded_points import Point
 from scripts.experiments.regressors import KINDS, Floats, Model, make_model, rank_correlation
 from search.space.hyperparameters import Hyperparameters
+from search_models.network import in_notation
 from search_models.spec import ModelSpec
 
 N_LAST = 3  # epochs whose mean is a trial's value
@@ -61,7 +62,9 @@ class Cost:
 
     @classmethod
     def fit(cls, points: Sequence[Point]) -> Cost:
-        flops = np.array([step_flops(point.recipe.spec) for point in points], dtype=float)
+        flops = np.array(
+            [step_flops(in_notation(point.recipe.spec)) for point in points], dtype=float
+        )
         seconds = np.log([point.seconds / point.n_epochs for point in points])
         names, places = np.unique([point.processor for point in points], return_inverse=True)
         most = int(np.bincount(places).argmax())
@@ -148,7 +151,7 @@ class Surrogate:
         return Answer(
             accuracies=tuple(map(float, _accuracies(curve + noise))),
             true_value=float(_accuracies(curve)[-N_LAST:].mean()),
-            epoch_seconds=self.cost.epoch_seconds(recipe.spec),
+            epoch_seconds=self.cost.epoch_seconds(in_notation(recipe.spec)),
         )
 
 

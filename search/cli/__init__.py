@@ -14,6 +14,7 @@ What commands share:
   `usage.py`: what is wrong with a command's words
 - `output.py`: consoles, figures, signals; `plain_console.py`: what a console prints;
   `wrapping.py`: how wide lines are
+- `networks.py`: the file of a user's that builds networks
 - `repeats.py`: runs over several seeds, printed
 - `jobs.py`: the queue of searches, and how its jobs are shown
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.networks import study_network
 from search.cli.options import (
     AsJson,
     DataDir,
     Device,
+    NetworkFile,
     Seeds,
     Storage,
     StudyName,
@@ -57,6 +59,7 @@ def ablate(
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
+    network: NetworkFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what each part of the best trial is good for.
@@ -76,6 +79,7 @@ def ablate(
         with heard_interrupts():
             import optuna
 
+            from search.space.network_files import load_network
             from search.storage.open import opened_storage
             from search.study.open import (
                 check_study_data,
@@ -94,7 +98,9 @@ def ablate(
             frozen = open_trial(chosen, trial)
             if find_repeats(opened, chosen, ABLATES) is None:  # else all may be kept
                 check_study_data(chosen, data_dir)
+            source = study_network(chosen, network)
             prepared = prepare_workers(workers, device)
+            load_network(source)
 
             from search.results.ablate import Ablation
             from search.results.folds import Folds

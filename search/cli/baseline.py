@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     from search.space.hyperparameters import Hyperparameters
     from search.workers.repeats import Repeat
 
+_EPOCHS = 15  # of a user's own network, where nobody says
+
 
 def baseline(
     name: Annotated[
         str | None,
-        typer.Argument(help="Leave it out to list all.", autocompletion=complete_systems),
+        typer.Argument(
+            help="Or a file, as net.py. Leave it out to list all.", autocompletion=complete_systems
+        ),
     ] = None,
     seeds: Seeds = 1,
     own_momentum: Annotated[
@@ -56,10 +60,14 @@ def baseline(
 ) -> None:
     """List hand-tuned systems and shipped networks, or train one. Each has a recipe of its own.
 
+    A Python file of yours whose function 'network' suggests nothing is trained as well: its network
+    as the file's 'training' says, or else as a search would begin.
+
     Example: search baseline three-step-3 --seeds 3
     """
 
-    from search.space.systems import find_system
+    from search.space.network_files import read_network
+    from search.space.systems import find_system, own_system
 
     console = make_console(to_stderr=as_json)
     if name is None:
@@ -67,8 +75,10 @@ def baseline(
             raise InputError("--json must come with a baseline's name, as in v36 --json.")
         _list_baselines(console)
         return
-    found = find_system(name)
-    if own_momentum:
+    is_own = name.endswith(".py")
+    source = read_network(name) if is_own else None
+    found = None if is_own else find_system(name)
+    if found is not None and own_momentum:
         found = found.with_own_momentum()
 
     from search.data.at_hand import check_at_hand
@@ -84,14 +94,23 @@ def baseline(
     data = load_dataset(
         check_dataset_name(dataset),
         data_dir or default_data_dir(),
-        n_held_out=found.n_held_out or None,
+        n_held_out=None if found is None else found.n_held_out or None,
     )
+    if found is None:
+        assert source is not None
+        found = own_system(
+            source,
+            input_shape=data.info.input_shape,
+            n_classes=data.info.n_classes,
+            n_training=data.info.n_development,
+            epochs=epochs or _EPOCHS,
+        )
     _print_baseline(console, found)
     n_epochs = epochs or found.epochs
     console.print(
         f"Training on {data.info.name}, {counted(n_epochs, 'epoch')}, {counted(seeds, 'seed')}"
     )
-    if (data.info.name, n_epochs) != ("mnist", found.epochs):
+    if source is None and (data.info.name, n_epochs) != ("mnist", found.epochs):
         console.print(f"Not comparable: the claims are for mnist and {found.epochs} epochs.")
     console.print()
     seen = None
@@ -114,7 +133,8 @@ def baseline(
             listener=epoch_printer(console),
         )
     print_repeats(console, repeats, "test")
-    _print_claim(console, found, repeats)
+    if source is None:
+        _print_claim(console, found, repeats)
     if seen is not None:
         console.print(seen)
     if as_json:
@@ -127,11 +147,9 @@ def _measured(
     """A baseline's runs as values that JSON knows, accuracies as shares from 0 to 1."""
     from dataclasses import asdict
 
-    from search_models.size import parameter_count
-
     return {
         "name": found.name,
-        "parameter_count": parameter_count(found.hyperparameters.spec),
+        "parameter_count": found.hyperparameters.spec.parameter_count,
         "hyperparameters": found.hyperparameters.to_dict(),
         "dataset": {"name": info.name, "fingerprint": info.fingerprint},
         "epochs": epochs,
@@ -144,7 +162,6 @@ def _list_baselines(console: Console) -> None:
     from rich.table import Table
 
     from search.space.systems import all_systems
-    from search_models.size import parameter_count, receptive_field
 
     systems = all_systems()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -156,8 +173,8 @@ def _list_baselines(console: Console) -> None:
         claimed = claim.last_three_mean or claim.last_epoch
         table.add_row(
             found.name,
-            f"{parameter_count(spec):,}",
-            str(receptive_field(spec)),
+            f"{spec.parameter_count:,}",
+            str(spec.layer_table()[-1].receptive_field),
             str(found.epochs),
             f"{claimed:.2f} %",
         )
@@ -174,10 +191,10 @@ def _list_baselines(console: Console) -> None:
 
 
 def _print_baseline(console: Console, found: Baseline) -> None:
-    from search_models.size import parameter_count
+    from search_models.own import OwnSpec
 
     hyperparameters = found.hyperparameters
-    count = parameter_count(hyperparameters.spec)
+    count = hyperparameters.spec.parameter_count
     console.print(found.name, style="bold", end="")
     console.print(f": {hyperparameters.spec}  ({count:,} parameters)")
     console.print(", ".join(_hyperparameter_words(hyperparameters)))
@@ -186,6 +203,9 @@ def _print_baseline(console: Console, found: Baseline) -> None:
             f"Found by search, as {found.found_as}: {counted(found.epochs, 'epoch')} on all "
             "training images. What is called claimed is its mean when it was found.\n"
         )
+        return
+    if isinstance(hyperparameters.spec, OwnSpec):
+        console.print("Trained on all training images, scored on the test set after each epoch.\n")
         return
     held_out = f"all but {found.n_held_out:,}" if found.n_held_out else "all"
     console.print(

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.networks import study_network
 from search.cli.options import (
     Artifacts,
     AsJson,
     DataDir,
     Device,
+    NetworkFile,
     Storage,
     StudyName,
     Workers,
@@ -58,6 +60,7 @@ def confirm(
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
+    network: NetworkFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the best trials anew, with fresh seeds, on other images.
@@ -71,6 +74,7 @@ def confirm(
         with heard_interrupts():
             import optuna
 
+            from search.space.network_files import load_network
             from search.storage.open import opened_storage
             from search.study.open import check_study_data, load_study_data, select_study
             from search.study.settings import StudySettings
@@ -81,8 +85,10 @@ def confirm(
             opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
             chosen = select_study(opened, study)
             stack.enter_context(locked_race(chosen, storage))
+            source = study_network(chosen, network)
             check_study_data(chosen, data_dir)
             prepared = prepare_workers(workers, device)
+            load_network(source)
 
             from search.report.artifact_files import artifact_folder
             from search.report.dashboard_sync import DashboardSync
@@ -147,6 +153,9 @@ def print_confirmation(
     Args:
         storage, data: as `next_lines` takes them.
     """
+    from search.study.history import network_words
+    from search.study.settings import StudySettings
+
     if confirmation is None:
         console.print("No run came to an end, so nothing is confirmed.")
         return
@@ -171,7 +180,8 @@ def print_confirmation(
         )
     close = [standing.candidate for standing in confirmation.standings if not standing.is_out][1:]
     if close:
-        words = ["confirm", "--study", study.study_name, "--seeds", "N"]
+        file = network_words(study, StudySettings.from_study(study))
+        words = ["confirm", "--study", study.study_name, "--seeds", "N", *file]
         console.print(
             f"{_trials(close)} ran too close to it to be told apart, which more seeds may do: "
             f"{shown_command([*words, *storage_words(storage), *data])}",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.completion import complete_weights
-from search.cli.options import DataDir
+from search.cli.networks import card_network
+from search.cli.options import DataDir, NetworkFile
 from search.cli.output import make_console
 from search.exceptions import InputError
 from search.extras import import_extra
@@ -46,6 +47,7 @@ def export(
         typer.Option(help="Whose weights.  [default: the first that are there]"),
     ] = None,
     data_dir: DataDir = None,
+    network: NetworkFile = None,
 ) -> None:
     """Write a trained network as an ONNX file, or as a program. The program trains it anew.
 
@@ -67,13 +69,18 @@ def export(
         raise InputError(f"--out must name a file, but {out} is a folder; add a name to it.")
     check_file(out)
     if format == "onnx":
-        _export_onnx(console, what, out, seed, data_dir)
+        _export_onnx(console, what, out, seed, data_dir, network)
     else:
         _export_python(console, what, out, seed)
 
 
 def _export_onnx(
-    console: Console, what: Path, out: Path, seed: int | None, data_dir: Path | None
+    console: Console,
+    what: Path,
+    out: Path,
+    seed: int | None,
+    data_dir: Path | None,
+    file: Path | None,
 ) -> None:
     from search.data.idx_files import default_data_dir
     from search.space.baselines import BASELINES
@@ -89,11 +96,12 @@ def _export_onnx(
     card = read_card(folder)
     seed = kept_seed(folder, card) if seed is None else seed
     weights_path(folder, card, seed)
+    card_network(card, file)
     import_extra("onnx", "onnx", "onnxruntime", rule="ONNX files need onnx and onnxruntime")
     from search.export.onnx_file import check_parity, to_onnx
     from search.training.weights import load
 
-    network = load(folder, seed=seed)
+    network = load(folder, seed=seed, network=file)
     images, origin = _images(card, data_dir or default_data_dir())
     model = to_onnx(network, metadata=_metadata(card, seed))
     difference = check_parity(model, network, images)
@@ -134,7 +142,6 @@ def _metadata(card: Card, seed: int) -> dict[str, str]:
     """What an ONNX file says of itself."""
     from search.data.names import short_name
     from search.training.metrics import metric_words
-    from search_models.size import parameter_count
 
     spec = card.hyperparameters.spec
     shape = ", ".join(map(str, spec.input_shape))
@@ -145,7 +152,7 @@ def _metadata(card: Card, seed: int) -> dict[str, str]:
         "output": f"logits, float32 (N, {spec.n_classes}): their softmax gives probabilities",
         "classes": json.dumps(list(card.classes), ensure_ascii=False),
         "network": str(spec),
-        "parameters": str(parameter_count(spec)),
+        "parameters": str(spec.parameter_count),
         "dataset": short_name(card.dataset),
         "study": card.study,
         "trial": str(card.trial),

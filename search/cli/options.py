@@ -158,6 +158,14 @@ Seeds = Annotated[
     int,
     count_option("How many times to train, each a seed of its own."),
 ]
+NetworkFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--network",
+        metavar="FILE.py",
+        help="Your file that builds the networks, where one does. It is run.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")

@@ -148,6 +148,26 @@ def shown_command(words: list[str]) -> str:
     return shell_line([*prefix, "search", *words])
 
 
+def same_command(*more: str) -> str:
+    """The command as it was given, but for a password, which belongs on no screen.
+
+    Args:
+        more: words to be given besides.
+    """
+    from search.exceptions import StorageError
+    from search.storage.urls import shown_url
+
+    words = []
+    for word in sys.argv[1:]:
+        value = word.removeprefix("--storage=")
+        option = word[: len(word) - len(value)]
+        try:
+            words.append(option + shown_url(value) if "://" in value else word)
+        except StorageError:  # some other option's text
+            words.append(word)
+    return shown_command([*words, *more])
+
+
 def storage_words(storage: str) -> list[str]:
     """The option that a next command needs to find its storage; without a password."""
     from search.storage.urls import shown_url

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.completion import complete_weights
-from search.cli.options import DataDir, Storage
+from search.cli.networks import card_network
+from search.cli.options import DataDir, NetworkFile, Storage
 from search.cli.output import make_console, print_error
 from search.folders import DATABASE_URL
 
@@ -32,6 +33,7 @@ def pictures(
     ] = None,
     data_dir: DataDir = None,
     storage: Storage = DATABASE_URL,
+    network: NetworkFile = None,
 ) -> None:
     """Draw how a retrained network learnt, and where it errs.
 
@@ -54,6 +56,7 @@ def pictures(
     card = read_card(folder)
     seed = kept_seed(folder, card)
     weights_path(folder, card, seed)
+    card_network(card, network)
     check_at_hand(card.dataset, data_dir)
 
     from search.report.loading import left_out, load_matplotlib
@@ -72,7 +75,7 @@ def pictures(
     from search.results.looks import add_looks_of_network
     from search.training.weights import load
 
-    network = load(folder, seed=seed)
+    classifier = load(folder, seed=seed, network=network)
     size = card.hyperparameters.spec.input_shape[1:]
     dataset = load_dataset(card.dataset, data_dir, image_size=size)
     card.check_data(dataset.info)
@@ -83,7 +86,7 @@ def pictures(
         storage, card.hyperparameters, card.trial, card.fingerprint, n=1, by="pictures"
     )
     classes = list(card.classes)
-    probabilities = probabilities_of(network, dataset.test)
+    probabilities = probabilities_of(classifier, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)
     answers = Answers.of(card, seed)
     curves, confusion, mistakes = PICTURES

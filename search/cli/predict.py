@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.completion import complete_weights
-from search.cli.options import AsJson
+from search.cli.networks import card_network
+from search.cli.options import AsJson, NetworkFile
 from search.cli.output import echo_json, make_console, print_error
 from search.exceptions import InputError
 from search.plain_text import printable
@@ -50,6 +51,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE.png", help="Write what the network saw, image beside image."),
     ] = None,
+    network: NetworkFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what pictures show: digits, or classes of yours.
@@ -70,6 +72,7 @@ def predict(
     card = read_card(folder)
     seed = kept_seed(folder, card) if seed is None else seed
     weights_path(folder, card, seed)
+    card_network(card, network)
     if show is not None:
         check_file(show, option="--show")
     if card.dataset == "digits":
@@ -88,11 +91,11 @@ def predict(
         from search.results.predict import predict as ask
         from search.training.weights import load
 
-        network = load(folder, seed=seed)
+        classifier = load(folder, seed=seed, network=network)
         stacked = np.stack(list(pixels.values()))
         if show is not None:
             _write_strip(stacked, show)
-        answers = dict(zip(pixels, ask(network, torch.from_numpy(stacked)), strict=True))
+        answers = dict(zip(pixels, ask(classifier, torch.from_numpy(stacked)), strict=True))
         print_answers = _print_json if as_json else _print_table
         print_answers(answers, list(card.classes), several)
     for error in refused:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DataDir, Device, Storage, StudyName
+from search.cli.networks import study_network
+from search.cli.options import DataDir, Device, NetworkFile, Storage, StudyName
 from search.cli.output import make_console, shown_command, storage_words
 from search.exceptions import InputError, StudyError
 from search.folders import DATABASE_URL
@@ -46,6 +47,7 @@ def report(
     storage: Storage = DATABASE_URL,
     data_dir: DataDir = None,
     device: Device = "auto",
+    network: NetworkFile = None,
 ) -> None:
     """Write a study's story as one HTML file. Its pictures lie beside it, as PNG.
 
@@ -60,7 +62,7 @@ def report(
 
     from search.folders import PAGE, REPORT_FILES, study_folder
     from search.published import OutputFolder
-    from search.report.facts import SPACE_FILE, read_report
+    from search.report.facts import NETWORK_FILE, SPACE_FILE, read_report
     from search.report.loading import load_matplotlib
     from search.storage.open import opened_storage
     from search.study.open import select_study
@@ -81,7 +83,14 @@ def report(
         folder.check(REPORT_FILES)
         load_matplotlib()
         validated = _validated(
-            console, chosen, facts, folder.path, train=train, data_dir=data_dir, device=device
+            console,
+            chosen,
+            facts,
+            folder.path,
+            train=train,
+            data_dir=data_dir,
+            device=device,
+            network=network,
         )
 
     from search.report.page import Errors, render_page
@@ -99,6 +108,8 @@ def report(
             files |= _draw_errors(facts, validated, say)
     if facts.space_text is not None:
         files[SPACE_FILE] = facts.space_text.encode()
+    if facts.settings.network is not None:
+        files[NETWORK_FILE] = facts.settings.network["text"].encode()
     unlisted = folder.unlisted
     folder.replace({**files, PAGE: page.encode()})
     console.print(str(folder.path / PAGE), soft_wrap=True)
@@ -108,10 +119,13 @@ def report(
     options = ["--study", facts.study, *storage_words(storage)]
     if facts.settings.is_of_tensors:
         return  # what comes next would train, and commands have no images
+    from search.study.history import network_words
+
     if facts.next_steps.command("confirm") is not None:
         console.print(f"Not confirmed yet: {shown_command(['confirm', *options])}", soft_wrap=True)
     if facts.weights_name is not None and validated is None:
         options += [] if out is None else ["--out", str(out)]
+        options += network_words(chosen, facts.settings)
         words = shown_command(["report", "--train", *options])
         console.print(f"To show where it errs as well: {words}", soft_wrap=True)
 
@@ -125,6 +139,7 @@ def _validated(
     train: bool,
     data_dir: Path | None,
     device: str,
+    network: Path | None,
 ) -> Validated | None:
     """What the best network makes of the validation images; None where no weights tell."""
     if facts.weights_name is None:
@@ -132,6 +147,10 @@ def _validated(
     weights = folder / facts.weights_name
     if not train and not weights.exists():
         return None
+    if facts.settings.network is not None and network is None and not train:
+        return None  # what they show, only the user's file can tell
+    source = study_network(study, network)
+    from search.space.network_files import load_network
     from search.study.open import check_study_data, load_study_data
 
     workers = None
@@ -144,6 +163,7 @@ def _validated(
             soft_wrap=True,
         )
         workers = prepare_workers(1, device)
+    load_network(source)
 
     from search.report.validation import validate
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DataDir, Device, Seeds, Storage, StudyName, Workers, not_negative
+from search.cli.networks import study_network
+from search.cli.options import (
+    DataDir,
+    Device,
+    NetworkFile,
+    Seeds,
+    Storage,
+    StudyName,
+    Workers,
+    not_negative,
+)
 from search.cli.output import data_words, heard_interrupts, make_console, next_lines, shown_waiting
 from search.cli.repeats import describe_spread, epoch_printer, print_repeats
 from search.folders import DATABASE_URL
@@ -36,6 +46,7 @@ def retrain(
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
+    network: NetworkFile = None,
 ) -> None:
     """Train the best trial on all data, and test it.
 
@@ -50,8 +61,9 @@ def retrain(
 
             from search.data.names import short_name
             from search.folders import default_folder
+            from search.space.network_files import load_network
             from search.storage.open import opened_storage
-            from search.study.history import remembered_data_dir
+            from search.study.history import network_words, remembered_data_dir
             from search.study.next_steps import steps_with_weights
             from search.study.open import (
                 check_study_data,
@@ -70,8 +82,10 @@ def retrain(
             settings = StudySettings.from_study(chosen)
             hyperparameters = rebuild(chosen, frozen)
             folder = out or default_folder(chosen.study_name, frozen.number)
+            source = study_network(chosen, network)
             check_study_data(chosen, data_dir)
             prepared = prepare_workers(workers, device)
+            load_network(source)
 
             from search.results.looks import looks_words
             from search.results.retrain import WeightsFolder
@@ -107,9 +121,11 @@ def retrain(
         console.print(f"\nTest {metric}, last three epochs: {shown}", style="bold")
         console.print(looks_words(chosen))
     console.print(f"Weights and card: {folder}")
-    console.print(f'In Python: network = search.load("{folder}")')
+    named = "" if network is None else f', network="{network}"'
+    console.print(f'In Python: network = search.load("{folder}"{named})')
     data = data_words(settings.dataset, data_dir or remembered_data_dir(chosen))
-    steps = steps_with_weights(folder, chosen.study_name, settings.dataset)
+    option = network_words(chosen, settings) if network is None else ["--network", str(network)]
+    steps = steps_with_weights(folder, chosen.study_name, settings.dataset, network=option)
     for line in next_lines(steps, console.width, storage=storage, data=data):
         console.print(line, soft_wrap=True)
 

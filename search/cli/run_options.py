@@ -35,6 +35,7 @@ _OPTIONS: dict[str, Any] = {
     "budget": field_option("budget", **COUNT),
     "epochs": field_option("epochs", **COUNT),
     "space": field_option("space", autocompletion=complete_spaces),
+    "network": field_option("network", metavar="FILE.py"),
     "objective": field_option("objective", autocompletion=complete_objectives),
     "metric": field_option("metric"),
     "target": field_option("target", form="as 99.4", parser=decimal, metavar="PERCENT"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.cli.output import data_words, echo, next_lines, shown_command
+from search.cli.output import data_words, echo, next_lines, same_command
 from search.cli.show import front_table
 from search.plain_text import printable
 from search.study.trials import trials_of
@@ -70,8 +69,9 @@ def print_plan(console: Console, search: Search) -> None:
         (
             "space",
             f"{plan.space.name}{_begun_words(plan)}: {len(plan.space.distributions)} "
-            f"hyperparameters searched, networks from {plan.space.smallest_count():,} parameters",
+            f"hyperparameters searched, {plan.space.network_words()}",
         ),
+        *_network_rows(plan),
         ("cap", f"fewer than {request.budget:,} parameters, {counted(request.epochs, 'epoch')}"),
         ("goal", _goal(request)),
         (
@@ -97,6 +97,24 @@ def print_plan(console: Console, search: Search) -> None:
     if not before.n_trained:
         _print_uneven(console, search)
     console.print()
+
+
+def _network_rows(plan: SearchPlan) -> list[tuple[str, str]]:
+    """What a user's file of networks does, where there is one."""
+    probe, source = plan.probe, plan.checked.network
+    if probe is None or source is None:
+        return []
+    words = f"{source.path} ({source.fingerprint[:12]}): "
+    words += f"suggests {', '.join(probe.always)}" if probe.always else "suggests nothing"
+    if probe.sometimes:
+        words += (
+            f"; some networks {', '.join(probe.sometimes)}, too, each of which the sampler draws "
+            "by itself, knowing less of it"
+        )
+    words += "; widths are scaled to the cap" if probe.scales else ""
+    if probe.taken_over:
+        words += f"; says {', '.join(probe.taken_over)} itself"
+    return [("network", words)]
 
 
 def _cluster_words(plan: SearchPlan) -> str:
@@ -271,22 +289,6 @@ def print_next(console: Console, search: Search) -> None:
     data = data_words(search.plan.dataset.info.name, request.data_dir)
     for line in next_lines(steps, console.width, storage=request.storage, data=data):
         console.print(line, soft_wrap=True)
-
-
-def same_command() -> str:
-    """The command as it was given, but for a password, which belongs on no screen."""
-    from search.exceptions import StorageError
-    from search.storage.urls import shown_url
-
-    words = []
-    for word in sys.argv[1:]:
-        value = word.removeprefix("--storage=")
-        option = word[: len(word) - len(value)]
-        try:
-            words.append(option + shown_url(value) if "://" in value else word)
-        except StorageError:  # some other option's text
-            words.append(word)
-    return shown_command(words)
 
 
 def echo_chosen(search: Search) -> None:

@@ -15,7 +15,13 @@ from search.cli.events import (
     search_begins,
     search_ends,
 )
-from search.cli.output import data_words, heard_interrupts, shown_waiting, stop_signals
+from search.cli.output import (
+    data_words,
+    heard_interrupts,
+    same_command,
+    shown_waiting,
+    stop_signals,
+)
 from search.cli.progress import Progress
 from search.cli.run_options import Display
 from search.cli.run_output import (
@@ -24,7 +30,6 @@ from search.cli.run_output import (
     print_next,
     print_plan,
     print_result,
-    same_command,
     why_no_lower,
 )
 from search.cli.time_left import Forecast

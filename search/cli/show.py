@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from search.cli.confirm import describe_mean, luck_of_winning
-from search.cli.options import AsJson, Storage, StudyName, not_negative
-from search.cli.output import echo_json, make_console
+from search.cli.networks import study_network
+from search.cli.options import AsJson, NetworkFile, Storage, StudyName, not_negative
+from search.cli.output import echo_json, make_console, same_command
 from search.folders import DATABASE_URL
 from search.wording import duration, percent, thousands
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from search.study.summary import TrialSummary
-    from search_models.spec import ModelSpec
+    from search_models.network import Network
 
 
 _MANY_DIGITS = 1e5  # from here on a figure of an epoch is written with an exponent
@@ -105,20 +107,28 @@ def show(
     ],
     study: StudyName = None,
     storage: Storage = DATABASE_URL,
+    network: NetworkFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one trial: its layers and its epochs.
 
     Example: search show 17
     """
-    _show(study, number, storage, as_json, with_tables=True)
+    _show(study, number, storage, as_json, with_tables=True, network=network)
 
 
 def _show(
-    study_name: str | None, number: int | None, storage: str, as_json: bool, *, with_tables: bool
+    study_name: str | None,
+    number: int | None,
+    storage: str,
+    as_json: bool,
+    *,
+    with_tables: bool,
+    network: Path | None = None,
 ) -> None:
 
     from search.results.confirmed import confirmation_of
+    from search.space.network_files import load_network
     from search.storage.open import opened_storage
     from search.study.open import open_trial, select_study
     from search.study.summary import summarize_trial
@@ -127,6 +137,8 @@ def _show(
         study = select_study(opened, study_name)
         trial = open_trial(study, number)
         confirmation = confirmation_of(study)
+    if network is not None:  # without it, a file's networks are shown but for their layers
+        load_network(study_network(study, network))
     if confirmation is not None and confirmation["trial"] != trial.number:
         confirmation = None
     summary = summarize_trial(trial)
@@ -164,7 +176,7 @@ def _metric(study: Study) -> str:
     return metric_words(StudySettings.from_study(study).metric)
 
 
-def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
+def _spec(study: Study, trial: FrozenTrial) -> Network | None:
     """The network of a trial; None where it ended before it had one."""
     from search.exceptions import StudyError
     from search.study.open import rebuild
@@ -175,10 +187,8 @@ def _spec(study: Study, trial: FrozenTrial) -> ModelSpec | None:
         return None
 
 
-def _layers(spec: ModelSpec | None) -> list[dict[str, Any]]:
-    from search_models.size import layer_table
-
-    return [] if spec is None else [asdict(row) for row in layer_table(spec)]
+def _layers(spec: Network | None) -> list[dict[str, Any]]:
+    return [] if spec is None else [asdict(row) for row in spec.layer_table()]
 
 
 def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
@@ -197,8 +207,9 @@ def _print_trial(console: Console, study: Study, summary: TrialSummary) -> None:
         console.print(f"{summary.state.lower()} because: {summary.reason}")
     table = Table.grid(padding=(0, 2))
     drawn = dict(summary.hyperparameters)
-    if StudySettings.from_study(study).search_space().scales_widths:
-        widths = [drawn.pop(name) for name in list(drawn) if name.startswith("width_")]
+    space = StudySettings.from_study(study).search_space()
+    if space.scales_widths:
+        widths = [drawn.pop(name) for name in space.searched_widths() if name in drawn]
         if widths:
             shown = " : ".join(map(str, widths))
             table.add_row("widths drawn", f"{shown}, then scaled to fit the budget")
@@ -221,16 +232,24 @@ def _reached(summary: TrialSummary, metric: str) -> list[str]:
     return [f"{percent(last['validation_accuracy'])} validation {metric} in epoch {last['epoch']}"]
 
 
-def _print_layers(console: Console, spec: ModelSpec) -> None:
+def _print_layers(console: Console, spec: Network) -> None:
     from rich.table import Table
-
-    from search_models.size import layer_table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("layer")
     for heading in ("output", "parameters", "kernel", "stride", "jump", "receptive field"):
         table.add_column(heading, justify="right")
-    rows = layer_table(spec)
+    from search.exceptions import CardError
+    from search_models.layers import SpecError
+
+    try:
+        rows = spec.layer_table()
+    except SpecError as error:
+        raise CardError(str(error)) from error
+    if not rows:
+        with_file = same_command("--network", "FILE.py")
+        console.print(f"Its layers are shown by the file that builds it: {with_file}")
+        return
     for row in rows:
         table.add_row(
             row.layer,

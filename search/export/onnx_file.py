@@ -6,7 +6,10 @@ ONNX runtime knows. https://onnx.ai/onnx/operators/ has their definitions.
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,16 @@ from torch import Tensor, nn
 
 from search.exceptions import ExportError
 from search.training.weights import Classifier
-from search_models.spec import Conv, DepthwiseConv, Dropout, GlobalAveragePool, Layer, Output, Pool
+from search_models.convnet import ConvNet
+from search_models.layers import (
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    GlobalAveragePool,
+    Layer,
+    Output,
+    Pool,
+)
 
 INPUT_NAME, OUTPUT_NAME = "pixels", "logits"
 # The oldest versions that have all that is needed, so that old runtimes read the file: HardSwish
@@ -65,6 +77,8 @@ def to_onnx(network: Classifier, *, metadata: Mapping[str, str]) -> bytes:
         network: on the CPU.
         metadata: what else the file is to say of itself, by name.
     """
+    if not isinstance(network.network, ConvNet):
+        return _traced(network, metadata)
     spec = network.network.spec
     graph = _Graph()
     graph.add("Sub", {"mean": 255 * network.mean})
@@ -93,6 +107,52 @@ def to_onnx(network: Classifier, *, metadata: Mapping[str, str]) -> bytes:
         opset_imports=[helper.make_opsetid("", _OPERATOR_SET)],
         ir_version=_FORMAT,
     )
+    helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+class _FromPixels(nn.Module):
+    """A classifier of pixels as they are, from 0 to 255."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(pixels / 255)
+        return logits
+
+
+def _traced(network: Classifier, metadata: Mapping[str, str]) -> bytes:
+    """The same of a network that a user's file builds, as PyTorch's exporter sees it run.
+
+    By its older exporter, which needs onnx alone.
+
+    Raises:
+        ExportError: if the network does what an ONNX file cannot.
+    """
+    pixels = torch.zeros(1, *network.input_shape)
+    try:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "network.onnx"
+            warnings.simplefilter("ignore")  # the exporter is to be replaced, and tells of checks
+            torch.onnx.export(
+                _FromPixels(network).eval(),
+                (pixels,),
+                file,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                dynamic_axes={INPUT_NAME: {0: "N"}, OUTPUT_NAME: {0: "N"}},
+                opset_version=_OPERATOR_SET,
+                dynamo=False,
+            )
+            model = onnx.load(file)
+    except Exception as error:  # whatever a user's network does that the exporter does not know
+        raise ExportError(
+            "A network must do what ONNX has operators for, but PyTorch's exporter says of this "
+            f"one: {type(error).__name__}: {error}"
+        ) from error
     helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())

@@ -24,18 +24,19 @@ from search.space.hyperparameters import (
 from search.training.card import Card
 from search.training.metrics import Metric, metric_words
 from search.wording import percent
-from search_models.size import LayerRow, layer_table, parameter_count, receptive_field
-from search_models.spec import (
+from search_models.layers import (
     Activation,
     Conv,
     DepthwiseConv,
     Dropout,
     GlobalAveragePool,
     Layer,
-    ModelSpec,
     Output,
     Pool,
 )
+from search_models.network import in_notation
+from search_models.size import LayerRow, receptive_field
+from search_models.spec import ModelSpec
 
 # torchvision's names of the data sets that it brings.
 _DATASET_CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -87,6 +88,12 @@ def card_source(card: Card) -> Source:
             "A program must find its images in files, but those of "
             f"{short_name(card.dataset)!r} were given in Python; take the network as ONNX, or "
             "search a folder of the images."
+        )
+    if not isinstance(card.hyperparameters.spec, ModelSpec):
+        raise InputError(
+            "A program can be written of a network in the search's own notation, but this one is "
+            f"built by {card.hyperparameters.spec}, which is a program already; take the network "
+            "as ONNX, or copy that file."
         )
     n_last, n_seeds = min(3, card.epochs), len(card.runs)
     over = f"{f'last {n_last} epochs' if n_last > 1 else 'last epoch'} of {n_seeds} "
@@ -144,14 +151,14 @@ def to_python(source: Source, *, file_name: str) -> str:
 def _values(source: Source, file_name: str) -> dict[str, Any]:
     """What the template asks for."""
     hyperparameters, schedule = source.hyperparameters, source.hyperparameters.schedule
-    spec = hyperparameters.spec
+    spec = in_notation(hyperparameters.spec)
     augments = not hyperparameters.augmentation.is_identity
     shrinks = augments and hyperparameters.final_augmentation != 1
     counts_steps = shrinks or hyperparameters.ema_epochs > 0
     steps_each_batch = not isinstance(hyperparameters.schedule, StepDecay | Constant)
     is_digits, is_folder = source.dataset == "digits", folder_of(source.dataset) is not None
     needs = "scikit-learn" if is_digits else "Pillow" if is_folder else "torchvision"
-    n_parameters = parameter_count(spec)
+    n_parameters = spec.parameter_count
     epochs = f"{source.epochs} epoch{'s' if source.epochs > 1 else ''}"
     return {
         "title": f"{n_parameters:,} parameters, {epochs} of "
@@ -211,7 +218,7 @@ class _ProgramLayer:
     """
 
     words: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     parameters: str
     sees: str
     modules: dict[str, str]
@@ -221,7 +228,7 @@ class _ProgramLayer:
 def _layers(spec: ModelSpec) -> list[_ProgramLayer]:
     layers = []
     in_channels, n_convolutions = spec.input_shape[0], 0
-    for layer, row in zip(spec.layers, layer_table(spec), strict=True):
+    for layer, row in zip(spec.layers, spec.layer_table(), strict=True):
         if isinstance(layer, Conv | DepthwiseConv):
             n_convolutions += 1
         layers.append(_program_layer(layer, row, in_channels, n_convolutions))

@@ -40,8 +40,9 @@ from search.study.summary import (
 )
 from search.study.trials import trials_of
 from search.training.metrics import metric_words
-from search_models.size import LayerRow, layer_table
+from search_models.size import LayerRow
 
+NETWORK_FILE = "network.py"  # beside a report, the user's file that builds the study's networks
 SPACE_FILE = "space.toml"  # beside a report, the space of a study that has one of its own
 # Accuracies at which an axis of errors may have a mark.
 ACCURACY_MARKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0)
@@ -128,7 +129,7 @@ class Report:
 
     @property
     def layers(self) -> Sequence[LayerRow]:
-        return () if self.hyperparameters is None else layer_table(self.hyperparameters.spec)
+        return () if self.hyperparameters is None else self.hyperparameters.spec.layer_table()
 
     @property
     def training_seed(self) -> int | None:
@@ -171,6 +172,7 @@ class Report:
             self.settings,
             n_trials=max(self.tally.n_trained, 1),
             space=None if self.space_text is None else SPACE_FILE,
+            network=None if self.settings.network is None else ["--network", NETWORK_FILE],
             options=self._run_options,
         )
 

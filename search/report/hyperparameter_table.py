@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.space.hyperparameters import Constant, Cosine, Hyperparameters, OneCycle, StepDecay
-from search_models.spec import Dropout
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,7 @@ def settings_of(hyperparameters: Hyperparameters, table: Mapping[str, Any]) -> l
             rows.append(("schedule", "schedule", "cosine", ""))
         case Constant():
             rows.append(("schedule", "schedule", "constant", ""))
-    rates = sorted(
-        {layer.rate for layer in hyperparameters.spec.layers if isinstance(layer, Dropout)}
-    )
-    if rates:
-        rows.append(("dropout", "dropout", " and ".join(map(shown, rates)), ""))
+    rows += [(name, name, value, "") for name, value in hyperparameters.spec.traits().items()]
     rows += [
         ("label smoothing", "label_smoothing", hyperparameters.label_smoothing, ""),
         ("weights averaged over", "ema_epochs", hyperparameters.ema_epochs, " epochs"),
@@ -63,7 +58,7 @@ def settings_of(hyperparameters: Hyperparameters, table: Mapping[str, Any]) -> l
         ),
     ]
     return [
-        Setting(name, f"{shown(value)}{unit}", _range(table[key]))
+        Setting(name, f"{shown(value)}{unit}", _range(table.get(key)))
         for name, key, value, unit in rows
     ]
 

@@ -99,7 +99,7 @@ def _answer(report: Report) -> str:
 def _layers(report: Report) -> str:
     rows = [
         f"| `{row.layer}` | {_GAP}{' × '.join(map(str, row.output_shape))} | "
-        f"{_GAP}{row.parameters:,} | {_GAP}{row.receptive_field} |"
+        f"{_GAP}{row.parameters:,} | {_GAP}{row.receptive_field or ''} |"
         for row in report.layers
     ]
     total = sum(row.parameters for row in report.layers)

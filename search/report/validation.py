@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from search.data.dataset import Dataset, Examples
@@ -24,10 +22,9 @@ from search.report.facts import Report
 from search.report.weights_figures import confusion_matrix, find_mistakes, probabilities_of
 from search.training.card import weights_name
 from search.training.epochs import EpochResult
-from search.training.weights import Classifier
+from search.training.weights import load_weights
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import train_repeats
-from search_models.convnet import ConvNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +92,13 @@ def validate(dataset: Dataset, report: Report, path: Path) -> Validated:
     """
     assert report.hyperparameters is not None
     assert report.training_seed is not None
-    network = ConvNet(report.hyperparameters.spec)
     try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise CardError(
-            f"{path}: the weights cannot be read ({error}); delete the file, and give the command "
-            "again with --train."
-        ) from error
+        classifier = load_weights(report.hyperparameters.spec, dataset.info.normalization, path)
+    except CardError as error:
+        raise CardError(f"{error} Delete the file, and give the command again with --train.") from (
+            error
+        )
     examples = dataset.validation
-    classifier = Classifier(network, dataset.info.normalization).eval()
     probabilities = probabilities_of(classifier, examples)
     return Validated(
         seed=report.training_seed,

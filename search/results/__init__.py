@@ -8,6 +8,7 @@
   who gets the next run; `folds.py`: which part of the data validates which run; `confirmed.py`:
   what a study keeps of it
 - `target.py`: whether the winner reaches a target, and under which cap to search next
-- `ablate.py`: a trial and each change of it trained; `ablation.py`: the changes, and what they did
+- `ablate.py`: a trial and each change of it trained; `ablation.py`: the changes, and what they did;
+  `own_changes.py`: those of a network that a user's file builds
 - `compare.py`: studies side by side
 """

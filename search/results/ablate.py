@@ -29,7 +29,6 @@ from search.study.settings import StudySettings
 from search.study.summary import ABLATES, accuracy_of
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import Repeat, train_runs
-from search_models.size import parameter_count
 
 
 class Ablation:
@@ -53,7 +52,7 @@ class Ablation:
         if not space.fits(hyperparameters.spec):
             raise StudyError(
                 f"A network must have fewer parameters than the budget of {settings.budget:,}, but "
-                f"that of trial {trial.number} has {parameter_count(hyperparameters.spec):,}; take "
+                f"that of trial {trial.number} has {hyperparameters.spec.parameter_count:,}; take "
                 "another with --trial."
             )
         self.hyperparameters = hyperparameters
@@ -164,7 +163,7 @@ class Ablation:
                     recipe=changed.to_dict(),
                     part=run.part,
                     training_seed=run.seed,
-                    parameter_count=parameter_count(changed.spec),
+                    parameter_count=changed.spec.parameter_count,
                     seconds=repeat.seconds,
                     epochs=repeat.epochs,
                 )
@@ -179,7 +178,7 @@ class Ablation:
         return [reference, *(self._row(name, changed, reference) for name, changed in changes)]
 
     def _row(self, name: str, changed: Hyperparameters, reference: Row | None) -> Row:
-        count = parameter_count(changed.spec)
+        count = changed.spec.parameter_count
         if (name, changed) not in self._trained:
             return Row(name, count, [None] * len(self._runs), verdict="over budget")
         indices = [(name, run) for run in self._runs]

@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from search.results.folds import mean_over_parts, means_of_parts
+from search.results.own_changes import own_changes
 from search.results.race import mean_interval
 from search.space.hyperparameters import (
     Augmentation,
@@ -32,7 +33,10 @@ from search.space.hyperparameters import (
     Schedule,
     StepDecay,
 )
-from search_models.spec import Conv, DepthwiseConv, Dropout, ModelSpec, Output, SpecError
+from search_models.layers import Conv, DepthwiseConv, Dropout, Output, SpecError
+from search_models.network import Network, in_notation
+from search_models.own import OwnSpec
+from search_models.spec import ModelSpec
 
 UNCHANGED = "unchanged"
 # Two have one difference between them: Student's t would be 12.7, and the interval absurd.
@@ -61,15 +65,16 @@ def variants(hyperparameters: Hyperparameters) -> list[tuple[str, Hyperparameter
     is not the last one, whose channels are the logits, unless the one before has as many. Pools,
     dropout and depthwise convolutions stay, and are not counted. Such a network may have more
     parameters, where a narrow 1×1 convolution goes.
+
+    Of a network that a user's file builds, `own_changes` says what is changed in the place of
+    dropout, activation, widths and topology.
     """
     return [
-        (name, changed)
-        for name, changed in _changes(hyperparameters)
-        if changed is not None and changed != hyperparameters
+        (name, changed) for name, changed in _changes(hyperparameters) if changed != hyperparameters
     ]
 
 
-def _changes(hyperparameters: Hyperparameters) -> Iterator[tuple[str, Hyperparameters | None]]:
+def _changes(hyperparameters: Hyperparameters) -> Iterator[tuple[str, Hyperparameters]]:
     yield "no augmentation", replace(hyperparameters, augmentation=Augmentation())
     for field in fields(Augmentation):
         size = getattr(hyperparameters.augmentation, field.name)
@@ -84,18 +89,24 @@ def _changes(hyperparameters: Hyperparameters) -> Iterator[tuple[str, Hyperparam
         yield "augmentation to the end", replace(hyperparameters, final_augmentation=1.0)
     yield "no momentum", _without_momentum(hyperparameters)
     yield "no weight decay", replace(hyperparameters, weight_decay=0.0)
-    yield "no dropout", _without_dropout(hyperparameters)
-    yield (
-        "ReLU instead of hard swish",
-        replace(hyperparameters, spec=_with_relu(hyperparameters.spec)),
-    )
     yield "no label smoothing", replace(hyperparameters, label_smoothing=0.0)
     yield "no weight averaging", replace(hyperparameters, ema_epochs=0.0)
     for name, schedule in _SCHEDULES.items():
         if type(schedule) is not type(hyperparameters.schedule):
             yield f"{name} schedule", replace(hyperparameters, schedule=schedule)
-    yield "half the width", replace(hyperparameters, spec=_half_width(hyperparameters.spec))
-    yield _simpler(hyperparameters)
+    for change, spec in _network_changes(hyperparameters.spec):
+        yield change, replace(hyperparameters, spec=spec)
+
+
+def _network_changes(spec: Network) -> Iterator[tuple[str, Network]]:
+    if isinstance(spec, OwnSpec):
+        yield from own_changes(spec)
+        return
+    spec = in_notation(spec)
+    yield "no dropout", _without_dropout(spec)
+    yield "ReLU instead of hard swish", _with_relu(spec)
+    yield "half the width", _half_width(spec)
+    yield from _simpler(spec)
 
 
 def _without_momentum(hyperparameters: Hyperparameters) -> Hyperparameters:
@@ -115,12 +126,11 @@ def _with_relu(spec: ModelSpec) -> ModelSpec:
     )
 
 
-def _without_dropout(hyperparameters: Hyperparameters) -> Hyperparameters | None:
-    layers = hyperparameters.spec.layers
-    if not any(isinstance(layer, Dropout) and layer.rate > 0 for layer in layers):
-        return None
-    kept = tuple(layer for layer in layers if not isinstance(layer, Dropout))
-    return replace(hyperparameters, spec=replace(hyperparameters.spec, layers=kept))
+def _without_dropout(spec: ModelSpec) -> ModelSpec:
+    if not any(isinstance(layer, Dropout) and layer.rate > 0 for layer in spec.layers):
+        return spec
+    kept = tuple(layer for layer in spec.layers if not isinstance(layer, Dropout))
+    return replace(spec, layers=kept)
 
 
 def _half_width(spec: ModelSpec) -> ModelSpec:
@@ -139,19 +149,16 @@ def _half_width(spec: ModelSpec) -> ModelSpec:
     return replace(spec, layers=tuple(layers))
 
 
-def _simpler(hyperparameters: Hyperparameters) -> tuple[str, Hyperparameters | None]:
-    """The recipe without the last convolution that can be removed, counted from 1, if any."""
-    layers = hyperparameters.spec.layers
-    for number, position in reversed(
-        list(enumerate(_conv_positions(hyperparameters.spec), start=1))
-    ):
-        kept = layers[:position] + layers[position + 1 :]
+def _simpler(spec: ModelSpec) -> Iterator[tuple[str, ModelSpec]]:
+    """The network without the last convolution that can be removed, counted from 1, if any."""
+    layers = spec.layers
+    for number, position in reversed(list(enumerate(_conv_positions(spec), start=1))):
         try:
-            spec = replace(hyperparameters.spec, layers=kept)
+            kept = replace(spec, layers=layers[:position] + layers[position + 1 :])
         except SpecError:
             continue
-        return f"without conv {number}", replace(hyperparameters, spec=spec)
-    return "", None
+        yield f"without conv {number}", kept
+        return
 
 
 def _conv_positions(spec: ModelSpec) -> list[int]:

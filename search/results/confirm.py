@@ -29,7 +29,6 @@ from search.study.summary import CONFIRMS, accuracy_of, by_accuracy
 from search.study.trials import trials_of
 from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, WorkerPool
-from search_models.size import parameter_count
 
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
 _WAIT_SECONDS = 0.5
@@ -184,7 +183,7 @@ class ConfirmationRun:
     def parameter_counts(self) -> dict[int, int]:
         """Of each candidate's network, by the number of its trial."""
         return {
-            number: parameter_count(hyperparameters.spec)
+            number: hyperparameters.spec.parameter_count
             for number, hyperparameters in self._hyperparameters.items()
         }
 
@@ -311,7 +310,7 @@ class ConfirmationRun:
                 candidate=number,
                 part=run.part,
                 training_seed=run.seed,
-                parameter_count=parameter_count(self._hyperparameters[number].spec),
+                parameter_count=self._hyperparameters[number].spec.parameter_count,
                 seconds=seconds,
                 epochs=results,
             ),

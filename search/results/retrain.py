@@ -24,7 +24,6 @@ from search.training.card import CARD_VERSION, card_text, unlisted_files, weight
 from search.training.epochs import EpochResult
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import Repeat, Spread, train_repeats
-from search_models.size import parameter_count
 
 
 class WeightsFolder:
@@ -132,7 +131,7 @@ def _card(
             "n_training": info.n_development,
             "n_test": info.n_test,
         },
-        "parameter_count": parameter_count(hyperparameters.spec),
+        "parameter_count": hyperparameters.spec.parameter_count,
         "hyperparameters": hyperparameters.to_dict(),
         "normalization": asdict(info.normalization),
         "epochs": settings.epochs,

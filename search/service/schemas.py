@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr
 
 from search.tuner.options import LARGEST_NUMBER, SearchRequest
 
-# What the server decides: where results go, and what its machine connects to.
-SERVER_DECIDES = ("storage", "ray_address")
+# What the server decides: where results go, what its machine connects to, and that it runs no
+# program of a client's.
+SERVER_DECIDES = ("storage", "ray_address", "network")
 _COUNTS = ("budget", "epochs", "n_trials", "n_workers", "patience")
 _LONGEST_TEXT = 1000
 

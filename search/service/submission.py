@@ -57,6 +57,7 @@ def options_of(request: SearchRequest, *, is_here: bool = True) -> dict[str, Any
     Raises:
         DataError: if a folder of images is not there.
     """
+    _refuse_network(request.network)
     options = {
         name: getattr(request, name)
         for name, default in _DEFAULTS.items()
@@ -94,6 +95,7 @@ def request_of(options: Mapping[str, Any], storage: str) -> SearchRequest:
             raise InputError(
                 f"An option must be one of a search, but got {name[:100]!r}{meant(name, _DEFAULTS)}"
             )
+    _refuse_network(options.get("network"))
     for name in ("budget", "epochs"):
         if options.get(name) is None:
             raise InputError(f"A search must be given {name}, but it is missing; give it.")
@@ -111,6 +113,7 @@ def check_submission(request: SearchRequest) -> Submission:
     Raises:
         InputError: if anything asked for is wrong.
     """
+    _refuse_network(request.network)
     try:
         check_search(check_request(request))
         return Submission(options_of(request), _known_study(request))
@@ -119,6 +122,15 @@ def check_submission(request: SearchRequest) -> Submission:
             "The files and folders that a search names must be readable, but "
             f"{error.filename or 'one of them'} is not ({error.strerror}); name others."
         ) from error
+
+
+def _refuse_network(network: object) -> None:
+    """Raises InputError for a file of networks: who submits is not who owns the machine."""
+    if network is not None:
+        raise InputError(
+            "A search that a server runs must build networks of the search's own, as a server runs "
+            f"no program of a client's, but got --network {network}; use 'search run'."
+        )
 
 
 def _known_study(request: SearchRequest) -> str | None:
@@ -148,6 +160,7 @@ def possible_studies(options: Mapping[str, Any], storage: str) -> set[str]:
 
 def run_words(options: Mapping[str, Any]) -> list[str]:
     """The words of the command that searches, without the program's name and the storage."""
+    _refuse_network(options.get("network"))  # nor one that somebody wrote into the database
     words = ["run"]
     for name, value in options.items():
         flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")

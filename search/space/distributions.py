@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -17,16 +18,22 @@ from optuna.distributions import (
 class TrialLike(Protocol):
     """What `suggest` needs of a trial: Optuna's Trial, FrozenTrial and FixedTrial have it."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = ...) -> int: ...
+    @property
+    def params(self) -> dict[str, Any]: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = ..., log: bool = ...
+    ) -> float: ...
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = ..., log: bool = ...
+    ) -> int: ...
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
 def is_inside(distribution: BaseDistribution, value: Any) -> bool:
     """Whether a value that was made by hand has the type and range of its distribution."""
     match distribution:
-        case IntDistribution(low=low, high=high):
-            return type(value) is int and low <= value <= high
+        case IntDistribution(low=low, high=high, step=step):
+            return type(value) is int and low <= value <= high and (value - low) % step == 0
         case FloatDistribution(low=low, high=high):
             return type(value) in (int, float) and low <= value <= high
         case CategoricalDistribution(choices=choices):
@@ -76,6 +83,19 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any:
     return None  # the other space has no value, or a range that none of its recipes depends on
 
 
+def first_value(distribution: BaseDistribution) -> Any:
+    """The low end of a range; the first choice."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return distribution.low
+
+
+def single_value(distribution: BaseDistribution) -> Any:
+    """The value of a distribution that has no other."""
+    return optuna.distributions._get_single_value(distribution)
+
+
 def highest(distribution: BaseDistribution, limit: int) -> Any:
     """The highest number of a distribution that is no larger than a limit; None where none is."""
     match distribution:
@@ -89,10 +109,10 @@ def highest(distribution: BaseDistribution, limit: int) -> Any:
 
 def suggest_value(trial: TrialLike, name: str, distribution: BaseDistribution) -> Any:
     match distribution:
-        case FloatDistribution(low=low, high=high, log=log):
-            return trial.suggest_float(name, low, high, log=log)
-        case IntDistribution(low=low, high=high, log=log):
-            return trial.suggest_int(name, low, high, log=log)
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(name, low, high, step=step, log=log)
+        case IntDistribution(low=low, high=high, log=log, step=int(step)):
+            return trial.suggest_int(name, low, high, step=step, log=log)
         case CategoricalDistribution(choices=choices):
             return trial.suggest_categorical(name, choices)
     raise TypeError(distribution)

@@ -10,7 +10,7 @@ from search.space.design import DESIGN_NAMES
 from search.space.hyperparameters import Augmentation
 from search.space.limits import as_choices, is_range
 from search.space.topologies import parse_topology, topologies_of
-from search_models.spec import SpecError
+from search_models.layers import SpecError
 
 _AUGMENTATIONS = tuple(field.name for field in fields(Augmentation))
 

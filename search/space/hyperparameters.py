@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from search_models.spec import ModelSpec
+from search_models.network import Network, network_from_dict
 
 OptimizerName = Literal["sgd", "nesterov", "adam", "adamw"]
 
@@ -174,7 +174,7 @@ class Hyperparameters:
         ValueError: if a value is outside the range in which training is defined.
     """
 
-    spec: ModelSpec
+    spec: Network
     learning_rate: float
     optimizer: OptimizerName = "nesterov"
     momentum: float = 0.9
@@ -206,11 +206,7 @@ class Hyperparameters:
     def to_dict(self) -> dict[str, Any]:
         """As values that JSON knows; `from_dict` gives the same recipe back."""
         values = asdict(self)
-        values["spec"] = {
-            "network": str(self.spec),
-            "input_shape": list(self.spec.input_shape),
-            "n_classes": self.spec.n_classes,
-        }
+        values["spec"] = self.spec.to_dict()
         kind = next(name for name, cls in _SCHEDULES.items() if type(self.schedule) is cls)
         values["schedule"] = {"kind": kind, **asdict(self.schedule)}
         for name in ("elastic", "flip"):
@@ -227,16 +223,11 @@ class Hyperparameters:
             ValueError: if a value is wrong.
             KeyError, TypeError: if something is missing or unknown.
         """
-        spec = values["spec"]
         schedule = dict(values["schedule"])
         return cls(
             **{
                 **values,
-                "spec": ModelSpec.parse(
-                    spec["network"],
-                    input_shape=tuple(spec["input_shape"]),
-                    n_classes=spec["n_classes"],
-                ),
+                "spec": network_from_dict(values["spec"]),
                 "schedule": _SCHEDULES[schedule.pop("kind")](**schedule),
                 "augmentation": Augmentation(**values["augmentation"]),
             }

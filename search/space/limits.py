@@ -15,8 +15,8 @@ from optuna.distributions import (
 )
 
 from search.exceptions import SpaceError
-from search.space.design import BLOCKS, MAX_POOLS
-from search_models.spec import Activation
+from search.space.design import BLOCKS, DESIGN_NAMES, MAX_POOLS
+from search_models.layers import Activation
 
 MAX_WIDTHS = 12
 
@@ -92,6 +92,13 @@ KINDS: dict[str, _Kind] = {
         str, "of each convolution that names none", names=get_args(Activation), silent="relu"
     ),
 }
+
+# Which of them say what a network is, and which how it is trained.
+OF_NETWORKS = (
+    *("topology", "dropout", "activation", *DESIGN_NAMES),
+    *(name for name in KINDS if name.startswith("width_")),
+)
+OF_TRAINING = tuple(name for name in KINDS if name not in OF_NETWORKS)
 
 
 def as_choices(value: Any) -> list[Any]:

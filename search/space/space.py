@@ -25,17 +25,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from search.exceptions import SpaceError
 from search.space.adaptive import EPOCHS, N_TRAINING, Situation
-from search.space.design import DESIGN_NAMES, topology_and_widths
-from search.space.distributions import TrialLike, all_values, is_inside, n_values, suggest_value
+from search.space.design import topology_and_widths
+from search.space.distributions import (
+    TrialLike,
+    all_values,
+    is_inside,
+    n_values,
+    single_value,
+    suggest_value,
+)
 from search.space.effects import has_effect
 from search.space.hyperparameters import (
     Augmentation,
@@ -44,12 +50,14 @@ from search.space.hyperparameters import (
     schedule_of,
 )
 from search.space.limits import KINDS, as_choices, is_range, make_distribution
+from search.space.shrink import shrunk, smallest_designs
 from search.space.table_checks import check_budget_share, check_names, check_topologies
 from search.space.toml import ADAPTIVE, BUILT_IN, built_in_table, read_file, toml_value
 from search.space.topologies import parse_topology, topologies_of
 from search.space.widths import count_with, fill_to, scale_to
-from search_models.size import parameter_count
-from search_models.spec import Activation, ModelSpec, SpecError, Topology
+from search_models.layers import Activation, SpecError
+from search_models.network import Network
+from search_models.spec import Topology
 
 _OPEN_SHARE = {"low": 0.1, "high": 1.0, "log": True}
 _DROPOUT_DECIMALS = 4  # so that a network stays readable where it is written down
@@ -153,7 +161,7 @@ class Space:
             final_augmentation=final,
         )
 
-    def spec(self, values: Mapping[str, Any]) -> ModelSpec:
+    def spec(self, values: Mapping[str, Any]) -> Network:
         """The network alone of `hyperparameters(values)`; with ReLU where they leave that open."""
         value = {**self.table, **values}
         topology, _ = self._drawn(value)
@@ -201,10 +209,51 @@ class Space:
         except SpecError:  # a topology for larger images, say
             return None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a trial may have values of names that are in no distribution."""
+        return False
+
+    def complete(
+        self, values: Mapping[str, Any], draw: Callable[[str, BaseDistribution], Any]
+    ) -> dict[str, Any]:
+        """All values of a candidate, from those of the space's distributions.
+
+        Args:
+            draw: gives a value where only the candidate itself tells what else it needs.
+        """
+        return self.with_single(values)
+
+    def recall(self, trial: TrialLike, recipe: Mapping[str, Any] | None) -> Hyperparameters:
+        """The recipe of a stored trial.
+
+        Args:
+            recipe: as it was stored with the trial, where that was done.
+
+        Raises:
+            ValueError: if the trial ended before it had one.
+        """
+        return self.suggest(trial)
+
+    def could_be(self, params: Mapping[str, Any], count: int) -> bool:
+        """Whether a network with such values can have so many parameters."""
+        try:
+            return params.keys() == self.distributions.keys() and self.count(params) == count
+        except SpecError:
+            return False
+
+    def foreign_names(self, params: Collection[str]) -> set[str]:
+        """Names of a trial's values that no trial of this space has."""
+        return set(params) - set(self.distributions)
+
+    def network_words(self) -> str:
+        """What networks it has, in words."""
+        return f"networks from {self.smallest_count():,} parameters"
+
     def with_single(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """`values` with those that Optuna does not sample because they have no alternative."""
         single: dict[str, Any] = {
-            name: optuna.distributions._get_single_value(distribution)
+            name: single_value(distribution)
             for name, distribution in self.distributions.items()
             if distribution.single()
         }
@@ -255,25 +304,12 @@ class Space:
     def smallest_count(self) -> int:
         """The parameter count of the smallest network in the space."""
         if self.is_design:
-            return min(map(self.smallest_count_of, self._smallest_designs()))
+            return min(map(self.smallest_count_of, smallest_designs(self.table)))
         return min(self.smallest_count_of({"topology": text}) for text in self.topologies())
 
-    def _smallest_designs(self) -> Iterator[dict[str, Any]]:
-        """Of each kind of block, and number of pools, the design with the fewest blocks."""
-        least = {
-            name: value["low"] if is_range(value) else min(as_choices(value))
-            for name in DESIGN_NAMES
-            if name not in ("block", "pools")
-            for value in [self.table[name]]
-        }
-        pools = self.table["pools"]
-        counts = range(pools["low"], pools["high"] + 1) if is_range(pools) else as_choices(pools)
-        for block, n_pools in itertools.product(as_choices(self.table["block"]), counts):
-            yield {"block": block, "pools": n_pools, **least}
-
-    def fits(self, spec: ModelSpec) -> bool:
+    def fits(self, spec: Network) -> bool:
         """Whether a network is under the cap."""
-        return self.parameter_cap is None or parameter_count(spec) < self.parameter_cap
+        return self.parameter_cap is None or spec.parameter_count < self.parameter_cap
 
     def shrink(self, values: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
         """`values` with the widths scaled down, all by one factor, to fit under the cap.
@@ -285,23 +321,7 @@ class Space:
         Args:
             keep: names whose values stay as they are.
         """
-
-        def fits(candidate: Mapping[str, Any]) -> bool:
-            return self.fits(self.spec(candidate))
-
-        values = dict(values)
-        is_open = "topology" in self.distributions and "topology" not in keep
-        if is_open and not fits(self.smallest(values, keep=keep)):
-            values["topology"] = min(
-                self.topologies(), key=lambda text: self.smallest_count_of({"topology": text})
-            )
-        if self.scales_widths:  # they are as small as they can be
-            return values
-        for thousandths in range(1000, 0, -1):
-            scaled = self._scale_widths(values, thousandths / 1000, keep)
-            if fits(scaled):
-                return scaled
-        return self.smallest(values, keep=keep)
+        return shrunk(self, values, keep)
 
     def text(self) -> str:
         """A space file with every value of this space."""
@@ -356,7 +376,7 @@ class Space:
         values = self.smallest({**values, "dropout": 0.0})
         if self.scales_widths:
             values["budget_share"] = 0.0  # down to one channel each
-        return parameter_count(self.spec(values))
+        return self.spec(values).parameter_count
 
     def topologies(self) -> list[str]:
         """The notations of its topologies, of which it may have one or several."""
@@ -373,18 +393,3 @@ class Space:
             return distribution.low
         assert isinstance(distribution, CategoricalDistribution)
         return min(cast(tuple[int, ...], distribution.choices))
-
-    def _scale_widths(
-        self, values: Mapping[str, Any], factor: float, keep: Collection[str]
-    ) -> dict[str, Any]:
-        scaled = dict(values)
-        for name in self.searched_widths():
-            if name in keep:
-                continue
-            target = max(round(values[name] * factor), self.lowest_width(name))
-            distribution = self.distributions[name]
-            if isinstance(distribution, CategoricalDistribution):
-                choices = cast(tuple[int, ...], distribution.choices)
-                target = max(choice for choice in choices if choice <= target)
-            scaled[name] = target
-        return scaled

@@ -1,4 +1,4 @@
-"""Systems to train by name: those tuned by hand, and the shipped networks that a search found."""
+"""Systems to train: those tuned by hand, shipped networks, and what a user's own file builds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import json
 from search.exceptions import InputError
 from search.folders import CARD_NAME
 from search.space.baselines import BASELINES, Baseline, Claim
+from search.space.distributions import first_value
+from search.space.file_space import FileSpace
 from search.space.hyperparameters import Hyperparameters
+from search.space.network_files import load_network
 from search.space.presets import PRESETS, preset_folder
+from search.space.toml import ADAPTIVE
+from search_models.own import NetworkSource, OwnNetworkError
 
 
 def preset(name: str) -> Baseline:
@@ -25,6 +30,52 @@ def preset(name: str) -> Baseline:
         found_as=f"trial {card['trial']} of the study {card['study']}",
         found_trial=card["trial"],
     )
+
+
+def own_system(
+    source: NetworkSource,
+    *,
+    input_shape: tuple[int, int, int],
+    n_classes: int,
+    n_training: int,
+    epochs: int,
+) -> Baseline:
+    """A network that a user's file builds, trained as its file says or else as a search begins.
+
+    Raises:
+        InputError: if the file cannot be run, or leaves something open.
+    """
+    load_network(source)
+    space = FileSpace.load_for(
+        ADAPTIVE,
+        source,
+        input_shape=input_shape,
+        n_classes=n_classes,
+        n_training=n_training,
+        epochs=epochs,
+    )
+    try:
+        suggestions, count = space.runs.suggest(lambda _name, kind: first_value(kind))
+        if suggestions.asks:
+            raise InputError(
+                f"A baseline's network must be whole, but {source.name} suggests "
+                f"{', '.join(suggestions.asks)}; write the values into it, or search it with "
+                f"'search run --network {source.path}'."
+            )
+        sized = FileSpace.load_for(
+            ADAPTIVE,
+            source,
+            input_shape=input_shape,
+            n_classes=n_classes,
+            parameter_cap=count + 1,  # by which the learning rate goes
+            n_training=n_training,
+            epochs=epochs,
+        )
+        hyperparameters = sized.hyperparameters(sized.with_single(sized.first()))
+        hyperparameters.spec.build()
+    except OwnNetworkError as error:
+        raise InputError(f"{str(error).rstrip('.')}. Mend the file.") from error
+    return Baseline(source.name, hyperparameters, epochs, Claim())
 
 
 def all_systems() -> list[Baseline]:

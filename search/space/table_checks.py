@@ -9,7 +9,7 @@ from search.exceptions import SpaceError
 from search.space.design import DESIGN_NAMES
 from search.space.limits import KINDS, MAX_WIDTHS, as_choices, is_range
 from search.space.topologies import parse_topology, topologies_of
-from search_models.spec import SpecError
+from search_models.layers import SpecError
 
 
 def check_names(name: str, table: Mapping[str, Any]) -> None:

@@ -87,7 +87,7 @@ def read_file(name: str, situation: Situation) -> dict[str, Any]:
     """
     path = Path(name)
     try:
-        table = tomllib.loads(path.read_text(encoding=_encoding(path)))
+        table = tomllib.loads(path.read_text(encoding=encoding_of(path)))
     except FileNotFoundError as error:
         raise SpaceError(
             f"A space must be one of {', '.join(BUILT_IN)} or a TOML file, but there is no file "
@@ -113,7 +113,7 @@ def read_file(name: str, situation: Situation) -> dict[str, Any]:
     return {**found, **table}
 
 
-def _encoding(path: Path) -> str:
+def encoding_of(path: Path) -> str:
     """How a file's text is stored; as UTF-16 where PowerShell wrote what a command printed.
 
     Raises:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from search.space.distributions import highest, nearest
+from search.space.distributions import first_value, highest, nearest
+from search.space.file_space import FileSpace
+from search.space.limits import OF_TRAINING
 from search.space.space import Space
-from search_models.size import parameter_count
-from search_models.spec import SpecError
+from search_models.layers import SpecError
 
 
 def transfer_values(
@@ -34,13 +35,17 @@ def transfer_values(
     Returns:
         None where the topology is not in the target, or not to be had under its cap.
     """
-    values = {**source.table, **values}
+    given, values = values, {**source.table, **values}
     values |= {name: _first(target.table[name]) for name in left_out}
     sizes = target.distributions.get("batch_size")
     if sizes is not None and largest_batch is not None:
         near = nearest(sizes, values["batch_size"])
         if near is not None and near > largest_batch:
             values["batch_size"] = highest(sizes, largest_batch)
+    if isinstance(target, FileSpace):
+        return _file_values(given, values, source, target)
+    if isinstance(source, FileSpace):
+        return None
     if source.is_design or target.is_design:
         return _design_values(values, source, target)
     theirs = _as_meant_by(target, source, values)
@@ -78,6 +83,19 @@ def _design_values(
     return None if is_whole and not target.fits(target.spec(found)) else found
 
 
+def _file_values(
+    given: Mapping[str, Any], values: Mapping[str, Any], source: Space, target: FileSpace
+) -> dict[str, Any]:
+    """Those of the training and, of what a file suggested, those that the target's does, too."""
+    near = {name: nearest(kind, values.get(name)) for name, kind in target.distributions.items()}
+    found = {name: value for name, value in near.items() if value is not None}
+    if isinstance(source, FileSpace):
+        own = {name: value for name, value in given.items() if name not in OF_TRAINING}
+        suggested = target.complete(own, lambda _name, kind: first_value(kind))
+        found |= {name: value for name, value in own.items() if suggested.get(name) == value}
+    return found
+
+
 def _as_meant_by(target: Space, source: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     """Each name's value, searched or fixed, with the widths as the target means them."""
     value = dict(values)
@@ -87,7 +105,7 @@ def _as_meant_by(target: Space, source: Space, values: Mapping[str, Any]) -> dic
     cap = target.parameter_cap
     if cap is not None and target.scales_widths and not source.scales_widths:
         # There they are proportions.
-        value["budget_share"] = (parameter_count(source.spec(values)) + 1) / cap
+        value["budget_share"] = (source.spec(values).parameter_count + 1) / cap
     return value
 
 

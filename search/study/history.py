@@ -54,6 +54,7 @@ class RunRecord:
     git_commit: str | None
     host: str
     data_dir: str | None = None  # that was named, whole; None where none was
+    network: str | None = None  # the user's file of networks, as it was named; it is shown alone
 
     @classmethod
     def now(
@@ -68,6 +69,7 @@ class RunRecord:
         patience: int | None,
         target: float | None,
         data_dir: Path | None = None,
+        network: Path | None = None,
     ) -> RunRecord:
         packages = ("torch", "optuna", DISTRIBUTION)
         return cls(
@@ -87,6 +89,7 @@ class RunRecord:
             git_commit=_git_commit(),
             host=socket.gethostname(),
             data_dir=None if data_dir is None else str(data_dir.resolve()),
+            network=None if network is None else str(network),
         )
 
 
@@ -159,12 +162,22 @@ def remembered_data_dir(study: HasAttributes) -> Path | None:
     return None
 
 
+def network_words(study: HasAttributes, settings: StudySettings) -> list[str]:
+    """The option that names the user's file of a study's networks, as it was named last."""
+    if settings.network is None:
+        return []
+    named = [record.get("network") for record in run_records(study)]
+    path = next((each for each in reversed(named) if isinstance(each, str)), None)
+    return ["--network", path or settings.network["file"]]
+
+
 def search_words(
     name: str,
     settings: StudySettings,
     *,
     n_trials: int | None,
     space: str | None = None,
+    network: Sequence[str] | None = None,
     options: Sequence[str] = (),
 ) -> list[str] | None:
     """The words of the command that searches a study, without the program's name.
@@ -174,6 +187,8 @@ def search_words(
     Args:
         n_trials: trained ones that it shall have in all; None until nothing better comes.
         space: the file that holds the study's space, where it is another than at first.
+        network: the option that names the user's file of networks, where it is not called there as
+            the study says.
         options: what may change from run to run.
     """
     if settings.is_of_tensors:
@@ -181,6 +196,8 @@ def search_words(
     words = ["run", "--dataset", settings.dataset, "--budget", str(settings.budget)]
     words += ["--epochs", str(settings.epochs)]
     words += [] if n_trials is None else ["--trials", str(n_trials)]
+    if settings.network is not None:
+        words += network or ["--network", settings.network["file"]]
     for option, value, default in (
         ("--space", space or settings.space_name, defaults.SPACE),
         ("--objective", settings.objective, defaults.OBJECTIVE),

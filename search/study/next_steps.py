@@ -12,7 +12,12 @@ from optuna.trial import FrozenTrial
 
 from search.study import defaults
 from search.study.findings import Findings
-from search.study.history import StudyLength, length_asked_before, search_words
+from search.study.history import (
+    StudyLength,
+    length_asked_before,
+    network_words,
+    search_words,
+)
 from search.study.length import is_stagnant
 from search.study.locks import searching_process
 from search.study.settings import StudySettings
@@ -104,9 +109,12 @@ def next_steps(
 
     # A file may have gone, or changed; without one, the study goes on in the space it was begun in.
     space = None if settings.search_space().is_built_in else defaults.SPACE
+    network = network_words(study, settings)
 
     def search(n_trials: int | None, purpose: str) -> NextStep | None:
-        words = search_words(study.study_name, settings, n_trials=n_trials, space=space)
+        words = search_words(
+            study.study_name, settings, n_trials=n_trials, space=space, network=network
+        )
         return None if words is None else NextStep(tuple(words), purpose, reads_data=True)
 
     owner = searching_process(study, is_leaving=is_leaving)
@@ -121,10 +129,10 @@ def next_steps(
         front = ("best", "--front", *on_study)
         steps.append(NextStep(front, "the most accurate network of each size"))
     elif has_images and confirmed_number(study, trials) is None:
-        race = ("confirm", *on_study)
+        race = ("confirm", *on_study, *network)
         steps.append(NextStep(race, "race the best trials over fresh seeds", reads_data=True))
     if has_images and Findings.read(study).retraining(chosen.number) is None:
-        steps.append(retrain_step(study.study_name))
+        steps.append(retrain_step(study.study_name, network=network))
     steps.append(_report_step(study.study_name, "its story on one page"))
     steps.append(NextStep(("dashboard",), "look at all trials in a browser"))
     if searched_by is not None:  # another search of it is refused, or is one more host's
@@ -134,34 +142,42 @@ def next_steps(
     return NextSteps(None, tuple(steps), search(2 * n_trained, "search on"))
 
 
-def retrain_step(study: str, trial: int | None = None) -> NextStep:
-    """The retraining of a trial; without a number, of the one that the study stands for."""
-    words = ("retrain", *(() if trial is None else ("--trial", str(trial))), "--study", study)
+def retrain_step(study: str, trial: int | None = None, *, network: Sequence[str] = ()) -> NextStep:
+    """The retraining of a trial; without a number, of the one that the study stands for.
+
+    Args:
+        network: the option that names the user's file of networks, where there is one.
+    """
+    number = () if trial is None else ("--trial", str(trial))
+    words = ("retrain", *number, "--study", study, *network)
     return NextStep(words, "train it on all data, test it, keep its weights", reads_data=True)
 
 
-def steps_with_weights(folder: Path, study: str, dataset: str) -> list[NextStep]:
+def steps_with_weights(
+    folder: Path, study: str, dataset: str, *, network: Sequence[str] = ()
+) -> list[NextStep]:
     """What to do with the weights that `search retrain` has just written.
 
     Args:
         dataset: the name of the study's data.
+        network: the option that names the user's file of networks, where there is one.
     """
 
     def with_data(words: tuple[str, ...], purpose: str) -> NextStep:
         return NextStep(words, purpose, reads_database=False, reads_data=True)
 
     weights = str(folder)
-    photograph = ("predict", weights, "photo.jpg")
+    photograph = ("predict", weights, "photo.jpg", *network)
     has_onnx = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
-    exported = "network.onnx" if has_onnx else "network.py"
+    exported = "network.onnx" if has_onnx or network else "network.py"
     return [
-        with_data(("pictures", weights), "how it learnt and where it errs"),
+        with_data(("pictures", weights, *network), "how it learnt and where it errs"),
         *(
             [NextStep(photograph, "what a photograph shows", reads_database=False)]
             if dataset != "digits"  # scikit-learn's look otherwise than photographs
             else []
         ),
-        with_data(("export", weights, "--out", exported), "take it elsewhere"),
+        with_data(("export", weights, "--out", exported, *network), "take it elsewhere"),
         _report_step(study, "the study's story on one page"),
     ]
 

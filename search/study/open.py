@@ -18,7 +18,7 @@ from search.exceptions import StudyDeletedError, StudyError, UnknownStudyError
 from search.space.hyperparameters import Hyperparameters
 from search.storage.studies import stored_studies, study_names
 from search.study.history import last_used, remembered_data_dir
-from search.study.record import is_foreign
+from search.study.record import TrialRecord, is_foreign
 from search.study.settings import (
     StudySettings,
     check_same,
@@ -36,7 +36,6 @@ from search.study.summary import (
 )
 from search.study.trials import judge_all, rules_of, trials_of
 from search.wording import meant
-from search_models.size import parameter_count
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data.dataset import Dataset, DatasetInfo
@@ -202,13 +201,14 @@ def rebuild(study: Study, trial: FrozenTrial) -> Hyperparameters:
     if is_foreign(trial):
         raise foreign
     try:
-        hyperparameters = StudySettings.from_study(study).search_space().suggest(trial)
+        space = StudySettings.from_study(study).search_space()
+        hyperparameters = space.recall(trial, TrialRecord.read(trial).recipe)
     except ValueError as error:
         raise StudyError(
             f"A trial must have all hyperparameters of its space, but trial {trial.number} of "
             f"{study.study_name!r} ended before ({error}); take another with --trial."
         ) from error
-    if parameter_count_of(trial) not in (None, parameter_count(hyperparameters.spec)):
+    if parameter_count_of(trial) not in (None, hyperparameters.spec.parameter_count):
         raise foreign
     return hyperparameters
 

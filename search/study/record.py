@@ -82,7 +82,8 @@ class TrialRecord:
         epochs: those that it trained; each is parsed when it is asked for, their number is known.
         candidate: of a run in a race over fresh seeds, the number of the trial that it repeats.
         change: of a run in an ablation, what was changed.
-        recipe: of a run in an ablation, its hyperparameters as `Hyperparameters.to_dict` has them.
+        recipe: of a run in an ablation, and of a network that a user's file builds, its
+            hyperparameters as `Hyperparameters.to_dict` has them.
         part: of a run in either, the number of the part of the data that validated it; None of
             those of before there were parts, which is part 0.
         settings: of a run in either, the digest of its study's settings at the time.
@@ -315,7 +316,7 @@ def _all_blocks(first: list[Any], attributes: Mapping[str, Any]) -> list[Any]:
 
 def is_long(attribute: str) -> bool:
     """Whether a page or a table has no room for an attribute of a trial."""
-    return attribute in ("owner", "study") or attribute.startswith("epochs")
+    return attribute in ("owner", "study", "recipe") or attribute.startswith("epochs")
 
 
 class _StoredEpochs(Sequence[EpochResult]):

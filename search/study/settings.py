@@ -8,7 +8,7 @@ import json
 import re
 import textwrap
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
@@ -16,9 +16,12 @@ from optuna.study import Study, StudyDirection
 
 from search.data.names import SPLITS, TENSORS, ImageSize, Split, size_option
 from search.exceptions import StudyDeletedError, StudyError
+from search.space.file_space import FileSpace
+from search.space.network_files import difference
 from search.space.space import Space
 from search.space.toml import toml_value
 from search.training.metrics import Metric
+from search_models.own import FileIdentity, NetworkSource
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data.dataset import DatasetInfo
@@ -39,6 +42,8 @@ class StudySettings:
     Args:
         metric: which accuracy is meant wherever the study speaks of accuracy.
         split: how many images train, validate and test, where the data set's name does not tell.
+        network: the name and the text of the user's file that builds the networks, with its
+            fingerprint; None where the space says what networks are. It is shown, and never run.
     """
 
     budget: int
@@ -53,6 +58,7 @@ class StudySettings:
     objective: str = "accuracy"
     metric: Metric = "accuracy"
     split: tuple[int, int, int] | None = None
+    network: dict[str, str] | None = None
 
     @classmethod
     def of(
@@ -79,6 +85,7 @@ class StudySettings:
             objective=objective,
             metric=metric,
             split=None if is_known else (info.n_training, info.n_validation, info.n_test),
+            network=stored_network(space.source) if isinstance(space, FileSpace) else None,
         )
 
     @classmethod
@@ -119,7 +126,8 @@ class StudySettings:
     def digest(self) -> str:
         """Tells these settings from all others."""
         values = asdict(self)
-        for key in ("metric", "split"):  # studies of before these were stored have the same digest
+        # Studies of before these were stored have the same digest.
+        for key in ("metric", "split", "network"):
             if values[key] == type(self).__dataclass_fields__[key].default:
                 del values[key]
         text = json.dumps(values, sort_keys=True)
@@ -145,8 +153,42 @@ class StudySettings:
         """Optuna's, one for each objective: accuracy up, size down."""
         return [_DIRECTIONS[name] for name in self.objective.split(",")]
 
+    @property
+    def network_source(self) -> NetworkSource | None:
+        """The user's file that builds the networks, as the study keeps it; None without one."""
+        return None if self.network is None else NetworkSource(**_source_of(self.network))
+
+    @property
+    def network_identity(self) -> FileIdentity | None:
+        """Which file of the user's builds the networks; None without one."""
+        source = self.network_source
+        return (
+            None if source is None else FileIdentity(source.path, source.fingerprint, source.text)
+        )
+
     def search_space(self) -> Space:
-        return Space(self.space_name, self.space, self.input_shape, self.n_classes, self.budget)
+        values = self.space_name, self.space, self.input_shape, self.n_classes, self.budget
+        source = self.network_source
+        return Space(*values) if source is None else FileSpace(*values, source=source)
+
+
+def stored_network(source: NetworkSource) -> dict[str, str]:
+    """A user's file as a study keeps it."""
+    return {"file": source.name, "text": source.text, "fingerprint": source.fingerprint}
+
+
+def _source_of(stored: Mapping[str, str]) -> dict[str, str]:
+    return {"path": stored["file"], "text": stored["text"]}
+
+
+def _is_network(value: Any) -> bool:
+    match value:
+        case None:
+            return True
+        case {"file": str(), "text": str(text), "fingerprint": str(fingerprint), **more}:
+            digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+            return not more and digest == fingerprint
+    return False
 
 
 def _check_is_there(study: Study) -> None:
@@ -187,6 +229,7 @@ _RULES: dict[str, Callable[[Any], bool]] = {
     "objective": lambda value: value in OBJECTIVES,
     "metric": lambda value: value in get_args(Metric),
     "split": lambda value: value is None or _are_counts(value, 0),
+    "network": _is_network,
 }
 _NEEDED = tuple(f.name for f in fields(StudySettings) if f.default is MISSING)
 
@@ -245,12 +288,15 @@ _SPACE_HINT = " What differs in the space can stand in a file for --space."
 
 def check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
     """Raises StudyError where they differ, naming in what."""
+    if (stored.network is None) != (wanted.network is None):  # nor are there spaces to compare
+        raise _differs(name, _network_differences(stored.network_source, wanted.network_source))
     # A space is what it holds, not the file it came from; an earlier version's says less of it.
     before_space, space = dict(stored.search_space().table), dict(wanted.search_space().table)
     in_this_space = replace(stored, space_name=wanted.space_name, space=space)
+    in_this_space = replace(in_this_space, network=_same_network(stored, wanted))
     if before_space == space and in_this_space == replace(wanted, space=space):
         return
-    differences = []
+    differences = _network_differences(stored.network_source, wanted.network_source)
     for key in ("budget", "epochs", "dataset", "objective", "metric"):
         before, now = getattr(stored, key), getattr(wanted, key)
         if before != now:
@@ -264,11 +310,34 @@ def check_same(name: str, stored: StudySettings, wanted: StudySettings) -> None:
         elif stored.split_fingerprint != wanted.split_fingerprint:
             differences.append("the split into training and validation images")
     differences += _space_differences(stored.search_space(), wanted.search_space())
-    raise StudyError(
+    raise _differs(name, differences, hint=_SPACE_HINT if before_space != space else "")
+
+
+def _differs(name: str, differences: Sequence[str], *, hint: str = "") -> StudyError:
+    return StudyError(
         f"A run must agree with its study, but {name!r} differs in: {'; '.join(differences)}. "
-        "Give what the study was made with, or name another study with --study."
-        f"{_SPACE_HINT if before_space != space else ''}"
+        f"Give what the study was made with, or name another study with --study.{hint}"
     )
+
+
+def _same_network(stored: StudySettings, wanted: StudySettings) -> dict[str, str] | None:
+    """The file that is wanted, where the stored one has its text: it may have another name."""
+    before, now = stored.network_source, wanted.network_source
+    is_same = before is not None and now is not None and before.fingerprint == now.fingerprint
+    return wanted.network if is_same else stored.network
+
+
+def _network_differences(before: NetworkSource | None, now: NetworkSource | None) -> list[str]:
+    """Whether the networks are of other files, and in which lines those differ."""
+    fingerprints = [None if each is None else each.fingerprint for each in (before, now)]
+    if fingerprints[0] == fingerprints[1]:
+        return []
+    there, here = (
+        "none" if each is None else f"{each.name} ({each.fingerprint[:12]})"
+        for each in (before, now)
+    )
+    told = "" if before is None or now is None else difference(before.text, now.text)
+    return [f"--network {there} there and {here} here{told}"]
 
 
 def _space_differences(before: Space, now: Space) -> list[str]:

@@ -20,7 +20,6 @@ from search.space.distributions import is_alike, is_inside
 from search.space.space import Space
 from search.study.record import TrialRecord, judge
 from search.study.settings import StudySettings, identity_of, marked_from
-from search_models.spec import SpecError
 
 _DRAWN = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -67,11 +66,12 @@ class StudyRules:
     def _is_in_space(self, trial: FrozenTrial) -> bool:
         own, params = self.space.distributions, trial.params
         # What ended before its time may lack some.
-        if params.keys() - own.keys() or (trial.state in _DRAWN and len(params) < len(own)):
+        if self.space.foreign_names(params) or (trial.state in _DRAWN and own.keys() - params):
             return False
         return all(
             is_alike(own[name], trial.distributions[name]) and is_inside(own[name], value)
             for name, value in params.items()
+            if name in own
         )
 
     def _can_be_trained(self, trial: FrozenTrial, record: TrialRecord) -> bool:
@@ -82,12 +82,7 @@ class StudyRules:
         is_over = n_epochs == n_whole if trial.state == TrialState.COMPLETE else n_epochs <= n_whole
         if not is_over or count is None or count >= self.settings.budget:
             return False
-        try:
-            return trial.params.keys() == self.space.distributions.keys() and (
-                self.space.count(trial.params) == count
-            )
-        except SpecError:
-            return False
+        return self.space.could_be(trial.params, count)
 
 
 @functools.lru_cache(maxsize=64)

@@ -24,7 +24,6 @@ from search.space.hyperparameters import Hyperparameters
 from search.space.presets import PRESETS
 from search.training.metrics import Metric, check_metric
 from search.wording import meant
-from search_models.size import parameter_count
 
 if TYPE_CHECKING:
     from search.data.dataset import DatasetInfo
@@ -148,7 +147,7 @@ def read_card(folder: Path) -> Card:
             f"{path}: this version reads cards of version {CARD_VERSION}, but the card is of "
             f"version {version!r}; use the version of the package that wrote it."
         )
-    actual = parameter_count(card.hyperparameters.spec)
+    actual = card.hyperparameters.spec.parameter_count
     if count != actual:
         raise CardError(
             f"{path}: the card says {count!r} parameters, but its network has {actual:,}; the "
@@ -218,7 +217,7 @@ def _parse(contents: dict[str, Any]) -> Card:
     hyperparameters = Hyperparameters.from_dict(contents["hyperparameters"])
     if len(classes) != hyperparameters.spec.n_classes:
         raise ValueError(f"{len(classes)} names for {hyperparameters.spec.n_classes} classes")
-    n_parameters = parameter_count(hyperparameters.spec)
+    n_parameters = hyperparameters.spec.parameter_count
     if n_parameters > _MOST_PARAMETERS:
         raise ValueError(f"{n_parameters} parameters, more than {_MOST_PARAMETERS:,}")
     shape = hyperparameters.spec.input_shape

@@ -33,7 +33,7 @@ class Engine(Protocol):
     """
 
     @property
-    def network(self) -> ConvNet: ...
+    def network(self) -> nn.Module: ...
     @property
     def parameters(self) -> Sequence[nn.Parameter]: ...
     @property
@@ -55,7 +55,7 @@ class Engine(Protocol):
 
 
 def make_engine(
-    network: ConvNet,
+    network: nn.Module,
     training: Examples,
     normalization: Normalization,
     *,
@@ -66,7 +66,8 @@ def make_engine(
     use_native: bool,
 ) -> Engine:
     """The fastest engine that serves `network` on `device`."""
-    if device.type == "cuda":
+    # Of a network that is not ours, a replay may leave out what Python decides at each step.
+    if device.type == "cuda" and isinstance(network, ConvNet):
         return GraphEngine(
             network,
             training,
@@ -76,19 +77,17 @@ def make_engine(
             label_smoothing=label_smoothing,
         )
     kernel = native.kernel() if use_native else None
-    if kernel is None or native.uncovered(network.spec) is not None:
-        return TorchEngine(
-            network, training, normalization, device, label_smoothing=label_smoothing
+    if kernel is not None and isinstance(network, ConvNet) and not native.uncovered(network.spec):
+        return NativeEngine(
+            network,
+            training,
+            normalization,
+            kernel,
+            batch_size=batch_size,
+            seed=seed,
+            label_smoothing=label_smoothing,
         )
-    return NativeEngine(
-        network,
-        training,
-        normalization,
-        kernel,
-        batch_size=batch_size,
-        seed=seed,
-        label_smoothing=label_smoothing,
-    )
+    return TorchEngine(network, training, normalization, device, label_smoothing=label_smoothing)
 
 
 class TorchEngine:
@@ -96,7 +95,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        network: ConvNet,
+        network: nn.Module,
         training: Examples,
         normalization: Normalization,
         device: torch.device,
@@ -104,7 +103,7 @@ class TorchEngine:
         label_smoothing: float = 0.0,
     ) -> None:
         self.network = network.to(device)
-        self.parameters = list(network.parameters())
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.state = [
             tensor for tensor in network.state_dict().values() if tensor.is_floating_point()
         ]
@@ -125,6 +124,9 @@ class TorchEngine:
         logits = self.network(self._normalize(images))  # (N, n_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
+        for parameter in self.parameters:
+            if parameter.grad is None:  # no image has passed it, which a user's network may decide
+                parameter.grad = torch.zeros_like(parameter)
         # Added up on the device: reading a value would wait for it at each step.
         self._loss_sum += loss.detach() * len(index)
         self._n_correct += (logits.detach().argmax(dim=1) == labels).sum()
@@ -180,7 +182,7 @@ class GraphEngine(TorchEngine):
 
     def __init__(
         self,
-        network: ConvNet,
+        network: nn.Module,
         training: Examples,
         normalization: Normalization,
         device: torch.device,

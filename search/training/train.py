@@ -20,7 +20,6 @@ from search.training.engines import NativeEngine, make_engine
 from search.training.epochs import EpochResult
 from search.training.metrics import Metric
 from search.training.optimizers import make_optimizer
-from search_models.convnet import ConvNet
 
 
 def find_device(name: str) -> torch.device:
@@ -80,7 +79,7 @@ class Training:
         self._generator = Generator(device).manual_seed(seed)
         self._should_stop = should_stop
         self._engine = make_engine(
-            ConvNet(hyperparameters.spec),
+            hyperparameters.spec.build(),
             training,
             normalization,
             batch_size=hyperparameters.batch_size,
@@ -98,7 +97,7 @@ class Training:
         self._average = WeightAverage(self._engine.state, horizon) if horizon > 0 else None
 
     @property
-    def network(self) -> ConvNet:
+    def network(self) -> nn.Module:
         """The network that is trained; after an epoch it has the weights that were evaluated."""
         return self._engine.network
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from search.data.normalization import Normalization
 from search.data.tensors import tensors_as_bytes
 from search.exceptions import CardError
+from search.space.network_files import check_network, identity_of_network, load_network
 from search.space.presets import weights_folder
 from search.training.card import kept_seed, read_card, weights_path
-from search_models.convnet import ConvNet
+from search_models.layers import SpecError
+from search_models.network import Network
 
 
 def weights_as_bytes(network: nn.Module) -> bytes:
@@ -35,14 +38,20 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: ConvNet, normalization: Normalization) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        normalization: Normalization,
+        input_shape: tuple[int, int, int],
+    ) -> None:
         super().__init__()
         self.network = network
+        self.input_shape = input_shape
         self.register_buffer("mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        shape = self.network.spec.input_shape
+        shape = self.input_shape
         if images.dim() != 4 or tuple(images.shape[1:]) != shape:
             raise ValueError(
                 f"Images must have the shape (N, {', '.join(map(str, shape))}), but got "
@@ -53,7 +62,12 @@ class Classifier(nn.Module):
         return logits
 
 
-def load(folder: str | Path, *, seed: int | None = None) -> Classifier:
+def load(
+    folder: str | Path,
+    *,
+    seed: int | None = None,
+    network: str | os.PathLike[str] | None = None,
+) -> Classifier:
     """The network that `search retrain` wrote into `folder`, ready to classify.
 
     Args:
@@ -61,16 +75,33 @@ def load(folder: str | Path, *, seed: int | None = None) -> Classifier:
             folder of that name, it is the folder.
         seed: which of the training runs; by default the first whose weights are there, not the
             luckiest.
+        network: your file that builds the network, where the card says that one does. It is run.
 
     Raises:
         CardError: if card or weights are missing, damaged, or do not belong together.
+        InputError: if a file is needed that is not named, or is another than that of the card.
     """
     folder = weights_folder(folder)
     card = read_card(folder)
     path = weights_path(folder, card, kept_seed(folder, card) if seed is None else seed)
-    network = ConvNet(card.hyperparameters.spec)
+    spec = card.hyperparameters.spec
+    wanted = identity_of_network(spec)
+    how = "it as network, as network='net.py'."
+    load_network(check_network(network, wanted, of=str(folder), how=how))
+    return load_weights(spec, card.normalization, path)
+
+
+def load_weights(spec: Network, normalization: Normalization, path: Path) -> Classifier:
+    """A network with the weights of a file, ready to classify.
+
+    Raises:
+        CardError: if the weights cannot be read, or the network cannot be built.
+    """
     try:
+        network = spec.build()
         network.load_state_dict(load_file(path))
+    except SpecError as error:
+        raise CardError(f"{path}: the network of the weights cannot be built: {error}") from error
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CardError(f"{path}: the weights cannot be read ({error}).") from error
-    return Classifier(network, card.normalization).eval()
+    return Classifier(network, normalization, spec.input_shape).eval()

@@ -76,6 +76,10 @@ class Goal:
     space: str = field(
         default=defaults.SPACE, metadata=_text("adaptive, standard, wide, or a TOML file.")
     )
+    network: Path | None = field(
+        default=None,
+        metadata=_text("A Python file of yours that builds the networks; it is run."),
+    )
     objective: str = field(
         default=defaults.OBJECTIVE,
         metadata=_text("accuracy, or accuracy,size to search the best of each size."),
@@ -234,7 +238,14 @@ class SearchRequest(Output, Method, Place, Images, Length, Goal):
     """
 
     def __post_init__(self) -> None:
-        for name in ("data_dir", "artifacts", "worker_log"):
+        network: object = self.network
+        if callable(network):
+            raise InputError(
+                "A network must be named by its file, which workers run as well, but got the "
+                f"function {getattr(network, '__name__', network)}; write it into a file with its "
+                'imports (in a notebook by %%writefile net.py), and give network="net.py".'
+            )
+        for name in ("data_dir", "artifacts", "worker_log", "network"):
             path = getattr(self, name)
             if path is not None:
                 object.__setattr__(self, name, as_path(path, name))

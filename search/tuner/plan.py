@@ -17,6 +17,9 @@ from search.data.names import SPLITS, ImageSize, check_folder, folder_of
 from search.exceptions import DataUnavailableError, SpaceError
 from search.folders import make_folder
 from search.results.folds import Folds
+from search.space.file_space import FileSpace
+from search.space.network_files import load_network
+from search.space.probe import Probe, probe
 from search.space.space import Space
 from search.space.toml import ADAPTIVE, BUILT_IN, toml_value
 from search.storage.checks import has_studies
@@ -41,7 +44,13 @@ from search.tuner.preflight import (
     stored_image_size,
     stored_space,
 )
-from search.tuner.request import CheckedRequest, least_side, load_space, study_name
+from search.tuner.request import (
+    CheckedRequest,
+    least_side,
+    load_file_space,
+    load_space,
+    study_name,
+)
 from search.tuner.warm_start import WarmStart, opened_source, warm_start
 from search.workers.ray_cluster import count_actors
 from search.workers.setup import WorkerSetup, local_workers
@@ -57,6 +66,7 @@ class SearchPlan:
             it was asked for.
         warm_start: what a new study tries first; None where nothing was asked for, or it has
             trials.
+        probe: what the user's file of networks was seen to do; None where there is none.
     """
 
     checked: CheckedRequest
@@ -67,6 +77,7 @@ class SearchPlan:
     length: StudyLength
     workers: WorkerSetup
     warm_start: WarmStart | None
+    probe: Probe | None = None
 
     @property
     def request(self) -> SearchRequest:
@@ -88,9 +99,7 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
     dataset, note = _choose_dataset(request)
     info = dataset.info
     name = study_name(request, info.name)
-    space = _begun_in(request, name, info) or load_space(
-        request, info.input_shape, info.n_classes, info.n_training
-    )
+    space, probed = _choose_space(checked, name, info)
     if stored_space(request, name) is None:  # one that goes on has the space of its first search
         _check_batches(space, info)
     warm_start = _plan_warm_start(request, name, space, info)
@@ -107,7 +116,33 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
         length=_choose_length(request, name, info),
         workers=workers,
         warm_start=warm_start,
+        probe=probed,
     )
+
+
+def _choose_space(
+    checked: CheckedRequest, study_name: str, info: DatasetInfo
+) -> tuple[Space, Probe | None]:
+    """What is searched; of networks that a user's file builds, with what that was seen to do.
+
+    Raises:
+        SpaceError: if it cannot be used, or has no network under the budget.
+        InputError: if the user's file cannot be run.
+    """
+    request = checked.asked
+    begun_in = _begun_in(request, study_name, info)
+    if checked.network is None:
+        known = begun_in or load_space(request, info.input_shape, info.n_classes, info.n_training)
+        return known, None
+    load_network(checked.network)
+    if isinstance(begun_in, FileSpace):
+        return begun_in, probe(begun_in)
+    space = load_file_space(checked, info.input_shape, info.n_classes, info.n_training)
+    seen = probe(space)
+    space = space.without(seen.taken_over)
+    if request.objective != "accuracy" and seen.scales:
+        return space.with_open_size(), seen
+    return space, seen
 
 
 def _choose_workers(checked: CheckedRequest) -> WorkerSetup:
@@ -136,7 +171,7 @@ def _begun_in(request: SearchRequest, study_name: str, info: DatasetInfo) -> Spa
     if request.space != ADAPTIVE:
         return None
     begun_in = stored_space(request, study_name)
-    if begun_in is not None or request.from_study is None:
+    if begun_in is not None or request.from_study is None or request.network is not None:
         return begun_in
     source = stored_space(request, request.from_study)
     if source is None or source.is_design or source.input_shape != info.input_shape:

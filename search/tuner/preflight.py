@@ -32,7 +32,12 @@ from search.storage.studies import study_names
 from search.storage.urls import parse_url
 from search.study.history import remembered_data_dir
 from search.study.open import open_study
-from search.study.settings import StudySettings, check_same, stored_settings
+from search.study.settings import (
+    StudySettings,
+    check_same,
+    stored_network,
+    stored_settings,
+)
 from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.tuner.warm_start import opened_source
@@ -129,13 +134,16 @@ def _check_study(checked: CheckedRequest) -> None:
         objective=request.objective,
         metric=checked.metric,
         dataset=stored.dataset if dataset is None else dataset,
+        network=None if checked.network is None else stored_network(checked.network),
     )
     asked = request.image_size  # without one, a study goes on with its own
     if asked is not None and dataset == stored.dataset and folder_of(dataset) is not None:
         sides = check_image_size(asked)
         wanted = replace(wanted, input_shape=(stored.input_shape[0], *sides))
     # Other data may have images of another shape. And what adapts has done so for the study.
-    if wanted.dataset == stored.dataset and request.space != ADAPTIVE:
+    # And what a user's file takes over of the training, only running it tells.
+    is_told = request.space != ADAPTIVE and stored.network is None and wanted.network is None
+    if wanted.dataset == stored.dataset and is_told:
         n_training = stored.known_split.n_training if stored.known_split else N_TRAINING
         space = load_space(request, wanted.input_shape, wanted.n_classes, n_training)
         wanted = replace(wanted, space_name=space.name, space=dict(space.table))

@@ -22,6 +22,8 @@ from search.data.names import (
 )
 from search.exceptions import InputError, SpaceError
 from search.space.adaptive import N_TRAINING
+from search.space.file_space import FileSpace
+from search.space.network_files import read_network
 from search.space.space import Space
 from search.study.open import check_study_name
 from search.study.settings import OBJECTIVES
@@ -31,6 +33,7 @@ from search.tuner.options import LARGEST_NUMBER, SearchRequest
 from search.tuner.pruners import make_pruner
 from search.tuner.sampler import check_sampler
 from search.workers.resources import Resources
+from search_models.own import NetworkSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,15 @@ class CheckedRequest:
     Args:
         resources: what each worker takes of a Ray cluster; None where they run on this machine.
         n_objectives: how many values a trial of the search has.
+        network: the user's file that builds the networks, read and not yet run; None where the
+            space says what they are.
     """
 
     asked: SearchRequest
     metric: Metric
     resources: Resources | None
     n_objectives: int
+    network: NetworkSource | None = None
 
 
 def check_request(request: SearchRequest) -> CheckedRequest:
@@ -63,12 +69,16 @@ def check_request(request: SearchRequest) -> CheckedRequest:
     metric = check_metric(request.metric)
     if request.image_size is not None:
         check_image_size(request.image_size)
-    checked = CheckedRequest(request, metric, resources, n_objectives)
+    network = None if request.network is None else read_network(request.network)
+    checked = CheckedRequest(request, metric, resources, n_objectives, network)
     if isinstance(request.dataset, str):
         _check_dataset(request.dataset)
         # Other data, and a study that `auto` goes on with, may have images of another shape.
         if request.dataset in SPLITS or (request.dataset == "auto" and request.study is None):
-            load_space(request)
+            if network is None:
+                load_space(request)
+            else:
+                load_file_space(checked)
     return checked
 
 
@@ -131,8 +141,34 @@ def load_space(
     return space
 
 
+def load_file_space(
+    checked: CheckedRequest,
+    input_shape: tuple[int, int, int] = (1, 28, 28),
+    n_classes: int = 10,
+    n_training: int = N_TRAINING,
+) -> FileSpace:
+    """How the networks of a request's file are trained; the file is not run for it.
+
+    Raises:
+        SpaceError: if the space cannot be used.
+    """
+    assert checked.network is not None
+    return FileSpace.load_for(
+        checked.asked.space,
+        checked.network,
+        input_shape=input_shape,
+        n_classes=n_classes,
+        parameter_cap=checked.asked.budget,
+        n_training=n_training,
+        epochs=checked.asked.epochs,
+    )
+
+
 def least_side(request: SearchRequest, n_classes: int) -> int:
     """The fewest pixels along a side of an image for which all networks of the space exist."""
+
+    if request.network is not None:  # which only running it tells
+        return SMALLEST_SIDE
 
     def exist(side: int) -> bool:
         with suppress(SpaceError):
@@ -154,7 +190,8 @@ def study_name(request: SearchRequest, dataset: str) -> str:
     if request.study is not None:
         return request.study
     size = "" if request.objective == "accuracy" else "-by-size"
-    return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}"
+    network = "" if request.network is None else f"-{request.network.stem}"
+    return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}{network}"
 
 
 def _check_numbers(request: SearchRequest) -> None:

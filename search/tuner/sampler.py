@@ -21,14 +21,16 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.exceptions import InputError
+from search.exceptions import InputError, TrainingError
+from search.space.distributions import is_inside
 from search.space.space import Space
 from search.study.news import TrialNews
 from search.study.record import queued_values
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.near_first import N_FIRST, FirstDraws
 from search.tuner.window import History, HistoryWindow
-from search_models.spec import SpecError
+from search_models.layers import SpecError
+from search_models.own import OwnNetworkError
 
 _N_SHRUNK_DRAWS = 10  # to scale one down takes fifty times as long as to draw it
 _N_RANDOM_DRAWS = 200  # that find nothing new: a range of floats gives something new in one or two
@@ -84,6 +86,7 @@ class CappedSampler(BaseSampler):
         self._max_redraws = max_redraws
         self._first_draws = first_draws
         self._draw = Draw()
+        self._drawn: dict[str, Any] = {}
         self._news = TrialNews()
         self._seen = SeenConfigurations(space)
         self._history = HistoryWindow() if forgets else History()
@@ -112,7 +115,7 @@ class CappedSampler(BaseSampler):
         """
         if not self._seen.has_untried():
             return False
-        if self._seen.is_listable:
+        if self._seen.is_listable or self._space.is_open:
             return True
         distributions = self.infer_relative_search_space(study, _NO_TRIAL)
         n_shrunk = 0
@@ -150,12 +153,22 @@ class CappedSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         fixed = queued_values(trial) or {}
+        self._drawn = {}
         open_trials = self.refresh(study, besides=trial.number)
         study = self._history.view(study, open_trials)
+        full_params: dict[str, Any] | None = None
         for full_params, draw in self._candidates(study, trial, search_space, fixed):
             self._draw = replace(draw, is_new=full_params not in self._seen)
             if self._draw.is_new:
                 break
+        if full_params is None:
+            raise TrainingError(
+                "A network must have fewer parameters than the budget, but of "
+                f"{self._max_redraws + 1 + _N_RANDOM_DRAWS} networks that were drawn none had; "
+                "give their file smaller ranges, or take a larger budget, in another study."
+            )
+        # What only the candidate itself tells that it needs is asked for later, one by one.
+        self._drawn = {name: full_params[name] for name in full_params if name not in search_space}
         return {name: full_params[name] for name in search_space}
 
     def sample_independent(
@@ -165,6 +178,9 @@ class CappedSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        drawn = self._drawn.get(param_name)
+        if param_name in self._drawn and is_inside(param_distribution, drawn):
+            return drawn
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -211,9 +227,13 @@ class CappedSampler(BaseSampler):
     ) -> Iterator[tuple[dict[str, Any], Draw]]:
         """Candidates under the cap, those of the sampler first; at least one."""
         n_over = 0
+
+        def draw(name: str, distribution: BaseDistribution) -> Any:
+            return self._sampler.sample_independent(study, trial, name, distribution)
+
         for _ in range(self._max_redraws + 1):
-            full_params = self._space.with_single(
-                {**self._sample(study, trial, search_space), **fixed}
+            full_params = self._space.complete(
+                {**self._sample(study, trial, search_space), **fixed}, draw
             )
             if self._fits(full_params):
                 yield full_params, Draw(n_over)
@@ -223,7 +243,8 @@ class CappedSampler(BaseSampler):
         if n_over > self._max_redraws:
             # What a person asked for stays as it is; the coordinator refuses what is too large.
             shrunk = self._space.shrink(full_params, keep=fixed)
-            yield shrunk, Draw(n_redraws, is_shrunk=shrunk != full_params)
+            if fixed or not self._space.is_open or self._fits(shrunk):
+                yield shrunk, Draw(n_redraws, is_shrunk=shrunk != full_params)
         for other, is_shrunk in self._others(study, trial, search_space, fixed):
             if self._fits(other):
                 yield other, Draw(n_redraws, is_shrunk=is_shrunk)
@@ -260,15 +281,17 @@ class CappedSampler(BaseSampler):
         search_space: dict[str, BaseDistribution],
         fixed: Mapping[str, Any],
     ) -> dict[str, Any]:
-        drawn = {
-            name: sampler.sample_independent(study, trial, name, distribution)
-            for name, distribution in search_space.items()
-        }
-        return self._space.with_single({**drawn, **fixed})
+        def draw(name: str, distribution: BaseDistribution) -> Any:
+            return sampler.sample_independent(study, trial, name, distribution)
+
+        drawn = {name: draw(name, distribution) for name, distribution in search_space.items()}
+        return self._space.complete({**drawn, **fixed}, draw)
 
     def _fits(self, full_params: Mapping[str, Any]) -> bool:
         try:
             spec = self._space.spec(full_params)
+        except OwnNetworkError:
+            return True  # a trial tells why the user's file fails
         except SpecError:  # a topology for larger images, say
             return False
         return self._space.fits(spec)

@@ -294,6 +294,7 @@ def _begin(
             patience=plan.length.patience,
             target=None if request.target is None else request.target.accuracy,
             data_dir=request.data_dir,
+            network=request.network,
         ),
     )
     queued = plan.warm_start if not trials else None

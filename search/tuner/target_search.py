@@ -7,8 +7,11 @@ from dataclasses import replace
 
 from search.data.dataset import Dataset
 from search.data.names import ImageSize, folder_of
+from search.exceptions import SpaceError
 from search.results.confirm import ConfirmationRun
 from search.results.target import Step, Verdict, judge
+from search.space.file_space import FileSpace
+from search.space.probe import probe
 from search.tuner.events import Outcome
 from search.tuner.options import SearchRequest
 from search.tuner.plan import SearchPlan
@@ -63,7 +66,13 @@ def judge_target(search: Search, race: ConfirmationRun) -> Step | None:
 def lower_request(search: Search, step: Step) -> SearchRequest | None:
     """The search under the next lower cap; None where no network of the space fits under it."""
     request = search.plan.request
-    if replace(search.plan.space, parameter_cap=step.next_cap).smallest_count() >= step.next_cap:
+    space = replace(search.plan.space, parameter_cap=step.next_cap)
+    try:
+        if isinstance(space, FileSpace):
+            probe(space)
+        else:
+            space.check_fits()
+    except SpaceError:
         return None
     timeout = request.timeout_seconds
     if timeout is not None:

@@ -21,8 +21,7 @@ from search.tuner.events import Outcome, TrialEnded
 from search.tuner.sampler import CappedSampler
 from search.tuner.trial_writer import TrialWriter, stored_trial
 from search.workers.jobs import Job
-from search_models.size import parameter_count
-from search_models.spec import SpecError
+from search_models.layers import SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ class TrialStarter:
         with batch_writes(self._study):
             try:
                 hyperparameters = self._space.suggest(trial)
-                count = parameter_count(hyperparameters.spec)
+                count = hyperparameters.spec.parameter_count
             except SpecError as error:
                 return self._writer.refuse(trial, str(error))
             draw = self._sampler.take_draw()
@@ -145,10 +144,14 @@ class TrialStarter:
                 shrunk=draw.is_shrunk or None,
                 number=trial.number,
                 training_seed=seed,
+                recipe=hyperparameters.to_dict() if self._space.is_open else None,
             )
             record.write(self._study, trial._trial_id)
         if not self._space.fits(hyperparameters.spec):
             return self._writer.refuse_too_large(trial, count)
+        unknown = (queued_values(stored) or {}).keys() - stored_trial(trial).params.keys()
+        if unknown:
+            return self._writer.refuse(trial, f"{min(unknown)} is not suggested by this network")
         if not draw.is_new and queued_values(stored) is None:
             self._found_nothing_new = True
             return self._writer.refuse_duplicate(trial, count, Outcome.EXHAUSTED.value)

@@ -148,7 +148,7 @@ def warm_start(earlier: Study, space: Space, info: DatasetInfo) -> WarmStart:
         if values is None:
             continue
         is_whole = space.distributions.keys() <= values.keys()
-        configuration = space.hyperparameters_or_none(values) if is_whole else str(values)
+        configuration = (space.hyperparameters_or_none(values) if is_whole else None) or str(values)
         if configuration not in known:
             found[trial.number] = values
             known.add(configuration)

@@ -25,6 +25,7 @@ from search.workers.base_pool import BaseWorkerPool
 from search.workers.fork_server import start_server, without_program, worker_context
 from search.workers.resources import DeviceShare, deal
 from search.workers.worker_loop import Message, Order, work
+from search_models.own import NetworkSource, named_sources
 
 _MAX_SERVER_DEATHS = 20  # in a row; its imports take seconds, in which a busy machine may kill it
 _SERVER_REST_SECONDS = 0.25  # one that is dying refuses work, but does not yet count as dead
@@ -101,6 +102,7 @@ class LocalWorkerPool(BaseWorkerPool[_LocalProcess]):
         self._log_folder = log_folder
         self._n_workers = n_workers
         self._cores = _own_cores(n_workers)
+        self._networks = named_sources()
         super().__init__(n_workers)
 
     def close(self) -> None:
@@ -115,7 +117,10 @@ class LocalWorkerPool(BaseWorkerPool[_LocalProcess]):
             ours, theirs = self._context.Pipe()
             process = self._context.Process(
                 target=_worker_main,
-                args=(theirs, self._files, index, self._cores.get(index), self._log_folder),
+                args=(
+                    *(theirs, self._files, index),
+                    *(self._cores.get(index), self._log_folder, self._networks),
+                ),
                 daemon=True,
                 name=f"search-worker-{index}",
             )
@@ -183,6 +188,7 @@ def _worker_main(
     index: int,
     core: int | None,
     log_folder: Path | None,
+    networks: Sequence[NetworkSource],
 ) -> None:
     # A terminal or a cluster sends these to all processes; only the pool decides what follows.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -191,5 +197,5 @@ def _worker_main(
     if core is not None:
         os.sched_setaffinity(0, {core})
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the pool is gone
-        for message in work(connection, files, index, log_folder):
+        for message in work(connection, files, index, log_folder, networks):
             connection.send(message)

@@ -26,6 +26,7 @@ from search.workers.base_pool import BaseWorkerPool
 from search.workers.ray_head import answers, check_answers
 from search.workers.resources import DeviceShare, Resources
 from search.workers.worker_loop import Message, Order, work
+from search_models.own import NetworkSource, named_sources
 
 # Read when Ray is imported. It would report its use, and under `uv run` start its workers by uv
 # from a copy of the folder that the command is given in.
@@ -190,11 +191,17 @@ class _Inbox:
 class _Actor:
     """A worker as Ray runs it: `work` in one thread, and `send` in another."""
 
-    def __init__(self, data: _StoredDataset, index: int, log_folder: Path | None) -> None:
+    def __init__(
+        self,
+        data: _StoredDataset,
+        index: int,
+        log_folder: Path | None,
+        networks: Sequence[NetworkSource],
+    ) -> None:
         if log_folder is not None:  # another machine may not have it yet
             log_folder.mkdir(parents=True, exist_ok=True)
         self._inbox = _Inbox()
-        self._work = data, index, log_folder
+        self._work = data, index, log_folder, networks
 
     def send(self, order: Order) -> None:
         self._inbox.put(order)
@@ -261,6 +268,7 @@ class RayWorkerPool(BaseWorkerPool[_ActorProcess]):
     ) -> None:
         self._resources = resources
         self._data = _StoredDataset.put(files)
+        self._networks = named_sources()
         self._log_folder = None if log_folder is None else log_folder.resolve()
         self._actor_class = ray.remote(_Actor).options(
             num_cpus=resources.cpu,
@@ -279,7 +287,8 @@ class RayWorkerPool(BaseWorkerPool[_ActorProcess]):
             worker.process.kill()
 
     def _start(self, index: int) -> _ActorProcess:
-        return _ActorProcess(self._actor_class.remote(self._data, index, self._log_folder))
+        work = self._data, index, self._log_folder, self._networks
+        return _ActorProcess(self._actor_class.remote(*work))
 
     def _look_at_head(self) -> None:
         """Raises TrainingError where the cluster's head has not answered for too long.

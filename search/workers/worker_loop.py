@@ -9,13 +9,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +25,13 @@ from search.data.dataset import Examples
 from search.data.mapped import SharedDataset
 from search.data.parts import fold
 from search.exceptions import SearchError
+from search.space.network_files import load_network, told_by_file
 from search.training.epochs import EpochResult
 from search.training.train import train
 from search.training.weights import weights_as_bytes
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed
 from search.workers.resources import DeviceShare
+from search_models.own import NetworkSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,11 @@ class Inbox(Protocol):
 
 
 def work(
-    inbox: Inbox, data: SharedDataset, index: int, log_folder: Path | None
+    inbox: Inbox,
+    data: SharedDataset,
+    index: int,
+    log_folder: Path | None,
+    networks: Sequence[NetworkSource] = (),
 ) -> Iterator[Message]:
     """Works for ever; whoever iterates over it hands its messages on, each at once.
 
@@ -101,6 +109,7 @@ def work(
         index: the number of the worker, which its events bear.
         log_folder: where the worker keeps a log, if anywhere: `worker-PID.jsonl`, one line an
             epoch with the job's key, the epoch and its accuracy.
+        networks: files that the user has named, whose networks it may build.
 
     Raises:
         EOFError, OSError: if the pool is gone.
@@ -108,6 +117,8 @@ def work(
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    for source in networks:
+        load_network(source)
     yield Ready(os.getpid())
     while True:
         order = inbox.recv()
@@ -134,6 +145,7 @@ def _run(
 
     started = time.perf_counter()
     try:
+        _seed_all(job.seed)
         if share.memory is not None:
             torch.cuda.set_per_process_memory_fraction(share.memory, share.device)
         training, places, evaluation = _examples(data, job)
@@ -164,7 +176,8 @@ def _run(
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # whatever a recipe does, the next job gets its chance
-        if not isinstance(error, SearchError | OSError):  # those explain themselves
+        told = told_by_file(job.hyperparameters.spec, error)
+        if told is None and not isinstance(error, SearchError | OSError):  # they explain themselves
             traceback.print_exc()
         if _is_lack_of_memory(error):
             yield Dying(f"its worker process ran out of memory ({error})")
@@ -172,10 +185,16 @@ def _run(
         yield JobFailed(
             job.key,
             index,
-            f"{type(error).__name__}: {error}",
+            told or f"{type(error).__name__}: {error}",
             worker_died=False,
             is_machines_fault=isinstance(error, OSError),
         )
+
+
+def _seed_all(seed: int) -> None:
+    """Seeds what a user's network may draw from besides PyTorch, which the training seeds."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

@@ -26,7 +26,6 @@ from search.storage.urls import shown_url
 from search.study.open import check_study_name, open_study
 from search.training.card import read_card
 from search.training.weights import load
-from search_models.size import parameter_count
 from tests.conftest import DIGITS_RUN, Command, Result
 
 # The same ones each time, so that a change alone can make a test fail; with more, others.
@@ -81,7 +80,7 @@ def test_a_card_with_anything_changed_is_refused_or_is_a_card(
         read = read_card(tmp_path)
     except CardError:
         return
-    assert parameter_count(read.hyperparameters.spec) == card["parameter_count"]
+    assert read.hyperparameters.spec.parameter_count == card["parameter_count"]
 
 
 @MANY
@@ -132,7 +131,7 @@ def test_weights_with_any_byte_changed_load_or_are_refused(
             place = data.draw(st.integers(0, min(len(damaged) - 1, 400)))
             damaged[place] = data.draw(st.integers(0, 255))
     (folder / "seed-1.safetensors").write_bytes(damaged)
-    count = parameter_count(read_card(folder).hyperparameters.spec)
+    count = read_card(folder).hyperparameters.spec.parameter_count
     with contextlib.suppress(CardError):
         network = load(folder, seed=1).network
         assert sum(p.numel() for p in network.parameters()) == count
@@ -179,7 +178,7 @@ def test_a_space_file_with_anything_in_it_is_refused_or_is_a_space(
         assert space.smallest_count() < 3000
         values = space.first()
         if values.keys() == space.distributions.keys():
-            assert parameter_count(space.spec(values)) < 3000
+            assert space.spec(values).parameter_count < 3000
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from search.training.augment import draw_warps, warp
 from search.training.card import read_card
 from search.training.weights import Classifier
 from search_models.convnet import ConvNet
+from search_models.network import in_notation
 from search_models.spec import ModelSpec
 from tests.conftest import Command, run_here
 
@@ -103,7 +104,8 @@ def random_classifier(notation: str) -> Classifier:
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
             tensor.uniform_(0.5, 1.5) if "var" in name else tensor.normal_(0, 0.3)
-    return Classifier(network, Normalization((0.2,), (0.4,))).eval()
+    shape = network.spec.input_shape
+    return Classifier(network, Normalization((0.2,), (0.4,)), shape).eval()
 
 
 def test_an_onnx_file_gives_the_logits_of_the_network(
@@ -144,7 +146,7 @@ def test_every_kind_of_layer_can_be_exported(notation: str, tmp_path: Path) -> N
         ours = network(images)
     assert check_parity(to_onnx(network, metadata={}), network, images) < 1e-4 * ours.abs().max()
 
-    recipe = Hyperparameters(spec=network.network.spec, learning_rate=0.1)
+    recipe = Hyperparameters(spec=ModelSpec.parse(notation), learning_rate=0.1)
     net = program(replace(digits_source(recipe), mean=(0.2,), std=(0.4,)), tmp_path).Net().eval()
     weights = network.network.state_dict().values()
     net.load_state_dict(dict(zip(net.state_dict(), weights, strict=True)))
@@ -331,7 +333,7 @@ def test_a_program_reads_the_same_digits(tmp_path: Path) -> None:
 def test_a_program_augments_as_the_search_does(sides: tuple[int, int], tmp_path: Path) -> None:
     recipe = replace(
         EVERYTHING,
-        spec=replace(EVERYTHING.spec, input_shape=(1, *sides)),
+        spec=replace(in_notation(EVERYTHING.spec), input_shape=(1, *sides)),
         augmentation=replace(EVERYTHING.augmentation, rotation_degrees=40),
     )
     image = load_dataset("digits", tmp_path).test.images[:1].float() / 255

@@ -20,22 +20,21 @@ from torch.nn import functional as F
 
 from search_models import native
 from search_models.convnet import ConvNet
-from search_models.native.batch import Batch
-from search_models.native.library import Kernel
-from search_models.native.network import NativeNetwork
-from search_models.spec import (
+from search_models.layers import (
     Activation,
     Conv,
     DepthwiseConv,
     Dropout,
     GlobalAveragePool,
     Layer,
-    ModelSpec,
     Output,
     Pool,
     SpecError,
-    Topology,
 )
+from search_models.native.batch import Batch
+from search_models.native.library import Kernel
+from search_models.native.network import NativeNetwork
+from search_models.spec import ModelSpec, Topology
 
 if native.kernel() is None:
     pytest.skip(str(native.unavailable_reason()), allow_module_level=True)

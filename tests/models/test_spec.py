@@ -10,20 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_models.convnet import ConvNet
-from search_models.size import layer_table, parameter_count, receptive_field
-from search_models.spec import (
+from search_models.layers import (
     Activation,
     Conv,
     DepthwiseConv,
     Dropout,
     GlobalAveragePool,
     Layer,
-    ModelSpec,
     Output,
     Pool,
     SpecError,
-    Topology,
 )
+from search_models.size import layer_table, parameter_count, receptive_field
+from search_models.spec import ModelSpec, Topology
 
 _SHAPES = [(1, 28, 28), (3, 20, 14), (2, 9, 31)]
 

@@ -31,6 +31,7 @@ from search.storage.open import opened_storage
 from search.study.open import open_study, rebuild
 from search.training.weights import Classifier
 from search_models.convnet import ConvNet
+from search_models.network import in_notation
 from search_models.spec import ModelSpec
 from tests.conftest import DIGITS_RUN, Command, run_here
 from tests.support.artifact_files import entered, lying
@@ -69,7 +70,7 @@ def test_the_note_tells_what_is_searched_how_far_it_is_and_what_to_do_next(
     assert f"## Best: trial {best.number}\n\n**{100 * best.value:.2f} %**" in note
     assert f"{count:,} parameters." in note
     assert f"| **all** | | **{count:,}** | |" in note
-    for layer in rebuild(study, best).spec.layers:
+    for layer in in_notation(rebuild(study, best).spec).layers:
         assert f"| `{layer}` |" in note
     for words in (f"show {best.number}", "confirm", "retrain", "report"):
         assert f"\nsearch {words} --study {STUDY}  # " in note
@@ -157,7 +158,9 @@ def test_the_best_trials_have_curves_and_the_weights_that_were_scored(finished: 
         spec = json.loads(finished("show", str(trial.number), "--json").out)["network"]
         network = ConvNet(ModelSpec.parse(spec))
         network.load_state_dict(load_file(folder / names[f"trial-{trial.number}.safetensors"]))
-        classifier = Classifier(network, dataset.info.normalization).eval()
+        classifier = Classifier(
+            network, dataset.info.normalization, dataset.info.input_shape
+        ).eval()
         right = classifier(validation.images).argmax(dim=1) == validation.labels
         last = trial.user_attrs["epochs"][-1]["accuracy"]
         assert float(right.float().mean()) == pytest.approx(last, abs=1 / 359)

@@ -38,7 +38,6 @@ from search.study.settings import StudySettings
 from search.study.summary import ABLATES, repeats_name
 from search.training.epochs import last_epochs_mean
 from search.training.train import train
-from search_models.size import parameter_count
 from search_models.spec import ModelSpec
 from tests.conftest import Command, Result, run_here
 from tests.support.made_studies import add_as_ours
@@ -311,7 +310,7 @@ def test_each_accuracy_is_on_the_images_of_a_part_after_training_on_all_others(
                 device="cpu",
             )
             assert rows[change]["accuracies"][seed - 1] == last_epochs_mean(list(run))
-        assert rows[change]["parameter_count"] == parameter_count(recipes[change].spec)
+        assert rows[change]["parameter_count"] == recipes[change].spec.parameter_count
     assert Findings.read(study).test_looks == 0
 
 
@@ -524,7 +523,7 @@ def test_a_trial_over_the_budget_is_refused(
     study.set_user_attr("settings", settings)
     trial = study.trials[0]
     space = StudySettings.from_study(study).search_space()
-    count = parameter_count(space.spec(trial.params))
+    count = space.spec(trial.params).parameter_count
     study.set_user_attr("settings", {**settings, "budget": count})
     over = optuna.create_trial(
         state=TrialState.PRUNED,

@@ -384,12 +384,17 @@ def test_the_words_of_a_job_are_the_command_that_asks_for_the_same(
         assert not done.exception, done.output
     assert found == list(several)
     given = {name for request in several for name in options_of(request)}
-    assert given == set(SearchRequest.__dataclass_fields__) - {"storage"}
+    # A file of networks is refused: a server runs no program of a client's.
+    assert given == set(SearchRequest.__dataclass_fields__) - {"storage", "network"}
 
 
 def test_an_option_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match="got 'epoch'; did you mean epochs"):
         request_of({"budget": 1, "epoch": 1}, "sqlite:///a.db")
+    with pytest.raises(InputError, match="runs no program of a client's"):
+        request_of({"budget": 1, "epochs": 1, "network": "net.py"}, "sqlite:///a.db")
+    with pytest.raises(InputError, match="runs no program of a client's"):
+        run_words({"budget": 1, "epochs": 1, "network": "net.py"})
     with pytest.raises(InputError, match="must be given epochs"):
         request_of({"budget": 1}, "sqlite:///a.db")
 

@@ -16,8 +16,8 @@ from search.space.design import topology_and_widths
 from search.space.space import Space
 from search.space.toml import to_toml
 from search.space.transfer import transfer_values
-from search_models.size import parameter_count
-from search_models.spec import Conv, DepthwiseConv, Pool
+from search_models.layers import Conv, DepthwiseConv, Pool
+from search_models.network import in_notation
 
 _SITUATIONS = [
     ((1, 28, 28), 10, Situation(parameter_cap=500)),
@@ -56,12 +56,12 @@ def test_every_network_fills_the_cap_and_sees_the_whole_image(
     assert cap is not None
     for values in [space.first(), *_draws(space, 30)]:
         recipe = space.hyperparameters(values)
-        count = parameter_count(recipe.spec)
+        count = recipe.spec.parameter_count
         assert 0.95 * cap < count < cap
         assert recipe.batch_size <= situation.n_training / 2
         # What a unit of the last map sees, along the shorter side.
         sees, step = 1, 1
-        for layer in recipe.spec.layers:
+        for layer in in_notation(recipe.spec).layers:
             if isinstance(layer, Conv | DepthwiseConv):
                 sees += (layer.kernel - 1) * step
             elif isinstance(layer, Pool):
@@ -190,7 +190,7 @@ def test_a_design_goes_over_to_another_cap_and_not_to_topologies() -> None:
     assert found is not None
     assert target.invalid_reason(found) is None
     assert found["block"] == values["block"]
-    assert parameter_count(target.spec(found)) < 1_000
+    assert target.spec(found).parameter_count < 1_000
     assert transfer_values(values, source, Space.load("standard", parameter_cap=8_000)) is None
 
 

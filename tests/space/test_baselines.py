@@ -27,7 +27,8 @@ from search.space.hyperparameters import (
 from search.space.systems import find_system
 from search.training.epochs import EpochResult
 from search.training.train import train
-from search_models.size import parameter_count, receptive_field
+from search_models.network import in_notation
+from search_models.size import receptive_field
 from search_models.spec import ModelSpec
 
 _NORMALIZATION = Normalization((0.1307,), (0.3081,))
@@ -87,13 +88,13 @@ def test_all_published_systems_are_there() -> None:
 def test_parameters_and_receptive_field_are_those_published(
     name: str, n_parameters: int, field: int
 ) -> None:
-    spec = BASELINES[name].hyperparameters.spec
+    spec = in_notation(BASELINES[name].hyperparameters.spec)
 
-    assert (parameter_count(spec), receptive_field(spec)) == (n_parameters, field)
+    assert (spec.parameter_count, receptive_field(spec)) == (n_parameters, field)
 
 
 def test_the_network_chosen_for_step_lr_is_under_its_cap() -> None:
-    assert parameter_count(BASELINES["step-lr"].hyperparameters.spec) < 8_000
+    assert BASELINES["step-lr"].hyperparameters.spec.parameter_count < 8_000
 
 
 @pytest.mark.parametrize(

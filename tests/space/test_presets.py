@@ -19,7 +19,6 @@ from search.space.space import Space
 from search.space.systems import all_systems, find_system
 from search.training.card import kept_seed, read_card
 from search.training.weights import load
-from search_models.size import parameter_count
 from tests.conftest import run_here
 
 # The cap on parameters under which each was searched, and its epochs.
@@ -72,7 +71,7 @@ def test_shipped_networks_are_trained_by_name(capsys: pytest.CaptureFixture[str]
 
     options = ("--dataset", "digits", "--epochs", "1", "--workers", "1", "--json")
     assert run_here("baseline", "best-1-epoch", *options) == 0
-    count = parameter_count(find_system("best-1-epoch").hyperparameters.spec)
+    count = find_system("best-1-epoch").hyperparameters.spec.parameter_count
     assert json.loads(capsys.readouterr().out)["parameter_count"] == count
 
 
@@ -106,7 +105,7 @@ def test_the_spaces_beside_the_results_can_be_searched() -> None:
     for path in paths:
         space = Space.load(str(path), parameter_cap=8_000)
         recipe = space.suggest(create_study(sampler=RandomSampler(seed=0)).ask())
-        assert 4_000 < parameter_count(recipe.spec) < 8_000
+        assert 4_000 < recipe.spec.parameter_count < 8_000
 
 
 def test_the_list_of_baselines_has_them(capsys: pytest.CaptureFixture[str]) -> None:

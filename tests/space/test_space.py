@@ -20,8 +20,9 @@ from search.space.hyperparameters import Constant, Cosine, OneCycle, StepDecay
 from search.space.space import Space
 from search.space.toml import STANDARD, to_toml
 from search.space.transfer import transfer_values
-from search_models.size import parameter_count
-from search_models.spec import Conv, Topology
+from search_models.layers import Conv
+from search_models.network import in_notation
+from search_models.spec import Topology
 from tests.support.spaces import under
 
 _WITH_TOPOLOGIES = ("standard", "wide")
@@ -238,7 +239,7 @@ def test_a_file_without_anything_to_search_is_one_recipe(tmp_path: Path) -> None
     space = _load(tmp_path, "\n".join(f"{key} = {value!r}" for key, value in fixed.items()))
 
     assert space.distributions == {}
-    assert parameter_count(space.hyperparameters({}).spec) == space.smallest_count()
+    assert space.hyperparameters({}).spec.parameter_count == space.smallest_count()
 
 
 @pytest.mark.parametrize(
@@ -415,7 +416,7 @@ def test_no_network_of_the_space_is_smaller_than_the_smallest(name: str) -> None
     smallest = space.smallest_count()
 
     counts = [
-        parameter_count(space.spec(space.smallest(_random_values(space, seed))))
+        space.spec(space.smallest(_random_values(space, seed))).parameter_count
         for seed in range(40)
     ]
     assert min(counts) == smallest
@@ -432,7 +433,7 @@ def test_shrinking_fits_and_stays_in_range(name: str, seed: int, cap: int) -> No
 
     shrunk = under(cap, space).shrink(_random_values(space, seed))
 
-    assert parameter_count(space.spec(shrunk)) < cap
+    assert space.spec(shrunk).parameter_count < cap
     assert space.invalid_reason(shrunk) is None
 
 
@@ -457,14 +458,12 @@ def test_shrinking_takes_the_largest_factor_that_fits() -> None:
     cap = 8_000
 
     def count(factor: float) -> int:
-        return parameter_count(
-            space.spec(
-                {name: max(4, round(width * factor)) for name, width in widest.items()}
-                | {"dropout": 0.0}
-            )
-        )
+        return space.spec(
+            {name: max(4, round(width * factor)) for name, width in widest.items()}
+            | {"dropout": 0.0}
+        ).parameter_count
 
-    shrunk = parameter_count(space.spec(under(cap, space).shrink({**widest, "dropout": 0.0})))
+    shrunk = space.spec(under(cap, space).shrink({**widest, "dropout": 0.0})).parameter_count
 
     assert shrunk == max(n for n in (count(f / 1000) for f in range(1001)) if n < cap)
     assert shrunk > 0.9 * cap
@@ -483,7 +482,7 @@ def test_shrinking_keeps_to_the_choices_of_a_width(tmp_path: Path) -> None:
 
     shrunk = under(1_500, space).shrink(values)
 
-    assert parameter_count(space.spec(shrunk)) < 1_500
+    assert space.spec(shrunk).parameter_count < 1_500
     assert shrunk["width_2"] in {5, 16}
     assert shrunk["width_3"] == 7
 
@@ -495,7 +494,7 @@ def test_shrinking_changes_a_topology_that_does_not_fit_at_all(tmp_path: Path) -
     shrunk = under(2_000, space).shrink(values)
 
     assert shrunk["topology"] == "c3, c3, gap, out"
-    assert parameter_count(space.spec(shrunk)) < 2_000
+    assert space.spec(shrunk).parameter_count < 2_000
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -515,7 +514,7 @@ def test_parameters_are_counted_without_building_the_network(seed: int) -> None:
             ),
         ):
             values = _random_values(space, seed)
-            assert space.count(values) == parameter_count(space.spec(values))
+            assert space.count(values) == space.spec(values).parameter_count
 
 
 def test_a_cap_that_nothing_fits_is_refused_naming_the_smallest_count() -> None:
@@ -535,7 +534,7 @@ def test_what_is_to_be_kept_is_not_shrunk() -> None:
     shrunk = under(1_500, space).shrink(values, keep={"width_1"})
 
     assert shrunk["width_1"] == 20
-    assert parameter_count(space.spec(shrunk)) < 1_500
+    assert space.spec(shrunk).parameter_count < 1_500
 
 
 def test_a_cap_one_above_the_smallest_count_is_enough() -> None:
@@ -592,27 +591,27 @@ def _filled(cap: int, **changes: Any) -> Space:
 def test_scaled_widths_fill_the_budget_and_stay_under_it(cap: int, seed: int) -> None:
     space = _filled(cap)
     values = _random_values(space, seed)
-    spec = space.spec(values)
-    assert parameter_count(spec) < cap
+    spec = in_notation(space.spec(values))
+    assert spec.parameter_count < cap
     # One more step of all widths would be over it.
     widths = [layer.channels for layer in spec.layers if isinstance(layer, Conv)]
     topology = Topology(space.table["topology"])
-    assert parameter_count(topology.spec([width + 1 for width in widths], 0.0)) >= cap
+    assert topology.spec([width + 1 for width in widths], 0.0).parameter_count >= cap
 
 
 def test_scaled_widths_keep_their_proportions() -> None:
     values = {**_random_values(_filled(8_000), 0)}
     values |= {"width_1": 4, "width_2": 8, "width_3": 16, "width_4": 16, "width_5": 32}
-    spec = _filled(20_000).spec(values)
+    spec = in_notation(_filled(20_000).spec(values))
     widths = [layer.channels for layer in spec.layers if isinstance(layer, Conv)]
     assert [width / widths[0] for width in widths] == pytest.approx([1, 2, 4, 4, 8], rel=0.1)
-    half = parameter_count(_filled(20_000, budget_share=0.5).spec(values))
+    half = _filled(20_000, budget_share=0.5).spec(values).parameter_count
     assert 9_000 < half < 10_000
 
 
 def test_a_topology_without_open_widths_has_nothing_to_scale() -> None:
     space = _filled(8_000, topology="c3 8, pool, c3 20, c1 2, gap, out")
-    assert space.smallest_count() == parameter_count(space.spec(_random_values(space, 1)))
+    assert space.smallest_count() == space.spec(_random_values(space, 1)).parameter_count
     assert str(space.spec(_random_values(space, 0))) == "c3 8, pool, c3 20, c1 2, gap, out"
 
 
@@ -626,7 +625,8 @@ def test_a_table_that_does_not_name_the_share_has_widths_as_drawn() -> None:
     table = {k: v for k, v in Space.load("standard").table.items() if k != "budget_share"}
     space = Space("earlier", table, parameter_cap=8_000)
     values = _random_values(space, 0)
-    widths = [layer.channels for layer in space.spec(values).layers if isinstance(layer, Conv)]
+    layers = in_notation(space.spec(values)).layers
+    widths = [layer.channels for layer in layers if isinstance(layer, Conv)]
     assert widths == [values[f"width_{i}"] for i in range(1, 6)]
 
 
@@ -644,7 +644,7 @@ def test_a_search_may_begin_with_some_values_and_leave_others_open() -> None:
 
 def test_a_first_network_over_the_cap_is_not_tried() -> None:
     drawn = Space("drawn", {**STANDARD_TABLE, "budget_share": 0.0}, parameter_cap=5000)
-    count = parameter_count(drawn.spec(under(100_000, drawn).first()))
+    count = drawn.spec(under(100_000, drawn).first()).parameter_count
     assert under(count, drawn).first() == {}
     assert under(count + 1, drawn).first() != {}
 

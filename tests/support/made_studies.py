@@ -23,7 +23,6 @@ from search.study.settings import StudySettings, identity_of
 from search.study.trials import trials_of
 from search.training.epochs import EpochResult, last_epochs_mean
 from search.training.metrics import Metric
-from search_models.size import parameter_count
 
 
 def record(accuracy: float, *, count: int = 1000, **others: Any) -> dict[str, Any]:
@@ -50,7 +49,7 @@ class MadeTrial:
 
     def frozen(self, space: Space, budget: int, n_objectives: int) -> FrozenTrial:
         params = {**space.first(), **self.values}
-        count = parameter_count(space.hyperparameters(params).spec)
+        count = space.hyperparameters(params).spec.parameter_count
         results = [
             EpochResult(epoch, 0.1, accuracy, 0.05, 0.1, accuracy, 2.0)
             for epoch, accuracy in enumerate(self.accuracies, start=1)

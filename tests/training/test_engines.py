@@ -17,6 +17,7 @@ from search.training.engines import GraphEngine, TorchEngine
 from search.training.train import Training, train
 from search_models import native
 from search_models.convnet import ConvNet
+from search_models.network import in_notation
 
 needs_native = pytest.mark.skipif(
     native.kernel() is None, reason="this package was built without a C++ compiler"
@@ -87,7 +88,7 @@ def test_weights_trained_natively_are_those_of_an_ordinary_network(
 ) -> None:
     trained = run(digits, BASELINES[name].hyperparameters, use_native=True, epochs=1)
     (result,) = list(trained)
-    network = ConvNet(trained.network.spec)
+    network = BASELINES[name].hyperparameters.spec.build()
     network.load_state_dict(trained.network.state_dict())
     validation = digits.development[digits.info.n_training :]
     engine = TorchEngine(network, validation, digits.info.normalization, torch.device("cpu"))
@@ -113,7 +114,7 @@ def test_replaying_a_recorded_step_trains_as_the_step_itself_does(
     states = []
     for is_recorded in (False, True):
         torch.manual_seed(5)
-        network = ConvNet(BASELINES[name].hyperparameters.spec)
+        network = ConvNet(in_notation(BASELINES[name].hyperparameters.spec))
         engine = (
             GraphEngine(
                 network,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from search.data.dataset import Dataset, Examples
 from search.data.load import load_dataset
@@ -36,6 +36,7 @@ from search.training.augment import (
 from search.training.epochs import EpochResult
 from search.training.train import Training, find_device, train
 from search_models.convnet import ConvNet
+from search_models.network import in_notation
 from search_models.spec import ModelSpec
 
 _TINY = Hyperparameters(
@@ -312,9 +313,10 @@ def test_labels_are_smoothed_in_training_alone(digits: Dataset, use_native: bool
     before = copy.deepcopy(run.network).train()
     (result,) = run
 
-    def loss(network: ConvNet, examples: Examples, smoothing: float) -> float:
+    def loss(network: nn.Module, examples: Examples, smoothing: float) -> float:
         logits = network((examples.images.float() / 255 - 0.3) / 0.4)
-        return F.cross_entropy(logits, examples.labels, label_smoothing=smoothing).item()
+        smoothed = F.cross_entropy(logits, examples.labels, label_smoothing=smoothing)
+        return smoothed.item()
 
     assert result.training_loss == pytest.approx(loss(before, batch, 0.3), rel=1e-5)
     assert result.loss == pytest.approx(loss(run.network.eval(), held_out, 0.0), rel=1e-5)
@@ -386,7 +388,7 @@ def test_evaluation_covers_more_images_than_one_of_its_batches() -> None:
 def test_the_network_starts_from_the_seed(digits: Dataset) -> None:
     run = _begun(digits, _TINY, n=48, epochs=1, seed=5)
     torch.manual_seed(5)
-    expected = ConvNet(_TINY.spec)
+    expected = ConvNet(in_notation(_TINY.spec))
 
     for ours, theirs in zip(run.network.parameters(), expected.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -15,7 +15,6 @@ from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
 from search.tuner.dedup import SeenConfigurations
 from search.tuner.sampler import CappedSampler, make_sampler
-from search_models.size import parameter_count
 from tests.support.made_studies import record
 from tests.support.spaces import under
 
@@ -118,7 +117,7 @@ def test_what_is_drawn_when_nothing_is_left_is_marked() -> None:
 def test_only_configurations_under_the_cap_are_waited_for() -> None:
     space = _grid()
     sizes = [
-        parameter_count(space.spec({"batch_size": 32, "width_1": width})) for width in (4, 5, 6)
+        space.spec({"batch_size": 32, "width_1": width}).parameter_count for width in (4, 5, 6)
     ]
     study = _study(space, cap=sizes[1] + 1)
 
@@ -163,7 +162,7 @@ def test_a_scaled_down_candidate_is_not_repeated() -> None:
     for _ in range(3):
         _train(study, space)
 
-    counts = [parameter_count(space.suggest(trial).spec) for trial in study.trials]
+    counts = [space.suggest(trial).spec.parameter_count for trial in study.trials]
     assert len(set(counts)) == 3
     assert max(counts) < smallest + 200
 

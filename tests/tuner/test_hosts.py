@@ -23,6 +23,7 @@ from search.study.history import run_records
 from search.study.open import open_study
 from search.study.record import TrialRecord
 from tests.conftest import DIGITS_RUN, Command, wait_until
+from tests.support.own_networks import RESIDUAL
 from tests.support.prepared import PreparedProcess
 from tests.support.servers import PASSWORD, Postgres, shown
 
@@ -276,3 +277,23 @@ def test_a_trial_is_silent_by_the_clock_of_the_server_whatever_zone_it_has(
     assert storage.silent_trials(number, 60) == set()
     study.tell(heard, 1.0)
     assert storage.silent_trials(number, -60) == {unheard._trial_id}
+
+
+def test_each_host_names_its_own_copy_of_a_file_of_networks(
+    hosts: tuple[Command, Command], url: str
+) -> None:
+    for host in hosts:
+        (host.folder / "net.py").write_text(RESIDUAL)
+    words = (
+        *("run", "--network", "net.py", "--dataset", "digits", "--budget", "3000", "--epochs", "1"),
+        *("--study", NAME, "--storage", url, "--pruner", "none", "--no-confirm"),
+        *("--trials", "4", "--workers", "1"),
+    )
+    processes = [host.start(*words) for host in hosts]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials_of(url)) == 4
+    (hosts[1].folder / "net.py").write_text(RESIDUAL.replace("stride=4", "stride=2"))
+    refused = hosts[1](*words)
+    assert refused.code == 2
+    assert "(it differs in" in " ".join(refused.err.split())

@@ -18,6 +18,7 @@ from scripts.experiments.peers.ways import WAYS, Trainer
 from scripts.experiments.recipe_features import design_features
 from scripts.experiments.recorded_points import Point
 from scripts.experiments.surrogate import Surrogate
+from search_models.network import in_notation
 
 EPOCHS = 15
 PEER = """
@@ -48,7 +49,7 @@ def task() -> RecordedTask:
     points = [point(number) for number in range(40)]
     surrogate = Surrogate(points, kinds=("isotropic",), featured=design_features)
     first = space.hyperparameters(space.first())
-    whole = EPOCHS * surrogate.cost.epoch_seconds(first.spec)
+    whole = EPOCHS * surrogate.cost.epoch_seconds(in_notation(first.spec))
     return RecordedTask("digits", space, surrogate, EPOCHS, whole)
 
 

@@ -20,7 +20,7 @@ from scripts.experiments.replay_pictures import draw_pictures, styles
 from scripts.experiments.surrogate import N_LAST, Cost, Surrogate
 from search.report.palette import STOPPED
 from search.space.hyperparameters import Hyperparameters
-from search_models.size import parameter_count
+from search_models.network import in_notation
 
 N_POINTS = 40
 
@@ -28,9 +28,11 @@ N_POINTS = 40
 def made_up_point(number: int) -> Point:
     recipe = draw(number)
     error = 0.01 * math.exp(math.log(recipe.learning_rate / 0.05) ** 2 / 10)
-    error *= (CAP / parameter_count(recipe.spec)) ** 0.5
+    error *= (CAP / recipe.spec.parameter_count) ** 0.5
     errors = [min(0.9, error * (1 + 4 / epoch)) for epoch in range(1, EPOCHS + 1)]
-    seconds = EPOCHS * true_cost().epoch_seconds(recipe.spec) * (1, 2.5, 1, 0.9)[number % 4]
+    seconds = (
+        EPOCHS * true_cost().epoch_seconds(in_notation(recipe.spec)) * (1, 2.5, 1, 0.9)[number % 4]
+    )
     return Point(recipe, tuple(1 - error for error in errors), seconds, EPOCHS, "one")
 
 
@@ -69,7 +71,7 @@ def test_each_kind_of_model_ranks_points_that_it_has_not_seen(kind: str) -> None
 
 
 def test_the_cost_is_found_though_every_fourth_point_was_disturbed(surrogate: Surrogate) -> None:
-    spec = draw(N_POINTS).spec
+    spec = in_notation(draw(N_POINTS).spec)
     expected = true_cost().epoch_seconds(spec)
     assert surrogate.cost.epoch_seconds(spec) == pytest.approx(expected, rel=0.1)
 

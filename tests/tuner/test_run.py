@@ -35,7 +35,6 @@ from search.study.settings import StudySettings
 from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
 from search.tuner.request import check_request
-from search_models.size import parameter_count
 from tests.conftest import (
     DIGITS_RUN,
     ENDLESS,
@@ -72,7 +71,7 @@ def test_every_trial_is_trained_and_under_the_cap(finished: Command) -> None:
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 4
     for trial in study.trials:
         spec = rebuild(study, trial).spec
-        assert parameter_count(spec) == trial.user_attrs["parameter_count"] < 3000
+        assert spec.parameter_count == trial.user_attrs["parameter_count"] < 3000
 
 
 def test_the_default_space_adapts_and_a_study_keeps_the_one_that_it_was_begun_with(

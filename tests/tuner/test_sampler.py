@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import InputError
 from search.space.space import Space
 from search.tuner.sampler import SAMPLERS, CappedSampler, Draw, make_sampler
-from search_models.size import parameter_count
 from tests.support.made_studies import record
 from tests.support.spaces import under
 
@@ -40,7 +39,7 @@ def _counts(study: Study, space: Space, n_trials: int) -> tuple[list[int], list[
     for _ in range(n_trials):
         trial = study.ask()
         recipe = space.suggest(trial)
-        counts.append(parameter_count(recipe.spec))
+        counts.append(recipe.spec.parameter_count)
         draws.append(_capped(study).take_draw())
         value = (recipe.learning_rate + recipe.momentum) / 2
         for key, attribute in record(value).items():

@@ -23,7 +23,6 @@ from search.tuner.plan import SearchPlan, plan_search
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from search.tuner.warm_start import WarmStart
-from search_models.size import parameter_count
 from tests.conftest import Command
 from tests.support.made_studies import MadeTrial, make_study
 from tests.support.spaces import under
@@ -142,7 +141,7 @@ def test_a_network_over_the_new_cap_is_scaled_down(seed: int) -> None:
 
     found = _nearest(values, _STANDARD, _STANDARD, cap=4_000)
 
-    assert 3_000 < parameter_count(_STANDARD.spec(found)) < 4_000
+    assert 3_000 < _STANDARD.spec(found).parameter_count < 4_000
     assert {n: v for n, v in found.items() if n not in widest} == {
         n: v for n, v in values.items() if n not in widest
     }
@@ -181,7 +180,7 @@ def test_channels_arrive_as_widths_to_scale_with_their_share_of_the_cap() -> Non
     found = _nearest(values, _STANDARD, new, cap=20_000)
 
     assert found["budget_share"] == pytest.approx(
-        parameter_count(_STANDARD.spec(values)) / 20_000, abs=1e-3
+        _STANDARD.spec(values).parameter_count / 20_000, abs=1e-3
     )
     assert new.spec(found) == _STANDARD.spec(values)
 
@@ -194,7 +193,7 @@ def test_between_spaces_that_scale_the_share_stays() -> None:
     found = _nearest(values, old, new, cap=6_000)
 
     assert found == values
-    assert parameter_count(new.spec(found)) > 4_500
+    assert new.spec(found).parameter_count > 4_500
 
 
 def test_an_interrupted_trial_keeps_where_it_came_from() -> None:

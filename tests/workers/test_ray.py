@@ -25,6 +25,7 @@ from search.workers.ray_head import answers
 from search.workers.ray_pool import RayWorkerPool, connected
 from search.workers.resources import Resources
 from tests.conftest import DIGITS_RUN, Command, alive, n_reported, wait_until
+from tests.support.own_networks import RESIDUAL
 
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}  # bytes
 ON_RAY = (*DIGITS_RUN, "--engine", "ray", "--no-confirm")
@@ -127,6 +128,18 @@ def test_a_head_that_hangs_while_workers_train_ends_them(
         wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle == 1)
         with stopped_head(cluster), pytest.raises(TrainingError, match="its head has not for"):
             wait_until(lambda: bool(list(pool.events(0.1))))
+
+
+def test_networks_of_a_users_file_train_on_a_cluster(cluster: Cluster, command: Command) -> None:
+    (command.folder / "net.py").write_text(RESIDUAL)
+    done = command(
+        *("run", "--network", "net.py", "--dataset", "digits", "--budget", "3000", "--epochs", "1"),
+        *("--engine", "ray", "--ray-address", cluster.address, "--no-confirm", "--pruner", "none"),
+        *("--trials", "2", "--workers", "1"),
+    )
+    assert done.code == 0, done.err
+    trials = command.study("digits-3000x1-net").trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
 
 
 def test_what_no_machine_of_the_cluster_has_is_refused(cluster: Cluster, command: Command) -> None:

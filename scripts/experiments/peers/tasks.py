@@ -23,6 +23,7 @@ from search.space.adaptive import Situation, adaptive_table
 from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
 from search.space.toml import ADAPTIVE
+from search_models.network import in_notation
 
 # Input shape, classes and training images, as a search of these images has them.
 IMAGES = {
@@ -65,7 +66,7 @@ def recorded_task(task: str) -> RecordedTask:
     n_training = IMAGES[task][2]
 
     def seconds(recipe: Hyperparameters, kind: str) -> float:
-        flops = step_flops(recipe.spec) / 1e6
+        flops = step_flops(in_notation(recipe.spec)) / 1e6
         return 1e-6 * _MICROSECONDS[kind] * flops * n_training * epochs
 
     points = []
@@ -78,7 +79,7 @@ def recorded_task(task: str) -> RecordedTask:
             points.append(Point(recipe, filled, cost, epochs, "counted"))
     surrogate = Surrogate(points, featured=design_features, seed_noise=seed_noise(task))
     first = space.hyperparameters(space.first())
-    whole = epochs * surrogate.cost.epoch_seconds(first.spec)
+    whole = epochs * surrogate.cost.epoch_seconds(in_notation(first.spec))
     return RecordedTask(task, space, surrogate, epochs, whole)
 
 
