@@ -19,7 +19,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if it cannot be written; nothing is left behind then.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
+    # A name may have 255 bytes, and a character several of them.
+    begun = path.name.encode(errors="replace")[:200].decode(errors="ignore")
+    temporary = path.with_name(f".{begun}.{secrets.token_hex(8)}")
     try:
         temporary.touch(exist_ok=False)  # which follows no link either
         yield temporary

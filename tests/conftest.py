@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import optuna
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.study import Study
 
@@ -31,6 +32,9 @@ from search.storage.open import opened_storage
 from tests.support.prepared import HANG_SECONDS, PreparedProcess, preparation
 from tests.support.servers import Postgres, shown
 
+# Tests run side by side, and so do the processes that they start: their threads would fight.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)  # of this process, which has imported it already
 # Tests download nothing, on any machine: what tries finds a proxy that is not there.
 NO_PROXY = "http://127.0.0.1:9"
 os.environ.update(http_proxy=NO_PROXY, https_proxy=NO_PROXY, no_proxy="127.0.0.1,localhost")
@@ -41,7 +45,6 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 # that starts in turn.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-torch.set_num_threads(1)  # tests run side by side; their threads would fight
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -178,12 +181,36 @@ DIGITS_RUN = (
 )
 
 
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Result]
+) -> tuple[Path, Result]:
+    """A folder as `make` fills it, and what was printed then.
+
+    It is made by the first of the processes that run the tests; each has a copy of its own.
+    """
+    own = factory.mktemp(name)
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}-of-all"
+    printed = shared.with_suffix(".json")  # comes last: what is half made is made anew
+    with FileLock(shared.with_suffix(".lock")):
+        if printed.is_file():
+            shutil.copytree(shared, own, dirs_exist_ok=True)
+            return own, Result(**json.loads(printed.read_text()))
+        done = make(own)
+        assert done.code == 0, done.err
+        shutil.copytree(own, shared, dirs_exist_ok=True)
+        printed.write_text(json.dumps(asdict(done)))
+    return own, done
+
+
 @pytest.fixture(scope="session")
 def finished_search(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which `search run` trained four networks on the digits, and what it printed."""
-    folder = tmp_path_factory.mktemp("finished")
-    done = Command(folder)(*DIGITS_RUN, "--trials", "4", "--workers", "2", "--seed", "1")
-    assert done.code == 0, done.err
+
+    def search(folder: Path) -> Result:
+        return Command(folder)(*DIGITS_RUN, "--trials", "4", "--workers", "2", "--seed", "1")
+
+    folder, done = made_once(tmp_path_factory, "finished", search)
     return folder, done.out
 
 
@@ -209,12 +236,13 @@ def retrained(
     finished_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Command, Result]:
     """A folder in which the best trial was retrained with two seeds, and what that printed."""
-    folder = tmp_path_factory.mktemp("retrained")
-    shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
-    command = Command(folder)
-    done = command("retrain", "--seeds", "2", "--out", "weights")
-    assert done.code == 0, done.err
-    return command, done
+
+    def retrain(folder: Path) -> Result:
+        shutil.copytree(finished_folder, folder, dirs_exist_ok=True)
+        return Command(folder)("retrain", "--seeds", "2", "--out", "weights")
+
+    folder, done = made_once(tmp_path_factory, "retrained", retrain)
+    return Command(folder), done
 
 
 @pytest.fixture

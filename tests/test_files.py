@@ -8,6 +8,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from search.files import whole_file, write_text
 from search.folders import make_folder, training_folder
 
@@ -43,6 +45,12 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> 
         raise RuntimeError
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "名" * 85, "n" * 199 + "é" * 28])
+def test_a_file_may_have_as_long_a_name_as_the_system_allows(name: str, tmp_path: Path) -> None:
+    write_text("text", tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 _HANGS = """

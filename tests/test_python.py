@@ -121,7 +121,7 @@ def test_a_target_is_searched_as_by_the_command(place: Path) -> None:
     from search.tuner.options import Target
 
     request = search.SearchRequest(
-        budget=3000, epochs=1, n_trials=2, dataset="digits", target=Target(0.999), n_workers=2
+        *(3000, 1, 2), dataset="digits", space="standard", target=Target(0.999), n_workers=2
     )
     study = search.run_search(request)
     assert study.study_name == "digits-3000x1"  # none reached it: the last cap's

@@ -208,18 +208,22 @@ def citations(path: Path) -> Iterator[str]:
         yield from re.findall(r"`([^`\n]+)`", text)
 
 
+@functools.cache
 def names_in(path: Path) -> set[str]:
     """The names that a file defines, imports or uses."""
     nodes = list(ast.walk(parsed(path)))
     return {str(getattr(node, field, "")) for node in nodes for field in ("name", "id", "attr")}
 
 
-CLASSES = {
-    node.name: path
-    for path in SOURCES
-    for node in parsed(path).body
-    if isinstance(node, ast.ClassDef)
-}
+@functools.cache
+def classes() -> dict[str, Path]:
+    """The files of the classes, by name: read once, and not where tests are only collected."""
+    return {
+        node.name: path
+        for path in SOURCES
+        for node in parsed(path).body
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
@@ -232,8 +236,8 @@ def test_what_a_docstring_or_a_comment_cites_is_there(path: Path) -> None:
             module = max((name for name in OWN if f"{cited}.".startswith(f"{name}.")), key=len)
             inside = cited.removeprefix(module).strip(".")
             assert not inside or set(inside.split(".")) <= names_in(OWN[module]), cited
-        elif owner in CLASSES and member.isidentifier():
-            assert member in names_in(CLASSES[owner]), cited
+        elif owner in classes() and member.isidentifier():
+            assert member in names_in(classes()[owner]), cited
 
 
 @pytest.mark.parametrize("name", COMMANDS)

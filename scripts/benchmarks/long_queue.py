@@ -3,18 +3,22 @@
     python -m scripts.benchmarks.long_queue --jobs 10000
 
 Fills a queue in a temporary folder, has `search serve` answer for it without running any search,
-and asks for the first page of 100 jobs again and again.
+and asks for the first page of 100 jobs again and again: how long an answer takes, what of that is
+the server's own processor time, and how busy the machine is.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 from search import Client
 from search.service.database import opened_database
@@ -57,16 +61,24 @@ def main() -> None:
             assert server.stdout is not None
             for _ in range(3):
                 server.stdout.readline()
+            process = psutil.Process(server.pid)
             with Client(storage=url) as client:
                 for states in ([JobState.WAITING], list(JobState)):
-                    seconds = []
+                    client.jobs(states, limit=100)  # what it imports, and how it asks, it does once
+                    seconds, before = [], process.cpu_times()
                     for _ in range(_N_ASKED):
                         started = time.perf_counter()
                         assert len(client.jobs(states, limit=100)) == 100
                         seconds.append(time.perf_counter() - started)
+                    after = process.cpu_times()
+                    cpu = after.user + after.system - before.user - before.system
                     what = "waiting" if len(states) == 1 else "all"
                     median, worst = 1000 * statistics.median(seconds), 1000 * max(seconds)
-                    print(f"{n_jobs:,} jobs, {what}: median {median:.1f} ms, worst {worst:.1f} ms")
+                    print(
+                        f"{n_jobs:,} jobs, {what}: median {median:.1f} ms, worst {worst:.1f} ms; "
+                        f"processor {1000 * cpu / _N_ASKED:.1f} ms each, "
+                        f"load {os.getloadavg()[0]:.1f}"
+                    )
         finally:
             server.terminate()
             server.wait()

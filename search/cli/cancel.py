@@ -16,4 +16,4 @@ def cancel(job: JobName, storage: Storage = DATABASE_URL, server: Server = None)
     with opened_jobs(storage, server) as jobs:
         cancelled = jobs.cancel(job)
     how = "is being stopped, then cancelled" if cancelled.wanted else "is cancelled"
-    echo(f"{cancelled.name[:1].upper()}{cancelled.name[1:]} {how}.")
+    echo(f"{cancelled.title} {how}.")

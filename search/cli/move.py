@@ -33,4 +33,4 @@ def move(
     with opened_jobs(storage, server) as jobs:
         moved = jobs.move(job, first=first)
     place = "next" if first else "last"
-    echo(f"{moved.name[:1].upper()}{moved.name[1:]} runs {place}.")
+    echo(f"{moved.title} runs {place}.")

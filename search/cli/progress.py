@@ -88,7 +88,12 @@ class Progress:
         """The trained trials that the study has at its end, where nothing better comes."""
         n_expected, patience = self._length.n_trials, self._length.patience
         if patience is not None:
-            n_to_come = max(patience - self._stagnation.n_without, len(self.running))
+            n_without = self._stagnation.n_without
+            if self._stagnation.reference is None and self.running:
+                n_without = -1  # the first that comes to its end is better than none
+            n_to_come = len(self.running)
+            if n_without < patience:  # when it is over, the other workers train
+                n_to_come = max(n_to_come, patience - n_without + self.forecast.n_workers - 1)
             n_expected = min(n_expected, self.n_trained + n_to_come)
         return max(n_expected, self.n_trained)
 
@@ -127,8 +132,10 @@ class Progress:
                 self.running[event.number] = row
             case TrialEpoch(number=number, worker=worker, result=result):
                 row = self.running[number]
-                # Its first epoch begins before the worker has it, which took a while to start.
-                seconds = self._clock() - row.since if row.accuracies else result.seconds
+                # Its first epoch begins before the worker has it, which took a while to start; and
+                # who begins to watch, or looks now and then, is told of several at once.
+                since = self._clock() - row.since if row.accuracies else 0.0
+                seconds = max(since, result.seconds)
                 self._time_left.add_epoch(number, seconds)
                 row.worker, row.since = worker, self._clock()
                 row.accuracies.append(result.accuracy)

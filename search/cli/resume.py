@@ -15,6 +15,6 @@ def resume(job: JobName, storage: Storage = DATABASE_URL, server: Server = None)
     """
     with opened_jobs(storage, server) as jobs:
         resumed = jobs.resume(job)
-        echo(f"{resumed.name[:1].upper()}{resumed.name[1:]} waits again.")
+        echo(f"{resumed.title} waits again.")
         if not has_server(jobs):
             hint_at_server(storage)

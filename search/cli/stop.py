@@ -30,5 +30,4 @@ def stop(job: JobName, storage: Storage = DATABASE_URL, server: Server = None) -
             return
     again = shown_command(["resume", str(stopped.number), *storage_words(storage)])
     how = "is being stopped" if stopped.wanted else "is held"
-    name = stopped.name[:1].upper() + stopped.name[1:]
-    echo(f"{name} {how}; what is finished is kept. '{again}' goes on.")
+    echo(f"{stopped.title} {how}; what is finished is kept. '{again}' goes on.")

@@ -81,6 +81,12 @@ class DatasetInfo:
     def n_validation(self) -> int:
         return self.n_development - self.n_training
 
+    @property
+    def least_training(self) -> int:
+        """The fewest images that train where any part validates: the parts differ by one image."""
+        others = 0 if self.n_parts == 1 else -(-self.n_training // (self.n_parts - 1))
+        return self.n_development - max(self.n_validation, others)
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:

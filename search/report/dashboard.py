@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import optuna
 import optuna_dashboard
 from optuna.storages import BaseStorage
 
-from search.addresses import is_this_machine
+from search.addresses import is_this_machine, refused_address
 from search.exceptions import InputError
 from search.report.artifact_files import ArtifactFolder, artifact_folder
 from search.report.dashboard_pages import StudyPages
@@ -89,15 +88,7 @@ def serve(
                 host, port, app, _Server6 if ":" in host else _Server, _QuietHandler
             )
         except (OSError, UnicodeError) as error:
-            if getattr(error, "errno", None) not in (errno.EADDRINUSE, errno.EACCES):
-                raise InputError(
-                    f"--host must be an address of this machine, but got {host!r}; leave it out "
-                    "for 127.0.0.1, which this machine alone reaches."
-                ) from error
-            raise InputError(
-                f"The port must be free, but {port} is not ({error}); take another with "
-                "--port, or any free one with --port 0."
-            ) from error
+            raise refused_address(host, port, error) from error
         with server, contextlib.suppress(KeyboardInterrupt):
             shown = f"[{host}]" if ":" in host else host
             announce(f"http://{shown}:{server.server_port}/")

@@ -32,9 +32,9 @@ How it is reached:
 - `server.py`: what runs searches and what answers clients, in one process
 - `app.py`: the application; `job_routes.py`, `study_routes.py`: routes of the HTTP interface;
   `services.py`: what these stand on; `schemas.py`: what clients send; `pages.py`: lists a page at a
-  time
+  time; `streams.py`: the events of a search
 - `web.py`: the page, `page.html` with `queue.html`, `page.css` and `page.js`; `login.html`: where a
-  link leads; `api.html`: what the HTTP interface has
+  link leads; `api.html`: what the HTTP interface has; `base.html`: what these pages share
 - `reports.py`: the report of a study, drawn one at a time
 - `connections.py`: those that hold their request back take nobody's room
 - `guard.py`: what stands before all of it: host, origin, size, rate; `access.py`: who may do what

@@ -15,7 +15,7 @@ from typing import Any
 
 from search.exceptions import SearchError
 from search.service.queue import JobQueue
-from search.service.watching import watch_search
+from search.service.watching import Watched, watch_job, watch_study
 
 _N_EVENTS = 5000  # that are kept of a search; more are told anew as how the study stands
 _PAUSE_SECONDS = 1.0  # between two looks at a study
@@ -27,11 +27,15 @@ Event = tuple[int, dict[str, Any]]
 
 
 class Channel:
-    """The events of one search, read by a thread of its own as long as somebody watches."""
+    """The events of one search, read by a thread of its own as long as somebody watches.
 
-    def __init__(self, queue: JobQueue, name: str) -> None:
+    Args:
+        search: the number of a job, or the name of a study, which may be a number as well.
+    """
+
+    def __init__(self, queue: JobQueue, search: int | str) -> None:
         self._queue = queue
-        self._name = name
+        self._search = search
         self.nonce = secrets.token_hex(4)  # of this channel: numbers of another one are not its own
         self._events: list[Event] = []  # since the study was told of last
         self._number = 0
@@ -39,7 +43,7 @@ class Channel:
         self._lock = threading.Lock()
         self.is_over = False
         self.has_ended = False  # whether it is over because the search is
-        threading.Thread(target=self._read, name=f"watch {name}", daemon=True).start()
+        threading.Thread(target=self._read, name=f"watch {search}", daemon=True).start()
 
     def after(self, number: int) -> list[Event]:
         """What came after an event; all that is kept where it is not any more."""
@@ -61,7 +65,7 @@ class Channel:
 
     def _read_once(self) -> bool:
         """Reads a search to its end; true where it is to be told anew, as there was too much."""
-        for event in watch_search(self._queue, self._name):
+        for event in self._watch():
             if event is None:
                 if time.monotonic() - self._watched_at > _IDLE_SECONDS:
                     return False
@@ -75,6 +79,11 @@ class Channel:
         self.has_ended = True
         return False
 
+    def _watch(self) -> Watched:
+        if isinstance(self._search, int):
+            return watch_job(self._queue, self._queue.job(self._search))
+        return watch_study(self._queue, self._search)
+
     def _add(self, event: dict[str, Any]) -> None:
         with self._lock:
             self._number += 1
@@ -86,22 +95,22 @@ class Channels:
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[int | str, Channel] = {}
         self._lock = threading.Lock()
 
-    def open(self, name: str) -> Channel | None:
+    def open(self, search: int | str) -> Channel | None:
         """The channel of a search; None where too many are watched already.
 
         Args:
-            name: the number of a job, or the name of a study, that is there.
+            search: as `Channel` takes it, of one that is there.
         """
         with self._lock:
             self._channels = {n: c for n, c in self._channels.items() if not c.is_over}
-            if name not in self._channels:
+            if search not in self._channels:
                 if len(self._channels) >= MOST_CHANNELS:
                     return None
-                self._channels[name] = Channel(self._queue, name)
-            return self._channels[name]
+                self._channels[search] = Channel(self._queue, search)
+            return self._channels[search]
 
 
 async def channel_events(

@@ -12,9 +12,16 @@ from sqlalchemy import Connection, select, update
 
 from search.service.database import QueueDatabase
 from search.service.folder import ServiceFolder
-from search.service.jobs import BETTER, CANCEL, STOP, Job, JobProgress, JobState, job_of, now
+from search.service.jobs import BETTER, WANTED_STATES, Job, JobProgress, JobState, job_of, now
 from search.service.progress import JobEnd
-from search.service.queue import LOST_SECONDS, clock, first_place, note_event, note_state
+from search.service.queue import (
+    LOST_SECONDS,
+    clock,
+    is_near,
+    new_place,
+    note_event,
+    note_state,
+)
 from search.service.tables import jobs, servers
 from search.study.record import Owner
 
@@ -83,7 +90,9 @@ class Claims:
 
     def note_owner(self, number: int, owner: Owner) -> None:
         """Notes which process runs a job."""
-        self._set(number, owner=json.dumps(asdict(owner)))
+        own = (jobs.c.number == number) & (jobs.c.server == self.identity)
+        statement = update(jobs).where(own).values(owner=json.dumps(asdict(owner)))
+        self.database.write(lambda connection: connection.execute(statement))
 
     def note_progress(self, number: int, progress: JobProgress, study: str | None) -> None:
         """Notes how far a job is, and where it has found a better network, that."""
@@ -115,11 +124,6 @@ class Claims:
         """
         return self.database.write(_end, self.identity, number, end, has_trained, is_blamed)
 
-    def _set(self, number: int, **values: Any) -> None:
-        own = (jobs.c.number == number) & (jobs.c.server == self.identity)
-        statement = update(jobs).where(own).values(**values)
-        self.database.write(lambda connection: connection.execute(statement))
-
 
 def _note_progress(
     connection: Connection, identity: str, number: int, progress: JobProgress, study: str | None
@@ -139,15 +143,15 @@ def _note_progress(
 
 def _reclaim_lost(connection: Connection, identity: str) -> list[Job]:
     heard, moment = servers.c.heard, clock(connection)
-    fell_silent = (heard > 0) & (heard < moment - LOST_SECONDS)
-    has_left = (heard <= 0) & (-heard < moment - LEFT_SECONDS)
+    fell_silent = (heard > 0) & ~is_near(heard, moment, LOST_SECONDS)
+    has_left = (heard <= 0) & ~is_near(-heard, moment, LEFT_SECONDS)
     lost = select(servers.c.identity).where(fell_silent | has_left, servers.c.identity != identity)
     running = (jobs.c.state == JobState.RUNNING) & jobs.c.server.in_(lost)
     query = select(jobs.c.number).where(running).order_by(jobs.c.number.desc())
     found = []
     for number in connection.scalars(query.with_for_update(skip_locked=True)).all():
         reason = "its server is away"
-        place = first_place(connection)
+        place = new_place(connection, first=True)
         note_state(connection, number, JobState.WAITING, server=None, place=place, reason=reason)
         row = connection.execute(select(jobs).where(jobs.c.number == number)).one()
         found.append(job_of(row))
@@ -204,10 +208,10 @@ def _put_back(connection: Connection, identity: str, number: int, reason: str) -
     if row.server != identity or row.state != JobState.RUNNING:
         return
     if row.wanted is not None:  # meanwhile
-        state = JobState.STOPPED if row.wanted == STOP else JobState.CANCELLED
+        state = WANTED_STATES[row.wanted]
         note_state(connection, number, state, wanted=None, ended=now(), reason=None)
         return
-    place = first_place(connection)
+    place = new_place(connection, first=True)
     note_state(connection, number, JobState.WAITING, place=place, reason=reason)
 
 
@@ -228,7 +232,7 @@ def _end(
     if end.exit_code == 0:
         state = JobState.DONE
     elif row.wanted is not None:
-        state = {STOP: JobState.STOPPED, CANCEL: JobState.CANCELLED}[row.wanted]
+        state = WANTED_STATES[row.wanted]
         values["reason"] = None
     elif end.is_refusal:
         state = JobState.FAILED
@@ -237,7 +241,7 @@ def _end(
         values["reason"] = f"{end.reason}, {n_deaths} times without a trial trained in between"
     else:
         state = JobState.WAITING
-        values |= {"place": first_place(connection), "ended": None}
+        values |= {"place": new_place(connection, first=True), "ended": None}
         values["n_deaths"] = n_deaths if is_blamed else row.n_deaths
     note_state(connection, number, state, wanted=None, **values)
     return job_of(connection.execute(found).one())

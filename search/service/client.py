@@ -15,16 +15,16 @@ import httpx2
 
 import search.exceptions
 from search.addresses import is_this_machine
-from search.exceptions import InputError, SearchError, ServiceError
+from search.exceptions import InputError, SearchError, ServiceError, UnknownJobError
 from search.folders import DATABASE_URL
 from search.service.access import read_token
 from search.service.folder import ServiceFolder
-from search.service.jobs import ENDED, Job, JobState
+from search.service.jobs import Job, JobState
 
 _API = "/api/v1"
 _PAGE = 500
 _SECONDS = httpx2.Timeout(60.0, connect=10.0)
-_ENDING_SECONDS = 60.0  # for which a server is waited for that has not answered, and still runs
+_SILENT_SECONDS = 60.0  # for which a server is waited for that does not answer, and starts or ends
 _PAUSE_SECONDS = 0.5  # between two looks for a server that has gone
 _EVENT_SECONDS = 40.0  # without anything on a stream, on which something comes every 15
 
@@ -200,15 +200,15 @@ class Client:
             ServiceError: if the server goes away for good.
         """
         try:
-            job = self.job(name)
-            path, params = f"/jobs/{job.number}/events", {}
-            if job.state in ENDED and str(name) != str(job.number) and self._has_study(str(name)):
-                path, params = "/study/events", {"name": str(name)}  # a command may search it now
-        except search.exceptions.UnknownJobError:
-            if isinstance(name, int) or name.isdecimal():
+            number = self._number(name)
+        except UnknownJobError:
+            if isinstance(name, int):
                 raise
-            path, params = "/study/events", {"name": name}
-        yield from self._events(path, params)
+            number = None
+        if str(name) == str(number):
+            yield from self._events(f"/jobs/{number}/events", {})
+        else:  # its job, if it has one, may not be who searches it now
+            yield from self._events("/study/events", {"name": str(name)})
 
     # --- Studies ---
 
@@ -261,13 +261,6 @@ class Client:
             _raise_error(answer)
         return answer
 
-    def _has_study(self, name: str) -> bool:
-        try:
-            self.study(name)
-        except InputError:
-            return False
-        return True
-
     def _events(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         last: str | None = None
         away_at: float | None = None  # since when the server is; by the monotonic clock
@@ -295,8 +288,8 @@ class Client:
                 why = error
             # The server ended, and not the search: it may be started again.
             away_at = away_at or time.monotonic()
-            is_ending = self._folder is not None and self._folder.has_server()
-            limit = _ENDING_SECONDS if is_ending else self._away_seconds
+            is_there = self._folder is not None and self._folder.has_server()
+            limit = max(self._away_seconds, _SILENT_SECONDS if is_there else 0.0)
             if time.monotonic() - away_at >= limit:
                 raise ServiceError(_silent(self.url, why)) from why
             time.sleep(_PAUSE_SECONDS)

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.aio.storage import MemoryStorage  # the other one starts a thread for each call
+from limits.aio.strategies import FixedWindowRateLimiter
 
 from search.service.access import Access, Role
 
@@ -26,13 +26,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOGIN, LOGIN_METHODS = "/login", ("GET", "HEAD", "POST")
+LOGIN, STYLE = "/login", "/page.css"
 _LARGEST_BODY = 256 * 1024  # bytes
 _TOO_LARGE = f"A request must be of at most {_LARGEST_BODY:,} bytes."
 _PER_MINUTE = RateLimitItemPerMinute(1200)  # requests of an address, with a token
 _MOST_ANSWERED = 500  # requests at a time, those that watch among them
 _REFUSED_PER_MINUTE = RateLimitItemPerMinute(30)  # of those without a token that is one
 _READING = ("GET", "HEAD")
+_OPEN = {LOGIN: (*_READING, "POST"), STYLE: _READING}  # to whoever has no token yet
 _FOREIGN_PAGE = (
     "A page that has a browser call this server must be one of its own, but this one is of another "
     "site; open the server's own page, or call it from a program."
@@ -75,19 +76,20 @@ class Guard:
         if scope["type"] != "http":  # no web sockets are spoken here
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
-        refusal = self._refusal(scope, headers)
+        role = self._role(headers)
+        refusal = await self._refusal(scope, headers, role)
         if refusal is not None:
             await _refuse(send, *refusal)
             return
-        scope.setdefault("state", {})["role"] = self._role(headers)
+        scope.setdefault("state", {})["role"] = role
         self._n_answered += 1
         try:
             await self._pass(scope, receive, send)
         finally:
             self._n_answered -= 1
 
-    def _refusal(
-        self, scope: Scope, headers: dict[bytes, bytes]
+    async def _refusal(
+        self, scope: Scope, headers: dict[bytes, bytes], role: Role | None
     ) -> tuple[int, str] | tuple[int, str, str] | None:
         """Why a request may not pass: status, words, and a header; None where it may."""
         host = headers.get(b"host", b"").decode("latin-1")
@@ -99,13 +101,12 @@ class Guard:
         method = scope["method"]
         if not _is_own_page(headers, host, method):
             return 403, _FOREIGN_PAGE
-        if scope["path"] == LOGIN and method in LOGIN_METHODS:
+        if method in _OPEN.get(scope["path"], ()):
             return None
         address = str((scope.get("client") or ("?",))[0])
-        role = self._role(headers)
         # Each counted apart: whoever has no token uses up the room of nobody who has one.
         if role is None:
-            if not self._limiter.hit(_REFUSED_PER_MINUTE, "refused", address):
+            if not await self._limiter.hit(_REFUSED_PER_MINUTE, "refused", address):
                 words = (
                     f"An address may call {_REFUSED_PER_MINUTE.amount} times a minute without a "
                     "token that is one, but called more often; wait a minute, or give the token."
@@ -115,7 +116,7 @@ class Guard:
                 "A call must have the server's token, as 'Authorization: Bearer TOKEN', or a "
                 "browser that opened its link ('search link' makes one)."
             )
-        if not self._limiter.hit(_PER_MINUTE, role, address):
+        if not await self._limiter.hit(_PER_MINUTE, role, address):
             words = (
                 f"An address may call {_PER_MINUTE.amount:,} times a minute, but called more "
                 "often; wait a minute."

@@ -4,56 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.requests import HTTPConnection
 
-from search.data.names import TENSORS
 from search.exceptions import InputError
 from search.service.access import Role
-from search.service.channels import MOST_CHANNELS, Channel, channel_events, job_events
+from search.service.channels import Channel, job_events
 from search.service.jobs import Job, JobState
 from search.service.logs import read_log
 from search.service.pages import Cursor, Json, Limit, page, read_number
 from search.service.schemas import JobRequest, LinkRequest, Move, options_from
-from search.service.services import Service
+from search.service.services import Served, Service
+from search.service.streams import LastEvent, add_search_events, as_event, open_channel
 from search.service.submission import check_submission, request_of
 
 _LARGEST = 2**63 - 1
 
 
-def service_of(connection: HTTPConnection) -> Service:
-    """What the routes of an application stand on."""
-    service: Service = connection.app.state.service
-    return service
-
-
-def job_of_path(service: Annotated[Service, Depends(service_of)], number: int) -> Job:
+def job_of_path(service: Served, number: int) -> Job:
     """The job that a path names."""
     return service.queue.job(number)
 
 
-def open_channel(service: Service, name: str) -> Channel:
-    """The channel of a search that is there.
-
-    Raises:
-        HTTPException: if too many are watched.
-    """
-    channel = service.channels.open(name)
-    if channel is None:
-        raise HTTPException(
-            503,
-            f"At most {MOST_CHANNELS} searches may be watched at a time, and as many are; "
-            "close some of their pages.",
-        )
-    return channel
-
-
-Served = Annotated[Service, Depends(service_of)]
 OfPath = Annotated[Job, Depends(job_of_path)]
-LastEvent = Annotated[str | None, Header(max_length=100)]
 Key = Annotated[
     str | None, Header(max_length=200, description="Unlike all others: again, it is the same job.")
 ]
@@ -64,10 +39,8 @@ Offset = Annotated[int, Query(ge=0, le=_LARGEST, description="In bytes.")]
 
 def job_channel(service: Served, job: OfPath) -> Channel:
     """The channel of the job that a path names."""
-    return open_channel(service, str(job.number))
+    return open_channel(service, job.number)
 
-
-OfChannel = Annotated[Channel, Depends(job_channel)]
 
 router = APIRouter(tags=["jobs"])
 
@@ -86,18 +59,10 @@ def submit(
         options["ray_address"] = service.ray_address
     if idempotency_key is not None and not idempotency_key.isprintable():
         raise InputError("A key must be of characters that can be printed; give another.")
-    dataset = str(options.get("dataset", ""))
-    if dataset.startswith(TENSORS):
-        raise InputError(
-            "The data of a search that is submitted must have a name or be a folder, as tensors "
-            f"are known to their program alone, but got {dataset!r}; use run_search."
-        )
     submission = check_submission(request_of(options, service.url))
     job, is_new = service.queue.submit(
-        submission.options, study=submission.study, key=idempotency_key
+        submission.options, study=submission.study, key=idempotency_key, first=body.first
     )
-    if is_new and body.first:
-        job = service.queue.move(str(job.number), first=True)
     response.status_code = 201 if is_new else 200
     return _done(service, job)
 
@@ -150,16 +115,7 @@ def log(service: Served, job: OfPath, offset: Offset = 0) -> Response:
     return Response(text, media_type="text/plain; charset=utf-8")
 
 
-@router.get(
-    "/jobs/{number}/events",
-    summary="What happens in its search, until it is over",
-    response_class=EventSourceResponse,
-)
-async def events(
-    service: Served, channel: OfChannel, last_event_id: LastEvent = None
-) -> AsyncIterator[ServerSentEvent]:
-    async for key, values in channel_events(channel, last_event_id, service.should_stop):
-        yield as_event(key, values)
+add_search_events(router, "/jobs/{number}/events", job_channel)
 
 
 @router.get(
@@ -182,11 +138,6 @@ def link(service: Served, request: Request, body: LinkRequest) -> Json:
     role = Role.READER if body.read_only else Role.WRITER
     code = service.access.make_link_code(role)
     return {"url": f"{request.base_url}login?code={code}", "read_only": body.read_only}
-
-
-def as_event(key: str, values: dict[str, Any]) -> ServerSentEvent:
-    """An event as it is sent."""
-    return ServerSentEvent(id=key, event=str(values["event"]), data=values)
 
 
 def _done(service: Service, job: Job) -> Json:

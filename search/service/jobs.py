@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ class JobState(StrEnum):
 ENDED = (JobState.STOPPED, JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 BETTER = "better"  # what becomes of a job that stays where it is: it found a better network
 STOP, CANCEL = "stop", "cancel"  # what may be wanted of a job that runs
+WANTED_STATES = {STOP: JobState.STOPPED, CANCEL: JobState.CANCELLED}  # that it then comes into
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,11 @@ class Job:
         return f"job {self.number}" if self.study is None else f"job {self.number} ({self.study})"
 
     @property
+    def title(self) -> str:
+        """What it is called at the head of a sentence."""
+        return f"J{self.name.removeprefix('j')}"
+
+    @property
     def search(self) -> str:
         """What it searches: its study or, where the name is not known yet, what was asked for."""
         if self.study is not None:
@@ -108,7 +114,8 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON knows."""
-        return asdict(self)
+        # Not by `asdict`, which copies each value: of a page, that took as long as reading it.
+        return {**_values(self), "progress": _values(self.progress)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Job:
@@ -120,6 +127,10 @@ class Job:
 def now() -> str:
     """This moment, as jobs have it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _values(instance: Job | JobProgress) -> dict[str, Any]:
+    return {each.name: getattr(instance, each.name) for each in fields(instance)}
 
 
 def read_owner(text: str | None) -> Owner | None:

@@ -38,8 +38,7 @@ class LocalJobs:
 
     def submit(self, submission: Submission, *, first: bool = False) -> Job:
         """Queues a search that was checked."""
-        job, _ = self._queue.submit(submission.options, study=submission.study)
-        return self._queue.move(str(job.number), first=True) if first else job
+        return self._queue.submit(submission.options, study=submission.study, first=first)[0]
 
     def job(self, name: int | str) -> Job:
         self._put_away()

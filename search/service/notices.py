@@ -64,14 +64,18 @@ class Notifier:
         self._notice = notice
         self._key = kept_secret(folder / "notify-key")
         # A URL may have a secret in it, which is in no name of a file.
-        self._told = folder / f"notified-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        self._path = folder / f"notified-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        self._told = 0  # the number of the event that was told last
+        self._noted: int | None = None  # as the file has it
+        self._is_noting = True  # whether it could be noted
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
 
     def start(self) -> None:
         """Begins with what happens from now on or, where it told before, behind that."""
-        if self._read_position() is None:
-            self._write_position(self._queue.last_event())
+        with suppress(OSError, ValueError):
+            self._noted = int(self._path.read_text())
+        self._told = self._queue.last_event() if self._noted is None else self._noted
         self._thread.start()
 
     def close(self) -> None:
@@ -80,25 +84,32 @@ class Notifier:
         self._thread.join()
 
     def _run(self) -> None:
-        is_failing = False
         with httpx2.Client(timeout=_TIMEOUT) as client:
+            self._note()
             while not self._closing.wait(_PAUSE_SECONDS):
-                try:
+                with suppress(DatabaseError):  # it is away; it is asked again
                     self._tell_new(client)
-                    is_failing = False
-                except DatabaseError:  # it is away; it is asked again
-                    pass
-                except OSError as error:  # what was told cannot be kept: it is told again
-                    if not is_failing:
-                        self._notice(f"What was told cannot be noted: {error}. It is tried again.")
-                    is_failing = True
+                self._note()
 
     def _tell_new(self, client: httpx2.Client) -> None:
-        position = self._read_position() or 0
-        for event in self._queue.events_after(position):
+        for event in self._queue.events_after(self._told):
             if event.kind in _TOLD and not self._tell(client, event):
                 return
-            self._write_position(event.number)
+            self._told = event.number
+            self._note()
+
+    def _note(self) -> None:
+        """Notes what was told, so that it is not told again when a server starts again."""
+        if self._noted == self._told:
+            return
+        try:
+            write_text(str(self._told), self._path)
+        except OSError as error:
+            if self._is_noting:
+                self._notice(f"What was told cannot be noted: {error}. It is tried again.")
+            self._is_noting = False
+        else:
+            self._noted, self._is_noting = self._told, True
 
     def _tell(self, client: httpx2.Client, event: JobEvent) -> bool:
         """Tells of an event; false where it is to be told later, as the server ends."""
@@ -127,14 +138,6 @@ class Notifier:
         host = urlsplit(self._url).hostname
         self._notice(f"{host} was not told that {job.name} is {event.kind}: {why}.")
         return True
-
-    def _read_position(self) -> int | None:
-        with suppress(OSError, ValueError):
-            return int(self._told.read_text())
-        return None
-
-    def _write_position(self, number: int) -> None:
-        write_text(str(number), self._told)
 
 
 def sign(key: str, body: bytes) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select, update
 
 from search.exceptions import JobError, UnknownJobError
 from search.service.database import QueueDatabase
-from search.service.jobs import CANCEL, ENDED, STOP, Job, JobState, job_of, now
+from search.service.jobs import CANCEL, ENDED, STOP, WANTED_STATES, Job, JobState, job_of, now
 from search.service.tables import events, jobs, servers
 from search.storage.retrying import RetryingStorage
 
@@ -55,19 +55,25 @@ class JobQueue:
         return self._database.storage
 
     def submit(
-        self, options: Mapping[str, Any], *, study: str | None = None, key: str | None = None
+        self,
+        options: Mapping[str, Any],
+        *,
+        study: str | None = None,
+        key: str | None = None,
+        first: bool = False,
     ) -> tuple[Job, bool]:
-        """Queues a search at the end; returns its job, and whether that is new.
+        """Queues a search; returns its job, and whether that is new.
 
         Args:
             options: of the search, checked, by the names of `SearchRequest`.
             study: the name of its study, where that is known.
             key: of who submits, unlike all others: who gives it again gets the same job.
+            first: whether it goes before all that waits; by default, behind.
 
         Raises:
             JobError: if the key was given before, with other options.
         """
-        return self._database.write(_submit, options, study, key or uuid.uuid4().hex)
+        return self._database.write(_submit, options, study, key or uuid.uuid4().hex, first)
 
     def job(self, number: int) -> Job:
         """A job by its number.
@@ -85,6 +91,14 @@ class JobQueue:
             JobError: if there is none.
         """
         return self._database.read(lambda connection: job_of(_find(connection, name)))
+
+    def of_study(self, name: str) -> Job:
+        """The job of a study, of several as `find` has it; a number is a name as any other.
+
+        Raises:
+            UnknownJobError: if there is none.
+        """
+        return self._database.read(lambda c: job_of(_of_study(c, select(jobs), name)))
 
     def page(
         self,
@@ -119,20 +133,18 @@ class JobQueue:
         Raises:
             JobError: if it has ended, or there is none of that name.
         """
-        return self._database.write(_stop, name, STOP, JobState.STOPPED)
+        return self._database.write(_stop, name, STOP)
 
     def stop_study(self, name: str) -> Job:
-        """Stops the search of a study: one that is called as the number of a job is not that.
+        """Stops the search of a study, as `of_study` finds it.
 
         Raises:
             JobError: if it has ended, or no job has a study of that name.
         """
 
         def stop(connection: Connection) -> Job:
-            found = None if "\0" in name else _of_study(connection, _named(name))
-            if found is None:
-                raise _unknown(name)
-            return _stop(connection, str(found.number), STOP, JobState.STOPPED)
+            number = _of_study(connection, select(jobs), name).number
+            return _stop(connection, str(number), STOP)
 
         return self._database.write(stop)
 
@@ -142,7 +154,7 @@ class JobQueue:
         Raises:
             JobError: if it is done, or there is none of that name.
         """
-        return self._database.write(_stop, name, CANCEL, JobState.CANCELLED)
+        return self._database.write(_stop, name, CANCEL)
 
     def resume(self, name: str) -> Job:
         """Queues a job again, at the end, that was stopped or cancelled, or failed.
@@ -180,11 +192,8 @@ class JobQueue:
         """Whether a server was heard of lately, on any machine."""
 
         def read(connection: Connection) -> bool:
-            heard = clock(connection) - _SILENT_SECONDS
-            return (
-                connection.execute(select(servers).where(servers.c.heard > heard)).first()
-                is not None
-            )
+            lately = is_near(servers.c.heard, clock(connection), _SILENT_SECONDS)
+            return connection.execute(select(servers).where(lately)).first() is not None
 
         return self._database.read(read)
 
@@ -194,6 +203,11 @@ def clock(connection: Connection) -> float:
     if connection.dialect.name == "postgresql":
         return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
     return float(connection.scalar(select((func.julianday("now") - 2440587.5) * 86400.0)) or 0)
+
+
+def is_near(heard: ColumnElement[float], moment: float, seconds: float) -> ColumnElement[bool]:
+    """Whether a server was heard of near a moment, also after it: a clock may be set back."""
+    return heard.between(moment - seconds, moment + seconds)
 
 
 def note_state(connection: Connection, number: int, state: JobState, **values: Any) -> None:
@@ -219,23 +233,15 @@ def note_event(connection: Connection, number: int, kind: str) -> None:
         connection.execute(delete(events).where(events.c.number <= event - _N_EVENTS))
 
 
-def first_place(connection: Connection) -> int:
-    """A place before all that waits."""
-    return (_place(connection, func.min(jobs.c.place)) or 0) - 1
-
-
-def last_place(connection: Connection) -> int:
-    """A place behind all that waits."""
-    return (_place(connection, func.max(jobs.c.place)) or 0) + 1
-
-
-def _place(connection: Connection, which: Any) -> int | None:
-    found: int | None = connection.scalar(select(which).where(jobs.c.state == JobState.WAITING))
-    return found
+def new_place(connection: Connection, *, first: bool) -> int:
+    """A place before all that waits, or behind."""
+    which = func.min(jobs.c.place) if first else func.max(jobs.c.place)
+    found: int = connection.scalar(select(which).where(jobs.c.state == JobState.WAITING)) or 0
+    return found - 1 if first else found + 1
 
 
 def _submit(
-    connection: Connection, options: Mapping[str, Any], study: str | None, key: str
+    connection: Connection, options: Mapping[str, Any], study: str | None, key: str, first: bool
 ) -> tuple[Job, bool]:
     text = json.dumps(options, sort_keys=True)
     before = connection.execute(select(jobs).where(jobs.c.key == key)).first()
@@ -249,7 +255,7 @@ def _submit(
     made = connection.execute(
         jobs.insert().values(
             state=str(JobState.WAITING),
-            place=last_place(connection),
+            place=new_place(connection, first=first),
             options=text,
             study=study,
             submitted=now(),
@@ -267,39 +273,35 @@ def _find(connection: Connection, name: str, *, for_update: bool = False) -> Row
     query = select(jobs)
     if for_update:  # of PostgreSQL; SQLite has one that writes at a time
         query = query.with_for_update()
-    row = None
     if name.isascii() and name.isdecimal() and len(name) <= _N_DIGITS:
         row = connection.execute(query.where(jobs.c.number == int(name))).first()
-    if row is None and "\0" not in name:
-        row = _of_study(connection, query.where(jobs.c.study == name))
-    if row is None:
-        raise _unknown(name)
-    return row
+        if row is not None:
+            return row
+    return _of_study(connection, query, name)
 
 
-def _named(study: str) -> Select[Any]:
-    return select(jobs).where(jobs.c.study == study)
-
-
-def _unknown(name: str) -> UnknownJobError:
-    return UnknownJobError(
+def _of_study(connection: Connection, query: Select[Any], name: str) -> Row[Any]:
+    if "\0" not in name:  # which PostgreSQL takes in no text
+        query = query.where(jobs.c.study == name)
+        for state in _ACTIVE:
+            row = connection.execute(query.where(jobs.c.state == state).limit(1)).first()
+            if row is not None:
+                return row
+        row = connection.execute(query.order_by(jobs.c.number.desc()).limit(1)).first()
+        if row is not None:
+            return row
+    raise UnknownJobError(
         "A job must be named by its number or the name of its study, but there is no "
         f"{name[:200]!r}; 'search queue' lists those that are there."
     )
 
 
-def _of_study(connection: Connection, query: Select[Any]) -> Row[Any] | None:
-    for state in _ACTIVE:
-        row = connection.execute(query.where(jobs.c.state == state).limit(1)).first()
-        if row is not None:
-            return row
-    return connection.execute(query.order_by(jobs.c.number.desc()).limit(1)).first()
-
-
 def _page(
     connection: Connection, states: Sequence[JobState], limit: int, after: Job | None
 ) -> list[Job]:
-    query = select(jobs).where(jobs.c.state.in_([str(state) for state in states])).limit(limit)
+    query = select(jobs).limit(limit)
+    if set(states) != set(JobState):  # of all, the index of states would have them sorted first
+        query = query.where(jobs.c.state.in_([str(state) for state in states]))
     if tuple(states) == (JobState.WAITING,):
         if after is not None:
             place = connection.scalar(select(jobs.c.place).where(jobs.c.number == after.number))
@@ -311,10 +313,10 @@ def _page(
         if after is not None:
             query = query.where(jobs.c.number < after.number)
         query = query.order_by(jobs.c.number.desc())
-    return [job_of(row) for row in connection.execute(query)]
+    return [job_of(row) for row in connection.execute(query).all()]
 
 
-def _stop(connection: Connection, name: str, wanted: str, state: JobState) -> Job:
+def _stop(connection: Connection, name: str, wanted: str) -> Job:
     row = _find(connection, name, for_update=True)
     job = job_of(row)
     if job.state is JobState.RUNNING:
@@ -324,7 +326,7 @@ def _stop(connection: Connection, name: str, wanted: str, state: JobState) -> Jo
             )
         _put_away_lost(connection, job.number)
     elif job.state is JobState.WAITING or (wanted == CANCEL and job.state in _CANCELLED_FROM):
-        note_state(connection, job.number, state, ended=now(), reason=None)
+        note_state(connection, job.number, WANTED_STATES[wanted], ended=now(), reason=None)
     else:
         verb = "stopped must wait or run" if wanted == STOP else "cancelled must not have ended"
         raise JobError(f"A job that is {verb}, but {job.name} is {job.state}{_fix(job, wanted)}")
@@ -340,9 +342,9 @@ def _put_away_lost(connection: Connection, number: int) -> None:
     row = connection.execute(select(jobs).where(jobs.c.number == number)).one()
     if connection.dialect.name == "sqlite" or row.state != JobState.RUNNING or row.wanted is None:
         return
-    heard = connection.scalar(select(servers.c.heard).where(servers.c.identity == row.server))
-    if heard is not None and abs(heard) < clock(connection) - LOST_SECONDS:
-        state = JobState.STOPPED if row.wanted == STOP else JobState.CANCELLED
+    is_away = ~is_near(func.abs(servers.c.heard), clock(connection), LOST_SECONDS)
+    if connection.scalar(select(is_away).where(servers.c.identity == row.server)):
+        state = WANTED_STATES[row.wanted]
         note_state(connection, number, state, wanted=None, ended=now(), reason=None)
 
 
@@ -372,7 +374,7 @@ def _resume(connection: Connection, name: str) -> Job:
         connection,
         job.number,
         JobState.WAITING,
-        place=last_place(connection),
+        place=new_place(connection, first=False),
         wanted=None,
         ended=None,
         exit_code=None,
@@ -389,6 +391,6 @@ def _move(connection: Connection, name: str, first: bool) -> Job:
             f"A job that is moved must wait, but {job.name} is {job.shown_state}; 'search queue' "
             "lists those that wait."
         )
-    place = first_place(connection) if first else last_place(connection)
+    place = new_place(connection, first=first)
     connection.execute(update(jobs).where(jobs.c.number == job.number).values(place=place))
     return job_of(_find(connection, str(job.number)))

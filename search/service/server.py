@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from search.exceptions import InputError
+from search.addresses import refused_address
 from search.report.dashboard import dashboard_application
 from search.service.access import Access, Role
 from search.service.app import make_application
@@ -188,15 +187,7 @@ def _listen(host: str, port: int) -> socket.socket:
         return listening
     except (OSError, UnicodeError) as error:
         listening.close()
-        if getattr(error, "errno", None) not in (errno.EADDRINUSE, errno.EACCES):
-            raise InputError(
-                f"--host must be an address of this machine, but got {host!r}; leave it out for "
-                "127.0.0.1, which this machine alone reaches."
-            ) from error
-        raise InputError(
-            f"The port must be free, but {port} is not ({error}); take another with --port, or any "
-            "free one with --port 0."
-        ) from error
+        raise refused_address(host, port, error) from error
 
 
 def _reachable(address: str) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 from search.service.access import Access
 from search.service.channels import Channels
@@ -34,3 +38,11 @@ class Service:
     ray_address: str | None = None
     look: Callable[[], None] = lambda: None
     should_stop: Callable[[], bool] = lambda: False
+
+
+async def _service_of(connection: HTTPConnection) -> Service:
+    service: Service = connection.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(_service_of)]  # that of the application which is asked

@@ -5,21 +5,19 @@ A study is named behind the question mark, as its name may have strokes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi import APIRouter, Query
 from optuna.study import Study
 
-from search.exceptions import JobError, UnknownStudyError
+from search.exceptions import JobError, UnknownJobError, UnknownStudyError
 from search.results.confirmed import confirmation_of
-from search.service.channels import Channel, channel_events
-from search.service.job_routes import LastEvent, Served, as_event, open_channel
+from search.service.channels import Channel
 from search.service.pages import Cursor, Json, Limit, finite, page, read_cursor, read_number
 from search.service.plain_searches import stop_search
-from search.service.services import Service
+from search.service.services import Served, Service
+from search.service.streams import add_search_events, open_channel
 from search.storage.studies import study_names
 from search.study.open import open_study
 from search.study.settings import stored_settings
@@ -31,12 +29,13 @@ TrialNumber = Annotated[int, Query(ge=0, le=2**31 - 1)]
 
 
 def study_channel(service: Served, name: Name) -> Channel:
-    """The channel of the study that a query names."""
-    _find(service, name)
+    """The channel of the study that a query names, which may be one to come."""
+    try:
+        service.queue.of_study(name)
+    except UnknownJobError:
+        _find(service, name)
     return open_channel(service, name)
 
-
-OfChannel = Annotated[Channel, Depends(study_channel)]
 
 router = APIRouter(tags=["studies"])
 
@@ -76,16 +75,7 @@ def stop(service: Served, name: Name) -> Json:
     return {"job": job.to_json(), "process": None, "host": None}
 
 
-@router.get(
-    "/study/events",
-    summary="What happens in its search, until it is over",
-    response_class=EventSourceResponse,
-)
-async def events(
-    service: Served, channel: OfChannel, last_event_id: LastEvent = None
-) -> AsyncIterator[ServerSentEvent]:
-    async for key, values in channel_events(channel, last_event_id, service.should_stop):
-        yield as_event(key, values)
+add_search_events(router, "/study/events", study_channel)
 
 
 @router.get("/study/trials", summary="The trials of a study, by number")

@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from search.data.names import FOLDER, check_folder, folder_of, size_option
+from search.data.names import FOLDER, TENSORS, check_folder, folder_of, size_option
 from search.exceptions import InputError
 from search.space.toml import BUILT_IN
 from search.tuner.options import SearchRequest, Target
@@ -63,11 +63,11 @@ def options_of(request: SearchRequest, *, is_here: bool = True) -> dict[str, Any
         for name, default in _DEFAULTS.items()
         if getattr(request, name) != default
     }
-    if not isinstance(request.dataset, str):
+    dataset = request.dataset if isinstance(request.dataset, str) else request.dataset.info.name
+    if dataset is not request.dataset or dataset.startswith(TENSORS):
         raise InputError(
             "The data of a search that is submitted must have a name or be a folder, as tensors "
-            f"are known to their program alone, but got {request.dataset.info.name!r}; use "
-            "run_search."
+            f"are known to their program alone, but got {dataset!r}; use run_search."
         )
     if request.target is not None:
         options["target"] = asdict(request.target)
@@ -76,7 +76,7 @@ def options_of(request: SearchRequest, *, is_here: bool = True) -> dict[str, Any
     for name in PATHS:
         if name in options:
             options[name] = str(Path(options[name]).absolute() if is_here else options[name])
-    folder = folder_of(request.dataset)
+    folder = folder_of(dataset)
     if folder is not None and is_here:
         options["dataset"] = f"{FOLDER}{check_folder(folder)}"
     if request.space not in BUILT_IN and is_here:

@@ -128,7 +128,7 @@ class Supervisor:
             self._heard_at = now
             if self._database.engine.name != "sqlite":  # which has no other server
                 for job in self._claims.reclaim_lost():
-                    self._notice(f"{job.name[:1].upper()}{job.name[1:]} waits again: {job.reason}")
+                    self._notice(f"{job.title} waits again: {job.reason}")
         if self._running:
             self._follow()
         while (
@@ -174,7 +174,7 @@ class Supervisor:
         self._busy.clear()
         why = "" if job.reason is None else f": {job.reason}"
         how = "waits again" if job.state is JobState.WAITING else f"is {job.state}"
-        self._notice(f"{job.name[:1].upper()}{job.name[1:]} {how}{why}")
+        self._notice(f"{job.title} {how}{why}")
 
     # --- What waits ---
 
@@ -203,7 +203,7 @@ class Supervisor:
             except InputError as error:  # of this job alone, which another version submitted
                 blocked.add(job.number)
                 self._claims.refuse(job.number, str(error))
-                self._notice(f"{job.name[:1].upper()}{job.name[1:]} is failed: {error}")
+                self._notice(f"{job.title} is failed: {error}")
                 continue
             if reason is not None:
                 blocked.add(job.number)
@@ -215,16 +215,15 @@ class Supervisor:
         try:
             process = JobProcess.start(self._folder, job, run_words(job.options), self._url)
         except (OSError, InputError, ValueError) as error:
-            name = f"{job.name[:1].upper()}{job.name[1:]}"
             if isinstance(error, ValueError) or getattr(error, "errno", None) == errno.E2BIG:
                 self._claims.end(job.number, JobEnd(1, str(error)), has_trained=False)
-                self._notice(f"{name} could not be started: {error}")
+                self._notice(f"{job.title} could not be started: {error}")
                 return
             # It is the machine's: a full disk, too many files or processes.
             self._start_at = time.monotonic() + _START_AGAIN_SECONDS
             self._claims.put_back(job.number, f"it could not be started yet: {error}")
             if not self._is_short:
-                self._notice(f"{name} could not be started: {error}. The server tries again.")
+                self._notice(f"{job.title} could not be started: {error}. The server tries again.")
             self._is_short = True
             return
         self._is_short = False

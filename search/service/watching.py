@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from search.exceptions import InputError, UnknownJobError
 from search.service.feed import StudyFeed
@@ -16,14 +16,14 @@ from search.study.locks import is_searched
 from search.study.open import open_study
 from search.tuner.events import event_values
 
+# `job` is a job that has changed, `study` how the study stands; after that come the events of its
+# trials. None comes where nothing is new: whoever asks may wait, or leave.
+Watched: TypeAlias = Iterator[dict[str, Any] | None]
+Look: TypeAlias = Callable[[int], Job]
 
-def watch_search(
-    queue: JobQueue, name: str, *, look: Callable[[int], Job] | None = None
-) -> Iterator[dict[str, Any] | None]:
+
+def watch_search(queue: JobQueue, name: str, *, look: Look | None = None) -> Watched:
     """What happens in a search, as values that JSON knows, until it is over.
-
-    `job` is a job that has changed, `study` how the study stands; after that come the events of its
-    trials. None comes where nothing is new: whoever asks may wait, or leave.
 
     Args:
         name: the number of a job, or the name of a study.
@@ -32,8 +32,39 @@ def watch_search(
     Raises:
         UnknownJobError, UnknownStudyError: if there is neither.
     """
-    look = look or queue.job
-    job = _find(queue, name)
+    try:
+        job = queue.find(name)
+    except UnknownJobError:
+        if name.isdecimal() and name not in study_names(queue.storage):
+            raise
+    else:
+        if str(job.number) == name:
+            return watch_job(queue, job, look=look)
+    return watch_study(queue, name, look=look)
+
+
+def watch_job(queue: JobQueue, job: Job, *, look: Look | None = None) -> Watched:
+    """As `watch_search`, of a job."""
+    return _watch(queue, job, job.study, look or queue.job)
+
+
+def watch_study(queue: JobQueue, name: str, *, look: Look | None = None) -> Watched:
+    """As `watch_search`, of a study: by its job, unless a command searches it now.
+
+    Raises:
+        UnknownStudyError: if there is neither a study nor a job of that name.
+    """
+    job: Job | None = None
+    with suppress(UnknownJobError):
+        job = queue.of_study(name)
+    if job is not None and job.state in ENDED and _is_searched(queue.storage, name):
+        job = None
+    if job is None:
+        open_study(queue.storage, name)  # says what studies there are
+    return _watch(queue, job, name, look or queue.job)
+
+
+def _watch(queue: JobQueue, job: Job | None, name: str | None, look: Look) -> Watched:
     shown: Job | None = None
     feed: StudyFeed | None = None
     while True:
@@ -53,21 +84,6 @@ def watch_search(
         if job.state in ENDED if job is not None else feed is None or feed.is_over():
             return
         yield None
-
-
-def _find(queue: JobQueue, name: str) -> Job | None:
-    """The job of that name; None where only a study has it."""
-    try:
-        job = queue.find(name)
-        is_number = str(job.number) == name
-        if not is_number and job.state in ENDED and _is_searched(queue.storage, name):
-            return None  # by a command, as the job has ended
-        return job
-    except UnknownJobError:
-        if name.isdecimal() and name not in study_names(queue.storage):
-            raise
-        open_study(queue.storage, name)  # says what studies there are
-        return None
 
 
 def _is_searched(storage: RetryingStorage, name: str) -> bool:

@@ -14,10 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from search.data.names import SPLITS
 from search.plain_text import printable
-from search.service.guard import LOGIN
-from search.service.job_routes import Served
+from search.service.guard import LOGIN, STYLE
 from search.service.jobs import ENDED, JobState
-from search.service.services import Service
+from search.service.services import Served, Service
 from search.wording import percent, thousands
 
 _FOLDER = Path(__file__).parent
@@ -45,7 +44,7 @@ def queue(service: Served, request: Request) -> Response:
     return _html("queue.html", **_queue(service, request))
 
 
-@router.get("/page.css")
+@router.get(STYLE)
 def style() -> Response:
     return FileResponse(_FOLDER / "page.css", media_type="text/css")
 

@@ -24,7 +24,7 @@ from search.space.file_runs import FileRuns, Made
 from search.space.hyperparameters import Hyperparameters
 from search.space.limits import KINDS, OF_NETWORKS, OF_TRAINING, make_distribution
 from search.space.space import Space
-from search.space.toml import ADAPTIVE, BUILT_IN, built_in_table, read_file
+from search.space.toml import ADAPTIVE, BUILT_IN, built_in_table, encoding_of, read_file
 from search_models.own import (
     FileNotNamedError,
     NetworkSource,
@@ -210,9 +210,9 @@ class FileSpace(Space):
             if isinstance(self.table[name], dict) and "first" in self.table[name]
         }
 
-    def smallest_batch(self) -> int:
+    def largest_batch(self) -> int:
         """As that of `Space`; one where the file says itself how large batches are."""
-        return super().smallest_batch() if "batch_size" in self.table else 1
+        return super().largest_batch() if "batch_size" in self.table else 1
 
     def n_combinations(self) -> float:
         """Nobody knows what the file may still suggest."""
@@ -242,7 +242,8 @@ class FileSpace(Space):
 def _check_own(name: str, source: NetworkSource) -> None:
     """Raises SpaceError where a space file says of networks what a file of them builds."""
     with suppress(OSError, ValueError, RecursionError):  # which is told when it is read
-        said = set(tomllib.loads(Path(name).read_text(encoding="utf-8-sig"))) & set(OF_NETWORKS)
+        text = Path(name).read_text(encoding=encoding_of(Path(name)))
+        said = set(tomllib.loads(text)) & set(OF_NETWORKS)
         if said:
             raise SpaceError(
                 f"{name}: {min(said)} must not be said beside --network, as {source.name} builds "

@@ -356,10 +356,10 @@ class Space:
                 "smaller widths."
             )
 
-    def smallest_batch(self) -> int:
-        """The fewest images that a recipe of the space has in a batch."""
+    def largest_batch(self) -> int:
+        """The most images that a recipe of the space has in a batch."""
         sizes = self.table["batch_size"]
-        return int(sizes["low"] if is_range(sizes) else min(as_choices(sizes)))
+        return int(sizes["high"] if is_range(sizes) else max(as_choices(sizes)))
 
     def invalid_reason(self, values: Mapping[str, Any]) -> str | None:
         """Why hand-made `values` cannot be tried in this space, or None where they can."""

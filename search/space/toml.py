@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 import tomllib
@@ -86,7 +87,7 @@ def read_file(name: str, situation: Situation) -> dict[str, Any]:
     """
     path = Path(name)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table = tomllib.loads(path.read_text(encoding=encoding_of(path)))
     except FileNotFoundError as error:
         raise SpaceError(
             f"A space must be one of {', '.join(BUILT_IN)} or a TOML file, but there is no file "
@@ -110,6 +111,18 @@ def read_file(name: str, situation: Situation) -> dict[str, Any]:
     if "topology" in table:  # in the place of a design
         found = {key: value for key, value in found.items() if key not in DESIGN_NAMES}
     return {**found, **table}
+
+
+def encoding_of(path: Path) -> str:
+    """How a file's text is stored; as UTF-16 where PowerShell wrote what a command printed.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return (
+            "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        )
 
 
 def _check_kind(name: str, base: str, table: dict[str, Any], *, is_design: bool) -> None:

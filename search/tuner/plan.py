@@ -21,7 +21,7 @@ from search.space.file_space import FileSpace
 from search.space.network_files import load_network
 from search.space.probe import Probe, probe
 from search.space.space import Space
-from search.space.toml import ADAPTIVE
+from search.space.toml import ADAPTIVE, BUILT_IN, toml_value
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
 from search.study.history import (
@@ -100,7 +100,8 @@ def plan_search(checked: CheckedRequest) -> SearchPlan:
     info = dataset.info
     name = study_name(request, info.name)
     space, probed = _choose_space(checked, name, info)
-    _check_batches(space, info.n_training)
+    if stored_space(request, name) is None:  # one that goes on has the space of its first search
+        _check_batches(space, info)
     warm_start = _plan_warm_start(request, name, space, info)
     if request.worker_log is not None:
         make_folder(request.worker_log, option="--worker-log")
@@ -192,14 +193,16 @@ def _choose_length(request: SearchRequest, study_name: str, info: DatasetInfo) -
         return length_of(request, info.n_training, before=before, trials=trials_of(study))
 
 
-def _check_batches(space: Space, n_training: int) -> None:
-    """Raises SpaceError where all batches of the space are larger than the training set."""
-    smallest = space.smallest_batch()
-    if smallest > n_training:
+def _check_batches(space: Space, info: DatasetInfo) -> None:
+    """Raises SpaceError where a batch of the space is larger than the training set of a run."""
+    largest, most = space.largest_batch(), info.least_training
+    if largest > most:
+        base = f"the line 'base = {toml_value(space.name)}' and " if space.name in BUILT_IN else ""
         raise SpaceError(
             f"Batches must not be larger than the training set, but the space {space.name} has "
-            f"batches of {smallest} images, and {n_training:,} train; take more images, or --space "
-            "FILE with a file whose line 'batch_size = 16' sets a smaller one."
+            f"batches of {largest} images, and {most:,} train; take more images, or --space FILE "
+            f"with a file that has {base}the line 'batch_size = {min(16, most)}', or others up to "
+            f"{most:,}."
         )
 
 

@@ -136,6 +136,11 @@ def run_jobs(
         while waiting and pool.n_idle:
             pool.submit(waiting.popleft())
         for event in pool.events(timeout=1.0):
+            if isinstance(event, JobFailed) and event.is_machines_fault:
+                raise TrainingError(
+                    "A training run must be let read and write its files, but it was not "
+                    f"({event.reason}); mend that, and give the same command again."
+                )
             if isinstance(event, JobFailed):
                 raise TrainingError(f"A training run must end by itself, but {event.reason}.")
             n_left -= isinstance(event, JobDone)

@@ -285,3 +285,67 @@ def test_the_time_left_is_near_the_truth_once_five_trials_have_ended(n_workers: 
     assert sum(2 / 3 <= ratio <= 4 / 3 for ratio in ratios) > 0.75 * len(ratios)
     assert min(ratios) > 1 / 2
     assert max(ratios) < 2
+
+
+@pytest.mark.parametrize("n_stopped", [0, 3])
+@pytest.mark.parametrize("n_workers", [1, 2, 4, 12])
+def test_as_many_trials_are_shown_as_there_will_be_if_nothing_better_comes(
+    n_workers: int, n_stopped: int
+) -> None:
+    """When patience is over the other workers still train, and what they train is counted too.
+
+    Args:
+        n_stopped: trials that are stopped before the first comes to its end, which is progress.
+    """
+    patience, before, n_trained = 8, Stagnation(1_000), 0
+    count = Progress(
+        before=Tally(),
+        best=None,
+        length=StudyLength(100, patience),
+        stagnation=Stagnation(1_000),
+        timeout_seconds=None,
+        forecast=Forecast(n_workers=n_workers),
+    )
+    running = list(range(n_workers))
+    for number in running:
+        count.take(TrialStarted(number, number, 5000, 0))
+    expected = []
+    while running:
+        number = running.pop(0)
+        value = None if number < n_stopped else 0.9  # none is better than the first
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        before.add(value)
+        count.take(TrialEnded(number, state, value=value, n_epochs=1))
+        n_trained += 1
+        if before.n_without < patience:
+            following = number + n_workers
+            count.take(TrialStarted(following, number % n_workers, 5000, 0))
+            running.append(following)
+        expected.append(count.n_expected)
+    expected = expected[max(0, n_stopped - 1) :]  # from before the first that comes to its end
+    assert expected == [n_trained] * len(expected)
+
+
+def test_epochs_that_are_told_of_at_once_take_as_long_as_they_took() -> None:
+    """As to who begins to watch a search in the middle of a trial."""
+    now = [0.0]
+
+    def left(seconds_between: float) -> float | None:
+        count = Progress(
+            before=Tally(),
+            best=None,
+            length=StudyLength(2),
+            stagnation=Stagnation(1_000),
+            timeout_seconds=None,
+            forecast=Forecast(4),
+            clock=lambda: now[0],
+        )
+        now[0] = 100.0
+        count.take(TrialStarted(0, 0, 5000, 0))
+        for epoch in range(1, 5):
+            now[0] += seconds_between
+            count.take(TrialEpoch(0, 0, EpochResult(epoch, 0, 0, 0, 0, 0.9, 10.0)))
+        count.take(TrialEnded(0, TrialState.COMPLETE, value=0.9, n_epochs=4))
+        return count.seconds_left
+
+    assert left(10.0) == left(0.0) == 40.0

@@ -466,7 +466,7 @@ def test_a_picture_is_turned_as_the_camera_was_held_and_transparent_is_white(
         ({"a/": 6, "b/": 0}, (), "b has 0 ("),
         ({"a/": 6, "b/": 4}, (), "5 different images or more"),
         ({"a/": 6, "b/": 6, "b/x.jpg": 0}, (), "x.jpg is not (cannot identify image file"),
-        ({"a/": 6, "b/": 6}, STANDARD, "has batches of 128 images, and 8 train"),
+        ({"a/": 6, "b/": 6}, STANDARD, "batches of 128 images, and 8 train"),
         ({"a/": 6, "b/": 6}, (*STANDARD, "--image-size", "20"), "20×20 has no pixel left"),
         ({"a/": 6, "b/": 6}, ("--image-size", "500"), "along each side, but got 500;"),
         ({"a/": 6, "b/": 6}, ("--metric", "f1"), "accuracy or balanced-accuracy, but got 'f1'"),

@@ -42,6 +42,7 @@ def test_parts_are_complete_and_each_has_its_share_of_every_class(
     assert set(numbers.tolist()) == set(range(info.n_parts))
     sizes = Counter(numbers[:n].tolist())
     assert max(sizes.values()) - min(sizes.values()) <= 1
+    assert info.least_training == len(labels) - max(Counter(numbers.tolist()).values())
     for label in set(labels[:n]):
         of_class = numbers[:n][torch.tensor(labels[:n]) == label]
         counts = torch.bincount(of_class - 1, minlength=info.n_parts - 1)

@@ -57,14 +57,14 @@ FULL = Hyperparameters(
 # times the inverse they grow. A schedule that soon leaves its peak keeps them finite.
 UNSTABLE = """\
 topology = "c3 8, pool, c3 20, c1 2, gap, out"
-learning_rate = 0.23
+learning_rate = 0.26
 weight_decay = 10.0
 momentum = { low = 0.0, high = 0.01 }
 rotation_degrees = 5
 translation = 0
 scale = 0
 shear_degrees = 0
-batch_size = 8
+batch_size = 16
 """
 
 

@@ -517,11 +517,14 @@ def test_an_interrupted_race_keeps_its_runs_and_goes_on(finished: Command) -> No
     assert f"{n_kept} runs kept from before" in again.out
 
 
+OF_TWENTY = ("--study", STUDY, "--epochs", "1", "--trials", "20")
+
+
 @pytest.fixture(scope="module")
 def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which a search of twenty trials ended, and what it printed."""
     folder = tmp_path_factory.mktemp("twenty")
-    done = Command(folder)(*DIGITS_RUN, "--trials", "20", "--workers", "2")
+    done = Command(folder)(*DIGITS_RUN, *OF_TWENTY, "--workers", "2")
     assert done.code == 0, done.err
     return folder, done.out
 
@@ -548,7 +551,7 @@ def test_a_search_of_twenty_trials_races_its_best_and_its_first(
     assert winner is not None
     assert {part for number, part in pairs if number == int(winner[1])} == {0, 1, 2, 3}
 
-    again = command(*DIGITS_RUN, "--trials", "20", "--no-confirm")
+    again = command(*DIGITS_RUN, *OF_TWENTY, "--no-confirm")
     assert "Confirming" not in again.out
 
 

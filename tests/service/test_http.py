@@ -336,13 +336,12 @@ def test_half_requests_take_nobodys_room(served: Served, client: search.Client) 
 
 
 def test_nobody_says_from_where_it_calls(served: Served) -> None:
-    statuses = {
-        served.call(
-            "GET", f"{API}/jobs", "wrong", headers={"X-Forwarded-For": f"9.9.9.{n}"}
-        ).status_code
-        for n in range(40)
-    }
-    assert 429 in statuses
+    with httpx2.Client(trust_env=False, base_url=served.address) as caller:
+        statuses = (  # until it is refused, however slowly this machine calls
+            caller.get(f"{API}/jobs", headers={"X-Forwarded-For": f"9.9.9.{n}"}).status_code
+            for n in range(1000)
+        )
+        assert 429 in statuses
     assert served.call("GET", f"{API}/jobs").status_code == 200
     for headers in ({"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site"}):
         answer = served.call("GET", f"{API}/jobs", headers=headers)

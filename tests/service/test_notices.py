@@ -95,6 +95,38 @@ def test_a_url_is_told_once_of_each_end_and_each_better_network(
         assert signature == f"sha256={sign(path.read_text().strip(), body)}"
 
 
+def test_what_was_told_is_told_once_though_it_cannot_be_noted(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.n_refused = 0
+    notices: list[str] = []
+    with opened_database(f"sqlite:///{tmp_path / 'own.db'}", create=True) as database:
+        queue = JobQueue(database)
+        notifier = Notifier(
+            queue, f"http://127.0.0.1:{receiver.server_port}", tmp_path, notices.append
+        )
+        notifier.start()
+
+        def noted() -> list[Path]:
+            return [path for path in tmp_path.glob("notified-*") if path.is_file()]
+
+        wait_until(lambda: bool(noted()))
+        (path,) = noted()
+        path.unlink()
+        path.mkdir()  # which no file replaces
+        for number in (1, 2):
+            queue.submit({"budget": 800, "epochs": 2})
+            queue.cancel(str(number))
+            wait_until(lambda n=number: len(receiver.taken) == n)  # type: ignore[misc]
+        path.rmdir()
+        wait_until(lambda: bool(noted()))
+        notifier.close()
+        assert int(path.read_text()) == queue.last_event()
+    assert receiver.told == [("cancelled", 1), ("cancelled", 2)]
+    (notice,) = notices
+    assert "What was told cannot be noted" in notice
+
+
 @pytest.mark.parametrize("url", ["", "example.org", "file:///etc/passwd", "https://", "http://["])
 def test_what_cannot_be_posted_to_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="--notify must be a URL"):

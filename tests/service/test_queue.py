@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from search.cli.run_options import read_options, takes_options
 from search.exceptions import InputError, JobError, StorageError
+from search.service.channels import Channels
 from search.service.claims import LEFT_SECONDS, MAX_DEATHS, Claims
 from search.service.database import QueueDatabase, opened_database
 from search.service.jobs import Job, JobState
@@ -153,8 +155,9 @@ def test_a_server_puts_away_only_what_is_its_own(database: QueueDatabase, queue:
     assert not queue.has_server()
 
 
+@pytest.mark.parametrize("direction", [-1, 1], ids=["silent", "clock set back"])
 def test_the_jobs_of_a_server_that_falls_silent_are_another_s(
-    database: QueueDatabase, queue: JobQueue
+    database: QueueDatabase, queue: JobQueue, direction: int
 ) -> None:
     here, lost, left = (Claims(database, name) for name in ("here", "lost", "left"))
     submit(queue, 4)
@@ -162,8 +165,10 @@ def test_the_jobs_of_a_server_that_falls_silent_are_another_s(
         claims.heartbeat()
         assert claims.take_next([]) is not None
     assert here.reclaim_lost() == []
-    silent = servers.update().values(heard=servers.c.heard - LOST_SECONDS - 1)
+    # Far ahead as well: the clock of the database was set back since then.
+    silent = servers.update().values(heard=servers.c.heard + direction * 10 * LOST_SECONDS)
     database.write(lambda connection: connection.execute(silent))
+    assert not queue.has_server()
     left.leave()  # on purpose: what it runs goes on
     here.heartbeat()
     assert [job.number for job in here.reclaim_lost()] == [3, 2]
@@ -175,7 +180,7 @@ def test_the_jobs_of_a_server_that_falls_silent_are_another_s(
     assert [job and job.number for job in (here.take_next([]), here.take_next([]))] == [2, 3]
     # Who left long ago may never come back.
     gone = servers.update().where(servers.c.heard < 0)
-    gone = gone.values(heard=servers.c.heard + LEFT_SECONDS + 1)
+    gone = gone.values(heard=servers.c.heard - direction * 10 * LEFT_SECONDS)
     database.write(lambda connection: connection.execute(gone))
     assert [job.number for job in here.reclaim_lost()] == [4]
     assert left.own() == []
@@ -236,6 +241,20 @@ def test_a_job_whose_server_is_away_on_postgresql_is_stopped_and_cancelled_at_on
         assert claims.own() == []
 
 
+def test_who_reads_keeps_nobody_from_the_queue(tmp_path: Path) -> None:
+    with opened_database(f"sqlite:///{tmp_path / 'own.db'}", create=True) as database:
+        queue, claims = JobQueue(database), Claims(database, "only")
+        submit(queue)
+        with closing(sqlite3.connect(tmp_path / "own.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            states = reader.execute("SELECT state FROM service_jobs").fetchall()
+            submit(queue)
+            assert claims.take_next([]) is not None
+            claims.end(1, JobEnd(0, None), has_trained=True)
+            assert reader.execute("SELECT state FROM service_jobs").fetchall() == states
+        assert [job.state for job in queue.page()] == [JobState.WAITING, JobState.DONE]
+
+
 def test_a_job_that_is_submitted_twice_with_a_key_is_one(queue: JobQueue) -> None:
     job, is_new = queue.submit(OPTIONS, key="once")
     assert (job.number, is_new) == (1, True)
@@ -248,8 +267,17 @@ def test_a_job_that_is_submitted_twice_with_a_key_is_one(queue: JobQueue) -> Non
 def test_a_study_that_is_called_as_a_number_is_no_job_of_that_number(queue: JobQueue) -> None:
     submit(queue)
     queue.submit(OPTIONS, study="1")
+    channels = Channels(queue)
+    of_job, of_study = channels.open(1), channels.open("1")
+    assert of_job is not None
+    assert of_study is not None
+    wait_until(lambda: bool(of_job.after(0) and of_study.after(0)))
+    assert [channel.after(0)[0][1]["number"] for channel in (of_job, of_study)] == [1, 2]
+    queue.cancel("1")
     assert queue.stop_study("1").number == 2
-    assert queue.find("1").state is JobState.WAITING
+    wait_until(lambda: of_job.is_over and of_study.is_over)
+    states = [channel.after(0)[-1][1]["state"] for channel in (of_job, of_study)]
+    assert states == ["cancelled", "stopped"]
     for name in ("2", "a\0b", "9" * 5000):
         with pytest.raises(JobError, match="there is no"):
             queue.stop_study(name)
@@ -392,12 +420,22 @@ def test_what_a_killed_search_wrote_by_half_is_passed_over(tmp_path: Path) -> No
     assert not reader.has_trained
 
 
-def test_the_first_page_of_a_long_queue_reads_no_more_than_it_shows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("states", [(JobState.WAITING,), tuple(JobState)], ids=["waiting", "all"])
+def test_the_first_page_of_a_long_queue_reads_no_more_than_it_shows(
+    tmp_path: Path, states: tuple[JobState, ...]
+) -> None:
+    asked: list[tuple[str, Any]] = []
     with opened_database(f"sqlite:///{tmp_path / 'own.db'}", create=True) as database:
-        statement = "SELECT * FROM service_jobs WHERE state = 'waiting' ORDER BY place LIMIT 100"
-        with closing(sqlalchemy.create_engine(database.url).raw_connection()) as connection:
-            cursor = connection.cursor()
-            cursor.execute(f"EXPLAIN QUERY PLAN {statement}")
-            plan = " ".join(str(row) for row in cursor.fetchall())
-    assert "service_jobs_waiting" in plan
-    assert "TEMP B-TREE" not in plan
+
+        @sqlalchemy.event.listens_for(database.engine, "before_cursor_execute")
+        def note(_1: Any, _2: Any, statement: str, values: Any, _3: Any, _4: Any) -> None:
+            asked.append((statement, values))
+
+        JobQueue(database).page(states)
+        (statement, values) = asked[-1]
+        assert statement.startswith("SELECT service_jobs")
+        plan = database.read(
+            lambda c: c.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+        )
+    assert "service_jobs" in str(plan)
+    assert "TEMP B-TREE" not in str(plan)  # which would sort all that there are

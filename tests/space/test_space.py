@@ -40,9 +40,10 @@ def _load(folder: Path, text: str) -> Space:
     return Space.load(_file(folder, text))
 
 
-def test_a_space_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    path = tmp_path / "space.toml"  # as Windows' editors write it
-    path.write_text("momentum = 0.5\n", encoding="utf-8-sig")
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_space_file_may_begin_with_a_byte_order_mark(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"  # as Windows' editors write it, and PowerShell what is printed
+    path.write_text("momentum = 0.5\n", encoding=encoding)
     assert Space.load(str(path)).table["momentum"] == 0.5
 
 

@@ -33,6 +33,7 @@ from search.tuner.plan import plan_search
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
 from tests.conftest import DIGITS_RUN, Command, Result, n_reported, run_here, wait_until
+from tests.support import disks
 from tests.support.servers import Postgres, shown
 
 NAME = "digits-3000x3"
@@ -82,22 +83,8 @@ def limited(n_bytes: int, *arguments: str) -> str:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real disk of 8 MB, of which `fill` leaves a part."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root can mount the small disk of this test")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(disk: Path, *, but: int) -> Path:
-    """A file that leaves so many bytes of a disk free."""
-    filler = disk / "filler"
-    free = shutil.disk_usage(disk).free
-    filler.write_bytes(bytes(free - but))
-    return filler
+    with disks.small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 def check_failed_for_room(done: Result, database: Path) -> int:
@@ -128,7 +115,7 @@ def check_goes_on(command: Command, n_printed: int) -> None:
 
 def test_a_search_whose_disk_is_full_stops_whole_and_goes_on_with_room(small_disk: Path) -> None:
     command = Command(small_disk)
-    filler = fill(small_disk, but=_FREE_BYTES)
+    filler = disks.fill(small_disk, but=_FREE_BYTES)
     done = command(*DIGITS_RUN, "--trials", "200", "--no-confirm")
     n_printed = check_failed_for_room(done, command.database)
     filler.unlink()
@@ -142,7 +129,7 @@ def test_a_search_whose_files_may_not_grow_stops_whole_and_goes_on(command: Comm
 
 
 def test_a_disk_that_is_full_from_the_start_is_named(small_disk: Path) -> None:
-    fill(small_disk, but=20_000)
+    disks.fill(small_disk, but=20_000)
     url = f"sqlite:///{small_disk / 'studies.db'}"
     with (
         pytest.raises(StorageError, match=r"full.*room on the disk"),
@@ -154,7 +141,7 @@ def test_a_disk_that_is_full_from_the_start_is_named(small_disk: Path) -> None:
 def test_weights_that_a_full_disk_does_not_take_end_retrain_and_leave_no_half_file(
     finished: Command, small_disk: Path
 ) -> None:
-    filler = fill(small_disk, but=8192)
+    filler = disks.fill(small_disk, but=8192)
     options = ("retrain", "--seeds", "1", "--out", str(small_disk / "out"))
     done = finished(*options)
     assert done.code == 1
@@ -172,7 +159,7 @@ def test_weights_that_a_full_disk_does_not_take_end_retrain_and_leave_no_half_fi
 def test_a_picture_that_a_full_disk_does_not_take_leaves_no_half_file(
     weights: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    filler = fill(small_disk, but=8192)
+    filler = disks.fill(small_disk, but=8192)
     options = ("pictures", str(weights), "--out", str(small_disk / "out"))
     assert run_here(*options) == 1
     err = capsys.readouterr().err
@@ -235,7 +222,7 @@ def test_a_backup_that_cannot_be_written_leaves_nothing(
     finished: Command, small_disk: Path, postgres: Postgres, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{finished.database}"
-    filler = fill(small_disk, but=20_000)
+    filler = disks.fill(small_disk, but=20_000)
     assert run_here("backup", str(small_disk / "copy.db"), "--storage", url) == 2
     assert "make room" in capsys.readouterr().err
     assert list(small_disk.iterdir()) == [filler]

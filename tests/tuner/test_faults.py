@@ -33,7 +33,7 @@ from tests.support.prepared import HANG_SECONDS
 from tests.support.servers import call, trials_at
 
 NAME = "faulty"
-LONG = 30  # epochs: enough for something to happen to a trial while it trains
+LONG = 40  # epochs: enough for something to happen to a trial while it trains
 
 
 def workers() -> list[psutil.Process]:
@@ -126,6 +126,7 @@ class Here:
     def plan(self, **options: Any) -> SearchPlan:
         wanted = {"budget": 3000, "epochs": 3, "n_trials": 2, "pruner": "none", "n_workers": 1}
         wanted |= {"dataset": "digits", "study": NAME, "storage": self.url, "confirm": False}
+        wanted |= {"space": "standard"}  # of large batches, which trains fastest
         return plan_search(check_request(SearchRequest(**{**wanted, **options})))
 
     def trials(self) -> list[FrozenTrial]:
@@ -343,7 +344,13 @@ def test_a_study_that_is_deleted_while_nothing_trains_ends_the_search_as_well(he
 
 
 def test_batches_larger_than_the_data_fail_their_trials_alone(here: Here, tmp_path: Path) -> None:
+    """As they may be drawn in a study that an earlier version began."""
     space = tmp_path / "space.toml"
+    space.write_text("batch_size = [64, 128]\n")
+    with begin_search(here.plan(space=str(space))) as search:
+        settings = search.study.user_attrs["settings"]
+        settings["space"]["batch_size"] = [64, 5000]
+        search.study.set_user_attr("settings", settings)
     space.write_text("batch_size = [64, 5000]\n")
     trials = here.search(n_trials=4, space=str(space), sampler="random")
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]

@@ -236,7 +236,7 @@ def test_a_study_of_an_earlier_version_is_shown_and_goes_on(
 def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_cores(
     command: Command,
 ) -> None:
-    options = ("run", "--dataset", "digits", "--budget", "3000", "--epochs", "4")
+    options = (*DIGITS_RUN, "--pruner", "halving", "--epochs", "4")
     done = command(*options, "--trials", "9", "--workers", "3", "--no-confirm")
     assert done.code == 0, done.err
     trials = command.study("digits-3000x4").trials
@@ -503,12 +503,22 @@ def test_a_loss_that_is_not_finite_prunes_its_trial_and_counts(command: Command)
     assert trials[0].user_attrs["epochs"][-1]["training_loss"] is None
 
 
-def test_a_space_of_batches_that_are_all_too_large_is_refused(command: Command) -> None:
+@pytest.mark.parametrize(
+    ("batches", "largest"),
+    [
+        ("[4000, 5000]", 5000),
+        ("[16, 1079]", 1079),  # one image more than train where another part validates
+        ("{ low = 16, high = 2000 }", 2000),
+    ],
+)
+def test_a_space_with_batches_that_are_too_large_is_refused(
+    batches: str, largest: int, command: Command
+) -> None:
     space = command.folder / "huge.toml"
-    space.write_text("batch_size = [4000, 5000]\n")
+    space.write_text(f"batch_size = {batches}\n")
     done = command(*DIGITS_RUN, "--space", str(space), "--trials", "50")
     assert done.code == 2
-    assert "has batches of 4000 images, and 1,079 train" in done.err
+    assert f"has batches of {largest} images, and 1,078 train" in done.err
     assert not command.database.exists()
 
 

@@ -125,7 +125,7 @@ def test_a_low_target_leads_to_lower_and_lower_caps_until_it_is_out_of_reach(
 
 
 def test_a_target_out_of_reach_says_so_and_lowers_no_cap(command: Command) -> None:
-    done = command(*RUN, "--target", "99.9", "--study", "high")
+    done = command(*RUN, "--space", "standard", "--target", "99.9", "--study", "high")
     assert done.code == 0, done.err
     assert "No network under the budget reached 99.90 % for certain. The best is trial " in done.out
     assert set(optuna.get_all_study_names(f"sqlite:///{command.database}")) == {

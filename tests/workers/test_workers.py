@@ -265,6 +265,12 @@ def test_run_jobs_raises_where_a_job_fails(pool: AnyPool) -> None:
         list(run_jobs(pool, [Job(7, replace(RECIPE, batch_size=5000), epochs=1, seed=0)]))
 
 
+def test_a_run_that_the_machine_fails_says_what_to_mend(pool: AnyPool, tmp_path: Path) -> None:
+    job = Job(8, RECIPE, epochs=1, seed=0, weights_path=tmp_path / "gone" / "weights")
+    with pytest.raises(TrainingError, match=r"read and write its files, .*gone.*; mend that"):
+        list(run_jobs(pool, [job]))
+
+
 def test_repeats_differ_by_seed_and_write_their_weights(pool: AnyPool, tmp_path: Path) -> None:
     heard: list[tuple[int, EpochResult]] = []
     repeats = train_repeats(
