@@ -1,11 +1,16 @@
 """Folders of images of many kinds and sizes, made of Debian's fonts and icons and of MNIST.
 
-    apt-get download fonts-liberation fonts-lato ... oxygen-icon-theme  # and unpack them into ROOT
+    apt-get download fonts-{cantarell,comfortaa,crosextra-caladea,crosextra-carlito} \\
+        fonts-{dejavu-core,dejavu-extra,ebgaramond,firacode,freefont-ttf,gfs-didot,hack} \\
+        fonts-{inconsolata,junicode,lato,league-spartan,liberation,linuxlibertine,noto-core} \\
+        fonts-{oflb-asana-math,open-sans,quicksand,roboto-unhinted,sil-gentium-basic} \\
+        fonts-{ubuntu-title,urw-base35,vollkorn} oxygen-icon-theme  # and unpack them into ROOT
     python -m scripts.experiments.varied_images --out FOLDER --root ROOT --data-dir DIR
 
 For a look at how the default space does where nobody wrote a space by hand. Each has a folder a
 class, and a split of its own: one face in four of the fonts, one image in four of the others, is
-in no training image but tests.
+in no training image but tests. The draws that are kept of letters in docs/choices/draws.jsonl are
+of a like selection of fonts, of which no list was kept.
 """
 
 from __future__ import annotations
