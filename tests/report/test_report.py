@@ -186,7 +186,7 @@ def test_where_the_best_errs_is_shown_once_it_is_trained_again(
     (weights,) = out.glob("*.safetensors")
     weights.write_bytes(b"damaged")
     assert run_here("report", "--storage", reported.url, "--out", str(out)) == 2
-    assert "delete the file, and give the command again with --train" in capsys.readouterr().err
+    assert "Delete the file, and give the command again with --train" in capsys.readouterr().err
 
 
 def test_what_retraining_found_on_the_test_set_is_told(

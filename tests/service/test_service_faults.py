@@ -152,8 +152,8 @@ def test_many_who_watch_and_some_who_never_read_take_bounded_memory(command: Com
         for watcher in watchers:
             read_until(watcher, b"waiting")
         assert client.count()[JobState.WAITING] == 1
-        # One thread reads the search for all; some more answer calls.
-        assert process.num_threads() - n_threads <= 45
+        # One thread reads the search for all; those that answer calls are 40 at most.
+        assert process.num_threads() - n_threads < N_WATCHERS
         client.cancel(1)
         for watcher in watchers:
             assert b"cancelled" in read_until(watcher, b"event: over")
