@@ -108,12 +108,20 @@ def test_a_client_finds_a_server_that_starts_again_on_another_port(command: Comm
         first.send_signal(signal.SIGTERM)
         assert first.wait() == 0
         rest = thread.submit(list, watching)
-        with socket.create_server(("127.0.0.1", urlsplit(before).port or 0)):  # it is taken
+        with socket.create_server(("127.0.0.1", urlsplit(before).port or 0)) as taken:
+            threading.Thread(target=hang_up, args=(taken,), daemon=True).start()
             start_server(command, "--slots", "0")
             assert command("cancel", "moved").code == 0
             assert [event["state"] for event in rest.result()][-1] == "cancelled"
         assert client.url != before
         assert client.job("moved").state is JobState.CANCELLED
+
+
+def hang_up(server: socket.socket) -> None:
+    """Another program on a port, which says nothing to who calls."""
+    with contextlib.suppress(OSError):  # it is closed
+        while True:
+            server.accept()[0].close()
 
 
 def ask_for_events(address: str, token: str, path: str) -> socket.socket:
