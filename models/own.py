@@ -129,7 +129,7 @@ class OwnSpec:
         object.__setattr__(self, "values", tuple(sorted(self.values)))
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name} {_shown(value)}" for name, value in self.values)
+        values = ", ".join(f"{name} {value_text(value)}" for name, value in self.values)
         return f"{self.file} with {values}" if values else self.file
 
     @property
@@ -209,5 +209,6 @@ def _is_fingerprint(value: object) -> bool:
     return isinstance(value, str) and _IS_FINGERPRINT.fullmatch(value) is not None
 
 
-def _shown(value: Value) -> str:
+def value_text(value: Value) -> str:
+    """A value as people read it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -235,10 +235,6 @@ def _reached(summary: TrialSummary, metric: str) -> list[str]:
 def _print_layers(console: Console, spec: Network) -> None:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("layer")
-    for heading in ("output", "parameters", "kernel", "stride", "jump", "receptive field"):
-        table.add_column(heading, justify="right")
     from search.exceptions import CardError
     from search_models.layers import SpecError
 
@@ -250,6 +246,10 @@ def _print_layers(console: Console, spec: Network) -> None:
         with_file = same_command("--network", "FILE.py")
         console.print(f"Its layers are shown by the file that builds it: {with_file}")
         return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("layer")
+    for heading in ("output", "parameters", "kernel", "stride", "jump", "receptive field"):
+        table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             row.layer,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from search_models.layers import SpecError
-from search_models.own import OwnSpec, Value, named_file
+from search_models.own import OwnSpec, Value, named_file, value_text
 from search_models.suggestions import Ask
 
 _MOST_CHOICES = 4  # of one suggestion, besides the one that was drawn
@@ -27,7 +27,7 @@ def own_changes(spec: OwnSpec) -> Iterator[tuple[str, OwnSpec]]:
     for name, ask in asks.items():
         for value in _others(ask, values[name]):
             with suppress(SpecError):
-                yield f"{name} {_shown(value)}", _with(spec, {**values, name: value})
+                yield f"{name} {value_text(value)}", _with(spec, {**values, name: value})
     widths = {name: values[name] for name, ask in asks.items() if ask.is_width}
     if widths:
         half = {n: max(1, value // 2) for n, value in widths.items() if isinstance(value, int)}
@@ -55,7 +55,3 @@ def _others(ask: Ask, value: Value) -> list[Value]:
     if ask.kind == "categorical":
         return [choice for choice in ask.choices if choice != value][:_MOST_CHOICES]
     return [end for end in (ask.low, ask.high) if end is not None and end != value]
-
-
-def _shown(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

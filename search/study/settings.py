@@ -8,7 +8,7 @@ import json
 import re
 import textwrap
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
@@ -156,7 +156,8 @@ class StudySettings:
     @property
     def network_source(self) -> NetworkSource | None:
         """The user's file that builds the networks, as the study keeps it; None without one."""
-        return None if self.network is None else NetworkSource(**_source_of(self.network))
+        kept = self.network
+        return None if kept is None else NetworkSource(kept["file"], kept["text"])
 
     @property
     def network_identity(self) -> FileIdentity | None:
@@ -175,10 +176,6 @@ class StudySettings:
 def stored_network(source: NetworkSource) -> dict[str, str]:
     """A user's file as a study keeps it."""
     return {"file": source.name, "text": source.text, "fingerprint": source.fingerprint}
-
-
-def _source_of(stored: Mapping[str, str]) -> dict[str, str]:
-    return {"path": stored["file"], "text": stored["text"]}
 
 
 def _is_network(value: Any) -> bool:
