@@ -98,6 +98,12 @@ class Progress:
         return max(n_expected, self.n_trained)
 
     @property
+    def may_take_longer(self) -> bool:
+        """Whether `seconds_left` is the least: a better trial, or a race, would add to it."""
+        ends_by_patience = self.n_expected < self._length.n_trials
+        return ends_by_patience or self.forecast.race is None
+
+    @property
     def elapsed_seconds(self) -> float:
         return self._clock() - self._started
 
@@ -109,7 +115,8 @@ class Progress:
     def seconds_left(self) -> float | None:
         """An estimate from the trials of this run, its race included; None while there is none.
 
-        It is made anew once a trial has ended, and in between it counts down.
+        It is of a search in which nothing better comes, see `may_take_longer`. It is made anew once
+        a trial has ended, and in between it counts down.
         """
         if self._is_outdated and self._clock() - self._estimated >= _REST_SECONDS:
             self._is_outdated = False

@@ -25,13 +25,13 @@ class Forecast:
     Args:
         epochs: of a trial that is not stopped.
         pruner: by its name.
-        race: how long that at its end may be.
+        race: how long that at its end may be; None where that is not known.
     """
 
     epochs: int = 1
     pruner: str = "none"
     n_workers: int = 1
-    race: RaceLimits = field(default_factory=RaceLimits)
+    race: RaceLimits | None = field(default_factory=RaceLimits)
 
 
 @dataclass(slots=True)
@@ -72,7 +72,9 @@ class TimeLeft:
         seen.has_ended, seen.is_stopped, seen.value = True, is_stopped, value
 
     def seconds(self, n_open: int) -> float | None:
-        """How long the search takes from now on; None before a trial has ended.
+        """How long the search takes from now on, with its race where that is known.
+
+        None before a trial has ended.
 
         Args:
             n_open: trials that are still to be started.
@@ -85,7 +87,11 @@ class TimeLeft:
         n_played = max(1, min(_N_PLAYED, _MOST_PLAYED // max(1, n_open)))
         lasting = self._lasting(trained)
         ends = [self._play(trained, lasting, n_open, chances) for _ in range(n_played)]
-        return statistics.fmean(ends) + self._race_seconds(trained, lasting, n_open)
+        seconds = statistics.fmean(ends)
+        race = self._forecast.race
+        if race is not None and race.n_candidates:
+            seconds += self._race_seconds(race, trained, lasting, n_open)
+        return seconds
 
     def _lasting(self, trained: list[_Seen]) -> list[float]:
         """The share of trials that train more than so many epochs, from 0 on."""
@@ -121,11 +127,11 @@ class TimeLeft:
             heapq.heappush(ends, heapq.heappop(ends) + seconds)
         return max(ends)
 
-    def _race_seconds(self, trained: list[_Seen], lasting: list[float], n_open: int) -> float:
+    def _race_seconds(
+        self, race: RaceLimits, trained: list[_Seen], lasting: list[float], n_open: int
+    ) -> float:
         """How long the race will take among such trials as there are so far."""
         forecast = self._forecast
-        if not forecast.race.n_candidates:
-            return 0.0
         complete = [seen for seen in trained if seen.value is not None] or trained
         candidates = [
             RacedTrial(seen.value or 0.0, forecast.epochs * seen.mean_seconds) for seen in complete
@@ -137,8 +143,8 @@ class TimeLeft:
         seconds = sum(sum(seen.epoch_seconds) for seen in trained)
         mean = sum(lasting) * statistics.fmean(seen.mean_seconds for seen in trained)
         return race_seconds(
-            forecast.race,
-            sorted(candidates, key=lambda each: -each.value)[: forecast.race.n_candidates],
+            race,
+            sorted(candidates, key=lambda each: -each.value)[: race.n_candidates],
             seconds + n_open * mean,
             n_workers=forecast.n_workers,
         )

@@ -31,7 +31,7 @@ _LEAST_ERROR = 1e-4  # of a curve: 100 % has no logarithm
 _N_ENDS = 100  # trials that ended, of which those are shown that the terminal has room for
 _N_NOTICES = 3  # the last ones printed
 HINT = "Ctrl-C stops, and is safe"
-_WIDTH_FOR_HINT = 68  # columns of the terminal, beside the times
+_WIDTH_FOR_HINT = 78  # columns of the terminal, beside the times
 _LEAVE_SCREEN, _ENTER_SCREEN = b"\x1b[?1049l\x1b[?25h", b"\x1b[?1049h\x1b[?25l"  # and its cursor
 
 
@@ -225,7 +225,10 @@ class LiveView:
 
     def _times(self) -> Iterator[RenderableType]:
         left = self._progress.seconds_left
-        shown = "estimating the time left" if left is None else f"about {duration(left)} left"
+        shown = "estimating the time left"
+        if left is not None:
+            more = ", or more" if self._progress.may_take_longer else ""
+            shown = f"about {duration(left)} left{more}"
         times = f"{duration(self._progress.elapsed_seconds)} so far, {shown}"
         if self._console.width < _WIDTH_FOR_HINT:
             yield Text(times, style="dim")

@@ -125,7 +125,7 @@ def _view(console: Console, values: dict[str, Any]) -> Any:
         length=start.length,
         stagnation=start.stagnation,
         timeout_seconds=None,
-        forecast=Forecast(start.epochs, start.pruner, start.n_workers),
+        forecast=Forecast(start.epochs, start.pruner, start.n_workers, race=None),
     )
     title = (
         f"{start.study}: {start.dataset}, fewer than {start.budget:,} parameters, "

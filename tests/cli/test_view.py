@@ -94,6 +94,39 @@ def test_a_trial_that_another_worker_took_over_goes_on_in_its_row() -> None:
     assert "1 4 7,258 1/15 73.42 %" in text
 
 
+@pytest.mark.parametrize(
+    ("length", "race", "may_take_longer"),
+    [
+        (StudyLength(10), RaceLimits(), False),
+        (StudyLength(10, patience=8), RaceLimits(), False),  # 10 trials come before that is over
+        (StudyLength(10, patience=2), RaceLimits(), True),
+        (StudyLength(10), None, True),
+    ],
+)
+def test_a_time_left_that_a_better_trial_or_a_race_would_add_to_is_the_least(
+    length: StudyLength, race: RaceLimits | None, may_take_longer: bool
+) -> None:
+    count = Progress(
+        before=Tally(n_trained=3),
+        best=None,
+        length=length,
+        stagnation=Stagnation(1_000, reference=0.9, n_without=1),
+        timeout_seconds=None,
+        forecast=Forecast(race=race),
+        clock=lambda: 0.0,
+    )
+    count.take(TrialStarted(4, 0, 5000, 0))
+    count.take(TrialEpoch(4, 0, EpochResult(1, 0, 0, 0, 0, 0.5, 60.0)))
+    count.take(TrialEnded(4, TrialState.COMPLETE, value=0.91, n_epochs=1))
+    count.take(TrialStarted(5, 0, 5000, 0))
+    console = Console(width=80, height=24, file=io.StringIO())
+    view = LiveView(count, console, epochs=1, title="", metric="accuracy")
+    with console.capture() as capture:
+        console.print(view.render())
+    assert (" left, or more" in capture.get()) == may_take_longer
+    assert " left" in capture.get()
+
+
 def test_a_curve_tells_small_errors_apart() -> None:
     errors = [0.3, 0.1, 0.03, 0.02, 0.01, 0.007, 0.005]
     assert sparkline([1 - error for error in errors], 0.7, 0.995) == "▁▃▅▆▇▇█"
