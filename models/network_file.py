@@ -300,7 +300,7 @@ class NetworkFile:
         labels = torch.zeros(_N_IMAGES, dtype=torch.long, device=device)
         with self._in_words(f"must build a network that learns from {_sides(spec.input_shape)}"):
             loss = nn.functional.cross_entropy(module.train()(images), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         if not loss.isfinite():
             raise OwnNetworkError(
                 f"{self.source.name}: the logits of a new network must be finite, but some are not."
