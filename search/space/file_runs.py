@@ -186,9 +186,8 @@ class FileRuns:
             middle = (low + high) / 2
             low, high = (middle, high) if count(scaled(middle)) <= limit else (low, middle)
         found = dict(scaled(low))
-        for _ in range(
-            0 if self.file.has_scaled else _MOST_STEPS
-        ):  # one channel more, where it fits
+        most = 0 if self.file.has_scaled else _MOST_STEPS
+        for _ in range(most):  # one channel more, where it fits
             places = sorted(widths, key=lambda w: cast(int, found[w]) / cast(int, drawn[w]))
             wider = ({**found, w: cast(int, found[w]) + 1} for w in places)
             larger = next((values for values in wider if count(values) <= limit), None)
