@@ -57,8 +57,6 @@ SITUATIONS = (
     Situation("side-128", 8_000, 15),
     Situation("icons", 8_000, 15),
     Situation("digits", 1_200, 3),
-    Situation("letters", 8_000, 15),
-    Situation("letters", 200_000, 15),
 )
 
 
