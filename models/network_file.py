@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from search_models.module_rows import module_rows
 from search_models.own import NetworkSource, OwnNetworkError, OwnSpec, Value
 from search_models.size import LayerRow
 from search_models.suggestions import Ask, Suggestions
 
 FUNCTION = "network"
+_MOST_PLACES = 4  # of an error, the first among them
 _N_IMAGES = 2  # of a forward pass that only looks at what comes out
 _CURRENT: contextvars.ContextVar[Suggestions | None] = contextvars.ContextVar(
     "suggestions", default=None
@@ -125,6 +127,8 @@ class NetworkFile:
             + f": {frame.line}"
             for frame in frames
         ]
+        if len(places) > _MOST_PLACES:  # one that calls itself
+            places[1 : 1 - _MOST_PLACES] = ["…"]
         return f"{what} ({'; '.join(places)})"
 
     # --- What its functions make ---
@@ -255,11 +259,13 @@ class NetworkFile:
         module = self.run(suggestions, spec.input_shape, spec.n_classes)
         logits = self._forward(module, spec.input_shape)
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if found != (_N_IMAGES, spec.n_classes):
+        is_real = isinstance(logits, Tensor) and logits.is_floating_point()
+        if found != (_N_IMAGES, spec.n_classes) or not is_real:
+            kind = f" of {logits.dtype}" if isinstance(logits, Tensor) and not is_real else ""
             raise OwnNetworkError(
                 f"{self.source.name}: a network must map images (N, "
                 f"{', '.join(map(str, spec.input_shape))}) to logits (N, {spec.n_classes}), but of "
-                f"N = {_N_IMAGES} it gives {found}."
+                f"N = {_N_IMAGES} it gives {found}{kind}."
             )
         if not all(bool(tensor.isfinite().all()) for tensor in module.parameters()):
             raise OwnNetworkError(
@@ -276,6 +282,30 @@ class NetworkFile:
             )
         return module
 
+    def check_trains(self, spec: OwnSpec) -> None:
+        """Builds a network twice, and has one learn from a few images of noise.
+
+        Raises:
+            OwnNetworkError: if it cannot be built, or cannot learn, or is no new one each time.
+        """
+        module, other = self.build(spec), self.build(spec)
+        if not {id(p) for p in _trainable(module)}.isdisjoint(map(id, _trainable(other))):
+            raise OwnNetworkError(
+                f"{self.source.name}: {FUNCTION} must build a new network each time, as the next "
+                "trial would begin with trained weights, but two of them share some; build all "
+                f"parts in {FUNCTION}."
+            )
+        device = next(module.parameters()).device
+        images = torch.randn(_N_IMAGES, *spec.input_shape, device=device)
+        labels = torch.zeros(_N_IMAGES, dtype=torch.long, device=device)
+        with self._in_words(f"must build a network that learns from {_sides(spec.input_shape)}"):
+            loss = nn.functional.cross_entropy(module.train()(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+        if not loss.isfinite():
+            raise OwnNetworkError(
+                f"{self.source.name}: the logits of a new network must be finite, but some are not."
+            )
+
     def layer_table(self, spec: OwnSpec) -> tuple[LayerRow, ...]:
         """One row for each module that has parameters of its own, or no others in it, as run.
 
@@ -283,40 +313,7 @@ class NetworkFile:
             OwnNetworkError: if it cannot be built.
         """
         module = self.build(spec)
-        seen: set[int] = set()
-        rows: list[LayerRow] = []
-
-        def new_parameters(part: nn.Module) -> int:
-            own = [p for p in part.parameters(recurse=False) if p.requires_grad]
-            new = [p for p in own if id(p) not in seen]
-            seen.update(map(id, new))
-            return sum(parameter.numel() for parameter in new)
-
-        def add(name: str, part: nn.Module, output: object) -> None:
-            shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
-            side, stride = _number(part, "kernel_size"), _number(part, "stride")
-            label = f"{name or 'the network'}: {type(part).__name__}"
-            rows.append(LayerRow(label, shape, new_parameters(part), side, stride, 0, 0))
-
-        parts = {
-            name: part
-            for name, part in module.named_modules()
-            if not any(True for _ in part.children()) or _has_own(part)
-        }
-        hooks = [
-            part.register_forward_hook(
-                lambda part, _inputs, output, name=name: add(name, part, output)
-            )
-            for name, part in parts.items()
-        ]
-        self._forward(module, spec.input_shape)
-        for hook in hooks:
-            hook.remove()
-        # What no image passes has parameters all the same.
-        for name, part in parts.items():
-            if any(p.requires_grad and id(p) not in seen for p in part.parameters(recurse=False)):
-                add(name, part, None)
-        return tuple(rows)
+        return module_rows(module, lambda: self._forward(module, spec.input_shape))
 
     def _forward(self, module: nn.Module, input_shape: tuple[int, int, int]) -> object:
         """What comes out of a module for images without any content, as it is evaluated."""
@@ -352,20 +349,13 @@ def _unprinted() -> contextlib.AbstractContextManager[object]:
     return contextlib.redirect_stdout(sys.stderr) if is_read else contextlib.nullcontext()
 
 
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained, each once."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
 def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def _has_own(part: nn.Module) -> bool:
-    """Whether a module has parameters besides those of the modules in it."""
-    return next(part.parameters(recurse=False), None) is not None
-
-
-def _number(part: nn.Module, name: str) -> int:
-    """A size that is the same along both sides; 0 where there is none."""
-    value = getattr(part, name, 0)
-    sides = value if isinstance(value, tuple) else (value,)
-    return sides[0] if len(set(sides)) == 1 and isinstance(sides[0], int) else 0
+    return sum(parameter.numel() for parameter in _trainable(module))
 
 
 def _sides(input_shape: tuple[int, int, int]) -> str:

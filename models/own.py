@@ -38,39 +38,22 @@ class FileNotNamedError(SpecError):
 
 @dataclass(frozen=True, slots=True)
 class NetworkSource:
-    """The text of a file that its user has named.
+    """A file that builds networks: one that a user has named, or that of a study or a card.
 
     Args:
-        path: as it was named; tracebacks say so.
+        path: as it was named, which tracebacks say; or what it is called, as far as is known.
         fingerprint: the SHA-256 of the text, in hexadecimal.
-    """
-
-    path: str
-    text: str
-    fingerprint: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        digest = hashlib.sha256(self.text.encode()).hexdigest()
-        object.__setattr__(self, "fingerprint", digest)
-
-    @property
-    def name(self) -> str:
-        """The file's name, without its folder."""
-        return Path(self.path).name
-
-
-@dataclass(frozen=True, slots=True)
-class FileIdentity:
-    """Which file builds the networks of a study or a card.
-
-    Args:
-        path: what it is called, as far as is known.
-        text: empty where that is not known.
+        text: empty where it is not known, as a card does not say it.
     """
 
     path: str
     fingerprint: str
     text: str = ""
+
+    @classmethod
+    def of_text(cls, path: str, text: str) -> NetworkSource:
+        """The file with that text."""
+        return cls(path, hashlib.sha256(text.encode()).hexdigest(), text)
 
     @property
     def name(self) -> str:
@@ -133,9 +116,9 @@ class OwnSpec:
         return f"{self.file} with {values}" if values else self.file
 
     @property
-    def identity(self) -> FileIdentity:
-        """The file that builds it."""
-        return FileIdentity(self.file, self.fingerprint)
+    def source(self) -> NetworkSource:
+        """The file that builds it; its text is not known here."""
+        return NetworkSource(self.file, self.fingerprint)
 
     def build(self) -> nn.Module:
         """The module, with the weights that the file's function gives it.
@@ -145,6 +128,14 @@ class OwnSpec:
             OwnNetworkError: if the function raises, or builds another network than it did.
         """
         return self._file().build(self)
+
+    def check_trains(self) -> None:
+        """Builds it, and has it learn from a few images of noise.
+
+        Raises:
+            FileNotNamedError, OwnNetworkError: as `build` does, or if it cannot learn.
+        """
+        self._file().check_trains(self)
 
     def layer_table(self) -> tuple[LayerRow, ...]:
         """One row a module that has parameters or is a leaf; none where the file was not named.

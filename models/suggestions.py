@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, SupportsFloat, cast
 
 from search_models.own import Value
+
+_LONGEST_NAME = 512  # in Optuna's tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,9 @@ class Ask:
         log: whether a range is drawn on a logarithmic scale.
         choices: of a categorical one.
         is_width: whether it is a proportion, which is scaled to the cap.
+
+    Raises:
+        ValueError: if a study could not keep a choice, or a range has no such ends.
     """
 
     kind: Literal["int", "float", "categorical"]
@@ -28,6 +34,41 @@ class Ask:
     log: bool = False
     choices: tuple[Value, ...] = ()
     is_width: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind == "categorical":
+            for choice in self.choices:
+                if not _is_plain(choice):
+                    raise ValueError(
+                        "a choice must be None, a bool, a finite number or a text that can be "
+                        f"written, as a study keeps it, but got {choice!r}; suggest a name or an "
+                        "index for it"
+                    )
+        elif not all(_is_end(end, self.kind) for end in (self.low, self.high)):
+            numbers = "whole" if self.kind == "int" else "finite"
+            raise ValueError(
+                f"a range must be between {numbers} numbers, but got {self.low!r} to {self.high!r}"
+            )
+
+    def __str__(self) -> str:
+        if self.kind == "categorical":
+            return f"one of {', '.join(map(repr, self.choices))}"
+        step = "" if self.step in (None, 1) else f", step {self.step}"
+        scale = ", log" if self.log else ""
+        return f"{self.kind} from {self.low} to {self.high}{step}{scale}"
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a database and JSON keep a value as it is."""
+    if isinstance(value, str):
+        return value.encode(errors="ignore").decode() == value
+    return value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
+
+
+def _is_end(end: object, kind: str) -> bool:
+    if not isinstance(end, SupportsFloat) or not math.isfinite(float(end)):
+        return False
+    return kind == "float" or float(end).is_integer()
 
 
 class Suggestions:
@@ -69,15 +110,20 @@ class Suggestions:
         return cast(int, self._ask(name, Ask("int", low, high, 1, True, is_width=True)))
 
     def _ask(self, name: str, ask: Ask) -> Value:
+        if not isinstance(name, str) or not name.isprintable() or not name.strip():
+            raise ValueError(f"a suggestion must have a name that can be printed, not {name!r}")
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(
+                f"a suggestion's name must have at most {_LONGEST_NAME} characters, as databases "
+                f"keep no longer one, but {name[:20]!r}… has {len(name):,}"
+            )
         if name in self.values:
             if self.asks[name] != ask:
                 raise ValueError(
                     f"what is suggested under one name must be the same each time, but {name!r} "
-                    f"was {self.asks[name]} and is {ask}"
+                    f"was {self.asks[name]}, and now is {ask}"
                 )
             return self.values[name]
-        if not isinstance(name, str) or not name.isprintable() or not name.strip():
-            raise ValueError(f"a suggestion must have a name that can be printed, not {name!r}")
         self.asks[name] = ask
         try:
             self.values[name] = self._answer(name, ask)

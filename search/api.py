@@ -15,7 +15,7 @@ from search.data.dataset import Dataset
 from search.folders import DATABASE_URL, as_path, default_folder
 from search.plain_text import printable
 from search.results.retrain import WeightsFolder, retrain
-from search.space.network_files import check_network, load_network
+from search.space.network_files import NamedNetwork, check_network, load_network
 from search.storage.open import opened_storage
 from search.study.open import (
     check_same_data,
@@ -117,7 +117,7 @@ def retrain_trial(
     folder: str | os.PathLike[str] | None = None,
     n_workers: int | None = None,
     device: str = "auto",
-    network: str | os.PathLike[str] | None = None,
+    network: NamedNetwork | None = None,
 ) -> Path:
     """Trains a trial on training and validation images, once per seed, and tests it.
 
@@ -130,7 +130,8 @@ def retrain_trial(
         data_dir: the folder of the data sets; by default one in the user's cache.
         folder: for weights and card; by default `runs/STUDY/trial-N`.
         n_workers: by default one for each core that this process may use; never more than seeds.
-        network: your file that builds the study's networks, where one does. It is run.
+        network: your file that builds the study's networks, or its function, where one does. It
+            is run.
 
     Returns:
         The folder, for `search.load`.
@@ -147,7 +148,7 @@ def retrain_trial(
     data_dir = None if data_dir is None else as_path(data_dir, "data_dir")
     folder = None if folder is None else as_path(folder, "folder")
     trial = open_trial(study, number)
-    wanted, of = StudySettings.from_study(study).network_identity, f"the study {study.study_name!r}"
+    wanted, of = StudySettings.from_study(study).network_source, f"the study {study.study_name!r}"
     source = check_network(network, wanted, of=of, how="it as network, as network='net.py'.")
     if dataset is None:
         check_study_data(study, data_dir)

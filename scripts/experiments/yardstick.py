@@ -22,6 +22,7 @@ from search.data.dataset import DatasetInfo
 from search.data.load import load_dataset
 from search.results.race import mean_interval
 from search.space.hyperparameters import Hyperparameters
+from search.space.network_files import load_network, read_network
 from search.space.systems import find_system
 from search.storage.open import opened_storage
 from search.study.open import rebuild, select_study
@@ -62,10 +63,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="through the folds, with other seeds")
     parser.add_argument("--winners", nargs="*", default=[], metavar="URL")
     parser.add_argument("--folds", type=int, nargs="*", help="some of them, for several processes")
+    parser.add_argument("--networks", nargs="*", default=[], metavar="FILE", help="of the winners")
+    parser.add_argument("--beside", metavar="RECIPE", help="which the others are compared with")
+    parser.add_argument("--leave-out", nargs="*", default=[], metavar="RECIPE", help="by its name")
     options = parser.parse_args()
     torch.set_num_threads(1)
     name, cap, epochs, n_folds, winner = TASKS[options.task]
     dataset = load_dataset(name, options.data_dir)
+    for path in options.networks:
+        load_network(read_network(path))
     recipes = {"adaptive's first": _first("adaptive", dataset.info, cap, epochs)}
     if dataset.info.input_shape[-1] >= 28:  # which its topology needs
         recipes["standard's first"] = _first("standard", dataset.info, cap, epochs)
@@ -73,6 +79,7 @@ def main() -> None:
         recipes[winner] = find_system(winner).hyperparameters
     for place, url in enumerate(options.winners, start=1):
         recipes[f"winner {place}"] = _winner(url)
+    recipes = {words: recipe for words, recipe in recipes.items() if words not in options.leave_out}
     trainings = Trainings(KEPT)
     values: dict[str, list[float]] = {words: [] for words in recipes}
     folds = options.folds or range(n_folds)
@@ -82,10 +89,10 @@ def main() -> None:
             value = trainings.value(dataset, run, n_folds=n_folds, task=options.task, recipe=words)
             values[words].append(100 * value)
             print(f"fold {fold}, seed {seed}: {words}: {100 * value:.3f} %", flush=True)
-    base = values["adaptive's first"]
+    base = options.beside if options.beside in values else next(iter(values))
     for words, found in values.items():
-        differences = [a - b for a, b in zip(found, base, strict=True)]
-        interval = mean_interval(differences) if words != "adaptive's first" else None
+        differences = [a - b for a, b in zip(found, values[base], strict=True)]
+        interval = mean_interval(differences) if words != base else None
         shown = "" if interval is None else f"  ({interval[0]:+.3f} to {interval[1]:+.3f})"
         difference = statistics.fmean(differences)
         print(f"{words:20} {statistics.fmean(found):.3f} %  {difference:+.3f}{shown}")

@@ -27,13 +27,13 @@ def study_network(study: Study, path: Path | None) -> NetworkSource | None:
     settings = StudySettings.from_study(study)
     how = same_command(*network_words(study, settings))
     of = f"the study {study.study_name!r}"
-    return check_network(path, settings.network_identity, of=of, how=how)
+    return check_network(path, settings.network_source, of=of, how=how)
 
 
 def card_network(card: Card, path: Path | None) -> NetworkSource | None:
     """The same of the network whose weights a card stands beside."""
-    from search.space.network_files import check_network, identity_of_network
+    from search.space.network_files import check_network, source_of_network
 
-    wanted = identity_of_network(card.hyperparameters.spec)
+    wanted = source_of_network(card.hyperparameters.spec)
     how = "" if wanted is None else same_command("--network", wanted.path)
     return check_network(path, wanted, of="these weights", how=how)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search.space.file_runs import distribution_of
 from search_models.layers import SpecError
 from search_models.own import OwnSpec, Value, named_file, value_text
 from search_models.suggestions import Ask
@@ -52,6 +55,9 @@ def _others(ask: Ask, value: Value) -> list[Value]:
     """The other values that are tried of a suggestion."""
     if ask.is_width:
         return []
-    if ask.kind == "categorical":
-        return [choice for choice in ask.choices if choice != value][:_MOST_CHOICES]
-    return [end for end in (ask.low, ask.high) if end is not None and end != value]
+    match distribution_of(ask):
+        case CategoricalDistribution(choices=choices):
+            return [choice for choice in choices if choice != value][:_MOST_CHOICES]
+        case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
+            return [end for end in (low, high) if end != value]  # the last that a step meets
+    return []

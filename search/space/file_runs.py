@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _MOST_KNOWN = 4096  # networks that are remembered
 _N_HALVINGS = 12  # of the interval in which the factor of all widths lies
 _LARGEST_FACTOR = 2.0**20
+_MOST_STEPS = 64  # a width that the network does not use would grow for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class FileRuns:
     def _check_trained(self, trained: Mapping[str, Any]) -> None:
         name = self.file.source.name
         for key, value in trained.items():
-            if key not in OF_TRAINING or isinstance(value, dict | list):
+            # The share is of the cap, to which widths are scaled before training is asked.
+            if key not in OF_TRAINING or key == "budget_share" or isinstance(value, dict | list):
                 raise OwnNetworkError(
                     f"{name}: training must return values of hyperparameters of training, as "
                     f"learning_rate or optimizer, but it returns {key} = {value!r}; 'search space' "
@@ -184,7 +186,8 @@ class FileRuns:
             middle = (low + high) / 2
             low, high = (middle, high) if count(scaled(middle)) <= limit else (low, middle)
         found = dict(scaled(low))
-        while not self.file.has_scaled:  # one channel more at a time, where there is room for one
+        most = 0 if self.file.has_scaled else _MOST_STEPS
+        for _ in range(most):  # one channel more, where it fits
             places = sorted(widths, key=lambda w: cast(int, found[w]) / cast(int, drawn[w]))
             wider = ({**found, w: cast(int, found[w]) + 1} for w in places)
             larger = next((values for values in wider if count(values) <= limit), None)
@@ -206,4 +209,4 @@ def distribution_of(ask: Ask) -> BaseDistribution:
     assert ask.high is not None
     if ask.kind == "float":
         return FloatDistribution(ask.low, ask.high, log=ask.log, step=ask.step)
-    return IntDistribution(int(ask.low), int(ask.high), log=ask.log, step=int(ask.step or 1))
+    return IntDistribution(int(ask.low), int(ask.high), log=ask.log, step=int(ask.step or 0))

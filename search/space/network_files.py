@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from search.exceptions import InputError, SearchError
+from search.folders import as_path
 from search_models.own import (
-    FileIdentity,
     NetworkSource,
     OwnNetworkError,
     OwnSpec,
@@ -19,7 +22,33 @@ from search_models.own import (
 
 _MOST_BYTES = 100_000
 _FUNCTION = "network"
+_RUNNING: set[str] = set()  # the fingerprints of files that are being loaded
+NamedNetwork = str | os.PathLike[str] | Callable[..., Any]  # a file's path, or its function
 _N_LINES, _LONGEST_LINE = 6, 80  # of a difference that is told; characters
+
+
+def network_path(network: NamedNetwork) -> Path:
+    """The file that a program names: by its path, or by its function.
+
+    A function is not run as it is, as neither a worker nor a study could keep it: its file is.
+
+    Raises:
+        InputError: if it is neither, or a function that no file has by that name.
+    """
+    if not callable(network):
+        return as_path(network, "network")
+    try:
+        path = inspect.getsourcefile(network)
+    except TypeError:  # of what is no function
+        path = None
+    name = getattr(network, "__qualname__", type(network).__name__)
+    if name != _FUNCTION or path is None or not Path(path).is_file():
+        raise InputError(
+            f"A network must be the function {_FUNCTION} of a Python file, which workers run as "
+            f"well, but got {name}; write it into a file with its imports (in a notebook by "
+            '%%writefile net.py), and give network="net.py".'
+        )
+    return Path(path)
 
 
 def read_network(path: str | os.PathLike[str]) -> NetworkSource:
@@ -29,26 +58,18 @@ def read_network(path: str | os.PathLike[str]) -> NetworkSource:
         InputError: if there is no such file, or it is no Python or has no such function.
     """
     file = Path(path)
-    try:
-        content = file.read_bytes()
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"--network must name a Python file with a function {_FUNCTION}, but there is no "
-            f"{file}; name one."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"--network must name a file that can be read, but {file} cannot ({error.strerror}); "
-            "name another."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"--network must name a text in UTF-8, but {file} is none.") from error
+    content = _content(file)
     if len(content) > _MOST_BYTES:
         raise InputError(
             f"A file of networks must have at most {_MOST_BYTES:,} bytes, as a study keeps its "
-            f"text, but {file} has {len(content):,}; take out what is no code."
+            f"text, but {file} has more; take out what is no code."
         )
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"--network must name a text in UTF-8, but {file} is none; save it as one."
+        ) from error
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -63,7 +84,30 @@ def read_network(path: str | os.PathLike[str]) -> NetworkSource:
             f"{file} must have a function {_FUNCTION}(trial, input_shape, n_classes), but it has "
             "none; add it."
         )
-    return NetworkSource(str(file), text)
+    return NetworkSource.of_text(str(file), text)
+
+
+def _content(file: Path) -> bytes:
+    """The contents of a file, as far as they count.
+
+    Raises:
+        InputError: if it cannot be read, or is a folder, a pipe or a device.
+    """
+    try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise OSError(0, "it is no file with contents")  # a pipe would be waited for
+        with file.open("rb") as opened:
+            return opened.read(_MOST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"--network must name a Python file with a function {_FUNCTION}, but there is no "
+            f"{file}; name one."
+        ) from error
+    except (OSError, ValueError) as error:  # or it is no path
+        raise InputError(
+            f"--network must name a file that can be read, but {file} cannot "
+            f"({getattr(error, 'strerror', error)}); name another."
+        ) from error
 
 
 def _binds(node: ast.AST) -> bool:
@@ -80,16 +124,24 @@ def load_network(source: NetworkSource | None) -> None:
         source: None where there is none to be run.
 
     Raises:
-        InputError: if it cannot be run.
+        InputError: if it cannot be run, or begins a search as it is run.
     """
     if source is None or named_file(source.fingerprint) is not None:
         return
     from search_models.network_file import NetworkFile  # which brings PyTorch
 
+    if source.fingerprint in _RUNNING:
+        raise InputError(
+            f"{source.name} must not begin a search as it is read, which each worker does; put "
+            "that under \"if __name__ == '__main__':\"."
+        )
+    _RUNNING.add(source.fingerprint)
     try:
         name_file(NetworkFile(source))
     except OwnNetworkError as error:
         raise InputError(f"{error} Mend the file.") from error
+    finally:
+        _RUNNING.discard(source.fingerprint)
 
 
 def told_by_file(spec: object, error: Exception) -> str | None:
@@ -103,8 +155,8 @@ def told_by_file(spec: object, error: Exception) -> str | None:
 
 
 def check_network(
-    path: str | os.PathLike[str] | None,
-    wanted: FileIdentity | None,
+    network: NamedNetwork | None,
+    wanted: NetworkSource | None,
     *,
     of: str,
     how: str,
@@ -112,7 +164,7 @@ def check_network(
     """The user's file that builds the networks of a study or a card, read and not yet run.
 
     Args:
-        path: the file that the user names, if any.
+        network: the file that the user names, if any.
         wanted: which it must be; None where the networks are the search's own.
         of: what it is that has these networks, as `the study 'digits'`.
         how: how to name the file, as a whole command, or as an argument.
@@ -123,12 +175,13 @@ def check_network(
     Raises:
         InputError: if none is named where one is needed, or another one than that.
     """
+    path = None if network is None else network_path(network)
     if wanted is None:
         if path is None:
             return None
         raise InputError(
             f"--network must be left out where the search's own networks are built, as those of "
-            f"{of} are, but got {os.fspath(path)}."
+            f"{of} are, but got {path}."
         )
     if path is None:
         raise InputError(
@@ -145,9 +198,9 @@ def check_network(
     return source
 
 
-def identity_of_network(spec: object) -> FileIdentity | None:
+def source_of_network(spec: object) -> NetworkSource | None:
     """Which file builds a network; None where it is one of the search's own."""
-    return spec.identity if isinstance(spec, OwnSpec) else None
+    return spec.source if isinstance(spec, OwnSpec) else None
 
 
 def difference(before: str, now: str) -> str:

@@ -81,9 +81,9 @@ def probe(space: FileSpace) -> Probe:
 
 
 def _check(made: Made) -> None:
-    """Raises SpaceError where a network that fits cannot be built, or does not do what it must."""
+    """Raises SpaceError where a network that fits cannot be built, or cannot learn."""
     try:
-        made.spec.build()
+        made.spec.check_trains()
     except OwnNetworkError as error:
         raise SpaceError(_mend(error)) from error
 

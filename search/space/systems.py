@@ -72,7 +72,7 @@ def own_system(
             epochs=epochs,
         )
         hyperparameters = sized.hyperparameters(sized.with_single(sized.first()))
-        hyperparameters.spec.build()
+        sized.spec({}).check_trains()
     except OwnNetworkError as error:
         raise InputError(f"{str(error).rstrip('.')}. Mend the file.") from error
     return Baseline(source.name, hyperparameters, epochs, Claim())

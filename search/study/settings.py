@@ -21,7 +21,7 @@ from search.space.network_files import difference
 from search.space.space import Space
 from search.space.toml import toml_value
 from search.training.metrics import Metric
-from search_models.own import FileIdentity, NetworkSource
+from search_models.own import NetworkSource
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data.dataset import DatasetInfo
@@ -157,14 +157,8 @@ class StudySettings:
     def network_source(self) -> NetworkSource | None:
         """The user's file that builds the networks, as the study keeps it; None without one."""
         kept = self.network
-        return None if kept is None else NetworkSource(kept["file"], kept["text"])
-
-    @property
-    def network_identity(self) -> FileIdentity | None:
-        """Which file of the user's builds the networks; None without one."""
-        source = self.network_source
         return (
-            None if source is None else FileIdentity(source.path, source.fingerprint, source.text)
+            None if kept is None else NetworkSource(kept["file"], kept["fingerprint"], kept["text"])
         )
 
     def search_space(self) -> Space:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from search.data.normalization import Normalization
 from search.data.tensors import tensors_as_bytes
 from search.exceptions import CardError
-from search.space.network_files import check_network, identity_of_network, load_network
+from search.space.network_files import NamedNetwork, check_network, load_network, source_of_network
 from search.space.presets import weights_folder
 from search.training.card import kept_seed, read_card, weights_path
 from search_models.layers import SpecError
@@ -66,7 +65,7 @@ def load(
     folder: str | Path,
     *,
     seed: int | None = None,
-    network: str | os.PathLike[str] | None = None,
+    network: NamedNetwork | None = None,
 ) -> Classifier:
     """The network that `search retrain` wrote into `folder`, ready to classify.
 
@@ -75,7 +74,8 @@ def load(
             folder of that name, it is the folder.
         seed: which of the training runs; by default the first whose weights are there, not the
             luckiest.
-        network: your file that builds the network, where the card says that one does. It is run.
+        network: your file that builds the network, or its function, where the card says that one
+            does. It is run.
 
     Raises:
         CardError: if card or weights are missing, damaged, or do not belong together.
@@ -85,7 +85,7 @@ def load(
     card = read_card(folder)
     path = weights_path(folder, card, kept_seed(folder, card) if seed is None else seed)
     spec = card.hyperparameters.spec
-    wanted = identity_of_network(spec)
+    wanted = source_of_network(spec)
     how = "it as network, as network='net.py'."
     load_network(check_network(network, wanted, of=str(folder), how=how))
     return load_weights(spec, card.normalization, path)

@@ -231,21 +231,19 @@ class SearchRequest(Output, Method, Place, Images, Length, Goal):
     """What a user asks for: the fields of all groups, of which `budget` and `epochs` are needed.
 
     In Python a time is a number of seconds, a target a `Target`, and `dataset` may be the data
-    themselves. Paths may be text. `check_request` says whether the values go together.
+    themselves. Paths may be text, and a network the function of that name in a file.
+    `check_request` says whether the values go together.
 
     Raises:
         InputError: if what should be a path is none.
     """
 
     def __post_init__(self) -> None:
-        network: object = self.network
-        if callable(network):
-            raise InputError(
-                "A network must be named by its file, which workers run as well, but got the "
-                f"function {getattr(network, '__name__', network)}; write it into a file with its "
-                'imports (in a notebook by %%writefile net.py), and give network="net.py".'
-            )
-        for name in ("data_dir", "artifacts", "worker_log", "network"):
+        if self.network is not None:
+            from search.space.network_files import network_path
+
+            object.__setattr__(self, "network", network_path(self.network))
+        for name in ("data_dir", "artifacts", "worker_log"):
             path = getattr(self, name)
             if path is not None:
                 object.__setattr__(self, name, as_path(path, name))

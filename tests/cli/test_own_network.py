@@ -235,13 +235,6 @@ def test_a_server_runs_no_file_of_a_client(command: Command) -> None:
     assert "runs no program of a client's" in " ".join(refused.err.split())
 
 
-def test_a_function_is_to_stand_in_a_file() -> None:
-    def network(trial: object, input_shape: object, n_classes: object) -> None: ...
-
-    with pytest.raises(InputError, match="the function network; write it into a file"):
-        search.SearchRequest(100, 1, network=network)  # type: ignore[arg-type]
-
-
 def test_the_best_are_raced_and_a_later_study_starts_from_them(own: Command) -> None:
     raced = own("confirm", "--top", "2", "--seeds", "2", "--network", "net.py")
     assert raced.code == 0, raced.err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,20 @@ import pytest
 import torch
 
 from search.exceptions import InputError
+from search.results.own_changes import own_changes
 from search.space.file_space import FileSpace
 from search.space.hyperparameters import Hyperparameters
-from search.space.network_files import check_network, load_network, read_network
+from search.space.network_files import (
+    check_network,
+    load_network,
+    network_path,
+    read_network,
+)
 from search.space.probe import Probe, probe
 from search.space.space import Space
 from search.space.transfer import transfer_values
-from search_models.own import FileIdentity, OwnSpec, named_file
+from search.tuner.options import SearchRequest
+from search_models.own import OwnSpec, named_file
 from tests.support.own_networks import RESIDUAL, UNSCALED
 
 
@@ -36,6 +46,18 @@ def drawn(space: FileSpace, **values: Any) -> Hyperparameters:
 def network(body: str, head: str = "") -> str:
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     return f"import torch\nfrom torch import nn\n{head}\n\ndef network(trial, shape, n):\n{lines}"
+
+
+def logits(forward: str) -> str:
+    """The body of a function whose network gives these for images `x`."""
+    return (
+        "class Net(nn.Module):\n"
+        "    def __init__(s):\n"
+        "        super().__init__()\n"
+        "        s.a = nn.Linear(784, n)\n"
+        f"    def forward(s, x):\n        return {forward}\n"
+        "return Net()"
+    )
 
 
 LINEAR = "nn.Sequential(nn.Flatten(), nn.Linear(784, n))"
@@ -76,10 +98,31 @@ FAILING = [
         "it returns speed = 3",
     ),
     (
+        f"{network(f'return {LINEAR}')}\ntraining = lambda trial: {{'budget_share': 0.5}}\n",
+        "it returns budget_share = 0.5",
+    ),
+    (
         f"{network(f'return {LINEAR}')}\ndef training(trial):\n    return {{'momentum': 3}}\n",
         "momentum: must be from 0 to below 1, but got 3",
     ),
     (network("return nn.Sequential(nn.Flatten(), nn.Linear(784, 99))"), "has 77,715"),
+    (network("return network(trial, shape, n)"), "(line 6 in network: return network(trial"),
+    (network("return NET", f"n = 10\nNET = {LINEAR}"), "must build a new network each time"),
+    (network(logits("s.a(x.flatten(1)) / 0")), "the logits of a new network must be finite"),
+    (network(logits("s.a(x.flatten(1)).argmax(1, True).repeat(1, 10)")), "of torch.int64"),
+    (network(logits("s.a(x.flatten(1)).detach()")), "learns from 1×28×28, but RuntimeError"),
+    (network(logits("1 / (not s.training) * s.a(x.flatten(1))")), "ZeroDivisionError"),
+    (network(f"trial.suggest_categorical('a', [(1, 2)])\nreturn {LINEAR}"), "but got (1, 2);"),
+    (network(f"trial.suggest_categorical('a', [[1, 2]])\nreturn {LINEAR}"), "but got [1, 2];"),
+    (network(f"trial.suggest_categorical('a', ['\\udc00'])\nreturn {LINEAR}"), "but got '\\udc00'"),
+    (network(f"trial.suggest_float('a', 0, float('inf'))\nreturn {LINEAR}"), "but got 0 to inf"),
+    (network(f"trial.suggest_int('a', 1, 3.5)\nreturn {LINEAR}"), "but got 1 to 3.5"),
+    (network(f"trial.suggest_int('a', 1, 3, step=0)\nreturn {LINEAR}"), "`step > 0` must hold"),
+    (network(f"trial.suggest_int('a' * 600, 1, 3)\nreturn {LINEAR}"), "at most 512 characters"),
+    (
+        network(f"trial.suggest_int('a', 1, 3)\ntrial.suggest_int('a', 1, 4)\nreturn {LINEAR}"),
+        "was int from 1 to 3, and now is int from 1 to 4",
+    ),
 ]
 
 
@@ -110,6 +153,38 @@ def test_what_is_no_such_file_is_told_before_it_is_run(
     assert words in str(refused.value)
     with pytest.raises(InputError, match=r"there is no .*none\.py"):
         read_network(tmp_path / "none.py")
+
+
+def test_what_is_no_file_with_contents_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.py")
+    for path in (tmp_path / "net.py", tmp_path, Path("/dev/zero")):
+        with pytest.raises(InputError, match="must name a file that can be read"):
+            read_network(path)
+
+
+def test_a_network_may_be_named_by_its_function(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(UNSCALED)
+    specification = importlib.util.spec_from_file_location("mine", file)
+    assert specification is not None
+    assert specification.loader is not None
+    mine = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(mine)
+    assert network_path(mine.network) == file
+    assert SearchRequest(1000, 1, network=mine.network).network == file
+    partly = functools.partial(mine.network, None)
+    for function in (logits, lambda *_: None, partly, torch.nn.ReLU):
+        with pytest.raises(InputError, match="must be the function network of a Python file"):
+            network_path(function)
+
+
+def test_a_file_that_begins_a_search_as_it_is_read_is_refused(tmp_path: Path) -> None:
+    text = UNSCALED + (
+        "\n\nfrom search.space.network_files import load_network, read_network\n\n"
+        "load_network(read_network(__file__))\n"
+    )
+    with pytest.raises(InputError, match="must not begin a search as it is read"):
+        space_of(tmp_path, text)
 
 
 def test_what_a_file_does_is_found_by_running_it(tmp_path: Path) -> None:
@@ -162,6 +237,19 @@ def test_shared_parameters_count_once_and_buffers_not_at_all(tmp_path: Path) -> 
     assert spec.build()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_layers_that_take_no_hooks_have_rows_as_well(tmp_path: Path) -> None:
+    space = space_of(tmp_path, network(f"return torch.jit.script({LINEAR})"), cap=None)
+    assert [row.parameters for row in drawn(space).spec.layer_table()] == [7850]
+
+
+def test_a_width_that_the_network_does_not_use_stays_finite(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path, network(f"search.width('a')\nreturn {LINEAR}", "import search"), cap=9000
+    )
+    assert drawn(space, a=20).spec.parameter_count == 7850
+
+
 def test_a_file_that_reads_the_value_of_a_tensor_is_counted_all_the_same(tmp_path: Path) -> None:
     text = network("n_wide = int(torch.tensor([5]).item())\nreturn nn.LazyConv2d(n, n_wide)")
     text = text.replace(
@@ -181,6 +269,15 @@ def test_a_recipe_comes_back_from_what_is_stored_without_the_file(tmp_path: Path
         OwnSpec("gone.py", "0" * 64, (), 5).build()
 
 
+@pytest.mark.filterwarnings("ignore:The distribution is specified")
+def test_an_ablation_changes_a_number_to_the_ends_that_can_be_drawn(tmp_path: Path) -> None:
+    body = "kernel = trial.suggest_int('kernel', 1, 6, step=2)\n"
+    body += "return nn.Sequential(nn.Conv2d(1, n, kernel), nn.AdaptiveAvgPool2d(1), nn.Flatten())"
+    spec = drawn(space_of(tmp_path, network(body)), kernel=3).spec
+    assert isinstance(spec, OwnSpec)
+    assert [change for change, _ in own_changes(spec)] == ["kernel 1", "kernel 5"]
+
+
 def test_how_it_is_trained_may_stand_in_a_space_file(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text('base = "adaptive"\nbatch_size = 32\n')
@@ -194,12 +291,11 @@ def test_how_it_is_trained_may_stand_in_a_space_file(tmp_path: Path) -> None:
 def test_only_the_file_of_a_network_will_do(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(UNSCALED)
     source = read_network(tmp_path / "net.py")
-    wanted = FileIdentity("net.py", source.fingerprint, UNSCALED)
-    assert check_network(tmp_path / "net.py", wanted, of="it", how="it") == source
+    assert check_network(tmp_path / "net.py", source, of="it", how="it") == source
     assert check_network(None, None, of="it", how="it") is None
     (tmp_path / "net.py").write_text(UNSCALED.replace("200", "300"))
     with pytest.raises(InputError, match='"width", 4, 300'):
-        check_network(tmp_path / "net.py", wanted, of="it", how="it")
+        check_network(tmp_path / "net.py", source, of="it", how="it")
     with pytest.raises(InputError, match="must be left out"):
         check_network(tmp_path / "net.py", None, of="it", how="it")
     assert named_file(read_network(tmp_path / "net.py").fingerprint) is None  # none of it was run
