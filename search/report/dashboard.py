@@ -51,7 +51,13 @@ def dashboard_application(
     store = None if folder is None else ArtifactFolder(folder, cached)
     app: Any = optuna_dashboard.wsgi(cached, artifact_store=store)
     app.install(StudyPages(cached))
-    return app  # type: ignore[no-any-return]
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        # It fails where that is missing, as it is from many programs.
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")
+        return app(environ, start_response)
+
+    return answer
 
 
 def serve(

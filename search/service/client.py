@@ -37,7 +37,8 @@ class Client:
     client.wait(job.number)
 
     Args:
-        url: of the server; by default that of the database's server on this machine.
+        url: of the server; by default SEARCH_SERVER or, where that is not set, that of the
+            database's server on this machine.
         token: by default SEARCH_TOKEN or, of a server on this machine, that which it has made.
         storage: the database whose server it is, where `url` does not say.
         away_seconds: for which `watch` and `wait` look for a server that has gone.
@@ -57,6 +58,7 @@ class Client:
     ) -> None:
         self._away_seconds = away_seconds
         self._folder: ServiceFolder | None = None
+        url = url or os.environ.get("SEARCH_SERVER") or None
         if url is None:
             self._folder = folder = ServiceFolder(storage)
             url = folder.address()

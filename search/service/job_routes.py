@@ -128,7 +128,10 @@ async def all_events(
 ) -> AsyncIterator[ServerSentEvent]:
     text = last_event_id or ""
     is_number = text.isascii() and text.isdecimal() and len(text) < 19
-    after = int(text) if is_number else await asyncio.to_thread(service.queue.last_event)
+    last = await asyncio.to_thread(service.queue.last_event)
+    after = int(text) if is_number else last
+    if after > last:  # of a database that was deleted since: in this one, all is new
+        after = 0
     async for key, values in job_events(service.queue, after, service.should_stop):
         yield as_event(key, values)
 

@@ -95,7 +95,7 @@ class LocalJobs:
 
     def has_server(self) -> bool:
         """Whether a server was heard of lately, on any machine."""
-        return self._queue.has_server()
+        return self._folder.has_server() or self._queue.has_server()
 
     def _end(self, act: Callable[[str], Job], name: int | str) -> Job:
         """Does what ends a job; where it runs here, its process is told, as nobody else would."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from search.exceptions import JobError
@@ -24,7 +25,8 @@ def read_log(storage: str, job: Job, offset: int) -> bytes:
     path = ServiceFolder(storage).log(job.number)
     try:
         with path.open("rb") as file:
-            file.seek(offset)
+            # No further than its end: a file system refuses an offset that it could not have.
+            file.seek(min(offset, os.fstat(file.fileno()).st_size))
             return file.read(_LONGEST)
     except FileNotFoundError:
         if job.host not in (None, socket.gethostname()):

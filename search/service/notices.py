@@ -38,7 +38,7 @@ def check_notify_url(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_one = False
     if not is_one:
@@ -72,10 +72,16 @@ class Notifier:
         self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
 
     def start(self) -> None:
-        """Begins with what happens from now on or, where it told before, behind that."""
+        """Begins with what happens from now on or, where it told before, behind that.
+
+        Where it told of a database that was deleted since, it begins with the first of this one.
+        """
         with suppress(OSError, ValueError):
             self._noted = int(self._path.read_text())
-        self._told = self._queue.last_event() if self._noted is None else self._noted
+        last = self._queue.last_event()
+        self._told = last if self._noted is None else self._noted
+        if self._told > last:
+            self._told = 0
         self._thread.start()
 
     def close(self) -> None:
@@ -130,7 +136,7 @@ class Notifier:
                 if answer.is_success:
                     return True
                 why = f"it answered {answer.status_code}"
-            except httpx2.HTTPError as error:
+            except (httpx2.HTTPError, UnicodeError) as error:  # that of a name which can be none
                 why = str(error) or type(error).__name__
             if self._closing.wait(wait):
                 return False

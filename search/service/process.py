@@ -76,6 +76,9 @@ class JobProcess:
         if lock is None:
             return cls(folder, job, None)
         folder.pid(number).unlink(missing_ok=True)
+        if job.n_starts == 1:  # what is there is of a database that was deleted since
+            folder.events(number).unlink(missing_ok=True)
+            folder.log(number).unlink(missing_ok=True)
         try:
             with (
                 _appended(folder.events(number)) as events,

@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from optuna.study import Study
 
-from search.exceptions import JobError, UnknownJobError, UnknownStudyError
+from search.exceptions import InputError, JobError, UnknownJobError, UnknownStudyError
 from search.results.confirmed import confirmation_of
 from search.service.channels import Channel
 from search.service.pages import Cursor, Json, Limit, finite, page, read_cursor, read_number
@@ -45,7 +45,12 @@ def studies(service: Served, limit: Limit = 50, cursor: Cursor = None) -> Json:
     names = study_names(service.queue.storage)[::-1]
     before = read_cursor(cursor)
     if before is not None:
-        names = names[names.index(before) + 1 :] if before in names else []
+        if before not in names:
+            raise InputError(
+                f"A cursor must be about a study that is there, but {before[:100]!r} is not, or "
+                "not any more; leave it out for the first page."
+            )
+        names = names[names.index(before) + 1 :]
     found: list[Json] = []
     for name in names:
         study = _own_study(service, name)

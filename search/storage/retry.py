@@ -46,8 +46,8 @@ class Waiting:
 class Retry:
     """Makes calls to one database.
 
-    Once it has given up on the server, nothing waits for it any more: what is done on the way out
-    fails at once.
+    Once it has given up on the server, nothing waits for it until it answers again: what is done on
+    the way out fails at once.
 
     Args:
         reset: called after each failure, as its connection may be the broken one.
@@ -98,6 +98,7 @@ class Retry:
                     raise database_unreachable(self._url, cause) from None
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
             else:
+                self._has_given_up = False
                 if deadline is not None:
                     self.returned_at = time.monotonic()
                     self._waiting.notice("The database answers again; the work goes on.")

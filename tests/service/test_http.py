@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pty
 import re
@@ -13,8 +14,10 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -91,7 +94,7 @@ def test_a_client_does_with_jobs_what_the_commands_do(client: search.Client) -> 
     assert client.cancel("second").state is JobState.CANCELLED
     assert client.wait("second").state is JobState.CANCELLED  # it has ended: there is no wait
     assert client.count()[JobState.WAITING] == 2
-    assert client.log("first") == b""
+    assert client.log("first") == b""  # before it was started
     assert second.options == {
         **{"budget": 3000, "epochs": 1, "study": "second", "timeout_seconds": 60.0},
         **SMALL,
@@ -157,6 +160,15 @@ def test_lists_come_in_pages(served: Served, client: search.Client) -> None:
     rest = served.call("GET", f"{API}/study/trials", params=more).json()
     assert [t["trial"] for t in rest["trials"]] == [3]
     assert rest["next_cursor"] is None
+    deleted = served.call("GET", f"{API}/studies", params={"cursor": "Z29uZQ=="})
+    assert (deleted.status_code, "is not, or not any more" in deleted.text) == (422, True)
+
+
+def test_a_log_is_read_from_any_offset(served: Served, client: search.Client) -> None:
+    number = client.submit(3000, 1, study="logged", **SMALL).number
+    (served.folder / "jobs" / f"{number}.log").write_text("printed\n")
+    for offset, rest in ((0, b"printed\n"), (3, b"nted\n"), (8, b""), (2**63 - 1, b"")):
+        assert client.log(number, offset) == rest
 
 
 def routes(served: Served) -> list[tuple[str, str]]:
@@ -365,6 +377,14 @@ def test_an_artifact_may_do_nothing_in_the_servers_name(served: Served) -> None:
     shown = served.call("GET", path)
     assert (shown.text, shown.headers["content-type"]) == ("<b>hi</b>", "text/html")
     dashboard = served.call("GET", "/dashboard/").headers["content-security-policy"]
+    # Also for a program that says nothing of what it takes.
+    url = urlsplit(served.address)
+    connection = HTTPConnection(url.hostname or "", url.port)
+    connection.putrequest("GET", "/static/none.js", skip_accept_encoding=True)
+    connection.putheader("Authorization", f"Bearer {served.token}")
+    connection.endheaders()
+    assert connection.getresponse().status == 404
+    connection.close()
     assert "sandbox" not in dashboard
 
 
@@ -391,7 +411,14 @@ def test_what_becomes_of_jobs_is_told_from_where_a_client_left(
     events = list(client.watch(job.number))
     assert [event["event"] for event in events] == ["job"]
     assert events[0]["state"] == "cancelled"
-    headers = {"Authorization": f"Bearer {served.token}", "Last-Event-ID": "0"}
+    # From the first one; and where the last one was of a database that was deleted since.
+    for last in ("0", f"{10**15}"):
+        assert states_until_cancelled(served, job.number, last) == ["waiting", "cancelled"]
+
+
+def states_until_cancelled(served: Served, number: int, last: str) -> list[str]:
+    """What the events tell of a job behind the last one that a client had."""
+    headers = {"Authorization": f"Bearer {served.token}", "Last-Event-ID": last}
     states: list[str] = []
     with (
         httpx2.Client(trust_env=False, headers=headers) as http,
@@ -400,17 +427,12 @@ def test_what_becomes_of_jobs_is_told_from_where_a_client_left(
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = stream.iter_lines()
         while "cancelled" not in states:
-            block = [next(lines)]
-            while block[-1]:
-                block.append(next(lines))
-            values = httpx2.Response(200, text=block_data(block)).json()
-            if values["job"] == job.number:
-                states.append(values["kind"])
-    assert states == ["waiting", "cancelled"]
-
-
-def block_data(block: list[str]) -> str:
-    return "".join(line.removeprefix("data: ") for line in block if line.startswith("data:"))
+            line = next(lines)
+            if line.startswith("data:"):
+                values = json.loads(line.removeprefix("data:"))
+                if values["job"] == number:
+                    states.append(values["kind"])
+    return states
 
 
 def test_the_files_of_tokens_are_the_users_alone(served: Served, tmp_path: Path) -> None:
@@ -453,7 +475,14 @@ def test_an_address_that_asks_too_often_waits(tmp_path: Path) -> None:
     assert statuses == [200] * 1200 + [429] * 100
 
 
-def test_commands_find_a_server_elsewhere_by_its_address(served: Served, command: Command) -> None:
+def test_commands_find_a_server_elsewhere_by_its_address(
+    served: Served, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEARCH_SERVER", served.address)
+    monkeypatch.setenv("SEARCH_TOKEN", served.token)
+    with search.Client() as client:
+        assert client.url == served.address
+    monkeypatch.undo()
     command.environment["SEARCH_TOKEN"] = served.token
     words = ("--dataset", "digits", "--budget", "3000", "--epochs", "1", "--study", "far")
     done = command("submit", *words, "--server", served.address, "--json")

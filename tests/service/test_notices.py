@@ -87,8 +87,24 @@ def test_a_url_is_told_once_of_each_end_and_each_better_network(
         second.start()
         wait_until(lambda: len(receiver.taken) == 4)
         second.close()
-    assert receiver.told == [("better", 1), ("better", 1), ("done", 1), ("failed", 2)]
-    assert json.loads(receiver.taken[-1][1])["job"]["reason"] == "the disk is full"
+
+    # Another database by that name, whose numbers begin anew.
+    with opened_database(f"sqlite:///{tmp_path / 'new.db'}", create=True) as database:
+        queue = JobQueue(database)
+        third = Notifier(queue, url, tmp_path, print)
+        third.start()
+        queue.submit({"budget": 800, "epochs": 2}, study="d")
+        queue.cancel("d")
+        wait_until(lambda: len(receiver.taken) == 5)
+        third.close()
+    assert receiver.told == [
+        ("better", 1),
+        ("better", 1),
+        ("done", 1),
+        ("failed", 2),
+        ("cancelled", 1),
+    ]
+    assert json.loads(receiver.taken[3][1])["job"]["reason"] == "the disk is full"
     path = tmp_path / "notify-key"
     assert path.stat().st_mode & 0o777 == 0o600
     for signature, body in receiver.taken:
@@ -127,7 +143,18 @@ def test_what_was_told_is_told_once_though_it_cannot_be_noted(
     assert "What was told cannot be noted" in notice
 
 
-@pytest.mark.parametrize("url", ["", "example.org", "file:///etc/passwd", "https://", "http://["])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.org",
+        "file:///etc/passwd",
+        "https://",
+        "http://[",
+        "http://a:b",
+        "http://a:99999",
+    ],
+)
 def test_what_cannot_be_posted_to_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="--notify must be a URL"):
         check_notify_url(url)

@@ -79,11 +79,11 @@ def test_a_browser_reaches_the_server_through_nginx_as_the_page_says(command: Co
             base_url=f"https://127.0.0.1:{outer}", verify=False, trust_env=False
         ) as browser,
     ):
-        browser.headers["Host"] = NAME
+        browser.headers["Host"] = f"{NAME}:{outer}"
         code = client.link(read_only=False).rpartition("/")[2]
         assert browser.get("/").status_code == 401
         assert "Open the page" in browser.get(code).text
-        origin = {"Origin": f"https://{NAME}", "Sec-Fetch-Site": "same-origin"}
+        origin = {"Origin": f"https://{NAME}:{outer}", "Sec-Fetch-Site": "same-origin"}
         assert browser.post(code, headers={"Origin": "https://evil.example"}).status_code == 403
         opened = browser.post(code, headers=origin)
         assert (opened.status_code, opened.headers["location"]) == (303, "/")
@@ -95,7 +95,7 @@ def test_a_browser_reaches_the_server_through_nginx_as_the_page_says(command: Co
         assert "Optuna Dashboard" in browser.get("/dashboard/").text
         assert browser.get("/api/studies").json()["study_summaries"] == []
         made = browser.post(f"{API}/links", json={}, headers=origin)
-        assert made.json()["url"].startswith(f"https://{NAME}/login?code=")
+        assert made.json()["url"].startswith(f"https://{NAME}:{outer}/login?code=")
         with browser.stream("GET", f"{API}/jobs/{job['number']}/events") as stream:
             lines = stream.iter_lines()
             assert next(line for line in lines if "waiting" in line)  # at once, not at its end

@@ -74,6 +74,10 @@ def command(command: Command) -> Iterator[Command]:
 def test_what_is_submitted_runs_is_stopped_goes_on_and_survives_its_server(
     command: Command,
 ) -> None:
+    left = ServiceFolder(f"sqlite:///{command.database}")  # of a database that was deleted since
+    left.make()
+    for path in (left.log(1), left.events(1)):
+        path.write_text('{"event": "end", "exit_code": 1, "error": "of another database"}\n')
     done = command("submit", *SHORT)
     assert done.code == 0, done.err
     # Under another command, as `uv run`, that stands before what is told to give.
@@ -88,7 +92,9 @@ def test_what_is_submitted_runs_is_stopped_goes_on_and_survives_its_server(
     assert watching.returncode == 0
     assert "[2/2] trial 1" in watched
     assert watched.endswith("Job 1 is done, short\n")
-    assert command("logs", "1").out.count("The study has its 2 trained trials.") == 1
+    logged = command("logs", "1").out
+    assert "another database" not in logged
+    assert logged.count("The study has its 2 trained trials.") == 1
     short = jobs(command)[1]
     assert (short["exit_code"], short["progress"]["n_trained"]) == (0, 2)
     assert short["progress"]["best_value"] == command.study("short").best_value
