@@ -116,7 +116,8 @@ function draw(number) {
     if (curve.running.has(trial)) line.setAttribute("class", "running");
     svg.append(line);
   }
-  for (const [level, height] of [[low, 9], [high, 86]]) {
+  const levels = high - low > 1e-6 ? [[low, 9], [high, 86]] : [[low, 9]]; // of a flat curve, one
+  for (const [level, height] of levels) {
     const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
     text.setAttribute("x", 0);
     text.setAttribute("y", height);
