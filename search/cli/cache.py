@@ -17,15 +17,15 @@ def cache(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cache of images, which only you can read, or clear it.
+    """Show the cache, which only you can read, or clear it.
 
-    It has the scaled images of folders, and the data sets that worker processes map. A file that
-    was not used for 30 days is deleted by the next command that writes there, and so are the oldest
-    beyond 4 GB. What is missing is made anew.
+    It has the scaled images of folders, the data sets that worker processes map, and networks of
+    your own as PyTorch compiles them. A file that was not used for 30 days is deleted by the next
+    command that writes there, and so are the oldest beyond 4 GB. What is missing is made anew.
 
     Example: search cache --clear
     """
-    from search.data.cache import FOLDERS, MAPPED, cache_folder, cached_files
+    from search.data.cache import COMPILED, FOLDERS, MAPPED, cache_folder, cached_files
     from search.data.cache import clear as clear_cache
 
     n_deleted = clear_cache() if clear else 0
@@ -48,8 +48,9 @@ def cache(
     for kind, words in (
         (FOLDERS, "scaled images of folders"),
         (MAPPED, "data sets that worker processes map"),
+        (COMPILED, "networks of your own, as PyTorch compiles them"),
     ):
-        of_kind = [file for file in files if file.path.parent == cache_folder(kind)]
+        of_kind = [file for file in files if cache_folder(kind) in file.path.parents]
         n_bytes = sum(file.n_bytes for file in of_kind)
         echo(f"  {kind}: {counted(len(of_kind), 'file')}, {_size(n_bytes)}; {words}")
 

@@ -1,10 +1,11 @@
-"""The user's cache of images: private, and swept of what is old, too much, or half written."""
+"""The user's cache, mostly of images: private, swept of what is old, too much or half written."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ try:  # there is none on Windows, where a file that is open cannot be deleted an
 except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
 
-FOLDERS, MAPPED = "folders", "mapped"  # pixels of folders of images; what worker processes map
+# Pixels of folders of images; what worker processes map; users' networks as PyTorch compiles them.
+FOLDERS, MAPPED, COMPILED = KINDS = ("folders", "mapped", "compiled")
 LONGEST_DAYS = 30  # that a file is kept which nobody uses
 LARGEST_BYTES = 4_000_000_000  # of all files together; those used last are kept
 _WRITING_SECONDS = 3600  # after which what has a temporary name is no longer being written
@@ -59,18 +61,14 @@ def private_folder(kind: str) -> Path:
 def cached_files() -> list[CachedFile]:
     """All files of the cache, the one that was used last first."""
     found = []
-    for kind in (FOLDERS, MAPPED):
-        with contextlib.suppress(OSError), os.scandir(cache_folder(kind)) as entries:
-            for entry in entries:
+    for kind in KINDS:
+        for folder, _, names in os.walk(cache_folder(kind)):
+            for path in (Path(folder, name) for name in names):
                 with contextlib.suppress(OSError):  # which has gone meanwhile
-                    status = entry.stat(follow_symlinks=False)
-                    if entry.is_file(follow_symlinks=False):
-                        is_leftover = _TEMPORARY.fullmatch(entry.name) is not None
-                        found.append(
-                            CachedFile(
-                                Path(entry.path), status.st_size, status.st_mtime, is_leftover
-                            )
-                        )
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode):
+                        is_leftover = _TEMPORARY.fullmatch(path.name) is not None
+                        found.append(CachedFile(path, status.st_size, status.st_mtime, is_leftover))
     return sorted(found, key=lambda file: -file.used)
 
 

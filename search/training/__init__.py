@@ -2,7 +2,8 @@
 
 - `train.py`: `train`, the loop: batches, learning rate, one `EpochResult` an epoch
 - `epochs.py`: `EpochResult`, and a trial's value, the mean of its last three epochs
-- `engines.py`: the training step: in PyTorch, compiled for a CPU, or as a CUDA graph
+- `engines.py`: the training step: in PyTorch, compiled for a CPU, or as a CUDA graph;
+  `compiled.py`: a user's network as PyTorch compiles it
 - `augment.py`: images turned, shifted, scaled, sheared, bent and mirrored, a batch at once
 - `optimizers.py`: the optimisers
 - `averaging.py`: the moving average of the weights

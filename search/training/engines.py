@@ -1,4 +1,5 @@
-"""The ways to do a training step: in PyTorch, the reference; natively on a CPU; as a CUDA graph.
+"""The ways to do a training step: in PyTorch, the reference; natively on a CPU; as a CUDA graph;
+of a user's network, as PyTorch compiles it.
 
 All do the same arithmetic on a batch named by its indices: gather, warp, normalise, forward, loss,
 backward. Optimiser and schedule are PyTorch on any one's parameters.
@@ -7,7 +8,7 @@ backward. Optimiser and schedule are PyTorch on any one's parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from search.data.dataset import Examples
 from search.data.normalization import Normalization
 from search.training.augment import Warps, warp
+from search.training.compiled import LEAST_IMAGES, compiled
 from search.training.metrics import Metric, score
 from search_models import native
 from search_models.convnet import ConvNet
@@ -64,8 +66,13 @@ def make_engine(
     seed: int,
     device: torch.device,
     use_native: bool,
+    n_images: int,
 ) -> Engine:
-    """The fastest engine that serves `network` on `device`."""
+    """The fastest engine that serves `network` on `device`.
+
+    Args:
+        n_images: that the training sees, in all its epochs.
+    """
     # Of a network that is not ours, a replay may leave out what Python decides at each step.
     if device.type == "cuda" and isinstance(network, ConvNet):
         return GraphEngine(
@@ -85,6 +92,15 @@ def make_engine(
             kernel,
             batch_size=batch_size,
             seed=seed,
+            label_smoothing=label_smoothing,
+        )
+    if device.type == "cpu" and not isinstance(network, ConvNet) and n_images >= LEAST_IMAGES:
+        return CompiledEngine(
+            network,
+            training,
+            normalization,
+            device,
+            batch_size=batch_size,
             label_smoothing=label_smoothing,
         )
     return TorchEngine(network, training, normalization, device, label_smoothing=label_smoothing)
@@ -121,7 +137,7 @@ class TorchEngine:
         if warps is not None:
             images = warp(images, warps.matrices, warps.displacements)
         labels = self._training.labels[index]  # (N,)
-        logits = self.network(self._normalize(images))  # (N, n_classes)
+        logits = self._logits(self._normalize(images))  # (N, n_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         for parameter in self.parameters:
@@ -130,6 +146,10 @@ class TorchEngine:
         # Added up on the device: reading a value would wait for it at each step.
         self._loss_sum += loss.detach() * len(index)
         self._n_correct += (logits.detach().argmax(dim=1) == labels).sum()
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """(N, n_classes) of normalised images (N, C, H, W), in training."""
+        return cast(Tensor, self.network(images))
 
     def take_totals(self) -> tuple[float, int]:
         totals = self._loss_sum.item(), int(self._n_correct.item())
@@ -151,6 +171,33 @@ class TorchEngine:
 
     def _normalize(self, images: Tensor) -> Tensor:
         return (images - self._mean) / self._std
+
+
+class CompiledEngine(TorchEngine):
+    """The step of a user's network, compiled where PyTorch can do that; the rest is the same."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        training: Examples,
+        normalization: Normalization,
+        device: torch.device,
+        *,
+        batch_size: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(network, training, normalization, device, label_smoothing=label_smoothing)
+        batch = self._normalize(self._training.images[:batch_size].float().div_(255))
+        self._batch_size, self._compiled = batch_size, compiled(network, batch)
+
+    @property
+    def is_compiled(self) -> bool:
+        return self._compiled is not None
+
+    def _logits(self, images: Tensor) -> Tensor:
+        if self._compiled is None or len(images) != self._batch_size:  # the last batch is smaller
+            return super()._logits(images)
+        return self._compiled(images)
 
 
 def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:

@@ -87,6 +87,7 @@ class Training:
             seed=seed,
             device=device,
             use_native=use_native,
+            n_images=epochs * n_training,
         )
         self._optimizer = make_optimizer(hyperparameters, self._engine.parameters)
         self._batches = _batches(n_training, hyperparameters.batch_size)

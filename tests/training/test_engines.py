@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from search.data.dataset import Dataset
 from search.data.load import load_dataset
 from search.space.baselines import BASELINES
 from search.space.hyperparameters import Augmentation, Hyperparameters, OptimizerName
 from search.training.augment import draw_warps
-from search.training.engines import GraphEngine, TorchEngine
+from search.training.compiled import LEAST_IMAGES
+from search.training.engines import CompiledEngine, Engine, GraphEngine, TorchEngine, make_engine
 from search.training.train import Training, train
 from search_models import native
 from search_models.convnet import ConvNet
@@ -141,6 +144,73 @@ def test_replaying_a_recorded_step_trains_as_the_step_itself_does(
     assert recorded_totals == totals
     for key, value in plain.items():
         assert torch.equal(recorded[key], value), key
+
+
+def users_network(width: int) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        *(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Hardswish()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)),
+    )
+
+
+def long_training(network: nn.Module, digits: Dataset) -> Engine:
+    return make_engine(
+        network,
+        digits.development[:80],
+        digits.info.normalization,
+        batch_size=32,
+        label_smoothing=0.1,
+        seed=0,
+        device=torch.device("cpu"),
+        use_native=True,
+        n_images=LEAST_IMAGES,
+    )
+
+
+@needs_native  # and so there is a compiler
+def test_a_users_network_is_compiled_for_a_long_training_and_learns_as_it_did(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = users_network(6)
+    before = [tensor.clone() for tensor in network.state_dict().values()]
+    chances = torch.get_rng_state()
+    fast = long_training(network, digits)
+    assert isinstance(fast, CompiledEngine)
+    assert fast.is_compiled
+    assert torch.equal(torch.get_rng_state(), chances)
+    for tensor, value in zip(network.state_dict().values(), before, strict=True):
+        assert torch.equal(tensor, value)
+    (folder,) = tmp_path.glob("*/compiled")
+    assert folder.stat().st_mode & 0o077 == 0
+    plain = TorchEngine(
+        users_network(6),
+        digits.development[:80],
+        digits.info.normalization,
+        torch.device("cpu"),
+        label_smoothing=0.1,
+    )
+    for index in torch.split(torch.arange(80), 32):  # the last of them smaller
+        for engine in (fast, plain):
+            engine.backward(index, None)
+        for mine, theirs in zip(fast.parameters, plain.parameters, strict=True):
+            torch.testing.assert_close(mine.grad, theirs.grad)
+    assert fast.take_totals() == pytest.approx(plain.take_totals())
+    for mine, theirs in zip(fast.state, plain.state, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_without_a_compiler_a_users_network_is_trained_as_it_stands(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    engine = long_training(users_network(7), digits)
+    assert isinstance(engine, CompiledEngine)
+    assert not engine.is_compiled
+    engine.backward(torch.arange(32), None)
+    assert engine.take_totals()[0] > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
