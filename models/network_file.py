@@ -299,7 +299,8 @@ class NetworkFile:
         images = torch.randn(_N_IMAGES, *spec.input_shape, device=device)
         labels = torch.zeros(_N_IMAGES, dtype=torch.long, device=device)
         with self._in_words(f"must build a network that learns from {_sides(spec.input_shape)}"):
-            loss = nn.functional.cross_entropy(module.train()(images), labels)
+            module.train()
+            loss = nn.functional.cross_entropy(module(images), labels)
             loss.backward()  # type: ignore[no-untyped-call]
         if not loss.isfinite():
             raise OwnNetworkError(

@@ -40,7 +40,8 @@ def compiled(network: nn.Module, batch: Tensor) -> Callable[[Tensor], Tensor] | 
     torch.compiler.reset()  # of networks before this one, which count against a limit
     with torch.random.fork_rng(devices=[]), _unchanged(network), _silence():
         try:
-            step = cast(Callable[[Tensor], Tensor], torch.compile(network.train(), dynamic=False))
+            network.train()
+            step = cast(Callable[[Tensor], Tensor], torch.compile(network, dynamic=False))
             loss = F.cross_entropy(step(batch), batch.new_zeros(len(batch), dtype=torch.long))
             loss.backward()  # type: ignore[no-untyped-call]
         except Exception:  # whatever a compiler meets: PyTorch trains the network as it stands
