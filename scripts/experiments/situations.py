@@ -55,8 +55,6 @@ SITUATIONS = (
     Situation("glyphs", 8_000, 15),
     Situation("coloured", 8_000, 15),
     Situation("side-128", 8_000, 15),
-    Situation("icons", 8_000, 15),
-    Situation("digits", 1_200, 3),
 )
 
 
