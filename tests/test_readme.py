@@ -64,7 +64,7 @@ ELSEWHERE = {
     "search pictures WEIGHTS --network net.py": OWN_NETWORK,
     "search predict WEIGHTS photo.png --network net.py": OWN_NETWORK,
     "search export WEIGHTS --out net.onnx --network net.py": OWN_NETWORK,
-    "search baseline net.py --dataset digits --epochs 15": OWN_NETWORK,
+    "search baseline net.py --dataset digits --epochs 15 --seeds 3": OWN_NETWORK,
     "pip install uv": (".ci/run", ("pip install --quiet uv",)),
     "uv run --group dev pytest": (".ci/run", ("uv run --group dev pytest",)),
     "uv sync --inexact --extra onnx": ("pyproject.toml", ("onnx = [", '"onnx>=', '"onnxruntime>=')),
