@@ -179,7 +179,9 @@ class _Running:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
+    # By that protocol asyncio knows it for TCP, and has it send at once: else the second part of an
+    # answer waits 40 ms until the client has acknowledged the first.
+    listening = socket.socket(family, proto=socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
