@@ -24,13 +24,14 @@ from search.data.cache import COMPILED, private_folder
 LEAST_IMAGES = 300_000  # that a training sees; fewer it sees about as soon without
 
 
-def compiled(network: nn.Module, batch: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """`network` for the training on batches of that shape; None where it cannot be compiled.
+def compiled(network: nn.Module, batch_shape: tuple[int, ...]) -> Callable[[Tensor], Tensor] | None:
+    """`network` in training, faster for batches of one shape; None where it cannot be compiled.
 
     The network, its weights and the global random numbers are as before.
 
     Args:
-        batch: normalised images (N, C, H, W), on a CPU.
+        network: on a CPU.
+        batch_shape: (N, C, H, W); a batch of another N, as the last one, goes through `network`.
     """
     try:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder(COMPILED))
@@ -41,12 +42,17 @@ def compiled(network: nn.Module, batch: Tensor) -> Callable[[Tensor], Tensor] | 
     with torch.random.fork_rng(devices=[]), _unchanged(network), _silence():
         try:
             network.train()
-            step = cast(Callable[[Tensor], Tensor], torch.compile(network, dynamic=False))
-            loss = F.cross_entropy(step(batch), batch.new_zeros(len(batch), dtype=torch.long))
+            fast = torch.compile(network, dynamic=False)
+            labels = torch.zeros(batch_shape[0], dtype=torch.long)
+            loss = F.cross_entropy(fast(torch.randn(batch_shape)), labels)
             loss.backward()  # type: ignore[no-untyped-call]
         except Exception:  # whatever a compiler meets: PyTorch trains the network as it stands
             return None
-    return step
+
+    def forward(images: Tensor) -> Tensor:
+        return cast(Tensor, (fast if len(images) == batch_shape[0] else network)(images))
+
+    return forward
 
 
 @contextmanager

@@ -8,7 +8,7 @@ backward. Optimiser and schedule are PyTorch on any one's parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -94,20 +94,25 @@ def make_engine(
             seed=seed,
             label_smoothing=label_smoothing,
         )
+    forward = None
     if device.type == "cpu" and not isinstance(network, ConvNet) and n_images >= LEAST_IMAGES:
-        return CompiledEngine(
-            network,
-            training,
-            normalization,
-            device,
-            batch_size=batch_size,
-            label_smoothing=label_smoothing,
-        )
-    return TorchEngine(network, training, normalization, device, label_smoothing=label_smoothing)
+        forward = compiled(network, (batch_size, *training.images.shape[1:]))
+    return TorchEngine(
+        network,
+        training,
+        normalization,
+        device,
+        label_smoothing=label_smoothing,
+        forward=forward,
+    )
 
 
 class TorchEngine:
-    """The step in plain PyTorch, on any device."""
+    """The step in plain PyTorch, on any device.
+
+    Args:
+        forward: what gives the logits (N, n_classes) in training; by default the network itself.
+    """
 
     def __init__(
         self,
@@ -117,8 +122,10 @@ class TorchEngine:
         device: torch.device,
         *,
         label_smoothing: float = 0.0,
+        forward: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.network = network.to(device)
+        self._forward = forward or self.network
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.state = [
             tensor for tensor in network.state_dict().values() if tensor.is_floating_point()
@@ -137,7 +144,7 @@ class TorchEngine:
         if warps is not None:
             images = warp(images, warps.matrices, warps.displacements)
         labels = self._training.labels[index]  # (N,)
-        logits = self._logits(self._normalize(images))  # (N, n_classes)
+        logits = self._forward(self._normalize(images))  # (N, n_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         for parameter in self.parameters:
@@ -146,10 +153,6 @@ class TorchEngine:
         # Added up on the device: reading a value would wait for it at each step.
         self._loss_sum += loss.detach() * len(index)
         self._n_correct += (logits.detach().argmax(dim=1) == labels).sum()
-
-    def _logits(self, images: Tensor) -> Tensor:
-        """(N, n_classes) of normalised images (N, C, H, W), in training."""
-        return cast(Tensor, self.network(images))
 
     def take_totals(self) -> tuple[float, int]:
         totals = self._loss_sum.item(), int(self._n_correct.item())
@@ -171,33 +174,6 @@ class TorchEngine:
 
     def _normalize(self, images: Tensor) -> Tensor:
         return (images - self._mean) / self._std
-
-
-class CompiledEngine(TorchEngine):
-    """The step of a user's network, compiled where PyTorch can do that; the rest is the same."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        training: Examples,
-        normalization: Normalization,
-        device: torch.device,
-        *,
-        batch_size: int,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(network, training, normalization, device, label_smoothing=label_smoothing)
-        batch = self._normalize(self._training.images[:batch_size].float().div_(255))
-        self._batch_size, self._compiled = batch_size, compiled(network, batch)
-
-    @property
-    def is_compiled(self) -> bool:
-        return self._compiled is not None
-
-    def _logits(self, images: Tensor) -> Tensor:
-        if self._compiled is None or len(images) != self._batch_size:  # the last batch is smaller
-            return super()._logits(images)
-        return self._compiled(images)
 
 
 def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
