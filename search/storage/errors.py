@@ -67,6 +67,15 @@ def database_failed(url: URL, error: SQLAlchemyError) -> DatabaseError:
     )
 
 
+def rows_unreadable(url: URL, error: Exception) -> DatabaseError:
+    """Of a database that gives rows which Optuna cannot have written."""
+    return DatabaseError(
+        f"The database must hold what Optuna wrote, but in {without_secrets(url)} a row was "
+        f"changed since or is damaged: {reason_of(error, url)}. Restore it from a copy that "
+        "'search backup' made, or name another with --storage."
+    )
+
+
 def cannot_open(url: URL, error: Exception) -> StorageError:
     """Of a database that cannot be opened to begin with."""
     code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
+from optuna.storages._rdb import models
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,6 +19,7 @@ from search.storage.errors import (
     database_unreachable,
     is_unreachable,
     reason_of,
+    rows_unreadable,
 )
 from search.storage.urls import without_secrets
 
@@ -103,6 +105,20 @@ class Retry:
                     self.returned_at = time.monotonic()
                     self._waiting.notice("The database answers again; the work goes on.")
                 return result
+
+    def read(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """The same of a call that reads rows, into which anybody may have written.
+
+        Raises:
+            DatabaseError: as `call` does, or if a row is none that Optuna has written.
+            KeyError: if what is asked for is not there.
+        """
+        try:
+            return self.call(call, *args, **kwargs)
+        except (ValueError, TypeError, LookupError, AssertionError, RecursionError) as error:
+            if error.args == (models.NOT_FOUND_MSG,):
+                raise
+            raise rows_unreadable(self._url, error) from error
 
     def _nap(self, seconds: float) -> bool:
         """Waits; false where that is to stop."""

@@ -138,14 +138,14 @@ class RetryingStorage(RDBStorage):
         return self._retry.call(super().get_study_directions, study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._retry.call(super().get_study_user_attrs, study_id)
+        return self._retry.read(super().get_study_user_attrs, study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        stored = self._retry.call(super().get_study_system_attrs, study_id)
+        stored = self._retry.read(super().get_study_system_attrs, study_id)
         return stored | (self._gathered or {}).get(study_id, {})
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        return self._retry.call(super().get_all_studies)
+        return self._retry.read(super().get_all_studies)
 
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None
@@ -227,7 +227,7 @@ class RetryingStorage(RDBStorage):
         self._retry.call(super().record_heartbeat, trial_id)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return unmarked(self._retry.call(super().get_trial, trial_id))
+        return unmarked(self._retry.read(super().get_trial, trial_id))
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         return self._retry.call(
@@ -391,4 +391,4 @@ class RetryingStorage(RDBStorage):
             with self.engine.connect() as connection:
                 return read(connection, *args, **kwargs)
 
-        return self._retry.call(call)
+        return self._retry.read(call)

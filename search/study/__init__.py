@@ -17,6 +17,7 @@ Its trials:
 - `news.py`: `TrialNews`, the trials that have finished since the last call
 - `summary.py`: counts, the best trials, the front: a study as plain values
 - `subset.py`: a study with only some of its trials
+- `stored.py`: what a number in a database must be to be one of ours
 - `repair.py`: trials that ended before their time: failed, or queued again
 
 Who searches it:

@@ -5,7 +5,6 @@ Each is an attribute of the study; no other file knows their names.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from optuna.study import Study
+
+from search.study.stored import is_count, is_number
 
 _CONFIRMATION = "confirmation"
 _ABLATION = "ablation_"  # with the number of its trial behind it
@@ -51,7 +52,7 @@ class Findings:
         looks = [
             look
             for key, look in sorted(tables.items())
-            if key.startswith(_LOOK) and _is_count(look.get("n"))
+            if key.startswith(_LOOK) and is_count(look.get("n"))
         ]
         retrainings = sorted(
             key
@@ -67,7 +68,7 @@ class Findings:
                 if key.startswith(_ABLATION) and _is_ablation(rows)
             },
             retrainings=tuple(tables[key] for key in retrainings),
-            test_looks=(earlier if _is_count(earlier) else 0) + sum(look["n"] for look in looks),
+            test_looks=(earlier if is_count(earlier) else 0) + sum(look["n"] for look in looks),
             looks=tuple(looks),
         )
 
@@ -118,10 +119,10 @@ def _is_confirmation(stored: Any) -> bool:
             numbers = [each for each in (low, high, more.get("luck")) if each is not None]
             candidates, n_images = more.get("candidates"), more.get("n_images")
             return (
-                _is_count(n_seeds)
-                and (_is_share(mean) and all(map(_is_number, numbers)))
-                and _is_count(more.get("search_best_trial"))
-                and (n_images is None or (isinstance(n_images, int) and n_images > 0))
+                is_count(n_seeds)
+                and (_is_share(mean) and all(map(is_number, numbers)))
+                and is_count(more.get("search_best_trial"))
+                and (n_images is None or is_count(n_images, 1))
                 and (isinstance(candidates, list) and all(map(_is_candidate, candidates)))
                 and trial in [each["trial"] for each in candidates if each["values"]]
             )
@@ -132,12 +133,12 @@ def _is_candidate(stored: Any) -> bool:
     match stored:
         case {"trial": trial, "search_value": value, "values": [*values], "is_out": bool()}:
             return (
-                _is_count(trial)
+                is_count(trial)
                 and all(map(_is_share, (value, *values)))
                 and all(
                     isinstance(each, list | tuple)
                     and len(each) == len(values)
-                    and all(map(_is_count, each))
+                    and all(map(is_count, each))
                     for each in (stored[key] for key in ("parts", "seeds") if key in stored)
                 )
             )
@@ -148,7 +149,7 @@ def _is_retraining(stored: Mapping[str, Any]) -> bool:
     match stored:
         case {"trial": trial, "test_accuracy": {"mean": mean}, "runs": [_, *_] as runs}:
             values = [run.get("last_three_mean") if isinstance(run, dict) else None for run in runs]
-            return _is_count(trial) and all(map(_is_share, (mean, *values)))
+            return is_count(trial) and all(map(_is_share, (mean, *values)))
     return False
 
 
@@ -165,7 +166,7 @@ def _is_row(stored: Any) -> bool:
         case {"change": str(), "parameter_count": count, "mean": mean, **more}:
             low, high = _pair(more.get("interval"))
             numbers = (mean, more.get("difference"), low, high)
-            return _is_count(count) and all(each is None or _is_number(each) for each in numbers)
+            return is_count(count) and all(each is None or is_number(each) for each in numbers)
     return False
 
 
@@ -178,16 +179,8 @@ def _pair(stored: Any) -> tuple[Any, Any]:
     return "", ""  # which are no numbers
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1 + _ROUNDING
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return is_number(value) and 0 <= value <= 1 + _ROUNDING
 
 
 def _now() -> str:

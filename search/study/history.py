@@ -18,6 +18,7 @@ from optuna.study import Study
 from search.data.names import folder_of, size_option
 from search.study import defaults
 from search.study.settings import HasAttributes, StudySettings
+from search.study.stored import is_count, is_number
 
 DISTRIBUTION = "budget-search"
 _CHOSEN = "chosen"  # when the study was made the one used last, without a search
@@ -138,10 +139,11 @@ def run_records(study: HasAttributes) -> list[dict[str, Any]]:
 def _is_run(stored: Any) -> bool:
     """Whether that is a run, of any version, as `RunRecord` is."""
     match stored:
-        case {"started": str(), "n_trials": int(), **more}:
-            is_counted = isinstance(more.get("n_workers", 0), int)
-            is_counted &= isinstance(more.get("patience"), int | None)
-            return is_counted and isinstance(more.get("target"), int | float | None)
+        case {"started": str(), "n_trials": n_trials, **more}:
+            counts = (n_trials, more.get("n_workers", 0), more.get("patience"))
+            is_counted = all(each is None or is_count(each) for each in counts)
+            target = more.get("target")
+            return is_counted and n_trials is not None and (target is None or is_number(target))
     return False
 
 

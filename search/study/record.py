@@ -28,6 +28,7 @@ from typing import Any, Protocol, overload
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.study.stored import is_count, is_measure, is_number
 from search.training.epochs import EpochResult, last_epochs_mean
 
 INTERRUPTED = "interrupted"  # the reason of a trial that failed through no fault of its own
@@ -357,9 +358,11 @@ def _is_epoch(stored: Any, number: int) -> bool:
         return False
     for key in _EPOCH_KEYS:
         value = stored.get(key, "")
-        if type(value) not in (int, float) and (value is not None or key in _FINITE):
+        if type(value) is float or (value is None and key not in _FINITE):
+            continue
+        if not is_number(value):
             return False
-    return bool(0 <= stored["accuracy"] <= 1 and 0 <= stored["seconds"] < math.inf)
+    return bool(0 <= stored["accuracy"] <= 1 and is_measure(stored["seconds"]))
 
 
 _FINITE = ("epoch", "accuracy", "seconds")
@@ -369,7 +372,7 @@ def _is_of_kind(value: Any, kinds: tuple[type, ...]) -> bool:
     """Whether a value of JSON can be what a search stores: its numbers are counts or seconds."""
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         return False
-    return not isinstance(value, _NUMBER) or 0 <= value < math.inf
+    return not isinstance(value, _NUMBER) or isinstance(value, bool) or is_measure(value)
 
 
 def _is_value_of(record: TrialRecord, values: Sequence[float] | None) -> bool:
@@ -383,7 +386,9 @@ def _is_value_of(record: TrialRecord, values: Sequence[float] | None) -> bool:
 
 def _read_owner(stored: Mapping[str, Any]) -> Owner | None:
     match stored:
-        case {"host": str(host), "pid": int(pid), "started": int() | float() as started}:
+        case {"host": str(host), "pid": pid, "started": started} if is_count(pid, 1) and is_number(
+            started
+        ):
             machine = stored.get("machine")
             return Owner(host, machine if isinstance(machine, str) else None, pid, started)
     return None

@@ -20,6 +20,7 @@ from search.space.file_space import FileSpace
 from search.space.network_files import difference
 from search.space.space import Space
 from search.space.toml import toml_value
+from search.study.stored import is_count
 from search.training.metrics import Metric
 from search_models.own import NetworkSource
 
@@ -193,13 +194,13 @@ def _check_is_there(study: Study) -> None:
         ) from error
 
 
-def _is_count(value: Any, least: int = 1) -> bool:
-    return type(value) is int and least <= value < 2**63
+def _is_positive(value: Any) -> bool:
+    return is_count(value, 1)
 
 
 def _are_counts(value: Any, least: int = 1) -> bool:
     is_list = isinstance(value, list | tuple) and len(value) == 3
-    return is_list and all(_is_count(each, least) for each in value)
+    return is_list and all(is_count(each, least) for each in value)
 
 
 def _is_text(value: Any) -> bool:
@@ -208,13 +209,13 @@ def _is_text(value: Any) -> bool:
 
 # What each setting may be, as JSON has it: a person may have changed it.
 _RULES: dict[str, Callable[[Any], bool]] = {
-    "budget": _is_count,
-    "epochs": _is_count,
+    "budget": _is_positive,
+    "epochs": _is_positive,
     "dataset": _is_text,
     "data_fingerprint": _is_text,
     "split_fingerprint": _is_text,
     "input_shape": _are_counts,
-    "n_classes": _is_count,
+    "n_classes": _is_positive,
     "space_name": _is_text,
     "space": lambda value: isinstance(value, dict),
     "objective": lambda value: value in OBJECTIVES,
@@ -265,7 +266,7 @@ def marked_from(study: HasAttributes) -> int | None:
     None where an earlier version made the study, and no search of this one has begun there yet.
     """
     number = study.user_attrs.get(_MARKED_FROM)
-    return number if _is_count(number, 0) else None
+    return number if is_count(number) else None
 
 
 def mark_trials_from(study: Study, number: int) -> None:

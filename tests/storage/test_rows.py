@@ -6,11 +6,13 @@ import math
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.exceptions import DatabaseError
 from search.storage.open import opened_storage
 from search.storage.retrying import RetryingStorage
 from search.storage.rows import MARK, read_trials
@@ -102,3 +104,29 @@ def test_a_study_that_is_not_there_is_no_empty_one(database_url: str) -> None:
         assert storage.get_all_trials(study._study_id) == []
         with pytest.raises(KeyError):
             storage.get_all_trials(study._study_id + 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trial_params SET distribution_json = '{}'",
+        "trial_params SET param_value = NULL",
+        "trial_user_attributes SET value_json = '['",
+        "trial_values SET value = NULL",
+        "study_user_attributes SET value_json = 'x'",
+    ],
+)
+def test_a_row_that_optuna_cannot_have_written_is_told(change: str, database_url: str) -> None:
+    with opened_storage(database_url, create=True) as storage:
+        filled(storage).set_user_attr("note", "mine")
+        with storage.engine.begin() as connection:
+            connection.execute(sqlalchemy.text(f"UPDATE {change}"))
+    with pytest.raises(DatabaseError, match="row was changed"):
+        read_whole(database_url)
+
+
+def read_whole(url: str) -> None:
+    with opened_storage(url) as storage:
+        study = optuna.load_study(study_name="filled", storage=storage)
+        assert study.user_attrs
+        study.get_trials()

@@ -20,6 +20,8 @@ from search.study.findings import (
 )
 from tests.support.made_studies import confirmation
 
+_LONG = 10**400  # which JSON can hold, and no float
+
 
 def retraining(trial: int, mean: float = 0.9) -> dict[str, Any]:
     runs = [{"seed": 1, "last_three_mean": mean}]
@@ -106,6 +108,16 @@ def _row(**changed: Any) -> dict[str, Any]:
         ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {"n_images": "many"}),
         ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {"candidates": [_row(seeds=[{}, 1])]}),
         ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {"candidates": [_row(values=[])]}),
+        *(
+            ("confirmation", confirmation(0, {0: (0.9, 0.91)}) | {key: _LONG})
+            for key in ("mean", "low", "high", "luck", "n_images", "n_seeds")
+        ),
+        ("retrain_x", retraining(0) | {"runs": [{"last_three_mean": _LONG}]}),
+        (
+            "ablation_0",
+            {"seeds": [1], "rows": [asdict(Row("none", 100, [None])) | {"mean": _LONG}]},
+        ),
+        ("look_x", {"n": _LONG}),
         ("ablation_0", {"x": 5}),
         ("ablation_0", {"seeds": [1], "rows": [{"change": "none"}]}),
     ],

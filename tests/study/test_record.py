@@ -181,6 +181,9 @@ def test_a_trial_that_no_search_has_written_has_no_record(stored: dict[str, Any]
         {"epochs": [{**_STORED["epochs"][0], "accuracy": None}]},
         {"epochs": [{**_STORED["epochs"][0], "accuracy": 88.5}]},
         {"epochs": [{**_STORED["epochs"][0], "seconds": math.inf}]},
+        {"epochs": [{**_STORED["epochs"][0], "seconds": 1e300}]},  # of which two are no number
+        {"epochs": [{**_STORED["epochs"][0], "loss": 10**400}]},
+        {"parameter_count": 10**400},
         {"epochs": [{**_STORED["epochs"][0], "accuracy": 0.5}]},  # which is not the value
     ],
 )
@@ -204,7 +207,11 @@ def test_a_complete_trial_without_a_value_is_no_searchs() -> None:
         {"owner": "me"},
         {"owner": {"host": "vm"}},
         {"owner": {**_STORED["owner"], "pid": "2883"}},
+        {"owner": {**_STORED["owner"], "pid": -1}},
+        {"owner": {**_STORED["owner"], "started": 10**400}},
         {"seconds": None},
+        {"seconds": 10**400},
+        {"training_seed": 10**400},
         {"repeats": [1]},
         {"reason": 5},
         {"change": 3},

@@ -442,7 +442,8 @@ def test_what_only_begins_like_a_run_is_none(finished: Command) -> None:
     before = run_records(study)
     begins = {"started": "2026-01-01", "n_trials": 9}
     for key in ("run_id", "run_9"):
-        for value in (7, "x", [1], {}, {**begins, "n_trials": "x"}, {**begins, "target": "x"}):
+        wrong = ({"n_trials": "x"}, {"target": "x"}, {"target": 10**400}, {"patience": -1})
+        for value in (7, "x", [1], {}, *({**begins, **each} for each in wrong)):
             study.set_user_attr(key, value)
             assert run_records(study) == before
         for words in (("best",), ("studies",), ("report",), ()):
