@@ -74,5 +74,8 @@ def _print(found: list[Job]) -> None:
 
 def _shown(moment: str) -> str:
     """A moment by this machine's clock: of today the time, else the day as well."""
-    at = datetime.fromisoformat(moment).astimezone()
+    try:
+        at = datetime.fromisoformat(moment).astimezone()
+    except ValueError:  # which another program has written
+        return ""
     return f"{at:%H:%M}" if at.date() == datetime.now().astimezone().date() else f"{at:%m-%d %H:%M}"

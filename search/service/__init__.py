@@ -28,7 +28,8 @@ Who watches:
 
 How it is reached:
 
-- `client.py`: `search.Client`, over HTTP; `local.py`: the same on the database itself
+- `client.py`: `search.Client`, over HTTP; `answers.py`: what a server answers, read
+- `local.py`: the same as a client, on the database itself
 - `server.py`: what runs searches and what answers clients, in one process
 - `app.py`: the application; `job_routes.py`, `study_routes.py`: routes of the HTTP interface;
   `services.py`: what these stand on; `schemas.py`: what clients send; `pages.py`: lists a page at a

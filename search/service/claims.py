@@ -207,7 +207,7 @@ def _put_back(connection: Connection, identity: str, number: int, reason: str) -
     row = connection.execute(found.with_for_update()).one()
     if row.server != identity or row.state != JobState.RUNNING:
         return
-    if row.wanted is not None:  # meanwhile
+    if row.wanted in WANTED_STATES:  # meanwhile
         state = WANTED_STATES[row.wanted]
         note_state(connection, number, state, wanted=None, ended=now(), reason=None)
         return
@@ -231,7 +231,7 @@ def _end(
     values: dict[str, Any] = {"ended": now(), "exit_code": end.exit_code, "reason": end.reason}
     if end.exit_code == 0:
         state = JobState.DONE
-    elif row.wanted is not None:
+    elif row.wanted in WANTED_STATES:
         state = WANTED_STATES[row.wanted]
         values["reason"] = None
     elif end.is_refusal:

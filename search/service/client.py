@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import urllib.parse
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
-import search.exceptions
 from search.addresses import is_this_machine
-from search.exceptions import InputError, SearchError, ServiceError, UnknownJobError
+from search.exceptions import InputError, ServiceError, UnknownJobError
 from search.folders import DATABASE_URL
 from search.service.access import read_token
+from search.service.answers import (
+    event_of,
+    no_words,
+    raise_error,
+    read_counts,
+    read_events,
+    read_jobs,
+    silent_words,
+)
 from search.service.folder import ServiceFolder
 from search.service.jobs import Job, JobState
+
+_T = TypeVar("_T")
 
 _API = "/api/v1"
 _PAGE = 500
@@ -74,14 +83,13 @@ class Client:
                 "A server that is named by its URL must be given a token as well, but there is "
                 "none; set SEARCH_TOKEN, to what 'search serve' keeps in the file 'token'."
             )
+        host = _check_address(url, token)
         self.url = url.rstrip("/")
         self._http = httpx2.Client(
             base_url=f"{self.url}{_API}",
             headers={"Authorization": f"Bearer {token}"},
             timeout=_SECONDS,
-            trust_env=not is_this_machine(
-                urllib.parse.urlsplit(url).hostname or ""
-            ),  # no proxy stands before this machine
+            trust_env=not is_this_machine(host),  # no proxy stands before this machine
         )
 
     def __enter__(self) -> Client:
@@ -120,7 +128,7 @@ class Client:
         """
         body = {"budget": budget, "epochs": epochs, "first": first, **options}
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-        return Job.from_json(self._call("POST", "/jobs", json=body, headers=headers))
+        return self._call("POST", "/jobs", Job.from_json, json=body, headers=headers)
 
     def job(self, name: int | str) -> Job:
         """A job by its number, or the name of its study.
@@ -128,7 +136,7 @@ class Client:
         Raises:
             UnknownJobError: if there is none.
         """
-        return Job.from_json(self._call("GET", "/jobs/lookup", params={"name": str(name)}))
+        return self._call("GET", "/jobs/lookup", Job.from_json, params={"name": str(name)})
 
     def jobs(
         self, states: Sequence[JobState] = tuple(JobState), limit: int | None = None
@@ -143,19 +151,17 @@ class Client:
         while limit is None or len(found) < limit:
             n = _PAGE if limit is None else min(_PAGE, limit - len(found))
             params = {"state": [str(each) for each in states], "limit": n}
-            answer = self._call(
-                "GET", "/jobs", params=params | ({"cursor": cursor} if cursor else {})
+            page, cursor = self._call(
+                "GET", "/jobs", read_jobs, params=params | ({"cursor": cursor} if cursor else {})
             )
-            found += [Job.from_json(values) for values in answer["jobs"]]
-            cursor = answer["next_cursor"]
+            found += page
             if cursor is None:
                 break
         return found
 
     def count(self) -> dict[JobState, int]:
         """How many jobs there are in each state."""
-        counts = self._call("GET", "/jobs", params={"limit": 1})["counts"]
-        return {JobState(state): n for state, n in counts.items()}
+        return self._call("GET", "/jobs", read_counts, params={"limit": 1})
 
     def stop(self, name: int | str) -> Job:
         """Stops the search of a job, which can be resumed; one that waits is held."""
@@ -220,7 +226,7 @@ class Client:
 
     def study(self, name: str) -> dict[str, Any]:
         """A study, as `search studies --json` has it."""
-        return self._call("GET", "/study", params={"name": name})
+        return self._call("GET", "/study", dict, params={"name": name})
 
     def trials(self, name: str) -> list[dict[str, Any]]:
         """The trials of a study, each as `search show --json` has it."""
@@ -228,17 +234,18 @@ class Client:
 
     def stop_study(self, name: str) -> dict[str, Any]:
         """Stops the search of a study, also one that no job runs, on the server's machine."""
-        return self._call("POST", "/study/stop", params={"name": name})
+        return self._call("POST", "/study/stop", dict, params={"name": name})
 
     def link(self, *, read_only: bool = True) -> str:
         """A link that opens the server's page in a browser, once, within ten minutes."""
-        return str(self._call("POST", "/links", json={"read_only": read_only})["url"])
+        body = {"read_only": read_only}
+        return self._call("POST", "/links", lambda answer: str(answer["url"]), json=body)
 
     # --- HTTP ---
 
     def _act(self, name: int | str, what: str, **more: Any) -> Job:
         path = f"/jobs/{self._number(name)}/{what}"
-        return Job.from_json(self._call("POST", path, **more))
+        return self._call("POST", path, Job.from_json, **more)
 
     def _number(self, name: int | str) -> int:
         return self.job(name).number
@@ -247,20 +254,29 @@ class Client:
         found: list[dict[str, Any]] = []
         cursor: dict[str, str] = {}
         while True:
-            answer = self._call("GET", path, params={**params, **cursor})
-            found += answer[key]
-            if answer["next_cursor"] is None:
+            page, following = self._call(
+                "GET",
+                path,
+                lambda answer: (list(answer[key]), answer["next_cursor"]),
+                params={**params, **cursor},
+            )
+            found += page
+            if following is None:
                 return found
-            cursor = {"cursor": answer["next_cursor"]}
+            cursor = {"cursor": following}
 
-    def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        values: dict[str, Any] = self._send(method, path, **more).json()
-        return values
+    def _call(self, method: str, path: str, read: Callable[[Any], _T], **more: Any) -> _T:
+        """What a function reads of the values that a server answers."""
+        answer = self._send(method, path, **more)
+        try:
+            return read(answer.json())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise no_words(answer, "otherwise") from error
 
     def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
         with self._in_words():
             answer = self._http.request(method, path, **more)
-            _raise_error(answer)
+            raise_error(answer)
         return answer
 
     def _events(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -276,24 +292,26 @@ class Client:
                 ) as answer:
                     if answer.status_code != 200:
                         answer.read()
-                        _raise_error(answer)
-                    for key, text in _read_events(answer.iter_lines()):
+                        raise_error(answer)
+                    if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+                        raise no_words(answer, "otherwise")
+                    for key, text in read_events(answer.iter_lines()):
                         last = key or last
-                        values, away_at = json.loads(text), None
+                        values, away_at = event_of(answer, text), None
                         match values.get("event"):
                             case "over":
                                 return
                             case "error":
                                 raise ServiceError(f"{values['message']}")
                         yield values
-            except httpx2.HTTPError as error:
+            except (httpx2.HTTPError, UnicodeError) as error:
                 why = error
             # The server ended, and not the search: it may be started again.
             away_at = away_at or time.monotonic()
             is_there = self._folder is not None and self._folder.has_server()
             limit = max(self._away_seconds, _SILENT_SECONDS if is_there else 0.0)
             if time.monotonic() - away_at >= limit:
-                raise ServiceError(_silent(self.url, why)) from why
+                raise ServiceError(silent_words(self.url, why)) from why
             time.sleep(_PAUSE_SECONDS)
             self._find_again()
 
@@ -308,47 +326,30 @@ class Client:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
-        except httpx2.HTTPError as error:
-            raise ServiceError(_silent(self.url, error)) from error
+        except (httpx2.HTTPError, UnicodeError) as error:  # that of a name which can be none
+            raise ServiceError(silent_words(self.url, error)) from error
 
 
-def _silent(url: str, error: Exception) -> str:
-    return (
-        f"A server must answer, but {url} does not ({error or type(error).__name__}); start it, "
-        "with 'search serve', and give the same command again."
-    )
+def _check_address(url: str, token: str) -> str:
+    """The host of a server's URL.
 
-
-def _raise_error(answer: httpx2.Response) -> None:
-    """Raises what the server raised, as far as it told."""
-    if answer.is_success:
-        return
+    Raises:
+        InputError: if that can be no such URL, or the token no token.
+    """
     try:
-        told = answer.json()["error"]
-        kind, message = str(told["type"]), str(told["message"])
-    except (ValueError, KeyError, TypeError):
-        kind = "ServiceError"
-        message = (
-            f"A server of searches must answer in words, but {answer.url.host} answered "
-            f"{answer.status_code} alone; see whether another program listens there."
+        parts = urllib.parse.urlsplit(url)
+        httpx2.URL(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx2.InvalidURL):
+        is_one = False
+    if not is_one:
+        raise InputError(
+            "A server must be named by its URL, as http://127.0.0.1:8765, but got "
+            f"{url[:200]!r}; mend --server or SEARCH_SERVER."
         )
-    found = getattr(search.exceptions, kind, None)
-    is_ours = isinstance(found, type) and issubclass(found, SearchError)
-    try:
-        raise found(message) if is_ours and found is not None else ServiceError(message)
-    except TypeError:  # one that must be told more
-        raise InputError(message) from None
-
-
-def _read_events(lines: Iterator[str]) -> Iterator[tuple[str | None, str]]:
-    """Server-sent events: what tells each, and its data."""
-    key: str | None = None
-    data: list[str] = []
-    for line in lines:
-        if line.startswith("id:"):
-            key = line.removeprefix("id:").strip()
-        elif line.startswith("data:"):
-            data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and data:
-            yield key, "\n".join(data)
-            data = []
+    if not (token.isascii() and token.isprintable()):
+        raise InputError(
+            "A token must be one line of ASCII characters, but the one that is given has others; "
+            "set SEARCH_TOKEN to what 'search serve' keeps in the file 'token'."
+        )
+    return parts.hostname or ""

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
-from search.study.record import Owner
+from search.study.record import read_owner
+from search.study.stored import is_count, is_number
 from search.wording import counted, thousands
 
 _T = TypeVar("_T")
@@ -133,30 +134,53 @@ def _values(instance: Job | JobProgress) -> dict[str, Any]:
     return {each.name: getattr(instance, each.name) for each in fields(instance)}
 
 
-def read_owner(text: str | None) -> Owner | None:
-    """The process that runs a job, as its row has it."""
-    return None if text is None else Owner(**json.loads(text))
-
-
 def job_of(row: Row[Any]) -> Job:
     """The job of a row of the table."""
-    owner = _read(row.owner, read_owner, None)
+    owner = _read(row.owner, lambda text: read_owner(json.loads(text)), None)
     options: Any = _read(row.options, json.loads, {})
+    state, reason = _state(row.state), _text(row.reason)
+    if state is None:
+        state, reason = JobState.FAILED, f"its state is none that this version knows: {row.state}"
     return Job(
         number=row.number,
-        state=JobState(row.state),
+        state=state,
         options=options if isinstance(options, dict) else {},
-        study=row.study,
-        wanted=row.wanted if row.state == JobState.RUNNING else None,
+        study=_text(row.study),
+        wanted=row.wanted if state is JobState.RUNNING and row.wanted in WANTED_STATES else None,
         host=None if owner is None else owner.host,
-        submitted=row.submitted,
-        started=row.started,
-        ended=row.ended,
+        submitted=_text(row.submitted) or "",
+        started=_text(row.started),
+        ended=_text(row.ended),
         exit_code=row.exit_code,
-        reason=row.reason,
+        reason=reason,
         n_starts=row.n_starts,
-        progress=_read(row.progress, lambda text: JobProgress(**json.loads(text)), JobProgress()),
+        progress=_read(row.progress, _read_progress, JobProgress()),
     )
+
+
+def _state(text: object) -> JobState | None:
+    """A state as a row has it; None of one that this version does not know."""
+    return JobState(str(text)) if text in set(JobState) else None
+
+
+def _text(value: object) -> str | None:
+    """A text; None of what SQLite lets stand in its place."""
+    return value if isinstance(value, str) else None
+
+
+def _read_progress(text: str) -> JobProgress:
+    """How far a search is, as a row has it.
+
+    Raises:
+        TypeError, ValueError: if that is no such thing.
+    """
+    found = JobProgress(**json.loads(text))
+    values = _values(found)
+    value, _is_racing = values.pop("best_value"), values.pop("is_racing")
+    is_one = all(each is None or is_count(each) for each in values.values())
+    if not is_one or not (value is None or is_number(value)):
+        raise ValueError(text)
+    return found
 
 
 def _read(text: str | None, read: Callable[[str], _T], otherwise: _T) -> _T:

@@ -122,7 +122,7 @@ class JobQueue:
 
         def read(connection: Connection) -> dict[JobState, int]:
             query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
-            found = {JobState(state): n for state, n in connection.execute(query)}
+            found: dict[str, int] = dict(connection.execute(query).all())
             return {state: found.get(state, 0) for state in JobState}
 
         return self._database.read(read)
@@ -340,7 +340,8 @@ def _put_away_lost(connection: Connection, number: int) -> None:
     its one server on this machine, where the process itself is looked at.
     """
     row = connection.execute(select(jobs).where(jobs.c.number == number)).one()
-    if connection.dialect.name == "sqlite" or row.state != JobState.RUNNING or row.wanted is None:
+    is_to_stop = row.state == JobState.RUNNING and row.wanted in WANTED_STATES
+    if connection.dialect.name == "sqlite" or not is_to_stop:
         return
     is_away = ~is_near(func.abs(servers.c.heard), clock(connection), LOST_SECONDS)
     if connection.scalar(select(is_away).where(servers.c.identity == row.server)):

@@ -145,7 +145,7 @@ class TrialRecord:
                 return NO_RECORD
             found["epochs"] = _StoredEpochs(epochs)
         if "owner" in found:
-            found["owner"] = _read_owner(found["owner"])
+            found["owner"] = read_owner(found["owner"])
         record = cls(**found) if found else NO_RECORD
         if record.number not in (None, trial.number):
             return NO_RECORD  # another program has copied it
@@ -384,7 +384,8 @@ def _is_value_of(record: TrialRecord, values: Sequence[float] | None) -> bool:
     return is_mean and all(size == record.parameter_count for size in sizes)
 
 
-def _read_owner(stored: Mapping[str, Any]) -> Owner | None:
+def read_owner(stored: Any) -> Owner | None:
+    """The process that JSON tells of; None where it tells of none."""
     match stored:
         case {"host": str(host), "pid": pid, "started": started} if is_count(pid, 1) and is_number(
             started

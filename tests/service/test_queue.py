@@ -19,11 +19,11 @@ from search.exceptions import InputError, JobError, StorageError
 from search.service.channels import Channels
 from search.service.claims import LEFT_SECONDS, MAX_DEATHS, Claims
 from search.service.database import QueueDatabase, opened_database
-from search.service.jobs import Job, JobState
+from search.service.jobs import Job, JobProgress, JobState
 from search.service.progress import EventReader, JobEnd
 from search.service.queue import LOST_SECONDS, JobQueue, note_event
 from search.service.submission import options_of, request_of, run_words
-from search.service.tables import VERSION, servers, version
+from search.service.tables import VERSION, jobs, servers, version
 from search.tuner.options import SearchRequest, Target
 from tests.conftest import wait_until
 from tests.support.servers import Postgres, shown
@@ -295,6 +295,34 @@ def test_pages_follow_each_other(queue: JobQueue) -> None:
     assert [job.number for job in (*page, *rest)] == [6, 1, 2, 3, 5, 7]
     assert queue.count()[JobState.WAITING] == 6
     assert Job.from_json(jobs[0].to_json()) == jobs[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        ({"state": "asleep"}, JobState.FAILED),
+        ({"progress": '{"best_value": "high"}'}, JobState.WAITING),
+        ({"progress": f'{{"best_value": {10**400}}}'}, JobState.WAITING),
+        ({"progress": '{"n_trained": -1}'}, JobState.WAITING),
+        ({"owner": '{"host": 3, "pid": -1}'}, JobState.WAITING),
+        ({"submitted": "at noon"}, JobState.WAITING),
+        ({"state": "running", "wanted": "tea", "server": "only"}, JobState.RUNNING),
+    ],
+)
+def test_a_row_that_another_program_has_written_costs_no_other(
+    database: QueueDatabase, queue: JobQueue, change: dict[str, Any], state: JobState
+) -> None:
+    other, job = submit(queue, 2)
+    of_job = jobs.c.number == job.number
+    database.write(lambda c: c.execute(sqlalchemy.update(jobs).where(of_job).values(**change)))
+
+    found = queue.job(job.number)
+    assert (found.state, found.progress, found.host) == (state, JobProgress(), None)
+    assert found.wanted is None
+    assert queue.job(other.number) == other
+    assert queue.count()[JobState.WAITING] == 1 + (state is JobState.WAITING)
+    ended = Claims(database, "only").end(job.number, JobEnd(0, None), has_trained=True)
+    assert ended.state is (JobState.DONE if state is JobState.RUNNING else state)
 
 
 def test_a_queue_of_another_version_is_refused(database_url: str) -> None:
