@@ -39,6 +39,10 @@ PART_NAMES = {
 # What people add to such a name, which says no more: train_images, training_set, test2017.
 _MORE = frozenset(("set", "data", "dataset", "images", "image", "imgs", "split", "seg"))
 _ENDING = re.compile("(?:data)?(?:set|data|images)$")
+# Words of other names for it, which alone say too little: a class may be called so.
+_OF_SPLITS = frozenset(
+    (*PART_NAMES, "trn", "tst", "eval", "evaluation", "holdout", "heldout", "unseen", "fold")
+)
 # What file servers, systems and programs for photographs keep beside pictures, in small letters:
 # thumbnails and what was deleted. What begins with a dot is left out as well.
 SYSTEM_FOLDERS = frozenset(
@@ -238,6 +242,7 @@ def _images_below(folder: Path, left_out: LeftOut) -> list[Path]:
 
     found = []
     for place, folders, names in os.walk(folder, onerror=refuse):
+        _check_no_parts(Path(place), folders)
         for name in [name for name in folders if is_of_a_system(name)]:
             left_out.system[name] += 1
             folders.remove(name)
@@ -293,16 +298,40 @@ def _check_no_split(folder: Path, classes: Sequence[str]) -> None:
             f"A split in folders must be called train with val, test or both, but {folder} has "
             f"{_quoted(parts)}; rename them so, or otherwise where they are classes."
         )
-    for name in classes:
-        below: list[str] = []
-        with contextlib.suppress(OSError):  # which is told where its images are looked for
-            below = [entry.name for entry in os.scandir(folder / name) if entry.is_dir()]
-        if parts := _may_be_split(below):
-            raise DataError(
-                f"A split in folders must lie above the classes, as train/{name}, but "
-                f"{folder / name} has {_quoted(parts)}; move them, or name the folder of one class "
-                f"as {FOLDER}{folder / name} where that has the classes."
-            )
+    below = [_folders_in(folder / name) for name in classes]
+    for name, found in zip(classes, below, strict=True):
+        _check_no_parts(folder / name, found)
+    shared = set(below[0]).intersection(*below) if len(below) > 1 else set()
+    hints = [name for name in (*classes, *sorted(shared)) if set(_words(name)) & _OF_SPLITS]
+    if hints and len(shared) > 1:
+        raise DataError(
+            f"A split in folders must be train with val, test or both, but {folder} has "
+            f"{_quoted(classes)}, each with {_quoted(shared)}, which may be one; rename or move "
+            f"them so, name the folder that has the classes, as {FOLDER}{folder / classes[0]}, or "
+            "rename what is no split."
+        )
+
+
+def _check_no_parts(place: Path, folders: Iterable[str]) -> None:
+    """Raises DataError where a folder below a class has a split."""
+    if parts := _may_be_split(folders):
+        raise DataError(
+            f"A split in folders must lie above the classes, as train/{place.name}, but {place} "
+            f"has {_quoted(parts)}; move them, or name the folder of one class as {FOLDER}{place} "
+            "where that has the classes."
+        )
+
+
+def _folders_in(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):  # which is told where its images are looked for
+        return [e.name for e in os.scandir(folder) if e.is_dir() and not is_of_a_system(e.name)]
+    return []
+
+
+def _words(name: str) -> list[str]:
+    """The words of a folder's name, in small letters: those of photosTrain and photos_trainset."""
+    apart = re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    return [_ENDING.sub("", word) or word for word in re.findall("[a-z]+", apart)]
 
 
 def _same_classes(parts: dict[int, Path], left_out: LeftOut) -> list[str]:

@@ -92,6 +92,29 @@ def test_what_may_be_a_split_by_another_name_is_refused(
         load(folder)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("train", "eval"), ("train", "gallery"), ("trn", "tst"), ("fold1", "fold2"), ("vTrain", "v2")],
+)
+@pytest.mark.parametrize("is_above", [True, False])
+def test_what_has_the_same_classes_again_and_again_may_be_a_split(
+    names: tuple[str, str], is_above: bool, tmp_path: Path
+) -> None:
+    for name in names:
+        for pet in ("cat", "dog"):
+            place = Path(name, pet) if is_above else Path(pet, name)
+            make_folder(tmp_path / "pets" / place, {"2024": 5}, colour=False)
+    with pytest.raises(DataError, match="which may be one; rename or move"):
+        load(tmp_path / "pets")
+
+
+def test_a_split_deep_below_a_class_is_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path / "pets" / "cat" / "a", {"train": 5, "test": 5}, colour=False)
+    make_folder(tmp_path / "pets", {"dog": 5}, colour=False)
+    with pytest.raises(DataError, match="must lie above the classes, as train/a"):
+        load(tmp_path / "pets")
+
+
 def test_a_split_in_the_folders_of_classes_is_refused(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         make_folder(tmp_path / "pets" / name, {"train": 5, "test": 5}, colour=False)
