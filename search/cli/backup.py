@@ -27,8 +27,9 @@ def backup(
     from search.report.artifact_files import artifact_folder, copy_artifacts
     from search.storage.backup import backup as copy_database
     from search.storage.open import opened_storage
+    from search.storage.urls import sqlite_url
 
-    copy = f"sqlite:///{file}"
+    copy = sqlite_url(file)
     copy_folder = artifact_folder(copy)
     assert copy_folder is not None
     if not file.exists() and copy_folder.is_dir() and any(copy_folder.iterdir()):

@@ -147,12 +147,20 @@ def name_in(key: str) -> ArtifactName | None:
 
 def entered(attributes: Mapping[str, Any]) -> dict[str, str]:
     """The files of which a study's attributes tell, and under which names they are shown."""
-    found = {key: json.loads(text) for key, text in attributes.items() if name_in(key)}
     return {
-        key.rpartition(":")[2]: entry["filename"]
-        for key, entry in found.items()
-        if entry is not None
+        key.rpartition(":")[2]: json.loads(text)["filename"]
+        for key, text in attributes.items()
+        if name_in(key) and _is_entry(text)
     }
+
+
+def _is_entry(text: Any) -> bool:
+    """Whether that tells of a file, and not that it was deleted or what another program wrote."""
+    with suppress(ValueError, TypeError):
+        match json.loads(text):
+            case {"filename": str()}:
+                return True
+    return False
 
 
 def entries_of_copy(attributes: Mapping[str, Any], trial_ids: Mapping[int, int]) -> dict[str, Any]:
@@ -216,8 +224,8 @@ def copy_artifacts(folder: Path, copy: Path, storage: BaseStorage) -> None:
             write_bytes(data, copy / path.name)
     for study in storage.get_all_studies():
         for key, value in study.system_attrs.items():
-            is_entry = key.startswith(_PREFIX) and json.loads(value) is not None
-            if is_entry and not (copy / key.rpartition(":")[2]).exists():
+            name = name_in(key)  # what a person keeps elsewhere stays entered
+            if name is not None and _is_entry(value) and not (copy / str(name)).exists():
                 storage.set_study_system_attr(study._study_id, key, MISSING)
 
 

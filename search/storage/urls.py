@@ -55,6 +55,11 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite file, in which its name means nothing else."""
+    return "sqlite:///" + re.sub("[%?]", lambda sign: quote(sign[0]), str(path))
+
+
 def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite storage; None for another database.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,25 @@ def test_a_copy_has_the_artifacts_that_it_tells_of(finished: Command) -> None:
     copy = finished.folder / "copy.db"
     assert lying(copy) == set(entered(copy)) == lying(finished.database)
     assert len(lying(copy)) == 7
+
+
+def test_what_other_programs_have_entered_stays_in_a_copy_of_any_name(finished: Command) -> None:
+    study = finished.study(STUDY)
+    uploaded = json.dumps({"artifact_id": "a-b", "filename": "mine.png", "mimetype": "image/png"})
+    others: dict[str, Any] = {
+        "dashboard:artifacts:1:6a2f-uploaded": uploaded,  # by a dashboard with another folder
+        "dashboard:artifacts:1:1-99-0": "[",
+        "dashboard:artifacts:1:1-99-1": 5,
+    }
+    for key, value in others.items():
+        study._storage.set_study_system_attr(study._study_id, key, value)
+    assert finished("backup", "copy 100%25?x.db").code == 0
+    copy = finished.folder / "copy 100%25?x.db"
+    assert lying(copy) == lying(finished.database)
+    with closing(sqlite3.connect(copy)) as connection:
+        found = dict(connection.execute("SELECT key, value_json FROM study_system_attributes"))
+    assert {key: json.loads(found[key]) for key in others} == others
+    tell(finished.database, STUDY, weights=False)  # they end no search either
 
 
 def test_databases_that_share_a_folder_leave_each_others_files_alone(
