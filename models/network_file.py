@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import linecache
+import os
 import sys
 import traceback
 import types
@@ -101,7 +102,7 @@ class NetworkFile:
     def _in_words(self, rule: str) -> Iterator[None]:
         """Makes of an error in the user's code one that tells it by the user's own lines."""
         try:
-            with _unprinted():
+            with _unprinted(), _unchanged():
                 yield
         except OwnNetworkError:
             raise
@@ -348,6 +349,26 @@ def _unprinted() -> contextlib.AbstractContextManager[object]:
     """Has what a user's code prints go to standard error, where a program reads the output."""
     is_read = sys.stdout is not None and not sys.stdout.isatty()
     return contextlib.redirect_stdout(sys.stderr) if is_read else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _unchanged() -> Iterator[None]:
+    """Leaves as it was what a user's code may set of the whole process, by which all else goes."""
+    folder = None
+    with contextlib.suppress(OSError):  # it may have been deleted
+        folder = os.getcwd()  # noqa: PTH109 - as it is written
+    dtype, has_grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(has_grad)
+        if torch.get_num_threads() != n_threads:
+            torch.set_num_threads(n_threads)
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(folder)
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -187,6 +187,23 @@ def test_a_file_that_begins_a_search_as_it_is_read_is_refused(tmp_path: Path) ->
         space_of(tmp_path, text)
 
 
+def test_what_a_file_sets_of_the_whole_process_stays_with_its_own_lines(tmp_path: Path) -> None:
+    def state() -> tuple[object, ...]:
+        threads = torch.get_num_threads()
+        return Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled(), threads
+
+    sets = (
+        f"os.chdir({str(tmp_path)!r})\ntorch.set_grad_enabled(False)\n"
+        f"torch.set_num_threads({torch.get_num_threads() + 1})\n"
+    )
+    body = 'return nn.Sequential(nn.Flatten(), nn.Linear(784, search.width("w")), nn.LazyLinear(n))'
+    head = "import os, search\ntorch.set_default_dtype(torch.float64)\n"
+    before = state()
+    space = space_of(tmp_path, network(sets + body, head=head + sets), cap=9000)
+    assert probe(space).scales
+    assert state() == before
+
+
 def test_what_a_file_does_is_found_by_running_it(tmp_path: Path) -> None:
     seen = probe(space_of(tmp_path, RESIDUAL))
     names = ("rate", "stem", "with_block")
