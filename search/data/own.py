@@ -40,6 +40,8 @@ from search.data.names import (
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
 
+_MOST_CHANNELS = 4  # that an image has whose channels come last
+
 
 def from_tensors(
     images: Tensor | NDArray[Any],
@@ -63,8 +65,9 @@ def from_tensors(
         DataError: if images or labels are of another shape, type or range, or a class has fewer
             than five images, two classes have the same image, or a name has control characters.
     """
-    pixels = _as_pixels(torch.as_tensor(images))
-    numbers = _as_labels(torch.as_tensor(labels), len(pixels))
+    check_text(name, "The name of a data set")
+    pixels = _as_pixels(_as_tensor(images, "Images"))
+    numbers = _as_labels(_as_tensor(labels, "Labels"), len(pixels))
     try:
         kept = first_of_each(pixels, numbers)
     except SameImageError as error:
@@ -87,6 +90,11 @@ def from_tensors(
         )
     for each in names:
         check_text(each, "The name of a class")
+    if len(set(names)) < len(names) or not all(map(str.strip, names)):
+        raise DataError(
+            f"Each class must have a name of its own, but got {', '.join(map(repr, names[:9]))}; "
+            "give others."
+        )
     return _split_dataset(
         pixels,
         numbers,
@@ -98,6 +106,24 @@ def from_tensors(
     )
 
 
+def _as_tensor(values: Tensor | NDArray[Any], what: str) -> Tensor:
+    """Values in this process's memory, however they are kept.
+
+    Args:
+        what: they are, as the beginning of a sentence.
+    """
+    try:
+        if isinstance(values, np.ndarray):  # of which PyTorch takes one order of bytes, forwards
+            values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+        tensor = torch.as_tensor(values).detach().cpu()
+        return tensor.to_dense() if tensor.layout != torch.strided else tensor
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{what} must be a tensor or an array of numbers, but got "
+            f"{type(values).__name__} ({str(error).splitlines()[0]}); convert them."
+        ) from error
+
+
 def _as_pixels(images: Tensor) -> NDArray[np.uint8]:
     """As bytes, (N, C, H, W)."""
     if images.dim() == 3:
@@ -107,14 +133,20 @@ def _as_pixels(images: Tensor) -> NDArray[np.uint8]:
             "Images must have the shape (N, H, W) or (N, C, H, W), but got "
             f"{tuple(images.shape)}; reshape them."
         )
-    images = images.detach().cpu()
+    if images.shape[-1] <= _MOST_CHANNELS < images.shape[1]:
+        raise DataError(
+            "Images must have their channels before their height, (N, C, H, W), but got "
+            f"{tuple(images.shape)}, as where they come last; put them there, in PyTorch by "
+            "images.permute(0, 3, 1, 2), in NumPy by images.transpose(0, 3, 1, 2)."
+        )
     if images.is_floating_point():
+        images = images.float()
         if not (images.min() >= 0 and images.max() <= 1):  # also where one is not a number
             raise DataError(
                 f"Images of floats must be from 0 to 1, but got {images.min():g} to "
                 f"{images.max():g}; scale them, or give bytes from 0 to 255."
             )
-        images = (images.float() * 255).round().to(torch.uint8)
+        images = (images * 255).round().to(torch.uint8)
     if images.dtype != torch.uint8:
         raise DataError(
             f"Images must be bytes (uint8) or floats, but got {images.dtype}; convert them."
@@ -128,11 +160,17 @@ def _as_labels(labels: Tensor, n: int) -> NDArray[np.int64]:
             f"Labels must be {n} whole numbers, one for each image, but got {labels.dtype} "
             f"{tuple(labels.shape)}; convert them."
         )
+    labels = labels.long()
     if labels.min() < 0:
         raise DataError(
             f"Labels must be 0 or more, but got {int(labels.min())}; number the classes from 0."
         )
-    return labels.cpu().long().numpy()
+    if labels.max() >= n:  # identifiers, perhaps, which are not to be counted one by one
+        raise DataError(
+            f"Labels must be numbers of classes, of which {n} images can have {n}, but got "
+            f"{int(labels.max())}; number the classes from 0, without gaps."
+        )
+    return labels.numpy()
 
 
 def folder_dataset(folder: Path, image_size: ImageSize | None = None) -> Dataset:

@@ -528,6 +528,11 @@ def test_tensors_are_a_data_set() -> None:
         (COLOURS, LABELS.float(), "whole numbers"),
         (COLOURS, LABELS - 1, "0 or more, but got -1"),
         (COLOURS, 2 * LABELS, r"come \[20, 0, 20, 0, 20\] times"),
+        (COLOURS, LABELS + 2**40, "of which 60 images can have 60, but got 1099511627778"),
+        (COLOURS.repeat(1, 1, 2, 2).permute(0, 2, 3, 1), LABELS, r"come last; put .*permute\(0, 3"),
+        (COLOURS.to("meta"), LABELS, "Images must be a tensor or an array of numbers"),
+        (None, LABELS, "of numbers, but got NoneType"),
+        (COLOURS, np.array(["cat", "dog", "bird"] * 20), "Labels must be a tensor or an array"),
     ],
 )
 def test_tensors_that_are_no_data_set_are_refused(
@@ -535,6 +540,33 @@ def test_tensors_that_are_no_data_set_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         from_tensors(images, labels)
+
+
+def test_tensors_are_the_same_however_they_are_kept() -> None:
+    images, labels = COLOURS / 255, LABELS.numpy()
+    wanted = from_tensors(images, LABELS).info.fingerprint
+    backwards = np.flip(images.numpy(), 2).copy()[:, :, ::-1]  # of strides that PyTorch takes not
+    kept: list[Any] = [images.numpy().astype(">f4"), backwards, images.to_sparse(), images.tolist()]
+    for each in kept:
+        assert from_tensors(each, LABELS).info.fingerprint == wanted
+    for numbers in (labels.astype(">i8"), LABELS.to(torch.uint64), labels.astype(np.uint8)):
+        assert from_tensors(images, numbers).info.fingerprint == wanted
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"name": "a\nb"}, "The name of a data set must be UTF-8 without control"),
+        ({"name": "\ud800"}, "The name of a data set must be UTF-8"),
+        ({"classes": ["cat", "cat", "dog"]}, "a name of its own, but got 'cat', 'cat', 'dog'"),
+        ({"classes": ["cat", " ", "dog"]}, "a name of its own"),
+    ],
+)
+def test_names_of_tensors_that_tell_nothing_apart_are_refused(
+    names: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        from_tensors(COLOURS, LABELS, **names)
 
 
 def test_a_channel_that_is_the_same_everywhere_trains() -> None:
