@@ -287,7 +287,13 @@ def is_foreign(trial: FrozenTrial, record: TrialRecord | None = None) -> bool:
 
 def queued_values(trial: FrozenTrial) -> dict[str, Any] | None:
     """The hyperparameters with which a trial was queued; None for one that was not."""
-    return trial.system_attrs.get(_QUEUED)
+    queued = trial.system_attrs.get(_QUEUED)
+    return queued if isinstance(queued, dict) else None
+
+
+def is_queued_wrongly(trial: FrozenTrial) -> bool:
+    """Whether another program has queued a trial with something else than values by name."""
+    return _QUEUED in trial.system_attrs and queued_values(trial) is None
 
 
 def _block_name(number: int) -> str:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search.storage.cached import batch_writes
 from search.study.owners import owner_of_this_process
-from search.study.record import TrialRecord, queued_values
+from search.study.record import TrialRecord, is_queued_wrongly, queued_values
 from search.study.settings import StudySettings, identity_of
 from search.study.sharing import Sharing
 from search.tuner.events import Outcome, TrialEnded
@@ -174,6 +174,8 @@ class TrialStarter:
 
     def _invalid_reason(self, trial: FrozenTrial) -> str | None:
         """Why what a person queued cannot be tried in this space, or None where it can."""
+        if is_queued_wrongly(trial):
+            return "it was queued with something else than values by name"
         return self._space.invalid_reason(queued_values(trial) or {})
 
     def _training_seed(self, number: int) -> int:

@@ -96,10 +96,14 @@ def test_a_search_goes_its_way_beside_foreign_trials(finished: Command) -> None:
     assert sum(map(is_foreign, study.trials)) == n_foreign
     assert tally(study.trials).n_trained == 4
     assert finished("best", "--json").json == before
+    for queued in (5, "x", [1], None):
+        entry = {"fixed_params": queued}  # where Optuna keeps values by name
+        study.add_trial(optuna.create_trial(state=TrialState.WAITING, system_attrs=entry))
 
     done = finished(*DIGITS_RUN, "--pruner", "halving", "--trials", "6", "--workers", "1")
 
     assert done.code == 0, done.err
+    assert done.out.count("it was queued with something else than values by name") == 4
     assert f"{n_foreign} by other programs" in done.out
     assert tally(finished.study(STUDY).trials).n_trained == 6
     assert f"{n_foreign} by other programs" in _note(finished.study(STUDY))
