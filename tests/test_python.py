@@ -140,9 +140,10 @@ def test_a_target_is_searched_as_by_the_command(place: Path) -> None:
         *[("timeout_seconds", value) for value in (0, "30m", float("nan"))],
         *[("trial_timeout_seconds", value) for value in (-1.0, float("inf"))],
         *[("lost_after_seconds", value) for value in (0, None)],
+        *[("study", 3), ("space", ["adaptive"]), ("sampler", None), ("device", 0), ("pruner", [])],
     ],
 )
-def test_numbers_that_cannot_be_meant_are_refused_with_nothing_written(
+def test_values_that_cannot_be_meant_are_refused_with_nothing_written(
     name: str, value: object, place: Path
 ) -> None:
     before = set(place.iterdir())

@@ -325,8 +325,8 @@ class Space:
 
     def text(self) -> str:
         """A space file with every value of this space."""
-        base = {"base": ADAPTIVE} if self.is_design else {}  # no other has designs
-        lines = {**base, **self.table}.items()
+        # The one base that has designs, and that adds no width to a topology which names fewer.
+        lines = {"base": ADAPTIVE, **self.table}.items()
         return "".join(f"{name} = {toml_value(value)}\n" for name, value in lines)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from search.data.folder_layout import folder_layout
 from search.data.names import (
@@ -60,6 +60,7 @@ def check_request(request: SearchRequest) -> CheckedRequest:
     Raises:
         InputError: if anything asked for is wrong.
     """
+    _check_texts(request)
     _check_numbers(request)
     check_device_name(request.device)
     resources = _parse_resources(request)
@@ -192,6 +193,17 @@ def study_name(request: SearchRequest, dataset: str) -> str:
     size = "" if request.objective == "accuracy" else "-by-size"
     network = "" if request.network is None else f"-{request.network.stem}"
     return f"{short_name(dataset)}-{request.budget}x{request.epochs}{size}{network}"
+
+
+def _check_texts(request: SearchRequest) -> None:
+    """Raises InputError for what is no text, as the command line gives."""
+    for field in fields(request):
+        value, kind = getattr(request, field.name), str(field.type)
+        is_text = isinstance(value, str) or (value is None and kind == "str | None")
+        if kind.startswith("str") and kind != "str | Dataset" and not is_text:
+            raise InputError(
+                f"{field.name} must be a text (str), but got {value!r}; give one in quotes."
+            )
 
 
 def _check_numbers(request: SearchRequest) -> None:

@@ -69,6 +69,11 @@ def test_a_space_that_a_report_keeps_reads_back_as_the_same_space(
     assert _load(tmp_path, own.text()).table == own.table
 
 
+def test_so_does_one_of_a_topology_on_a_base_of_designs(tmp_path: Path) -> None:
+    own = _load(tmp_path, 'base = "adaptive"\ntopology = "c3 8, gap, out"\n')
+    assert _load(tmp_path, own.text()).table == own.table
+
+
 def test_a_printed_space_names_its_base() -> None:
     assert [tomllib.loads(to_toml(name))["base"] for name in _NAMES] == list(_NAMES)
 
