@@ -148,3 +148,21 @@ def test_what_is_closed_to_a_user_is_named(command: Command) -> None:
     done = command("studies", "--storage", f"sqlite:///{closed / 'studies.db'}")
     assert done.code in (1, 2)
     assert "Permission denied" in done.err
+
+
+@pytest.mark.parametrize("words", [("queue",), ("logs", "1"), ("submit", *SMALL[1:])])
+def test_what_lies_in_the_place_of_a_folder_is_named(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "studies.db-service").touch()
+    assert run_here(*words, "--storage", f"sqlite:///{tmp_path / 'studies.db'}") == 1
+    assert "studies.db-service/server.lock (Not a directory)" in capsys.readouterr().err
+
+
+def test_a_database_of_links_that_lead_to_each_other_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "studies.db").symlink_to("studies.db")
+    for words in (("queue",), ("best",), ("serve", "--port", "0")):
+        assert run_here(*words, "--storage", f"sqlite:///{tmp_path / 'studies.db'}") != 0
+        assert "studies.db" in capsys.readouterr().err, words

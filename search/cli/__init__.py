@@ -73,6 +73,7 @@ _EPILOG = (
 )
 
 _NOT_FOUND = "Record does not exist."  # what Optuna's storages say
+_PLACE_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 app = typer.Typer(
@@ -162,6 +163,11 @@ def _in_words(error: ImportError | OSError | KeyError) -> SearchError | None:
             "The libraries that this package stands on must be whole, and there must be memory for "
             f"them, but one cannot be loaded ({error}). Allow more memory where it is limited "
             "('ulimit -v' says), or install anew."
+        )
+    if isinstance(error, OSError) and error.errno in _PLACE_ERRORS and error.filename:
+        return SearchError(
+            "Files and folders must be where they are read and written, but in their place is "
+            f"{error.filename} ({error.strerror}); move it, or name another place."
         )
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return SearchError(

@@ -93,7 +93,7 @@ class ServiceFolder:
         if path is None:
             self.path = _user_state() / database_label(url)
         else:
-            path = path.resolve()  # a link's database is the one that it leads to
+            path = Path(os.path.realpath(path))  # a link's database is the one that it leads to
             self.path = path.with_name(f"{path.name}-service")
 
     @property
