@@ -12,12 +12,14 @@ import pytest
 from scripts.experiments.draws import draw
 from scripts.experiments.peers import client
 from scripts.experiments.peers.client import play_peer
+from scripts.experiments.peers.real import RealTrainer
 from scripts.experiments.peers.table import markdown
 from scripts.experiments.peers.tasks import RecordedTask, RecordedTrainer, space_of
 from scripts.experiments.peers.ways import WAYS
 from scripts.experiments.recipe_features import design_features
 from scripts.experiments.recorded_points import Point
 from scripts.experiments.surrogate import Surrogate
+from search.data.load import load_dataset
 from search_models.network import in_notation
 
 EPOCHS = 15
@@ -107,6 +109,19 @@ def test_a_peer_is_served_until_the_seconds_are_over(
     (tmp_path / "peer.py").write_text("pass")
     with pytest.raises(RuntimeError, match="ended before its seconds were over"):
         play_peer("neps", tmp_path, trainer(task, 1))
+
+
+def test_a_real_training_goes_on_from_where_it_was_as_well() -> None:
+    trains = RealTrainer("digits-8000", "ours", load_dataset("digits", None), seed=0)
+    first = trains.space.first()
+
+    (one,) = trains.train("a", first, 1)
+    spent = trains.spent
+    assert 0 < one < 1
+    assert trains.train("a", first, 2)[0] == one
+    assert 0 < spent < trains.spent < trains.seconds
+    assert not trains.best()  # none is whole
+    assert not trains.steps
 
 
 def test_ways_are_compared_by_pairs_in_units_of_a_training_s_noise() -> None:
