@@ -42,6 +42,10 @@ def baseline(
         bool,
         typer.Option("--own-momentum", help="For OneCycle: keep the momentum that is written."),
     ] = False,
+    all_images: Annotated[
+        bool,
+        typer.Option("--all-images", help="Train on those too that its author held out."),
+    ] = False,
     epochs: Annotated[
         int | None,
         count_option("Epochs.  [default: the author's]"),
@@ -80,6 +84,8 @@ def baseline(
     found = None if is_own else find_system(name)
     if found is not None and own_momentum:
         found = found.with_own_momentum()
+    if found is not None and all_images:
+        found = found.on_all_images()
 
     from search.data.at_hand import check_at_hand
     from search.data.names import check_dataset_name
@@ -209,7 +215,7 @@ def _print_baseline(console: Console, found: Baseline) -> None:
         return
     held_out = f"all but {found.n_held_out:,}" if found.n_held_out else "all"
     console.print(
-        f"Its author's protocol: {counted(found.epochs, 'epoch')} on {held_out} training images, "
+        f"Its author's recipe: {counted(found.epochs, 'epoch')} on {held_out} training images, "
         "scored on the test set after each."
     )
     for choice in found.choices:

@@ -69,6 +69,19 @@ class Baseline:
         )
         return replace(self, hyperparameters=hyperparameters)
 
+    def on_all_images(self) -> Baseline:
+        """Trained on those too that its author held out, as the networks beside it are.
+
+        Raises:
+            InputError: if its author held none out.
+        """
+        if not self.n_held_out:
+            raise InputError(
+                f"Only a baseline whose author held images out can train on more, but {self.name} "
+                "trains on all; leave --all-images out."
+            )
+        return replace(self, n_held_out=0, choices=())  # they say which ones were held out
+
 
 _V36_HYPERPARAMETERS = Hyperparameters(
     spec=ModelSpec.parse("c3 8, c3 10, pool, c3 12, pool, c3 16, c3 16, out+bias, gap"),

@@ -331,11 +331,16 @@ def test_json_of_all_baselines_is_refused(capsys: pytest.CaptureFixture[str]) ->
     assert "must come with a baseline's name" in capsys.readouterr().err
 
 
-def test_a_baseline_that_holds_out_more_than_there_is_is_refused(
+def test_a_baseline_that_holds_out_more_than_there_is_may_train_on_all(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_here("baseline", "one-epoch", "--dataset", "digits") == 2
     assert "fewer than the 1,438 that digits has" in capsys.readouterr().err
+
+    assert run_here("baseline", "one-epoch", "--dataset", "digits", "--all-images") == 0
+    printed = capsys.readouterr().out
+    assert "1 epoch on all training images" in printed
+    assert "held out" not in printed
 
 
 def test_baseline_prints_claimed_beside_measured(command: Command) -> None:

@@ -12,12 +12,14 @@ import pytest
 from scripts.experiments.draws import draw
 from scripts.experiments.peers import client
 from scripts.experiments.peers.client import play_peer
+from scripts.experiments.peers.real import RealTrainer
 from scripts.experiments.peers.table import markdown
-from scripts.experiments.peers.tasks import RecordedTask, space_of
-from scripts.experiments.peers.ways import WAYS, Trainer
+from scripts.experiments.peers.tasks import RecordedTask, RecordedTrainer, space_of
+from scripts.experiments.peers.ways import WAYS
 from scripts.experiments.recipe_features import design_features
 from scripts.experiments.recorded_points import Point
 from scripts.experiments.surrogate import Surrogate
+from search.data.load import load_dataset
 from search_models.network import in_notation
 
 EPOCHS = 15
@@ -53,8 +55,8 @@ def task() -> RecordedTask:
     return RecordedTask("digits", space, surrogate, EPOCHS, whole)
 
 
-def trainer(task: RecordedTask, length: float) -> Trainer:
-    return Trainer(task, seed=1, seconds=length * task.whole_seconds)
+def trainer(task: RecordedTask, length: float) -> RecordedTrainer:
+    return RecordedTrainer(task, seed=1, seconds=length * task.whole_seconds)
 
 
 def test_a_training_goes_on_from_where_it_was_until_the_seconds_are_over(
@@ -78,13 +80,13 @@ def test_a_training_goes_on_from_where_it_was_until_the_seconds_are_over(
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_each_way_uses_its_seconds_and_finds_something(task: RecordedTask, way: str) -> None:
     trains = trainer(task, 8)
-    WAYS[way](task, trains)
+    WAYS[way](trains)
 
-    whole = [one for one in trains.trained.values() if one.n_epochs == EPOCHS]
+    whole = [one for one in trains.trained.values() if len(one.accuracies) == EPOCHS]
     assert whole
     assert trains.is_over == (way != "first alone")
-    assert all(one.n_epochs <= EPOCHS for one in trains.trained.values())
-    assert min(one.answer.true_value for one in whole) <= trains.winner()
+    assert all(len(one.accuracies) <= EPOCHS for one in trains.trained.values())
+    assert min(task.surrogate.answer(one.recipe, 1).true_value for one in whole) <= trains.winner()
     if "no first values" not in way:
         first = task.space.hyperparameters(task.space.first())
         assert trains.trained["0"].recipe == first
@@ -99,14 +101,27 @@ def test_a_peer_is_served_until_the_seconds_are_over(
     python.symlink_to(sys.executable)
     monkeypatch.setitem(client.PEERS, "neps", tmp_path / "peer.py")
     trains = trainer(task, 3.5)
-    play_peer("neps", tmp_path, task, trains)
+    play_peer("neps", tmp_path, trains)
 
     assert trains.is_over
-    assert [one.n_epochs for one in trains.trained.values()][:3] == [EPOCHS] * 3
+    assert [len(one.accuracies) for one in trains.trained.values()][:3] == [EPOCHS] * 3
 
     (tmp_path / "peer.py").write_text("pass")
     with pytest.raises(RuntimeError, match="ended before its seconds were over"):
-        play_peer("neps", tmp_path, task, trainer(task, 1))
+        play_peer("neps", tmp_path, trainer(task, 1))
+
+
+def test_a_real_training_goes_on_from_where_it_was_as_well() -> None:
+    trains = RealTrainer("digits-8000", "ours", load_dataset("digits", None), seed=0)
+    first = trains.space.first()
+
+    (one,) = trains.train("a", first, 1)
+    spent = trains.spent
+    assert 0 < one < 1
+    assert trains.train("a", first, 2)[0] == one
+    assert 0 < spent < trains.spent < trains.seconds
+    assert not trains.best()  # none is whole
+    assert not trains.steps
 
 
 def test_ways_are_compared_by_pairs_in_units_of_a_training_s_noise() -> None:

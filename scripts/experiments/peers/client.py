@@ -26,13 +26,12 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from scripts.experiments.peers.tasks import RecordedTask
-from scripts.experiments.peers.ways import Trainer
+from scripts.experiments.peers.trainer import Trainer
 
 PEERS = {name: Path(__file__).with_name(f"{name}_peer.py") for name in ("neps", "smac", "syne")}
 
 
-def play_peer(name: str, environments: Path, task: RecordedTask, trainer: Trainer) -> None:
+def play_peer(name: str, environments: Path, trainer: Trainer) -> None:
     """Serves a peer's search until the seconds are over.
 
     Args:
@@ -52,7 +51,7 @@ def play_peer(name: str, environments: Path, task: RecordedTask, trainer: Traine
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(_told(task, trainer.seed)) + "\n")
+        process.stdin.write(json.dumps(_told(trainer)) + "\n")
         process.stdin.flush()
         for line in process.stdout:
             asked = json.loads(line)
@@ -66,14 +65,14 @@ def play_peer(name: str, environments: Path, task: RecordedTask, trainer: Traine
         raise RuntimeError(f"{name} ended before its seconds were over.")
 
 
-def _told(task: RecordedTask, seed: int) -> dict[str, Any]:
+def _told(trainer: Trainer) -> dict[str, Any]:
     space = {
         name: _range(distribution)
-        for name, distribution in task.space.distributions.items()
+        for name, distribution in trainer.space.distributions.items()
         if not distribution.single()
     }
-    first = {name: value for name, value in task.space.first().items() if name in space}
-    return {"space": space, "first": first, "epochs": task.epochs, "seed": seed}
+    first = {name: value for name, value in trainer.space.first().items() if name in space}
+    return {"space": space, "first": first, "epochs": trainer.epochs, "seed": trainer.seed}
 
 
 def _range(distribution: BaseDistribution) -> dict[str, Any]:

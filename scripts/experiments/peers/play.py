@@ -15,8 +15,8 @@ from pathlib import Path
 import optuna
 
 from scripts.experiments.peers.client import play_peer
-from scripts.experiments.peers.tasks import IMAGES, RecordedTask, recorded_task
-from scripts.experiments.peers.ways import WAYS, Trainer
+from scripts.experiments.peers.tasks import IMAGES, RecordedTask, RecordedTrainer, recorded_task
+from scripts.experiments.peers.ways import WAYS
 
 KEPT = Path("docs/choices/peers.jsonl")
 PEERS = ("neps", "smac", "syne-asha", "syne-cqr", "syne-bohb")
@@ -25,11 +25,12 @@ LENGTHS = (8, 20)  # whole trainings of the first configuration that a search ma
 
 def play(way: str, task: RecordedTask, seed: int, length: int, environments: Path) -> float:
     """The true value of what one search finds, as a share."""
-    trainer = Trainer(task, seed, length * task.whole_seconds + 1e-9)
+    seconds = length * task.whole_seconds + 1e-9
+    trainer = RecordedTrainer(task, seed=seed, seconds=seconds)
     if way in WAYS:
-        WAYS[way](task, trainer)
+        WAYS[way](trainer)
     else:
-        play_peer(way, environments, task, trainer)
+        play_peer(way, environments, trainer)
     return trainer.winner()
 
 

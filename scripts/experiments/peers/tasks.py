@@ -1,5 +1,7 @@
 """Recorded tasks: what any configuration of the default space would show, from `draws.jsonl`.
 
+A search of one trains by what is recorded.
+
 None of them judges the default. `scripts/experiments/trainings.py` says what images they are, and
 how they were trained.
 """
@@ -9,15 +11,17 @@ from __future__ import annotations
 import functools
 import json
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.step_flops import step_flops
 from scripts.experiments import default_space, draws
+from scripts.experiments.peers.trainer import N_LAST, Trainer
 from scripts.experiments.recipe_features import design_features
 from scripts.experiments.recorded_points import Point
-from scripts.experiments.surrogate import N_LAST, Surrogate
+from scripts.experiments.surrogate import Surrogate
 from scripts.experiments.trainings import TASKS
 from search.space.adaptive import Situation, adaptive_table
 from search.space.hyperparameters import Hyperparameters
@@ -33,6 +37,7 @@ IMAGES = {
     "icons": ((3, 48, 48), 6, 477),
 }
 # Microseconds of one core for a million operations of a step, docs/performance.md.
+_N_RACES = 3  # fresh seeds of each that a race is among
 _MICROSECONDS = {"separable": 18.0, "plain": 10.0}
 
 
@@ -49,6 +54,36 @@ class RecordedTask:
     surrogate: Surrogate
     epochs: int
     whole_seconds: float
+
+
+class RecordedTrainer(Trainer):
+    """Trains by what is recorded."""
+
+    def __init__(self, task: RecordedTask, *, seed: int, seconds: float) -> None:
+        super().__init__(task.space, task.epochs, seed=seed, seconds=seconds)
+        self._surrogate = task.surrogate
+
+    def _begin(self, recipe: Hyperparameters, number: int) -> Iterator[tuple[float, float]]:
+        answer = self._surrogate.answer(recipe, self.seed)
+        return iter([(accuracy, answer.epoch_seconds) for accuracy in answer.accuracies])
+
+    def winner(self) -> float:
+        """The true value of what a race of the best whole trainings finds.
+
+        The race is the same for all ways, and its seconds are not counted.
+        """
+        best = [one.recipe for one in self.best()]
+        raced = [
+            statistics.fmean(
+                statistics.fmean(answer.accuracies[-N_LAST:])
+                for answer in (
+                    self._surrogate.answer(recipe, 10_000 + 10 * self.seed + i)
+                    for i in range(_N_RACES)
+                )
+            )
+            for recipe in best
+        ]
+        return self._surrogate.answer(best[raced.index(max(raced))], self.seed).true_value
 
 
 def space_of(task: str) -> Space:
