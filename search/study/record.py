@@ -206,8 +206,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
     field.name: field.metadata["kinds"] for field in fields(TrialRecord)
 }
 NO_RECORD = TrialRecord()
-
-
 FOREIGN = TrialRecord()  # in the place of the record of a trial that was judged to be foreign
 
 
