@@ -3,7 +3,7 @@
     python -m scripts.benchmarks.training_step              # the tables
     python -m scripts.benchmarks.training_step --json       # the same as JSON
     python -m scripts.benchmarks.training_step --scaling    # and how the native step's cost grows
-    python -m scripts.benchmarks.training_step --against OLD.so --cases best-8k best-small
+    python -m scripts.benchmarks.training_step --against OLD.so --cases expert-8k expert-small
 
 A step is all of it, as the system's recipe has it: gather a batch of bytes, warp it, normalise,
 forward, loss, backward, optimiser, schedule and weight average. Each way runs in a process of its
@@ -35,7 +35,7 @@ from search_models.network import in_notation
 from search_models.spec import ModelSpec
 
 CASES = (
-    *(("best-8k", 32), ("best-small", 32)),
+    *(("expert-8k", 32), ("expert-small", 32)),
     *(("v36", 128), ("three-step-3", 64), ("three-step-3", 128)),
 )
 AVX2_ONLY = {

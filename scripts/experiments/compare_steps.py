@@ -2,7 +2,7 @@
 
     python -m scripts.experiments.compare_steps --data-dir DIR    # real MNIST, 15 epochs
     python -m scripts.experiments.compare_steps --data-dir DIR --images 20000    # a third of it
-    python -m scripts.experiments.compare_steps --data-dir DIR --names best-8k   # of all systems
+    python -m scripts.experiments.compare_steps --data-dir DIR --names expert-8k   # of all systems
 
 Each system is trained once a seed in each way, on one thread; the accuracy is that on the
 validation images, the mean of the last three epochs.

@@ -31,10 +31,10 @@ from search.study.trials import trials_of
 
 KEPT = Path("docs/choices/yardstick.jsonl")
 TASKS = {  # data set, cap, epochs, folds, the hand-made space's winner
-    "mnist-8000": ("mnist", 8_000, 15, 6, "best-8k"),
-    "mnist-5000": ("mnist", 5_000, 15, 6, "best-small"),
-    "mnist-20000": ("mnist", 20_000, 19, 6, "best-20k"),
-    "mnist-25000": ("mnist", 25_000, 1, 6, "best-1-epoch"),
+    "mnist-8000": ("mnist", 8_000, 15, 6, "expert-8k"),
+    "mnist-5000": ("mnist", 5_000, 15, 6, "expert-small"),
+    "mnist-20000": ("mnist", 20_000, 19, 6, "expert-20k"),
+    "mnist-25000": ("mnist", 25_000, 1, 6, "expert-1-epoch"),
     "digits-8000": ("digits", 8_000, 15, 5, None),
     "fashion-8000": ("fashion-mnist", 8_000, 15, 6, None),
 }

@@ -62,7 +62,7 @@ def predict(
     found on its paper, scaled and centred as MNIST's are. For a network that learnt from a folder
     of images, pictures are scaled as those were.
 
-    Example: search predict best-1-epoch photo.jpg scan.png
+    Example: search predict best-8k photo.jpg scan.png
     """
     from search.results.readers import image_reader, several_seer
     from search.space.presets import weights_folder
@@ -78,7 +78,7 @@ def predict(
     if card.dataset == "digits":
         make_console(to_stderr=True).print(
             "This network learnt scikit-learn's digits, which look otherwise than photographs made "
-            "like MNIST's; one that learnt MNIST reads them better, as best-1-epoch.",
+            "like MNIST's; one that learnt MNIST reads them better, as best-8k.",
             style="yellow",
         )
     pixels, refused = _read(images, image_reader(card))

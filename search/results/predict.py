@@ -33,8 +33,8 @@ class Prediction:
     def is_sure(self) -> bool:
         """Whether to rely on it.
 
-        On MNIST's test images `best-1-epoch` gives 59 of its 72 wrong answers without being sure,
-        and 1.7 % of its right ones.
+        On MNIST's test images `best-8k` gives 35 of its 45 wrong answers without being sure, and
+        0.9 % of its right ones.
         """
         return self.probability >= _SURE
 

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import search_models
 
-# Networks that were found by search and are shipped with the package.
-PRESETS = ("best-8k", "best-small", "best-20k", "best-1-epoch")
+# Shipped networks: what a search finds by itself, then winners of spaces that were drawn by hand.
+PRESETS = (
+    *("best-8k", "best-small", "best-20k", "best-1-epoch"),
+    *("expert-8k", "expert-small", "expert-20k", "expert-1-epoch"),
+)
 
 
 def preset_folder(name: str) -> Path:

@@ -56,7 +56,7 @@ def test_bash_completes_commands_options_studies_and_names(finished: Command) ->
         ("best", "--storage", "postgresql://localhost/digits", "--study", ""): [],
         ("delete", "dig"): ["digits-3000x3"],
         ("baseline", ""): [*BASELINES, *PRESETS],
-        ("predict", "best"): list(PRESETS),
+        ("predict", "best"): ["best-8k", "best-small", "best-20k", "best-1-epoch"],
     }
     in_shell(finished, ["bash", "-c", "search --install-completion; true"])
     lines = []

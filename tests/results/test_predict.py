@@ -22,7 +22,7 @@ from tests.support.photographs import photograph
 
 def predicted(paths: list[Path], capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     capsys.readouterr()
-    assert run_here("predict", "best-1-epoch", *map(str, paths), "--json") == 0
+    assert run_here("predict", "best-8k", *map(str, paths), "--json") == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -42,15 +42,15 @@ def share_right(
 def test_photographs_of_mnist_are_read(
     mnist_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # 99.5 % were right when this was written; another processor rounds in another way.
+    # All were right when this was written; another processor rounds in another way.
     assert share_right("mnist", mnist_dir, 50, tmp_path, capsys) >= 0.97
 
 
 def test_photographs_of_digits_of_another_hand_are_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # 95 % were right when this was written. Scaled up from their 8×8 pixels as the data set has
-    # them, and taken as they are, 77 % were.
+    # All were right when this was written, and 90 % of 200. Scaled up from their 8×8 pixels as the
+    # data set has them, and taken as they are, fewer were.
     assert share_right("digits", tmp_path, 30, tmp_path, capsys) >= 0.9
 
 
@@ -156,7 +156,7 @@ def test_the_table_and_the_picture_of_what_was_seen(
         draw(number, 235, 60).save(tmp_path / f"{number}.png")
     paths = [str(tmp_path / f"{number}.png") for number in (1, 7)]
     shown = tmp_path / "seen.png"
-    assert run_here("predict", "best-1-epoch", *paths, "--seed", "2", "--show", str(shown)) == 0
+    assert run_here("predict", "best-8k", *paths, "--seed", "2", "--show", str(shown)) == 0
     out = capsys.readouterr().out
     assert "runner-up" in out
     assert [line.split()[1] for line in out.splitlines()[1:]] == ["1", "7"]
@@ -235,7 +235,7 @@ def test_what_shows_no_digit_is_refused(
     make(tmp_path / "picture")
     shown = tmp_path / "seen.png"
     picture = str(tmp_path / "picture")
-    assert run_here("predict", "best-1-epoch", picture, "--show", str(shown)) == 2
+    assert run_here("predict", "best-8k", picture, "--show", str(shown)) == 2
     err = capsys.readouterr().err
     assert message in err
     assert picture in err
@@ -249,7 +249,7 @@ def test_one_bad_picture_does_not_cost_the_answers_about_the_others(
     text(tmp_path / "letter.txt")
     draw(1, 235, 60).save(tmp_path / "1.png")
     paths = [str(tmp_path / name) for name in ("7.png", "letter.txt", "1.png")]
-    assert run_here("predict", "best-1-epoch", *paths, "--json") == 2
+    assert run_here("predict", "best-8k", *paths, "--json") == 2
     out, err = capsys.readouterr()
     answers = [json.loads(line) for line in out.splitlines()]
     assert [(answer["image"], answer["class"]) for answer in answers] == [
@@ -264,12 +264,12 @@ def test_an_answer_that_may_be_wrong_is_marked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw(7, 235, 60).save(tmp_path / "7.png")
-    cross = Image.new("L", (100, 100), 235)
-    for line in ((30, 30, 70, 70), (30, 70, 70, 30)):
-        ImageDraw.Draw(cross).line(line, fill=40, width=8)
-    cross.save(tmp_path / "cross.png")
-    paths = [str(tmp_path / f"{name}.png") for name in ("7", "cross")]
-    assert run_here("predict", "best-1-epoch", *paths) == 0
+    corner = Image.new("L", (100, 100), 235)  # a 6, a 2, or a 1
+    for line in ((30, 30, 30, 70), (30, 70, 70, 70)):
+        ImageDraw.Draw(corner).line(line, fill=40, width=8)
+    corner.save(tmp_path / "corner.png")
+    paths = [str(tmp_path / f"{name}.png") for name in ("7", "corner")]
+    assert run_here("predict", "best-8k", *paths) == 0
     first, second = capsys.readouterr().out.splitlines()[1:]
     assert "not sure" not in first
     assert second.rstrip().endswith("not sure")
@@ -278,7 +278,7 @@ def test_an_answer_that_may_be_wrong_is_marked(
 def test_a_network_for_other_images_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = Path(shutil.copytree(preset_folder("best-1-epoch"), tmp_path / "weights"))
+    folder = Path(shutil.copytree(preset_folder("best-8k"), tmp_path / "weights"))
     card = json.loads((folder / "card.json").read_text())
     card["hyperparameters"]["spec"]["input_shape"] = [1, 32, 32]
     (folder / "card.json").write_text(json.dumps(card))
@@ -306,5 +306,5 @@ def test_a_picture_of_two_digits_is_not_claimed_to_be_one(
         answers.append([answer["shows_several"] for answer in found])
         assert not any(answer["is_sure"] for answer in found if answer["shows_several"])
     assert answers == [[False, True, True]] * 6
-    assert run_here("predict", "best-1-epoch", str(beside)) == 0
+    assert run_here("predict", "best-8k", str(beside)) == 0
     assert "several digits?" in capsys.readouterr().out

@@ -23,10 +23,14 @@ from tests.conftest import run_here
 
 # The cap on parameters under which each was searched, and its epochs.
 LIMITS = {
-    "best-8k": (8_000, 15),
-    "best-small": (5_000, 15),
-    "best-20k": (20_000, 19),
-    "best-1-epoch": (25_000, 1),
+    f"{kind}-{name}": limits
+    for name, limits in {
+        "8k": (8_000, 15),
+        "small": (5_000, 15),
+        "20k": (20_000, 19),
+        "1-epoch": (25_000, 1),
+    }.items()
+    for kind in ("best", "expert")
 }
 
 
