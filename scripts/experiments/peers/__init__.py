@@ -1,12 +1,15 @@
-"""Searches by other libraries and ours, replayed on recorded trainings of the default space.
+"""Searches by other libraries and ours: replayed on recorded trainings, or real ones.
 
     python -m scripts.experiments.peers.play --environments FOLDER    # searches, kept one by one
     python -m scripts.experiments.peers.table                         # what they found
+    python -m scripts.experiments.peers.real --task digits-8000 --environments FOLDER   # real ones
 
 - `tasks.py`: recorded tasks, on which any configuration is answered
-- `play.py`: one search by each way, at equal training seconds, with one race at the end of all
+- `trainer.py`: trains the configurations of a search, and counts its seconds
+- `real.py`: real searches of judged tasks, at equal training seconds, with one race at their ends
+- `play.py`: one replayed search by each way, at equal seconds, with one race at the end of all
 - `ways.py`: ours, ours without one of its parts, Optuna as its users write it, random search
-- `client.py`: the line between `play.py` and a peer, which runs in an environment of its own
+- `client.py`: the line to a peer, which runs in an environment of its own
 - `neps_peer.py`, `smac_peer.py`, `syne_peer.py`: NePS, SMAC3, Syne Tune
 - `table.py`: means and paired differences
 
