@@ -15,6 +15,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -356,7 +357,7 @@ def _unchanged() -> Iterator[None]:
     """Leaves as it was what a user's code may set of the whole process, by which all else goes."""
     folder = None
     with contextlib.suppress(OSError):  # it may have been deleted
-        folder = os.getcwd()  # noqa: PTH109 - as it is written
+        folder = Path.cwd()
     dtype, has_grad = torch.get_default_dtype(), torch.is_grad_enabled()
     n_threads = torch.get_num_threads()
     try:

@@ -80,6 +80,11 @@ def baseline(
         _list_baselines(console)
         return
     is_own = name.endswith(".py")
+    if is_own and (own_momentum or all_images):
+        raise InputError(
+            "--own-momentum and --all-images must come with a hand-tuned system, but got "
+            f"{name}; leave them out."
+        )
     source = read_network(name) if is_own else None
     found = None if is_own else find_system(name)
     if found is not None and own_momentum:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,7 @@ SYSTEM_FOLDERS = frozenset(
     )
 )
 SYSTEM_ENDINGS = (".lrdata", ".lrcat-data", ".photoslibrary", ".cocatalog", ".aplibrary")
+_MOST_PARTS = 4  # of a split, where not each has a name that tells of one
 _N_SHOWN = 4  # kinds or names in a sentence
 
 
@@ -237,20 +238,29 @@ def _cannot_be_read(error: OSError, folder: Path) -> DataError:
 
 
 def _images_below(folder: Path, left_out: LeftOut) -> list[Path]:
+    """The images of a class, whose folder has no split."""
+    found = []
+    for place, folders, images in _walk(folder, left_out):
+        _check_no_parts(place, folders)
+        found += images
+    return found
+
+
+def _walk(folder: Path, left_out: LeftOut) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """A folder and each below it, with the names of the folders and the images that it has."""
+
     def refuse(error: OSError) -> None:
         raise _cannot_be_read(error, folder) from error
 
-    found = []
     for place, folders, names in os.walk(folder, onerror=refuse):
-        _check_no_parts(Path(place), folders)
         for name in [name for name in folders if is_of_a_system(name)]:
             left_out.system[name] += 1
             folders.remove(name)
         left_out.n_links += sum(os.path.islink(os.path.join(place, name)) for name in folders)  # noqa: PTH114, PTH118
-        found += [
+        images = [
             Path(place, name) for name in names if _count_file(name, left_out, is_loose=False)
         ]
-    return found
+        yield Path(place), folders, images
 
 
 def _parts(folder: Path, names: Sequence[str]) -> dict[int, Path]:
@@ -264,7 +274,10 @@ def _parts(folder: Path, names: Sequence[str]) -> dict[int, Path]:
     others = [name for name in names if name not in named]
     if len(set(kinds)) < 2:  # a train can be a class
         return {}
-    if others := [name for name in others if _images_below(folder / name, LeftOut())]:
+    others = [
+        name for name in others if any(images for *_, images in _walk(folder / name, LeftOut()))
+    ]
+    if others:  # but for annotations
         raise DataError(
             f"A folder of images must have the folders of a split, or those of classes, but "
             f"{folder} has {_quoted(named)} beside {_quoted(others)}; name the folder that has the "
@@ -302,14 +315,20 @@ def _check_no_split(folder: Path, classes: Sequence[str]) -> None:
     for name, found in zip(classes, below, strict=True):
         _check_no_parts(folder / name, found)
     shared = set(below[0]).intersection(*below) if len(below) > 1 else set()
-    hints = [name for name in (*classes, *sorted(shared)) if set(_words(name)) & _OF_SPLITS]
+    hints = _hints_of_split(classes) or _hints_of_split(shared)
     if hints and len(shared) > 1:
         raise DataError(
             f"A split in folders must be train with val, test or both, but {folder} has "
-            f"{_quoted(classes)}, each with {_quoted(shared)}, which may be one; rename or move "
-            f"them so, name the folder that has the classes, as {FOLDER}{folder / classes[0]}, or "
-            "rename what is no split."
+            f"{_quoted(classes)}, each with {_quoted(shared)}, which by {_quoted(hints)} may be "
+            "one; rename or move them so, name the folder that has the classes, as "
+            f"{FOLDER}{folder / classes[0]}, or rename what is no split."
         )
+
+
+def _hints_of_split(names: Collection[str]) -> list[str]:
+    """Those of some names that tell of a split; none where it would have too many other parts."""
+    found = [name for name in names if set(_words(name)) & _OF_SPLITS]
+    return found if len(names) <= _MOST_PARTS or len(found) == len(names) else []
 
 
 def _check_no_parts(place: Path, folders: Iterable[str]) -> None:

@@ -147,20 +147,17 @@ def name_in(key: str) -> ArtifactName | None:
 
 def entered(attributes: Mapping[str, Any]) -> dict[str, str]:
     """The files of which a study's attributes tell, and under which names they are shown."""
-    return {
-        key.rpartition(":")[2]: json.loads(text)["filename"]
-        for key, text in attributes.items()
-        if name_in(key) and _is_entry(text)
-    }
+    found = {key: _shown_name(text) for key, text in attributes.items() if name_in(key)}
+    return {key.rpartition(":")[2]: shown for key, shown in found.items() if shown is not None}
 
 
-def _is_entry(text: Any) -> bool:
-    """Whether that tells of a file, and not that it was deleted or what another program wrote."""
+def _shown_name(entry: Any) -> str | None:
+    """The name that an entry shows its file under; None where it is deleted, or none of ours."""
     with suppress(ValueError, TypeError):
-        match json.loads(text):
-            case {"filename": str()}:
-                return True
-    return False
+        match json.loads(entry):
+            case {"filename": str(shown)}:
+                return shown
+    return None
 
 
 def entries_of_copy(attributes: Mapping[str, Any], trial_ids: Mapping[int, int]) -> dict[str, Any]:
@@ -225,7 +222,8 @@ def copy_artifacts(folder: Path, copy: Path, storage: BaseStorage) -> None:
     for study in storage.get_all_studies():
         for key, value in study.system_attrs.items():
             name = name_in(key)  # what a person keeps elsewhere stays entered
-            if name is not None and _is_entry(value) and not (copy / str(name)).exists():
+            is_told = name is not None and _shown_name(value) is not None
+            if is_told and not (copy / str(name)).exists():
                 storage.set_study_system_attr(study._study_id, key, MISSING)
 
 

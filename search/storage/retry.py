@@ -25,6 +25,8 @@ from search.storage.urls import without_secrets
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
 _NAP_SECONDS = 0.2  # after which it is asked whether to stop
+# What Optuna, SQLAlchemy and JSON raise of a row that holds something else than they wrote.
+_UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, AssertionError, RecursionError)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -115,7 +117,7 @@ class Retry:
         """
         try:
             return self.call(call, *args, **kwargs)
-        except (ValueError, TypeError, LookupError, AssertionError, RecursionError) as error:
+        except _UNREADABLE as error:
             if error.args == (models.NOT_FOUND_MSG,):
                 raise
             raise rows_unreadable(self._url, error) from error

@@ -135,7 +135,7 @@ class RetryingStorage(RDBStorage):
         return self._retry.call(super().get_study_name_from_id, study_id)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return self._retry.call(super().get_study_directions, study_id)
+        return self._retry.read(super().get_study_directions, study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         return self._retry.read(super().get_study_user_attrs, study_id)
@@ -238,10 +238,10 @@ class RetryingStorage(RDBStorage):
         return self._retry.call(super().get_trial_param, trial_id, param_name)
 
     def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
-        return self._retry.call(super().get_trial_user_attrs, trial_id)
+        return self._retry.read(super().get_trial_user_attrs, trial_id)
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        stored = self._retry.call(super().get_trial_system_attrs, trial_id)
+        stored = self._retry.read(super().get_trial_system_attrs, trial_id)
         return {key: value for key, value in stored.items() if key != MARK}
 
     def _get_best_trial_id(self, study_id: int, direction: StudyDirection) -> int:

@@ -57,7 +57,7 @@ def parse_url(url: str) -> URL:
 
 def sqlite_url(path: Path) -> str:
     """The URL of a SQLite file, in which its name means nothing else."""
-    return "sqlite:///" + re.sub("[%?]", lambda sign: quote(sign[0]), str(path))
+    return URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -122,7 +122,9 @@ def weights_path(folder: Path, card: Card, seed: int) -> Path:
         raise CardError(f"{folder}: seed must be one of {known}, but got {seed}.")
     path = folder / weights_name(seed)
     if not path.exists():
-        raise CardError(f"{path}: the weights are missing; run 'search retrain' again.")
+        kept = [str(each) for each in seeds if (folder / weights_name(each)).exists()]
+        others = f"take those of seed {' or '.join(kept)}, or " if kept else ""
+        raise CardError(f"{path}: the weights are missing; {others}run 'search retrain' again.")
     return path
 
 

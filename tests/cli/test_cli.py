@@ -277,6 +277,7 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
         (("baseline", "v37"), "must be one of three-step-1"),
         (("baseline", "three-step-1", "--own-momentum"), "Only a baseline with a OneCycle"),
         (("baseline", "v36", "--all-images"), "Only a baseline whose author held images out"),
+        (("baseline", "net.py", "--all-images"), "must come with a hand-tuned system"),
         (("space", "huge"), "must be one of adaptive, standard, wide"),
         ((*DIGITS_RUN, "--timeout", "soon"), "--timeout must be a time above zero"),
         ((*DIGITS_RUN, "--timeout", "0m"), "--timeout must be a time above zero"),

@@ -104,8 +104,25 @@ def test_what_has_the_same_classes_again_and_again_may_be_a_split(
         for pet in ("cat", "dog"):
             place = Path(name, pet) if is_above else Path(pet, name)
             make_folder(tmp_path / "pets" / place, {"2024": 5}, colour=False)
-    with pytest.raises(DataError, match="which may be one; rename or move"):
+    with pytest.raises(DataError, match=r"which by '.*' may be one; rename"):
         load(tmp_path / "pets")
+
+
+def test_one_of_many_classes_may_have_a_word_of_a_split_and_sub_folders_as_the_others(
+    tmp_path: Path,
+) -> None:
+    names = ("bus", "car", "plane", "ship", "train")
+    for seed, name in enumerate(names):
+        make_folder(tmp_path / "vehicles" / name, {"day": 3, "night": 3}, colour=False, seed=seed)
+    assert load(tmp_path / "vehicles").info.classes == names
+
+
+def test_annotations_of_a_split_may_lie_beside_it(tmp_path: Path) -> None:
+    folder = split_folder(tmp_path / "pets", train=(10, 10), val=(5, 5))
+    for part in ("train", "val"):
+        (folder / "labels" / part).mkdir(parents=True)
+        (folder / "labels" / part / "1.txt").touch()
+    assert sizes_of(load(folder))[1] == [5, 5]
 
 
 def test_a_split_deep_below_a_class_is_refused(tmp_path: Path) -> None:

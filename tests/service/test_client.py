@@ -61,13 +61,21 @@ def test_another_program_that_listens_there_is_told(stranger: Stranger, body: by
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"),
-    [("text/html", b"<html>"), ("text/event-stream", b"data: x\n\n"), ("text/event-stream", b"")],
+    ("kind", "body", "told"),
+    [
+        ("text/html", b"<html>", "answered otherwise"),
+        ("text/event-stream", b"data: x\n\n", "answered otherwise"),
+        ("text/event-stream", b"data: 3\n\n", "answered otherwise"),
+        ("text/event-stream", b"", "does not .it has ended"),
+    ],
 )
-def test_so_is_one_whose_events_are_none(stranger: Stranger, kind: str, body: bytes) -> None:
+def test_so_is_one_whose_events_are_none(
+    stranger: Stranger, kind: str, body: bytes, told: str
+) -> None:
     stranger.kind, stranger.body = kind, body
     url = f"http://127.0.0.1:{stranger.server_port}"
-    with search.Client(url, token="t", away_seconds=0) as client, pytest.raises(ServiceError):
+    client = search.Client(url, token="t", away_seconds=0)
+    with client, pytest.raises(ServiceError, match=told):
         list(client._events("/jobs/1/events", {}))
 
 

@@ -14,6 +14,7 @@ from optuna import create_study
 from optuna.samplers import RandomSampler
 
 from search.data.load import load_dataset
+from search.exceptions import CardError
 from search.space.presets import PRESETS, preset_folder
 from search.space.space import Space
 from search.space.systems import all_systems, find_system
@@ -77,6 +78,11 @@ def test_shipped_networks_are_trained_by_name(capsys: pytest.CaptureFixture[str]
     assert run_here("baseline", "best-1-epoch", *options) == 0
     count = find_system("best-1-epoch").hyperparameters.spec.parameter_count
     assert json.loads(capsys.readouterr().out)["parameter_count"] == count
+
+
+def test_a_run_whose_weights_are_not_shipped_is_told_with_those_that_are() -> None:
+    with pytest.raises(CardError, match="are missing; take those of seed 1, or run"):
+        load("expert-8k", seed=2)
 
 
 def test_a_folder_of_the_same_name_is_the_folder(

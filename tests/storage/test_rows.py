@@ -110,6 +110,8 @@ def test_a_study_that_is_not_there_is_no_empty_one(database_url: str) -> None:
     "change",
     [
         "trial_params SET distribution_json = '{}'",
+        'trial_params SET distribution_json = \'{"name": "IntDistribution", "attributes": '
+        '{"low": 0, "high": 1e999}}\'',
         "trial_params SET param_value = NULL",
         "trial_user_attributes SET value_json = '['",
         "trial_values SET value = NULL",
@@ -123,6 +125,20 @@ def test_a_row_that_optuna_cannot_have_written_is_told(change: str, database_url
             connection.execute(sqlalchemy.text(f"UPDATE {change}"))
     with pytest.raises(DatabaseError, match="row was changed"):
         read_whole(database_url)
+
+
+def test_so_is_one_that_is_asked_for_alone(database_url: str) -> None:
+    with opened_storage(database_url, create=True) as storage:
+        trial_id = filled(storage).trials[0]._trial_id
+        for kind, read in {
+            "user": storage.get_trial_user_attrs,
+            "system": storage.get_trial_system_attrs,
+        }.items():
+            with storage.engine.begin() as connection:
+                change = f"UPDATE trial_{kind}_attributes SET value_json = '['"
+                connection.execute(sqlalchemy.text(change))
+            with pytest.raises(DatabaseError, match="row was changed"):
+                read(trial_id)
 
 
 def read_whole(url: str) -> None:

@@ -36,8 +36,8 @@ IMAGES = {
     "coloured": ((3, 40, 40), 8, 1_445),
     "icons": ((3, 48, 48), 6, 477),
 }
-# Microseconds of one core for a million operations of a step, docs/performance.md.
 _N_RACES = 3  # fresh seeds of each that a race is among
+# Microseconds of one core for a million operations of a step, docs/performance.md.
 _MICROSECONDS = {"separable": 18.0, "plain": 10.0}
 
 
