@@ -76,6 +76,6 @@ def _shown(moment: str) -> str:
     """A moment by this machine's clock: of today the time, else the day as well."""
     try:
         at = datetime.fromisoformat(moment).astimezone()
-    except ValueError:  # which another program has written
+    except (ValueError, OverflowError):  # which another program has written
         return ""
     return f"{at:%H:%M}" if at.date() == datetime.now().astimezone().date() else f"{at:%m-%d %H:%M}"
