@@ -176,9 +176,9 @@ def _read_progress(text: str) -> JobProgress:
     """
     found = JobProgress(**json.loads(text))
     values = _values(found)
-    value, _is_racing = values.pop("best_value"), values.pop("is_racing")
-    is_one = all(each is None or is_count(each) for each in values.values())
-    if not is_one or not (value is None or is_number(value)):
+    value, is_racing = values.pop("best_value"), values.pop("is_racing")
+    is_counted = all(each is None or is_count(each) for each in values.values())
+    if not is_counted or not isinstance(is_racing, bool) or not (value is None or is_number(value)):
         raise ValueError(text)
     return found
 
