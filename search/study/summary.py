@@ -101,6 +101,19 @@ def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     return max(sorted(_complete(trials), key=lambda trial: trial.number), key=_value, default=None)
 
 
+def first_trial(trials: Iterable[FrozenTrial]) -> int:
+    """The number of the trial with which a study began, or of its last repeat.
+
+    Args:
+        trials: all, in their order.
+    """
+    number = 0
+    for trial in trials:
+        if TrialRecord.read(trial).repeats == number:
+            number = trial.number
+    return number
+
+
 def front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The Pareto front, smallest network first: no other is as accurate and no larger."""
     best: list[FrozenTrial] = []

@@ -14,10 +14,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from search.study.history import StudyLength
 from search.study.length import is_stagnant
 from search.study.news import TrialNews
+from search.study.record import TrialRecord
 from search.study.repair import requeue
 from search.study.settings import StudySettings
 from search.study.sharing import Sharing
-from search.study.summary import is_trained
+from search.study.summary import first_trial, is_trained
 from search.study.trials import trials_of
 from search.tuner.events import Outcome, SearchEvent, TrialEnded, TrialEpoch, TrialStarted
 from search.tuner.trial_starter import TrialStarter
@@ -205,10 +206,17 @@ class Coordinator:
             ready = self._starter.prepare(trial, self._running)
             if isinstance(ready, TrialEnded):
                 return ready
-            self._running[trial.number] = RunningTrial(trial, ready.parameter_count)
+            self._running[trial.number] = RunningTrial(
+                trial, ready.parameter_count, is_first=self._is_first(trial)
+            )
             worker = self._pool.submit(ready.job)
             return TrialStarted(trial.number, worker, ready.parameter_count, ready.n_redraws)
         return None
+
+    def _is_first(self, trial: Trial) -> bool:
+        """Whether the study began with a trial, or it repeats that one."""
+        repeats = TrialRecord.read(stored_trial(trial)).repeats
+        return trial.number == (0 if repeats is None else first_trial(trials_of(self._study)))
 
     # --- What workers send ---
 

@@ -19,7 +19,14 @@ from search.results.race import SeedRace
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
 from search.study.findings import Findings
 from search.study.record import TrialRecord
-from search.study.summary import best_trial, by_accuracy, confirmed_number, is_trained, tally
+from search.study.summary import (
+    best_trial,
+    by_accuracy,
+    confirmed_number,
+    first_trial,
+    is_trained,
+    tally,
+)
 from search.study.trials import trials_of
 from search.tuner.options import SearchRequest
 
@@ -150,7 +157,8 @@ def race_at_the_end(study: Study, request: SearchRequest, folds: Folds) -> Confi
     limit = max(_SECONDS, _SHARE * sum(map(_seconds, filter(is_trained, trials))))
     best = by_accuracy(trials)
     # What a search begins with is good by more than the one run that the others owe their place.
-    first = [trial for trial in best[1:] if trial.number == _first_trial(trials)]
+    begun_with = first_trial(trials)
+    first = [trial for trial in best[1:] if trial.number == begun_with]
     candidates = [best[0], *first, *best[1:_MOST_TRIALS]]
     n_racing = max(1 + len(first), _n_affordable(candidates, limit))
     besides = [trial.number for trial in first if trial not in best[:n_racing]][: n_racing - 1]
@@ -171,15 +179,6 @@ def _n_affordable(candidates: Sequence[FrozenTrial], limit: float) -> int:
     """How many of these trials, the best first, can be run often enough."""
     costs = accumulate(_LEAST_RUNS * expected_seconds(trial) for trial in candidates)
     return sum(cost <= limit for cost in costs)
-
-
-def _first_trial(trials: Sequence[FrozenTrial]) -> int:
-    """The number of the trial with which a study began, or of its last repeat."""
-    number = 0
-    for trial in trials:
-        if TrialRecord.read(trial).repeats == number:
-            number = trial.number
-    return number
 
 
 def _seconds(trial: FrozenTrial) -> float:

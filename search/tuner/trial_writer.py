@@ -27,10 +27,16 @@ _BY_SOMEBODY_ELSE = "ended or deleted by somebody else"
 
 @dataclass(slots=True)
 class RunningTrial:
-    """A trial that a worker has."""
+    """A trial that a worker has.
+
+    Args:
+        is_first: whether the study began with it. What a search begins with is known to be good;
+            where several workers train, one rival alone may be ahead of it early.
+    """
 
     trial: Trial
     parameter_count: int
+    is_first: bool = False
     results: list[EpochResult] = field(default_factory=list)
 
     @property
@@ -106,7 +112,7 @@ class TrialWriter:
             is_weak = self._pruning.should_prune(trial)
         if not result.is_finite:
             return "the loss is not finite"
-        if is_weak and result.epoch < self._settings.epochs:
+        if is_weak and not running.is_first and result.epoch < self._settings.epochs:
             return f"weak after epoch {result.epoch}"
         return None
 

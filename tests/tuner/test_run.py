@@ -243,6 +243,7 @@ def test_trained_trials_are_counted_exactly_with_pruning_and_more_workers_than_c
     assert len(trials) == 9
     states = {trial.state for trial in trials}
     assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert trials[0].state == TrialState.COMPLETE  # which a search begins with
     for trial in trials:
         pruned = trial.state == TrialState.PRUNED
         assert (len(trial.user_attrs["epochs"]) < 4) == pruned
