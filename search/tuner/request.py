@@ -198,9 +198,10 @@ def study_name(request: SearchRequest, dataset: str) -> str:
 def _check_texts(request: SearchRequest) -> None:
     """Raises InputError for what is no text, as the command line gives."""
     for field in fields(request):
-        value, kind = getattr(request, field.name), str(field.type)
-        is_text = isinstance(value, str) or (value is None and kind == "str | None")
-        if kind.startswith("str") and kind != "str | Dataset" and not is_text:
+        value = getattr(request, field.name)
+        if field.type not in ("str", "str | None") or isinstance(value, str):
+            continue
+        if value is not None or field.type == "str":
             raise InputError(
                 f"{field.name} must be a text (str), but got {value!r}; give one in quotes."
             )

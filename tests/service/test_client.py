@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,6 +9,7 @@ import pytest
 
 import search
 from search.exceptions import InputError, ServiceError
+from tests.support.servers import serving
 
 
 class Stranger(ThreadingHTTPServer):
@@ -40,12 +40,8 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def stranger() -> Iterator[Stranger]:
     stranger = Stranger()
-    thread = threading.Thread(target=stranger.serve_forever)
-    thread.start()
-    yield stranger
-    stranger.shutdown()
-    thread.join()
-    stranger.server_close()
+    with serving(stranger):
+        yield stranger
 
 
 @pytest.mark.parametrize(

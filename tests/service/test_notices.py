@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,6 +18,7 @@ from search.service.notices import Notifier, check_notify_url, sign
 from search.service.progress import JobEnd
 from search.service.queue import JobQueue
 from tests.conftest import wait_until
+from tests.support.servers import serving
 
 
 class Receiver(HTTPServer):
@@ -54,12 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     receiver = Receiver(n_refused=2)
-    thread = threading.Thread(target=receiver.serve_forever)
-    thread.start()
-    yield receiver
-    receiver.shutdown()
-    thread.join()
-    receiver.server_close()
+    with serving(receiver):
+        yield receiver
 
 
 def test_a_url_is_told_once_of_each_end_and_each_better_network(

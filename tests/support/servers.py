@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +79,19 @@ class Postgres:
                 connection.exec_driver_sql(statement.replace("%", "%%"))
         finally:
             engine.dispose()
+
+
+@contextmanager
+def serving(server: HTTPServer) -> Iterator[None]:
+    """Has a server of a test's own answer, as long as the context lasts."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def shown(url: URL) -> str:

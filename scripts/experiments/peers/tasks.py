@@ -18,7 +18,7 @@ from typing import Any
 
 from scripts.benchmarks.step_flops import step_flops
 from scripts.experiments import default_space, draws
-from scripts.experiments.peers.trainer import N_LAST, Trainer
+from scripts.experiments.peers.trainer import Trainer
 from scripts.experiments.recipe_features import design_features
 from scripts.experiments.recorded_points import Point
 from scripts.experiments.surrogate import Surrogate
@@ -27,6 +27,7 @@ from search.space.adaptive import Situation, adaptive_table
 from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
 from search.space.toml import ADAPTIVE
+from search.training.epochs import N_LAST_EPOCHS
 from search_models.network import in_notation
 
 # Input shape, classes and training images, as a search of these images has them.
@@ -75,7 +76,7 @@ class RecordedTrainer(Trainer):
         best = [one.recipe for one in self.best()]
         raced = [
             statistics.fmean(
-                statistics.fmean(answer.accuracies[-N_LAST:])
+                statistics.fmean(answer.accuracies[-N_LAST_EPOCHS:])
                 for answer in (
                     self._surrogate.answer(recipe, 10_000 + 10 * self.seed + i)
                     for i in range(_N_RACES)
@@ -123,7 +124,7 @@ def seed_noise(task: str) -> float:
     by_change: dict[str, list[float]] = {}
     for row in _rows(default_space.KEPT):
         if row["task"] == task:
-            value = statistics.fmean(row["accuracies"][-N_LAST:])
+            value = statistics.fmean(row["accuracies"][-N_LAST_EPOCHS:])
             by_change.setdefault(row["change"], []).append(value)
     often = [values for values in by_change.values() if len(values) >= 3]
     best = sorted(often, key=statistics.fmean)[-5:]

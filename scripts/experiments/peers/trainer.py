@@ -10,8 +10,8 @@ from typing import Any
 
 from search.space.hyperparameters import Hyperparameters
 from search.space.space import Space
+from search.training.epochs import N_LAST_EPOCHS
 
-N_LAST = 3  # epochs whose mean is a trial's value
 N_RACED = 3  # of the best whole trainings
 
 
@@ -30,7 +30,7 @@ class Trained:
 
     @property
     def value(self) -> float:
-        return statistics.fmean(self.accuracies[-N_LAST:])
+        return statistics.fmean(self.accuracies[-N_LAST_EPOCHS:])
 
 
 class Trainer(ABC):

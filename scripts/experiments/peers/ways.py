@@ -13,10 +13,10 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from scripts.experiments.draws import draw
-from scripts.experiments.peers.trainer import N_LAST, Trainer
+from scripts.experiments.peers.trainer import Trainer
 from search.space.space import Space
 from search.study.record import TrialRecord
-from search.training.epochs import EpochResult
+from search.training.epochs import N_LAST_EPOCHS, EpochResult
 from search.tuner.pruners import make_pruner
 from search.tuner.sampler import CappedSampler, make_sampler
 
@@ -61,7 +61,7 @@ def _train_trial(study: optuna.Study, trial: Trial, trainer: Trainer) -> None:
                 EpochResult(i, 0.1, a, 0.01, 0.1, a, 1.0) for i, a in enumerate(accuracies, 1)
             ]
             TrialRecord(epochs=epochs).write(study, trial._trial_id)  # by which ours counts it
-            value = None if is_weak else statistics.fmean(accuracies[-N_LAST:])
+            value = None if is_weak else statistics.fmean(accuracies[-N_LAST_EPOCHS:])
             study.tell(trial, value, state=TrialState.PRUNED if is_weak else TrialState.COMPLETE)
             return
 
