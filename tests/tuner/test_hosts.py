@@ -64,7 +64,8 @@ def long_run(url: str, *, n_trials: int) -> tuple[str, ...]:
 
 def training(url: str) -> set[int]:
     """The processes that have trained an epoch of a trial that runs."""
-    return pids([trial for trial in trials_of(url) if trial.intermediate_values])
+    running = [trial for trial in trials_of(url) if trial.state == TrialState.RUNNING]
+    return pids([trial for trial in running if trial.intermediate_values])
 
 
 def started(
@@ -75,6 +76,19 @@ def started(
     processes = [host.start(*words) for host in hosts]
     wait_until(lambda: training(url) == {process.pid for process in processes})
     return processes
+
+
+def stopped(process: PreparedProcess, url: str) -> None:
+    """Stops a search in the midst of a trial: between two it would leave nothing to take over."""
+
+    def stops_in_a_trial() -> bool:
+        os.killpg(process.pid, signal.SIGSTOP)
+        if process.pid in training(url):
+            return True
+        os.killpg(process.pid, signal.SIGCONT)
+        return False
+
+    wait_until(stops_in_a_trial)
 
 
 def check_exact(trials: list[FrozenTrial], n: int) -> None:
@@ -127,6 +141,7 @@ def test_a_host_that_dies_is_noticed_by_the_other_which_trains_its_trials(
 ) -> None:
     options = ("--lost-after", "4s", "--workers", "2")
     first, second = started(hosts, url, *options, n_trials=5)
+    stopped(first, url)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     output, _ = second.communicate()
@@ -154,7 +169,7 @@ def test_a_host_that_only_slept_drops_the_trial_that_was_given_away(
 ) -> None:
     options = ("--lost-after", "3s", "--workers", "1")
     sleeper, other = started(hosts, url, *options, n_trials=5)
-    os.killpg(sleeper.pid, signal.SIGSTOP)
+    stopped(sleeper, url)
 
     def has_given_away() -> bool:
         return any(trial.user_attrs.get("reason") == "interrupted" for trial in trials_of(url))
