@@ -262,11 +262,13 @@ def print_steps(
     ended: str,
     storage: str,
     data: Sequence[str],
+    network: Sequence[str],
 ) -> None:
     """What each cap of a search for a target gave, and the smallest network that reaches it.
 
     Args:
         ended: why no lower cap was tried, as a sentence.
+        network: the option that names the user's file of networks, where there is one.
         storage, data: as `next_lines` takes them.
     """
     from rich.table import Table
@@ -312,6 +314,6 @@ def print_steps(
         f"{found.study}",
         style="bold green",
     )
-    following = [retrain_step(found.study, found.trial)]
+    following = [retrain_step(found.study, found.trial, network=network)]
     for line in next_lines(following, console.width, storage=storage, data=data):
         console.print(line, soft_wrap=True)

@@ -62,7 +62,7 @@ def report(
 
     from search.folders import PAGE, REPORT_FILES, study_folder
     from search.published import OutputFolder
-    from search.report.facts import NETWORK_FILE, SPACE_FILE, read_report
+    from search.report.facts import read_report
     from search.report.loading import load_matplotlib
     from search.storage.open import opened_storage
     from search.study.open import select_study
@@ -106,10 +106,7 @@ def report(
         files = {f"{picture.name}.png": picture.png for picture in pictures}
         if validated is not None:
             files |= _draw_errors(facts, validated, say)
-    if facts.space_text is not None:
-        files[SPACE_FILE] = facts.space_text.encode()
-    if facts.settings.network is not None:
-        files[NETWORK_FILE] = facts.settings.network["text"].encode()
+    files |= {name: text.encode() for name, text in facts.files_beside.items()}
     unlisted = folder.unlisted
     folder.replace({**files, PAGE: page.encode()})
     console.print(str(folder.path / PAGE), soft_wrap=True)
@@ -119,13 +116,13 @@ def report(
     options = ["--study", facts.study, *storage_words(storage)]
     if facts.settings.is_of_tensors:
         return  # what comes next would train, and commands have no images
-    from search.study.history import network_words
-
-    if facts.next_steps.command("confirm") is not None:
-        console.print(f"Not confirmed yet: {shown_command(['confirm', *options])}", soft_wrap=True)
+    race = facts.next_steps.command("confirm")
+    if race is not None:
+        words = shown_command([*race.words, *storage_words(storage)])
+        console.print(f"Not confirmed yet: {words}", soft_wrap=True)
     if facts.weights_name is not None and validated is None:
         options += [] if out is None else ["--out", str(out)]
-        options += network_words(chosen, facts.settings)
+        options += facts.network_words
         words = shown_command(["report", "--train", *options])
         console.print(f"To show where it errs as well: {words}", soft_wrap=True)
 

@@ -169,14 +169,16 @@ class TerminalWatcher(SearchWatcher):
             print_next(self._console, search)
 
     def target_ends(self, plan: SearchPlan, steps: Sequence[Step], *, is_timed_out: bool) -> None:
-        assert plan.request.target is not None
+        request = plan.request
+        assert request.target is not None
         print_steps(
             self._console,
             steps,
-            plan.request.target,
+            request.target,
             ended=why_no_lower(steps, plan, is_timed_out=is_timed_out),
-            storage=plan.request.storage,
-            data=data_words(plan.dataset.info.name, plan.request.data_dir),
+            storage=request.storage,
+            data=data_words(plan.dataset.info.name, request.data_dir),
+            network=() if request.network is None else ("--network", str(request.network)),
         )
 
 

@@ -23,7 +23,7 @@ from search.report.outcomes import RaceResult, TestResult, race_result, test_res
 from search.space.hyperparameters import Hyperparameters
 from search.study import defaults
 from search.study.findings import Findings
-from search.study.history import run_records, search_words
+from search.study.history import network_words, run_records, search_words
 from search.study.next_steps import NextSteps, next_steps
 from search.study.open import rebuild
 from search.study.record import TrialRecord, is_foreign
@@ -68,6 +68,8 @@ class Report:
         runs: the study's history, as `search.study.history.run_records` gives it.
         space_text: a space file of what was searched; None where a built-in space's name says it.
         next_steps: what is worth doing with the study as it stands.
+        network_words: the option that names the user's file of networks, as `network_words` gives
+            it.
     """
 
     study: str
@@ -88,6 +90,7 @@ class Report:
     runs: list[dict[str, Any]]
     space_text: str | None
     next_steps: NextSteps
+    network_words: list[str]
 
     @property
     def trained(self) -> list[FrozenTrial]:
@@ -165,6 +168,19 @@ class Report:
         return settings_of(self.hyperparameters, self.settings.search_space().table)
 
     @property
+    def files_beside(self) -> dict[str, str]:
+        """The files that belong beside a report, with their text, so that all can be made again."""
+        files = {} if self.space_text is None else {SPACE_FILE: self.space_text}
+        if self.settings.network is not None:
+            files[NETWORK_FILE] = self.settings.network["text"]
+        return files
+
+    @property
+    def words_of_copy(self) -> list[str]:
+        """The option that names the copy of the user's file of networks beside the report."""
+        return [] if self.settings.network is None else ["--network", NETWORK_FILE]
+
+    @property
     def run_words(self) -> list[str] | None:
         """The command that searches such a study again, as `search_words` gives it."""
         return search_words(
@@ -172,7 +188,7 @@ class Report:
             self.settings,
             n_trials=max(self.tally.n_trained, 1),
             space=None if self.space_text is None else SPACE_FILE,
-            network=None if self.settings.network is None else ["--network", NETWORK_FILE],
+            network=self.words_of_copy or None,
             options=self._run_options,
         )
 
@@ -247,6 +263,7 @@ def read_report(study: Study, *, with_influences: bool = True, is_leaving: bool 
         runs=run_records(study),
         space_text=None if space.is_built_in else space.text(),
         next_steps=next_steps(study, trials, is_leaving=is_leaving),
+        network_words=network_words(study, settings),
     )
 
 

@@ -17,7 +17,7 @@ from search.data.names import short_name
 from search.plain_text import printable_lines, shell_line
 from search.report import palette
 from search.report.confusions import MOST_CLASSES, most_confused, off_diagonal
-from search.report.facts import SPACE_FILE, Report
+from search.report.facts import Report
 from search.report.importance import BEST_SHARE, LEAST_TRIALS
 from search.report.pictures import Picture, image_png
 from search.study.record import TrialRecord
@@ -179,7 +179,6 @@ def render_page(report: Report, pictures: Sequence[Picture], errors: Errors | No
         "n_influences": sum(row.is_beyond_chance for row in report.influences),
         "best_share": BEST_SHARE,
         "least_trials": LEAST_TRIALS,
-        "space_file": SPACE_FILE,
         "command": _command,
         "palette": {name.lower(): value for name, value in vars(palette).items() if name.isupper()},
         "version": version("budget-search"),

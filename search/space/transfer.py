@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from optuna.distributions import BaseDistribution
+
 from search.space.distributions import first_value, highest, nearest
 from search.space.file_space import FileSpace
 from search.space.limits import OF_TRAINING
@@ -85,15 +87,28 @@ def _design_values(
 
 def _file_values(
     given: Mapping[str, Any], values: Mapping[str, Any], source: Space, target: FileSpace
-) -> dict[str, Any]:
-    """Those of the training and, of what a file suggested, those that the target's does, too."""
+) -> dict[str, Any] | None:
+    """Those of the training and, of what a file suggested, those that the target's does, too.
+
+    None where that is all, and its network is over the cap or cannot be.
+    """
     near = {name: nearest(kind, values.get(name)) for name, kind in target.distributions.items()}
     found = {name: value for name, value in near.items() if value is not None}
     if isinstance(source, FileSpace):
         own = {name: value for name, value in given.items() if name not in OF_TRAINING}
         suggested = target.complete(own, lambda _name, kind: first_value(kind))
         found |= {name: value for name, value in own.items() if suggested.get(name) == value}
-    return found
+    open_names: list[str] = []
+
+    def draw(name: str, kind: BaseDistribution) -> Any:
+        open_names.append(name)
+        return first_value(kind)
+
+    whole = target.complete(found, draw)
+    try:
+        return found if open_names or target.fits(target.spec(whole)) else None
+    except SpecError:  # for images or classes that it was not made for
+        return None
 
 
 def _as_meant_by(target: Space, source: Space, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import search
 from search.exceptions import InputError
 from search.study.open import rebuild
 from tests.conftest import Command
-from tests.support.own_networks import RESIDUAL, UNSCALED
+from tests.support.own_networks import RESIDUAL, TWO_WIDTHS, UNSCALED
 
 STUDY = "digits-3000x1-net"
 _RUN = ("run", "--network", "net.py", "--dataset", "digits", "--budget", "3000", "--epochs", "1")
@@ -141,7 +142,19 @@ def test_what_reads_the_study_needs_no_file(own: Command) -> None:
     report = own.apart("report", "--out", "report")
     assert report.code == 0, report.err
     assert (own.folder / "report" / "network.py").read_text() == RESIDUAL
-    assert "net.py" in (own.folder / "report" / "report.html").read_text()
+    race = f"search confirm --study {STUDY} --network net.py"
+    assert f"Not confirmed yet: {race}\n" in report.out
+    page = (own.folder / "report" / "report.html").read_text()
+    lines = [line for line in _lines_to_copy(page) if "--study" in line]
+    assert race in lines
+    assert f"search ablate --study {STUDY} --network net.py" in lines
+    assert f"search report --train --study {STUDY} --network net.py" in lines
+    again = " ".join(
+        (f"search retrain --study {STUDY} --seeds 1", "--network network.py")
+    )  # with the copy beside the report
+    assert again in lines
+    needs_no_file = ("search show ", f"search report --study {STUDY}")
+    assert all("--network" in line for line in lines if not line.startswith(needs_no_file))
 
 
 def test_layers_are_shown_by_the_file(own: Command) -> None:
@@ -250,6 +263,39 @@ def test_the_best_are_raced_and_a_later_study_starts_from_them(own: Command) -> 
     names = ("stem", "with_block", "rate", "weight_decay")
     assert [trial.params[name] for name in names] == [earlier.params[name] for name in names]
     assert trial.user_attrs["parameter_count"] < 1000
+
+
+def test_the_best_of_each_size_is_found_among_them(command: Command) -> None:
+    (command.folder / "net.py").write_text(RESIDUAL)
+    words = ("--objective", "accuracy,size", "--trials", "4", "--workers", "2")
+    done = command(*_RUN, *words)
+    assert done.code == 0, done.err
+    assert "No network that was found is better than these and no larger" in done.out
+    front = command("best", "--front", "--json").json
+    trials = command.study("digits-3000x1-by-size-net").trials
+    assert {row["trial"] for row in front} <= {trial.number for trial in trials}
+    sizes = [row["parameter_count"] for row in front]
+    assert sizes == sorted(sizes)
+    assert all(trial.user_attrs["parameter_count"] < 3000 for trial in trials)
+
+
+def test_the_smallest_of_them_that_reaches_a_target_is_found(command: Command) -> None:
+    (command.folder / "net.py").write_text(TWO_WIDTHS)
+    words = ("--target", "60", "--confidence", "0.6", "--trials", "3", "--workers", "2")
+    done = command(*_RUN, *words, "--epochs", "3", "--pruner", "none")
+    assert done.code == 0, done.err
+    assert "Smallest that reaches it: 2,290 parameters" in done.out
+    retrain = r"search retrain --trial \d+ --study digits-3000x3-net --network net\.py "
+    assert re.search(retrain, done.out), done.out
+    # Below 85 % of that only the narrow one is left, which cannot tell ten digits apart.
+    assert {trial.params["width"] for trial in command.study("digits-1946x3-net").trials} == {1}
+
+
+def _lines_to_copy(page: str) -> list[str]:
+    """The commands on a report's page."""
+    blocks = re.findall(r"<pre><code>(.*?)</code></pre>", page, re.S)
+    lines = "\n".join(re.sub(r"<[^>]+>", "", block) for block in blocks).splitlines()
+    return [" ".join(line.split()) for line in lines]
 
 
 def _origin(trial: FrozenTrial) -> str:

@@ -49,3 +49,23 @@ def network(trial, input_shape, n_classes):
         nn.Linear(width, n_classes),
     )
 """
+
+# A wide and a narrow one, of 2,290 and 67 parameters for grey images in ten classes.
+TWO_WIDTHS = """\
+from torch import nn
+
+
+def network(trial, input_shape, n_classes):
+    width = trial.suggest_categorical("width", [1, 40])
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(8),
+        nn.Conv2d(input_shape[0], width, 4, stride=4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * width, n_classes),
+    )
+
+
+def training(trial):
+    return {"learning_rate": 0.1, "momentum": 0.9}
+"""
