@@ -149,10 +149,8 @@ def test_what_reads_the_study_needs_no_file(own: Command) -> None:
     assert race in lines
     assert f"search ablate --study {STUDY} --network net.py" in lines
     assert f"search report --train --study {STUDY} --network net.py" in lines
-    again = " ".join(
-        (f"search retrain --study {STUDY} --seeds 1", "--network network.py")
-    )  # with the copy beside the report
-    assert again in lines
+    # With the copy beside the report.
+    assert f"search retrain --study {STUDY} --seeds 1 --network network.py" in lines
     needs_no_file = ("search show ", f"search report --study {STUDY}")
     assert all("--network" in line for line in lines if not line.startswith(needs_no_file))
 
