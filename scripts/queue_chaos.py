@@ -37,7 +37,13 @@ import sqlalchemy
 from scripts.chaos import session
 from scripts.queue_audit import N_TRIALS, Asked, QueueAudit
 from search import Client
-from search.exceptions import DatabaseError, JobError, SearchError, ServiceError
+from search.exceptions import (
+    DatabaseError,
+    JobError,
+    SearchError,
+    ServiceError,
+    StorageUnreachableError,
+)
 from search.service.jobs import JobState
 from search.service.local import opened_jobs
 
@@ -211,7 +217,7 @@ class Round:
         """Passes over what comes of a server or a database that was killed."""
         try:
             yield
-        except (ServiceError, DatabaseError) as error:
+        except (ServiceError, DatabaseError, StorageUnreachableError) as error:
             if "error of its own" in str(error):
                 self.audit.found.crashed.append(str(error))
 

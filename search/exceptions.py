@@ -6,6 +6,7 @@
     │   ├── DataError               a data set that is missing or broken
     │   │   └── DataUnavailableError    it is neither at hand nor to be downloaded
     │   ├── StorageError            a database that cannot be opened
+    │   │   └── StorageUnreachableError     its server does not answer
     │   ├── StudyError              a study or trial that does not exist, or differs from this run
     │   │   └── UnknownStudyError   there is none of that name
     │   ├── DeviceError             a device that is not there
@@ -16,6 +17,7 @@
     ├── ServiceError                a server that does not answer, or refuses what is asked of it
     ├── ExportError                 an exported network that does not do what the original does
     ├── DatabaseError               a database that failed while it was used
+    │   └── DatabaseUnreachableError    its server stays away
     ├── ArtifactError               curves or weights of trials that cannot be written
     └── StudyDeletedError           the study was deleted while it was searched
 
@@ -27,9 +29,15 @@ from __future__ import annotations
 
 
 class SearchError(Exception):
-    """Anything that went wrong and is not a bug."""
+    """Anything that went wrong and is not a bug.
+
+    Attributes:
+        exit_code: with which a command ends that meets it.
+        is_temporary: whether the same may go well later, with nothing given otherwise.
+    """
 
     exit_code = 1
+    is_temporary = False
 
 
 class InputError(SearchError):
@@ -56,6 +64,12 @@ class DataUnavailableError(DataError):
 
 class StorageError(InputError):
     """A database that cannot be opened."""
+
+
+class StorageUnreachableError(StorageError):
+    """A database whose server does not answer as it is opened: it is away, or its address wrong."""
+
+    is_temporary = True
 
 
 class StudyError(InputError):
@@ -96,6 +110,12 @@ class ExportError(SearchError):
 
 class DatabaseError(SearchError):
     """A database that failed while it was used: a server that is away, a disk that is full."""
+
+
+class DatabaseUnreachableError(DatabaseError):
+    """A database whose server went away while it was used, and stays away."""
+
+    is_temporary = True
 
 
 class ArtifactError(SearchError):

@@ -66,14 +66,20 @@ def make_console(*, to_stderr: bool = False, quiet: bool = False) -> Console:
     )
 
 
-def shown_waiting(console: Console, should_stop: Callable[[], bool] = lambda: False) -> Waiting:
-    """How a command that writes waits for a database server: with a line on the screen."""
+def shown_waiting(
+    console: Console, should_stop: Callable[[], bool] = lambda: False, *, from_start: bool = False
+) -> Waiting:
+    """How a command that writes waits for a database server: with a line on the screen.
+
+    Args:
+        from_start: as that of `Waiting`.
+    """
     from search.storage.retry import Waiting
 
     def show(text: str) -> None:
         console.print(text, style="yellow")
 
-    return Waiting(_OUTAGE_SECONDS, show, should_stop)
+    return Waiting(_OUTAGE_SECONDS, show, should_stop, from_start)
 
 
 def next_lines(
@@ -119,7 +125,7 @@ def told_end(*, as_json: bool) -> Iterator[None]:
     A program that reads them knows by it that they are whole: of a command that was killed there is
     none.
     """
-    code, error = 0, None
+    code, error, is_temporary = 0, None, False
     try:
         yield
     except typer.Exit as left:
@@ -130,11 +136,14 @@ def told_end(*, as_json: bool) -> Iterator[None]:
         raise
     except BaseException as raised:
         code, error = getattr(raised, "exit_code", 1), str(raised) or type(raised).__name__
+        is_temporary = getattr(raised, "is_temporary", False)
         raise
     finally:
         if as_json:
             with suppress(OSError):  # nobody may be left to read it
-                echo_json({"event": "end", "exit_code": code, "error": error})
+                echo_json(
+                    {"event": "end", "exit_code": code, "error": error, "temporary": is_temporary}
+                )
 
 
 def print_error(error: object) -> None:

@@ -116,7 +116,7 @@ def serve(
             echo(_EXPOSED)
 
     with stop_signals() as should_stop:
-        waiting = shown_waiting(make_console(), should_stop)
+        waiting = shown_waiting(make_console(), should_stop, from_start=True)
         with opened_database(storage, create=True, waiting=waiting) as database:
             folder = ServiceFolder(storage)
             folder.make()

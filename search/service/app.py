@@ -20,6 +20,7 @@ from search.exceptions import (
     DatabaseError,
     InputError,
     SearchError,
+    StorageUnreachableError,
     UnknownJobError,
     UnknownStudyError,
 )
@@ -128,10 +129,10 @@ def _search_error(_request: Request, error: Exception) -> JSONResponse:
     match error:
         case UnknownJobError() | UnknownStudyError():
             status = 404
+        case DatabaseError() | StorageUnreachableError():
+            status = 503
         case InputError():
             status = 422
-        case DatabaseError():
-            status = 503
         case _:
             status = 500
     return _error(status, type(error).__name__, str(error))

@@ -14,8 +14,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
+from search.exceptions import DatabaseError
 from search.service.tables import check_tables, make_tables
 from search.storage.connections import (
     BUSY_TIMEOUT_SECONDS,
@@ -120,18 +122,20 @@ class QueueDatabase:
         Raises:
             StorageError: if those of another version are there.
         """
-
         if self.read(check_tables, self.url):
             return
         for is_last in [False] * _N_TRIES + [True]:
             try:
-                with self._transaction() as connection:
-                    if not check_tables(connection, self.url):
-                        make_tables(connection)
+                self.write(_make_missing, self.url)
                 return
-            except (IntegrityError, OperationalError, ProgrammingError):  # another makes them
-                if is_last:
+            except DatabaseError as error:  # another makes them, perhaps
+                if is_last or error.is_temporary:
                     raise
+
+
+def _make_missing(connection: Connection, url: URL) -> None:
+    if not check_tables(connection, url):
+        make_tables(connection)
 
 
 def _set_up_sqlite(engine: Engine) -> None:

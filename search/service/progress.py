@@ -23,15 +23,17 @@ class JobEnd:
     Args:
         exit_code: None where it was killed, or nobody could know.
         reason: in words; None where there is nothing to say.
+        is_temporary: whether the search is to be started again, as its database was away.
     """
 
     exit_code: int | None
     reason: str | None
+    is_temporary: bool = False
 
     @property
     def is_refusal(self) -> bool:
         """Whether the search ended by itself with an error, as it would again."""
-        return self.exit_code not in (None, 0, 130)
+        return self.exit_code not in (None, 0, 130) and not self.is_temporary
 
 
 class EventReader:
@@ -110,7 +112,7 @@ class EventReader:
             case {"event": "confirmation_end"}:
                 self.progress = replace(self.progress, is_racing=False)
             case {"event": "end", "exit_code": int(code), "error": str() | None as error}:
-                self._told = JobEnd(code, error)
+                self._told = JobEnd(code, error, event.get("temporary") is True)
 
     def _take_trial(self, event: Mapping[str, Any]) -> None:
         progress, state = self.progress, event.get("state")

@@ -28,7 +28,7 @@ from search.study.open import open_study
 _PAUSE_SECONDS = 0.5  # between two looks
 _NOTE_SECONDS = 1.0  # between two notes of how far a job is
 _HEARTBEAT_SECONDS = 10.0
-_START_AGAIN_SECONDS = 5.0  # after a start that the machine could not make
+_START_AGAIN_SECONDS = 5.0  # after a start that failed for a while: by the machine, the database
 _BUSY_SECONDS = 3.0  # for which a study is taken for searched, once it was found to be
 _PAGE = 50  # of those that wait, looked at together for one whose study is free
 
@@ -172,6 +172,8 @@ class Supervisor:
         self._owned.discard(number)
         self._noted_at.pop(number, None)
         self._busy.clear()
+        if process.end().is_temporary:
+            self._start_at = time.monotonic() + _START_AGAIN_SECONDS
         why = "" if job.reason is None else f": {job.reason}"
         how = "waits again" if job.state is JobState.WAITING else f"is {job.state}"
         self._notice(f"{job.title} {how}{why}")

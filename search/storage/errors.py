@@ -7,7 +7,12 @@ import sqlite3
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from search.exceptions import DatabaseError, StorageError
+from search.exceptions import (
+    DatabaseError,
+    DatabaseUnreachableError,
+    StorageError,
+    StorageUnreachableError,
+)
 from search.storage.urls import hide_secrets, without_secrets
 
 
@@ -35,9 +40,9 @@ def reason_of(error: Exception, url: URL) -> str:
     return hide_secrets(line, url)
 
 
-def database_unreachable(url: URL, error: SQLAlchemyError) -> DatabaseError:
+def database_unreachable(url: URL, error: SQLAlchemyError) -> DatabaseUnreachableError:
     """Of a server that stays away."""
-    return DatabaseError(
+    return DatabaseUnreachableError(
         f"The database must answer while it is used, but {without_secrets(url)} does not: "
         f"{reason_of(error, url)}. Everything that it confirmed is kept; start it, "
         "and the same command goes on."
@@ -81,7 +86,9 @@ def cannot_open(url: URL, error: Exception) -> StorageError:
     code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
     if code == sqlite3.SQLITE_NOTADB:
         return no_sqlite_file(url.database)
-    return StorageError(
+    is_away = isinstance(error, SQLAlchemyError) and is_unreachable(error, url)
+    kind = StorageUnreachableError if is_away else StorageError
+    return kind(
         f"The storage {without_secrets(url)} cannot be opened: {reason_of(error, url)}. "
         "Check the address, the rights and the room on the disk, or name another with --storage."
     )

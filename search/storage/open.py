@@ -14,7 +14,7 @@ from search.storage.checks import HalfMadeError, check_schema, check_sqlite_file
 from search.storage.connections import BUSY_TIMEOUT_SECONDS, checkpoint, engine_options
 from search.storage.errors import cannot_open
 from search.storage.guard import FileGuard
-from search.storage.retry import Waiting
+from search.storage.retry import Retry, Waiting
 from search.storage.retrying import RetryingStorage
 from search.storage.urls import parse_url
 
@@ -30,7 +30,8 @@ def opened_storage(
     Args:
         create: whether to create the database, or Optuna's tables in it, where they are missing.
         write: whether something is going to be written; `create` implies it.
-        waiting: for a server that goes away while the context lasts; by default, there is none.
+        waiting: for a server that goes away while the context lasts, or is away from the start; by
+            default, there is none.
 
     Raises:
         StorageError: if it cannot be opened; nothing is written then.
@@ -42,7 +43,9 @@ def opened_storage(
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
         check_sqlite_file(parsed, create=create, write=write)
-    storage = _open(parsed, waiting or Waiting(), create=create, write=write)
+    waiting = waiting or Waiting()
+    opening = Retry(parsed, waiting if waiting.from_start else Waiting(), reset=lambda: None)
+    storage = opening.call(_open, parsed, waiting, create=create, write=write)
     storage.set_up_connections(write=write)
     guard: FileGuard | None = None
     if is_sqlite and write:

@@ -14,6 +14,7 @@ from optuna.storages._rdb import models
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.exceptions import StorageUnreachableError
 from search.storage.errors import (
     database_failed,
     database_unreachable,
@@ -40,11 +41,13 @@ class Waiting:
         limit_seconds: 0 does not wait.
         notice: called once as the wait begins, and once when the server is back, with words.
         should_stop: asked several times a second; true ends the wait.
+        from_start: whether to wait as well for one that is away when its database is opened.
     """
 
     limit_seconds: float = 0.0
     notice: Callable[[str], None] = lambda _text: None
     should_stop: Callable[[], bool] = lambda: False
+    from_start: bool = False
 
 
 class Retry:
@@ -73,16 +76,17 @@ class Retry:
 
         Raises:
             DatabaseError: if the server stays away, or the database answers that it fails.
+            StorageUnreachableError: if the call opens a database, whose server stays away.
         """
         deadline = wait = None
         while True:
             self.check()
             try:
                 result = call(*args, **kwargs)
-            except (StorageInternalError, SQLAlchemyError) as error:
+            except (StorageInternalError, SQLAlchemyError, StorageUnreachableError) as error:
                 with suppress(SQLAlchemyError):
                     self._reset()
-                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+                cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
                 if not isinstance(cause, SQLAlchemyError):
                     raise
                 if not is_unreachable(cause, self._url):
@@ -99,6 +103,8 @@ class Retry:
                         )
                 if now >= deadline or not self._nap(min(wait, deadline - now)):
                     self._has_given_up = True
+                    if isinstance(error, StorageUnreachableError):
+                        raise
                     raise database_unreachable(self._url, cause) from None
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
             else:

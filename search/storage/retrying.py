@@ -86,6 +86,10 @@ class RetryingStorage(RDBStorage):
         """Has `check` called before each call: it raises where the database is not to be used."""
         self._retry.check = check
 
+    def retry(self, call: Callable[[], _T]) -> _T:
+        """What a call on the same database gives, by a connection of its own, as `Retry.call`."""
+        return self._retry.call(call)
+
     def check(self) -> None:
         """Raises DatabaseError where the file of the database is gone, without another call."""
         self._retry.check()

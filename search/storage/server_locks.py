@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from search.storage.connections import connect_args
-from search.storage.errors import cannot_open, sql_state
+from search.storage.errors import sql_state
 from search.storage.urls import parse_url
 
 # Of all locks in a server's database, those of this package: held until released, and until
@@ -49,22 +49,22 @@ class ServerLock:
         """Takes the lock if nobody else holds it; returns whether this process holds it now.
 
         Raises:
-            StorageError: if the database cannot be reached.
+            SQLAlchemyError: if the database cannot be reached.
         """
         if self._engine is None:
             return True
         # Whoever holds it already gets it again.
         statement = text("SELECT pg_try_advisory_lock(:application, :number)")
         values = {"application": _HELD_CLASS, "number": self._number}
-        for is_last in (False, True):
+        for is_last in (False, True):  # a connection that was kept may be of before a restart
             try:
                 if self._connection is None:
                     self._connection = self._engine.connect()
                 return bool(self._connection.scalar(statement, values))
-            except SQLAlchemyError as error:
+            except SQLAlchemyError:
                 self._disconnect()
                 if is_last:
-                    raise cannot_open(self._parsed, error) from error
+                    raise
         raise AssertionError  # the last try ends one way or the other
 
     def release(self) -> None:

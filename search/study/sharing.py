@@ -168,7 +168,7 @@ class Shared:
     def lock_race(self, should_wait: Callable[[], bool]) -> Iterator[bool]:
         lock = ServerLock(self._url, self._study._study_id)
         try:
-            while not (is_ours := lock.try_acquire()) and should_wait():
+            while not (is_ours := self._storage.retry(lock.try_acquire)) and should_wait():
                 time.sleep(_RETRY_SECONDS)
             yield is_ours
         finally:
@@ -232,7 +232,7 @@ def locked_race(study: Study, url: str) -> Iterator[None]:
 
     Raises:
         StudyError: if another race runs, or on a SQLite file a search.
-        StorageError: if the lock cannot be taken at all.
+        StorageError, DatabaseError: if the lock cannot be taken at all.
     """
     path = sqlite_path(url)
     if path is not None:

@@ -30,6 +30,7 @@ from tests.support.servers import Postgres, shown
 
 OPTIONS = {"budget": 800, "epochs": 2}
 KILLED = JobEnd(None, "its process was killed by SIGKILL")
+AWAY = JobEnd(2, "away", is_temporary=True)
 
 
 @pytest.fixture
@@ -130,7 +131,9 @@ def test_a_search_that_dies_goes_first_and_is_given_up_once_it_trains_nothing(
         assert claims.end(1, KILLED, has_trained=has_trained).state is JobState.WAITING
         assert waiting(queue) == [1, 2]
     claims.take_next([])
-    # The death of a server, or of the machine, is not the search's fault.
+    # The death of a server, of the machine or of the database is not the search's fault.
+    assert claims.end(1, AWAY, has_trained=False).state is JobState.WAITING
+    claims.take_next([])
     assert claims.end(1, KILLED, has_trained=False, is_blamed=False).state is JobState.WAITING
     claims.take_next([])
     given_up = claims.end(1, KILLED, has_trained=False)
@@ -446,6 +449,10 @@ def test_what_a_killed_search_wrote_by_half_is_passed_over(tmp_path: Path) -> No
         file.write('{"event": "end", "exit_code": 1, "error": "why"}\n')
     assert reader.end(None, attempt=2) == JobEnd(1, "why")
     assert not reader.has_trained
+    with path.open("a") as file:
+        file.write('{"event": "start", "attempt": 3}\n')
+        file.write('{"event": "end", "exit_code": 2, "error": "away", "temporary": true}\n')
+    assert reader.end(2, attempt=3) == AWAY
 
 
 @pytest.mark.parametrize("states", [(JobState.WAITING,), tuple(JobState)], ids=["waiting", "all"])

@@ -56,3 +56,31 @@ def test_two_servers_share_a_queue_on_postgresql(machines: list[Command], tmp_pa
     assert sorted(number for each in started for number in each) == list("123456")
     for command in machines:
         command.stop()
+
+
+def test_a_server_and_its_searches_wait_for_a_database_that_is_away(
+    machines: list[Command], postgres: Postgres
+) -> None:
+    machine = machines[0]
+    options = {"budget": 3000, "epochs": 1, "dataset": "digits", "study": "a"}
+    with opened_database(machine.environment["SEARCH_STORAGE"], create=True) as database:
+        JobQueue(database).submit({**options, "n_trials": 1, "confirm": False}, study="a")
+    postgres.stop()
+    server = machine.start("serve", "--port", "0")
+
+    def read_until(words: str) -> str:
+        lines = iter(server.stdout.readline, "")
+        return next(line for line in lines if words in line)
+
+    assert "waiting for it" in read_until("does not answer")
+    postgres.start()
+    read_until("Serving the queue of")
+    read_until("Started job 1")
+    postgres.stop()  # before the search has loaded what it needs to open it
+    (events,) = machine.folder.glob("**/1.events")
+    wait_until(lambda: '"temporary": true' in events.read_text())
+    postgres.start()
+    assert "Job 1 (a) waits again: The storage " in read_until("Job 1")
+    read_until("Started job 1")
+    assert read_until("Job 1") == "Job 1 (a) is done\n"
+    machine.stop()
