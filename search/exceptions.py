@@ -33,7 +33,7 @@ class SearchError(Exception):
 
     Attributes:
         exit_code: with which a command ends that meets it.
-        is_temporary: whether the same may go well later, with nothing given otherwise.
+        is_temporary: whether the same may go well later, as only a server was away.
     """
 
     exit_code = 1
@@ -67,7 +67,7 @@ class StorageError(InputError):
 
 
 class StorageUnreachableError(StorageError):
-    """A database whose server does not answer as it is opened: it is away, or its address wrong."""
+    """A database whose server is away as it is opened, or takes no connections for a while."""
 
     is_temporary = True
 

@@ -113,7 +113,6 @@ def report(
     if unlisted:
         names = ", ".join(unlisted)
         console.print(f"It replaces what an earlier version wrote there: {names}.", soft_wrap=True)
-    options = ["--study", facts.study, *storage_words(storage)]
     if facts.settings.is_of_tensors:
         return  # what comes next would train, and commands have no images
     race = facts.next_steps.command("confirm")
@@ -121,8 +120,8 @@ def report(
         words = shown_command([*race.words, *storage_words(storage)])
         console.print(f"Not confirmed yet: {words}", soft_wrap=True)
     if facts.weights_name is not None and validated is None:
+        options = ["--study", facts.study, *storage_words(storage), *facts.network_words]
         options += [] if out is None else ["--out", str(out)]
-        options += facts.network_words
         words = shown_command(["report", "--train", *options])
         console.print(f"To show where it errs as well: {words}", soft_wrap=True)
 

@@ -19,7 +19,7 @@ from search.cli.output import (
     stop_signals,
     storage_words,
 )
-from search.exceptions import InputError
+from search.exceptions import InputError, StorageUnreachableError
 from search.folders import DATABASE_URL
 
 _EXPOSED = (
@@ -117,19 +117,23 @@ def serve(
 
     with stop_signals() as should_stop:
         waiting = shown_waiting(make_console(), should_stop, from_start=True)
-        with opened_database(storage, create=True, waiting=waiting) as database:
-            folder = ServiceFolder(storage)
-            folder.make()
-            with folder.only_server():
-                serve_queue(
-                    database,
-                    folder,
-                    storage,
-                    options,
-                    should_stop=should_stop,
-                    notice=echo,
-                    announce=announce,
-                )
+        try:
+            with opened_database(storage, create=True, waiting=waiting) as database:
+                folder = ServiceFolder(storage)
+                folder.make()
+                with folder.only_server():
+                    serve_queue(
+                        database,
+                        folder,
+                        storage,
+                        options,
+                        should_stop=should_stop,
+                        notice=echo,
+                        announce=announce,
+                    )
+        except StorageUnreachableError:
+            if not should_stop():  # while it waited for the database
+                raise
 
 
 def _check_proxy(address: str) -> str:

@@ -188,7 +188,7 @@ class Report:
             self.settings,
             n_trials=max(self.tally.n_trained, 1),
             space=None if self.space_text is None else SPACE_FILE,
-            network=self.words_of_copy or None,
+            network=self.words_of_copy,
             options=self._run_options,
         )
 

@@ -227,7 +227,6 @@ def _end(
     row = connection.execute(found.with_for_update()).one()
     if row.server != identity or row.state != JobState.RUNNING:  # it is another's, or put away
         return job_of(row)
-    is_blamed = is_blamed and not end.is_temporary
     n_deaths = (0 if has_trained else row.n_deaths) + 1
     values: dict[str, Any] = {"ended": now(), "exit_code": end.exit_code, "reason": end.reason}
     if end.exit_code == 0:

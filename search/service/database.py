@@ -10,14 +10,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-from search.exceptions import DatabaseError
 from search.service.tables import check_tables, make_tables
 from search.storage.connections import (
     BUSY_TIMEOUT_SECONDS,
@@ -121,21 +120,27 @@ class QueueDatabase:
 
         Raises:
             StorageError: if those of another version are there.
+            DatabaseError: if the database fails.
         """
         if self.read(check_tables, self.url):
             return
         for is_last in [False] * _N_TRIES + [True]:
-            try:
-                self.write(_make_missing, self.url)
+            make = partial(self._make_missing, is_last=is_last)
+            if self._retry.call(self._once_unlocked, make):
                 return
-            except DatabaseError as error:  # another makes them, perhaps
-                if is_last or error.is_temporary:
-                    raise
 
-
-def _make_missing(connection: Connection, url: URL) -> None:
-    if not check_tables(connection, url):
-        make_tables(connection)
+    def _make_missing(self, *, is_last: bool) -> bool:
+        """Makes the tables that are missing; false where another process made some meanwhile."""
+        try:
+            with self._transaction() as connection:
+                if not check_tables(connection, self.url):
+                    make_tables(connection)
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            is_race = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if is_last or not is_race:
+                raise
+            return False
+        return True
 
 
 def _set_up_sqlite(engine: Engine) -> None:

@@ -23,7 +23,7 @@ class JobEnd:
     Args:
         exit_code: None where it was killed, or nobody could know.
         reason: in words; None where there is nothing to say.
-        is_temporary: whether the search is to be started again, as its database was away.
+        is_temporary: whether its database was away: it may go well when it is started again.
     """
 
     exit_code: int | None

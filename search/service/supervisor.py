@@ -172,7 +172,7 @@ class Supervisor:
         self._owned.discard(number)
         self._noted_at.pop(number, None)
         self._busy.clear()
-        if process.end().is_temporary:
+        if job.state is JobState.WAITING and process.end().is_temporary:
             self._start_at = time.monotonic() + _START_AGAIN_SECONDS
         why = "" if job.reason is None else f": {job.reason}"
         how = "waits again" if job.state is JobState.WAITING else f"is {job.state}"

@@ -94,19 +94,19 @@ def _file_values(
     """
     near = {name: nearest(kind, values.get(name)) for name, kind in target.distributions.items()}
     found = {name: value for name, value in near.items() if value is not None}
-    if isinstance(source, FileSpace):
-        own = {name: value for name, value in given.items() if name not in OF_TRAINING}
-        suggested = target.complete(own, lambda _name, kind: first_value(kind))
-        found |= {name: value for name, value in own.items() if suggested.get(name) == value}
-    open_names: list[str] = []
+    if not isinstance(source, FileSpace):
+        return found
+    open_names = set(near.keys() - found.keys())
 
     def draw(name: str, kind: BaseDistribution) -> Any:
-        open_names.append(name)
+        open_names.add(name)
         return first_value(kind)
 
-    whole = target.complete(found, draw)
+    own = {name: value for name, value in given.items() if name not in OF_TRAINING}
+    suggested = target.complete(own, draw)
+    found |= {name: value for name, value in own.items() if suggested.get(name) == value}
     try:
-        return found if open_names or target.fits(target.spec(whole)) else None
+        return found if open_names or target.fits(target.spec({**suggested, **found})) else None
     except SpecError:  # for images or classes that it was not made for
         return None
 

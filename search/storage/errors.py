@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from sqlalchemy.engine import URL
@@ -15,6 +16,9 @@ from search.exceptions import (
 )
 from search.storage.urls import hide_secrets, without_secrets
 
+# It starts, ends or recovers, or has no connection left.
+_FOR_A_WHILE = re.compile("the database system is|too many clients|remaining connection slots")
+
 
 def is_unreachable(error: SQLAlchemyError, url: URL) -> bool:
     """Whether an error says that a server cannot be reached, rather than that it refuses."""
@@ -26,6 +30,16 @@ def is_unreachable(error: SQLAlchemyError, url: URL) -> bool:
         # No connection could be made at all: there is no statement that failed.
         isinstance(error, OperationalError | InterfaceError) and error.statement is None
     )
+
+
+def is_away(error: SQLAlchemyError, url: URL) -> bool:
+    """Whether a server cannot be reached, or says that it takes no connections for a while.
+
+    One that answers with another refusal, of a password perhaps, will do so again. Drivers tell the
+    two apart by PostgreSQL's words alone; in other languages than English all count as refusals.
+    """
+    text = str(error)
+    return is_unreachable(error, url) and ("FATAL" not in text or bool(_FOR_A_WHILE.search(text)))
 
 
 def sql_state(error: DBAPIError) -> str | None:
@@ -86,8 +100,8 @@ def cannot_open(url: URL, error: Exception) -> StorageError:
     code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
     if code == sqlite3.SQLITE_NOTADB:
         return no_sqlite_file(url.database)
-    is_away = isinstance(error, SQLAlchemyError) and is_unreachable(error, url)
-    kind = StorageUnreachableError if is_away else StorageError
+    may_come_back = isinstance(error, SQLAlchemyError) and is_away(error, url)
+    kind = StorageUnreachableError if may_come_back else StorageError
     return kind(
         f"The storage {without_secrets(url)} cannot be opened: {reason_of(error, url)}. "
         "Check the address, the rights and the room on the disk, or name another with --storage."

@@ -30,8 +30,8 @@ def opened_storage(
     Args:
         create: whether to create the database, or Optuna's tables in it, where they are missing.
         write: whether something is going to be written; `create` implies it.
-        waiting: for a server that goes away while the context lasts, or is away from the start; by
-            default, there is none.
+        waiting: for a server that goes away while the context lasts and, where it says so, for one
+            that is away from the start; by default, there is none.
 
     Raises:
         StorageError: if it cannot be opened; nothing is written then.

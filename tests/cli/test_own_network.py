@@ -270,6 +270,7 @@ def test_the_best_of_each_size_is_found_among_them(command: Command) -> None:
     assert done.code == 0, done.err
     assert "No network that was found is better than these and no larger" in done.out
     front = command("best", "--front", "--json").json
+    assert front
     trials = command.study("digits-3000x1-by-size-net").trials
     assert {row["trial"] for row in front} <= {trial.number for trial in trials}
     sizes = [row["parameter_count"] for row in front]
@@ -287,6 +288,12 @@ def test_the_smallest_of_them_that_reaches_a_target_is_found(command: Command) -
     assert re.search(retrain, done.out), done.out
     # Below 85 % of that only the narrow one is left, which cannot tell ten digits apart.
     assert {trial.params["width"] for trial in command.study("digits-1946x3-net").trials} == {1}
+    report = command("report", "--study", "digits-3000x3-net", "--out", "report")
+    assert report.code == 0, report.err
+    lines = _lines_to_copy((command.folder / "report" / "report.html").read_text())
+    assert "search retrain --study digits-3000x3-net --network net.py" in lines
+    again = "search confirm --study digits-3000x3-net --top 3 --seeds 5 --network network.py"
+    assert again in lines  # by the copy beside it
 
 
 def _lines_to_copy(page: str) -> list[str]:

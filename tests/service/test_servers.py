@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from search.service.database import opened_database
 from search.service.queue import JobQueue
 from tests.conftest import Command, wait_until
+from tests.support.prepared import HANG_SECONDS
 from tests.support.servers import PASSWORD, Postgres, shown
 
 
@@ -76,7 +79,21 @@ def test_a_server_and_its_searches_wait_for_a_database_that_is_away(
     postgres.start()
     read_until("Serving the queue of")
     read_until("Started job 1")
-    postgres.stop()  # before the search has loaded what it needs to open it
+    # Held before it has loaded what it needs to open the database.
+    wait_until(lambda: any(path.read_text() for path in machine.folder.glob("**/1.pid")))
+    (pid,) = machine.folder.glob("**/1.pid")
+    os.kill(int(pid.read_text()), signal.SIGSTOP)
+    postgres.stop()
+    os.kill(int(pid.read_text()), signal.SIGCONT)
+    (address,) = machine.folder.glob("**/address")
+    token = address.with_name("token").read_text().strip()
+    asked = httpx2.post(
+        f"{address.read_text()}/api/v1/jobs",
+        json={"budget": 3000, "epochs": 1, "dataset": "digits"},
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=HANG_SECONDS,
+    )
+    assert (asked.status_code, asked.json()["error"]["type"]) == (503, "StorageUnreachableError")
     (events,) = machine.folder.glob("**/1.events")
     wait_until(lambda: '"temporary": true' in events.read_text())
     postgres.start()

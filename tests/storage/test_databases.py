@@ -19,10 +19,12 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import PoolProxiedConnection
 
-from search.exceptions import DatabaseError, StorageError
+from search.exceptions import DatabaseError, StorageError, StorageUnreachableError
 from search.storage.checks import has_studies
+from search.storage.errors import cannot_open
 from search.storage.open import opened_storage
 from search.storage.retry import Waiting
 from search.storage.urls import shown_url
@@ -307,6 +309,28 @@ def test_no_error_of_a_server_repeats_a_password(
             assert "hunter2 " not in out + err
             assert "hunter2%20" not in out + err
             assert "cannot be opened" in err
+
+
+def test_a_database_that_refuses_is_no_database_that_is_away(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    password = postgres.guarded_url("postgres", password="wrong")
+    for url in (password, postgres.url("none-of-this-name")):
+        waiting = Waiting(60.0, from_start=True)
+        with (
+            pytest.raises(StorageError, match="FATAL") as told,
+            opened_storage(shown(url), create=True, waiting=waiting),
+        ):
+            pass
+        assert not told.value.is_temporary
+    url = postgres.url("postgres").update_query_dict({"host": str(tmp_path)})
+    with pytest.raises(StorageUnreachableError) as told, opened_storage(shown(url)):
+        pass
+    assert told.value.is_temporary
+    # As a server says it whose process of another connection was killed.
+    words = "connection to server failed: FATAL:  the database system is in recovery mode"
+    recovers = OperationalError(None, None, psycopg.OperationalError(words))
+    assert isinstance(cannot_open(url, recovers), StorageUnreachableError)
 
 
 def test_a_url_is_shown_without_the_passwords_in_its_query() -> None:

@@ -83,7 +83,8 @@ def stopped(process: PreparedProcess, url: str) -> None:
 
     def stops_in_a_trial() -> bool:
         os.killpg(process.pid, signal.SIGSTOP)
-        if process.pid in training(url):
+        # Twice, as the end of a trial may be on its way to the server just then.
+        if process.pid in training(url) and process.pid in training(url):
             return True
         os.killpg(process.pid, signal.SIGCONT)
         return False
