@@ -3,7 +3,7 @@
     python -m scripts.experiments.yardstick --task mnist-8000 --data-dir DIR --winners URL ...
 
 For each task: the recipe with which the space `standard` begins, what the default space begins
-with, a hand-made space's winner, where there is one, and what searches have confirmed, each the
+with, a hand-made space's winner, where there is one, and what searches have found, each the
 last of its database. Each fold holds out a sixth of MNIST's 60,000 development images (a fifth of
 the embedded digits) and trains once. Trainings are kept in docs/choices/yardstick.jsonl, and not
 done again; the test set is not looked at.
@@ -26,7 +26,7 @@ from search.space.network_files import load_network, read_network
 from search.space.systems import find_system
 from search.storage.open import opened_storage
 from search.study.open import rebuild, select_study
-from search.study.summary import confirmed_number
+from search.study.summary import chosen_trial
 from search.study.trials import trials_of
 
 KEPT = Path("docs/choices/yardstick.jsonl")
@@ -47,13 +47,13 @@ def _first(name: str, info: DatasetInfo, cap: int, epochs: int) -> Hyperparamete
 
 
 def _winner(url: str) -> Hyperparameters:
-    """The recipe that the last search of a database has confirmed."""
+    """The recipe for which the last study of a database stands: its race's winner, or its best."""
     with opened_storage(url) as storage:
         study = select_study(storage, None)
-        number = confirmed_number(study, trials_of(study))
-        if number is None:
-            raise SystemExit(f"A search must have confirmed a winner, but that at {url} has none.")
-        return rebuild(study, study.get_trials()[number])
+        trial = chosen_trial(study, trials_of(study))
+        if trial is None:
+            raise SystemExit(f"A study must have a complete trial, but that at {url} has none.")
+        return rebuild(study, trial)
 
 
 def main() -> None:
