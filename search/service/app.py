@@ -13,7 +13,7 @@ from typing import Any
 from a2wsgi import WSGIMiddleware
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from search.exceptions import (
@@ -26,7 +26,16 @@ from search.exceptions import (
 )
 from search.service import job_routes, study_routes, web
 from search.service.access import COOKIE_SECONDS, Access
-from search.service.guard import LOGIN, Application, Guard, Message, Receive, Scope, Send
+from search.service.guard import (
+    LOGIN,
+    Application,
+    Guard,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    refusal_page,
+)
 from search.service.schemas import REFUSALS
 from search.service.services import Service
 from search.study.history import DISTRIBUTION
@@ -81,12 +90,11 @@ def _add_login(app: FastAPI, access: Access, cookie: str) -> None:
     def login(request: Request, code: str = "") -> Response:
         role = access.use_link_code(code)
         if role is None:
-            return _error(
-                401,
-                "AccessError",
-                "A link opens once, within ten minutes, but this one was used or is too old; "
-                "'search link' makes another.",
+            words = (
+                "A link opens once, within ten minutes, but this one was used, is too old, or was "
+                "made before the server started again; 'search link' makes another."
             )
+            return HTMLResponse(refusal_page(words), status_code=401)
         answer = RedirectResponse("/", status_code=303)
         answer.set_cookie(
             cookie,

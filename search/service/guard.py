@@ -6,6 +6,8 @@ reached past it.
 
 from __future__ import annotations
 
+import asyncio
+import html
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
@@ -46,6 +48,9 @@ _SAFE_HEADERS = [
 ]
 
 
+_ENDING = "The server ends, so that it does not answer; ask again once it has started again."
+
+
 class _TooLargeError(Exception):
     """A body is larger than is taken."""
 
@@ -79,7 +84,7 @@ class Guard:
         role = self._role(headers)
         refusal = await self._refusal(scope, headers, role)
         if refusal is not None:
-            await _refuse(send, *refusal)
+            await _refuse(send, *refusal, as_page=b"text/html" in headers.get(b"accept", b""))
             return
         scope.setdefault("state", {})["role"] = role
         self._n_answered += 1
@@ -161,7 +166,7 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Calls the application, with headers that browsers heed, and a body of bounded size."""
-        n_received, is_refused = 0, False
+        n_received, is_refused, is_begun = 0, False, False
 
         async def limited() -> Message:
             nonlocal n_received
@@ -172,7 +177,8 @@ class Guard:
             return message
 
         async def sending(message: Message) -> None:
-            nonlocal is_refused
+            nonlocal is_refused, is_begun
+            is_begun = True
             if n_received > _LARGEST_BODY:  # whatever the application makes of that
                 if not is_refused:
                     is_refused = True
@@ -184,8 +190,12 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *more]}
             await send(message)
 
-        with suppress(_TooLargeError):
-            await self._application(scope, limited, sending)
+        try:
+            with suppress(_TooLargeError):
+                await self._application(scope, limited, sending)
+        except asyncio.CancelledError:  # the server ends, and has waited for its answers
+            if not is_begun:
+                await _refuse(send, 503, _ENDING, "10")
 
 
 def _is_own_page(headers: dict[bytes, bytes], host: str, method: str) -> bool:
@@ -201,10 +211,22 @@ def _is_own_page(headers: dict[bytes, bytes], host: str, method: str) -> bool:
     return urlsplit(origin.decode("latin-1")).netloc.lower() == host.lower()
 
 
-async def _refuse(send: Send, status: int, words: str, retry_after: str | None = None) -> None:
-    body = json.dumps({"error": {"type": "AccessError", "message": words}}).encode()
+def refusal_page(words: str) -> str:
+    """What a browser shows of a refusal."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Searches</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="stylesheet" href="{STYLE}"><p>{html.escape(words)}</p></html>'
+    )
+
+
+async def _refuse(
+    send: Send, status: int, words: str, retry_after: str | None = None, *, as_page: bool = False
+) -> None:
+    answer = json.dumps({"error": {"type": "AccessError", "message": words}})
+    body = (refusal_page(words) if as_page else answer).encode()
     headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", b"text/html; charset=utf-8" if as_page else b"application/json"),
         (b"content-length", str(len(body)).encode()),
         *_SAFE_HEADERS,
     ]

@@ -328,8 +328,10 @@ def _stop(connection: Connection, name: str, wanted: str) -> Job:
     elif job.state is JobState.WAITING or (wanted == CANCEL and job.state in _CANCELLED_FROM):
         note_state(connection, job.number, WANTED_STATES[wanted], ended=now(), reason=None)
     else:
-        verb = "stopped must wait or run" if wanted == STOP else "cancelled must not have ended"
-        raise JobError(f"A job that is {verb}, but {job.name} is {job.state}{_fix(job, wanted)}")
+        rule = "To be stopped a job must wait or run"
+        if wanted == CANCEL:
+            rule = "To be cancelled a job must be neither done nor cancelled"
+        raise JobError(f"{rule}, but {job.name} is {job.state}{_fix(job, wanted)}")
     return job_of(_find(connection, str(job.number)))
 
 

@@ -230,7 +230,8 @@ def test_a_link_gives_one_browser_a_cookie_once(served: Served, client: search.C
             for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
                 assert browser.post(path, json={}, headers=headers).status_code == 403
         with httpx2.Client(trust_env=False) as other:
-            assert other.post(link).status_code == 401
+            spent = other.post(link)
+            assert (spent.status_code, "<p>A link opens once" in spent.text) == (401, True)
             other.cookies.set(f"search-{served.address.rpartition(':')[2]}", "writer.9999999999.0")
             assert other.get(f"{served.address}{API}/jobs").status_code == 401
 
@@ -473,6 +474,45 @@ def test_an_address_that_asks_too_often_waits(tmp_path: Path) -> None:
     assert access.role_of_token(token) is Role.WRITER
     asyncio.run(ask(1300, token))
     assert statuses == [200] * 1200 + [429] * 100
+
+
+def answered(access: Access, headers: dict[bytes, bytes], *, ends: bool = False) -> list[Any]:
+    """What a guard sends of an application that answers nothing, to who asks it with headers."""
+    sent: list[Any] = []
+
+    async def application(_scope: Any, _receive: Any, _send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def ask() -> None:
+        guard = Guard(application, access, hosts=(), cookie="search")
+        every = {b"host": b"localhost", **headers}.items()
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [*every]}
+        call: Any = guard({**scope, "client": ("10.0.0.1", 1)}, None, send)  # type: ignore[arg-type]
+        answer = asyncio.create_task(call)
+        await asyncio.sleep(0.1)
+        if ends:
+            answer.cancel()  # as Uvicorn does
+        await answer
+
+    asyncio.run(ask())
+    return sent
+
+
+def test_a_browser_is_refused_by_a_page(tmp_path: Path) -> None:
+    start, body = answered(Access(tmp_path), {b"accept": b"text/html,*/*"})
+    assert start["status"] == 401
+    assert (b"content-type", b"text/html; charset=utf-8") in start["headers"]
+    assert b"<p>A call must have" in body["body"]
+
+
+def test_whoever_waits_for_an_answer_is_told_that_the_server_ends(tmp_path: Path) -> None:
+    access = Access(tmp_path)
+    token = (tmp_path / "token").read_text().strip()
+    start, body = answered(access, {b"authorization": f"Bearer {token}".encode()}, ends=True)
+    assert (start["status"], b"The server ends" in body["body"]) == (503, True)
 
 
 def test_commands_find_a_server_elsewhere_by_its_address(
