@@ -177,6 +177,14 @@ def same_command(*more: str) -> str:
     return shown_command([*words, *more])
 
 
+def how_to_go_on() -> str:
+    """The command that goes on with a search: the same, or that of the queue that started it."""
+    job = os.environ.get("SEARCH_JOB")
+    if job is None:
+        return f"The same command goes on:\n  {same_command()}"
+    return f"Its queue goes on:\n  {shown_command(['resume', job])}"
+
+
 def storage_words(storage: str) -> list[str]:
     """The option that a next command needs to find its storage; without a password."""
     from search.storage.urls import shown_url

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.cli.output import data_words, echo, next_lines, same_command
+from search.cli.output import data_words, echo, how_to_go_on, next_lines
 from search.cli.show import front_table
 from search.plain_text import printable
 from search.study.trials import trials_of
@@ -247,7 +247,7 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     why = describe_outcome(outcome, counts.n_trained, length)
     console.print(Text.assemble((why, "bold"), f" {then}"))
     if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
-        console.print(f"The same command goes on:\n  {same_command()}", soft_wrap=True)
+        console.print(how_to_go_on(), soft_wrap=True)
     interrupted = ""
     if counts.n_interrupted:
         interrupted = f", {counts.n_interrupted} interrupted and queued again"

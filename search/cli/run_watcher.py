@@ -18,7 +18,7 @@ from search.cli.events import (
 from search.cli.output import (
     data_words,
     heard_interrupts,
-    same_command,
+    how_to_go_on,
     shown_waiting,
     stop_signals,
 )
@@ -151,9 +151,7 @@ class TerminalWatcher(SearchWatcher):
             self._emit(race_ends(confirmation))
         if is_stopped:
             self._console.print(
-                "Interrupted. The runs above are kept; the same command goes on:\n"
-                f"  {same_command()}",
-                soft_wrap=True,
+                f"Interrupted. The runs above are kept. {how_to_go_on()}", soft_wrap=True
             )
 
     def race_is_elsewhere(self) -> None:

@@ -89,7 +89,7 @@ class JobProcess:
                 program = (sys.executable, "-P", "-m", "search", *words, "--json")
                 process = subprocess.Popen(
                     ["/bin/sh", "-c", _SCRIPT, str(folder.pid(number).resolve()), *program],
-                    env={**os.environ, "SEARCH_STORAGE": storage},
+                    env={**os.environ, "SEARCH_STORAGE": storage, "SEARCH_JOB": str(number)},
                     stdin=subprocess.DEVNULL,
                     stdout=events,
                     stderr=log,
