@@ -106,7 +106,8 @@ def test_what_is_submitted_runs_is_stopped_goes_on_and_survives_its_server(
     assert command("stop", "long").out.startswith("Job 2 (long) is being stopped")
     wait_until(lambda: is_in(command, 2, "stopped"))
     assert not alive([search])
-    assert "Its queue goes on:\n  search resume 2\n" in command("logs", "long").out
+    logged = command("logs", "long").out
+    assert re.search(r"Its queue goes on:\n  (uv run )?search resume 2\n", logged), logged
     assert "resume 2" in command("stop", "2").err or command("stop", "2").code == 2
     assert command("resume", "long").code == 0
     wait_until(lambda: n_reported(command, "long", first=1) >= 2)
