@@ -40,15 +40,13 @@ _FOREIGN_PAGE = (
     "A page that has a browser call this server must be one of its own, but this one is of another "
     "site; open the server's own page, or call it from a program."
 )
+_ENDING = "The server ends, so that it does not answer; ask again once it has started again."
 _SAFE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"SAMEORIGIN"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-
-
-_ENDING = "The server ends, so that it does not answer; ask again once it has started again."
 
 
 class _TooLargeError(Exception):
