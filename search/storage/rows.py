@@ -207,6 +207,8 @@ def _with_details(
     )
     stored_steps = read(steps.step, steps.intermediate_value, steps.intermediate_value_type)
     for trial_id, number, state, started, completed in rows:
+        if number is None:  # which the column may be, and no trial is
+            raise ValueError(f"trial_id {trial_id} has no number")
         drawn = [(name, value, parse(text)) for name, value, text in stored_params[trial_id]]
         yield FrozenTrial(
             number=number,

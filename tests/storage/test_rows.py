@@ -112,6 +112,7 @@ def test_a_study_that_is_not_there_is_no_empty_one(database_url: str) -> None:
         "trial_params SET distribution_json = '{}'",
         'trial_params SET distribution_json = \'{"name": "IntDistribution", "attributes": '
         '{"low": 0, "high": 1e999}}\'',
+        "trials SET number = NULL WHERE number = 0",
         "trial_params SET param_value = NULL",
         "trial_user_attributes SET value_json = '['",
         "trial_values SET value = NULL",
