@@ -172,9 +172,14 @@ def test_retrained_weights_are_used_by_the_file(own: Command) -> None:
     assert network(torch.zeros(2, *network.input_shape)).shape == (2, 10)
     with pytest.raises(InputError, match=r"network='net\.py'"):
         search.load(own.folder / "weights")
-    Image.fromarray(np.zeros(network.input_shape[1:], np.uint8)).save(own.folder / "p.png")
+    picture = np.zeros((28, 28), np.uint8)
+    picture[4:24, 12:16] = 255
+    Image.fromarray(picture).save(own.folder / "p.png")
     drawn = own("pictures", "weights", "--network", "net.py")
     assert drawn.code == 0, drawn.err
+    predicted = own("predict", "weights", "p.png", "--network", "net.py", "--json")
+    assert predicted.code == 0, predicted.err
+    assert sum(predicted.json["probabilities"].values()) == pytest.approx(1.0)
 
 
 def test_an_exported_file_does_what_the_network_does(own: Command) -> None:

@@ -53,8 +53,8 @@ class RealTrainer(Trainer):
 
     def train(self, key: str, values: Any, epoch: int) -> list[float]:
         found = super().train(key, values, epoch)
-        best = self.best()
-        if best and best[0] is self.trained[key] and (not self.steps or self.steps[-1][1] != key):
+        is_best = [self.trained[key]] == self.best()[:1] and len(found) == self.epochs
+        if is_best and (not self.steps or self.steps[-1][1] != key):
             self.steps.append((round(self.spent, 1), key))
         return found
 

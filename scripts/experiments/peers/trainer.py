@@ -72,9 +72,13 @@ class Trainer(ABC):
         return list(trained.accuracies)
 
     def best(self) -> list[Trained]:
-        """The whole trainings that a race at the end is among, the best first."""
-        whole = [one for one in self.trained.values() if len(one.accuracies) == self.epochs]
-        return sorted(whole, key=lambda one: one.value, reverse=True)[:N_RACED]
+        """The whole trainings that a race at the end is among, the best first.
+
+        Of a search that has come to the end of none, those that are furthest.
+        """
+        most = max((len(one.accuracies) for one in self.trained.values()), default=0)
+        furthest = [one for one in self.trained.values() if most and len(one.accuracies) == most]
+        return sorted(furthest, key=lambda one: one.value, reverse=True)[:N_RACED]
 
     @abstractmethod
     def _begin(self, recipe: Hyperparameters, number: int) -> Iterator[tuple[float, float]]:
