@@ -107,11 +107,13 @@ def test_no_file_of_the_users_is_run_where_a_search_is_started(command: Command)
 
 
 def test_nor_where_python_itself_has_put_the_working_folder_on_its_path(command: Command) -> None:
-    # By -m, and by an empty part of PYTHONPATH. What runs before this package is run all the same.
+    # By -m, and by parts of PYTHONPATH. What runs before this package is run all the same.
     for name in ("models", "search_models", "torch", "random", "queue", "socket", "signal"):
         (command.folder / f"{name}.py").write_text("open('executed', 'w')\nraise SystemExit(3)\n")
     words = command.words("run", "--dataset", "digits", "--budget", "500", "--epochs", "1")
-    done = command.run_words([*words, "--trials", "1", "--workers", "1"], PYTHONPATH=os.pathsep)
+    parts = ("", ".", f"{command.folder}/", str(ROOT))
+    path = os.pathsep.join(parts)
+    done = command.run_words([*words, "--trials", "1", "--workers", "1"], PYTHONPATH=path)
     assert done.code == 0, done.err
     assert len(command.study("digits-500x1").trials) == 1
     assert not (command.folder / "executed").exists()
