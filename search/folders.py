@@ -68,8 +68,11 @@ def as_path(path: str | os.PathLike[str], what: str) -> Path:
         InputError: if it is no path.
     """
     try:
-        return Path(path).expanduser()
-    except (TypeError, RuntimeError) as error:  # or there is no home
+        found = Path(path).expanduser()
+        if "\0" in str(found):
+            raise ValueError(path)
+        return found
+    except (TypeError, ValueError, RuntimeError) as error:  # or there is no home
         raise InputError(
             f"{what} must be a path, as text or pathlib.Path, but got {path!r}; give one, as "
             f'{what}="folder".'

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, assert_type
@@ -107,11 +108,13 @@ def test_no_file_of_the_users_is_run_where_a_search_is_started(command: Command)
 
 
 def test_nor_where_python_itself_has_put_the_working_folder_on_its_path(command: Command) -> None:
-    # By -m, and by an empty part of PYTHONPATH. What runs before this package is run all the same.
+    # By -m, and by parts of PYTHONPATH. What runs before this package is run all the same.
     for name in ("models", "search_models", "torch", "random", "queue", "socket", "signal"):
         (command.folder / f"{name}.py").write_text("open('executed', 'w')\nraise SystemExit(3)\n")
     words = command.words("run", "--dataset", "digits", "--budget", "500", "--epochs", "1")
-    done = command.run_words([*words, "--trials", "1", "--workers", "1"], PYTHONPATH=os.pathsep)
+    parts = ("", ".", f"{command.folder}/", str(ROOT))
+    path = os.pathsep.join(parts)
+    done = command.run_words([*words, "--trials", "1", "--workers", "1"], PYTHONPATH=path)
     assert done.code == 0, done.err
     assert len(command.study("digits-500x1").trials) == 1
     assert not (command.folder / "executed").exists()
@@ -210,6 +213,33 @@ def test_paths_are_text_as_well(place: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (request.dataset, request.space) == (photos.info.name, str(place / "space.toml"))
     with pytest.raises(InputError, match="worker_log must be a path, as text or"):
         search.SearchRequest(budget=1, epochs=1, worker_log=True)  # type: ignore[arg-type]
+
+
+WRONG: Any = b"weights", Path("made"), "0", None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: search.load(WRONG[0]), "folder must be a path, as text or"),
+        (lambda: search.load("a\0b"), "folder must be a path, as text or"),
+        (lambda: search.load_dataset("mnist", "a\0b"), "data_dir must be a path, as text or"),
+        (lambda: search.open_study(storage=WRONG[1]), "A storage must be a URL, as a text"),
+        (lambda: search.Client(storage=WRONG[1]), "A storage must be a URL, as a text"),
+        (lambda: search.open_study(WRONG[1]), "but there is no PosixPath.*made"),
+        (lambda: search.open_trial(search.open_study(), WRONG[2]), "a whole number .*'0'"),
+        (
+            lambda: search.retrain_trial(search.open_study(), 0, device=WRONG[3]),
+            "device must be auto, cpu or cuda, but got None",
+        ),
+    ],
+)
+def test_what_is_no_path_text_or_number_is_told(
+    call: Callable[[], object], message: str, place: Path
+) -> None:
+    make_study(f"sqlite:///{place / 'studies.db'}", "made", [MadeTrial((0.9,) * 3)])
+    with pytest.raises(search.SearchError, match=message):
+        call()
 
 
 def test_the_notebook_runs_and_is_shown_with_what_it_put_out(tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ def baseline(
     """
 
     from search.space.network_files import read_network
+    from search.space.presets import PRESETS, preset_folder
     from search.space.systems import find_system, own_system
+    from search.training.card import read_card
 
     console = make_console(to_stderr=as_json)
     if name is None:
@@ -125,13 +127,11 @@ def baseline(
         console.print(f"Not comparable: the claims are for mnist and {found.epochs} epochs.")
     console.print()
     seen = None
-    if found.found_trial is not None:
+    if name in PRESETS:
         from search.results.looks import add_looks_of_network
 
-        fingerprint = data.info.fingerprint
-        seen = add_looks_of_network(
-            storage, found.hyperparameters, found.found_trial, fingerprint, n=seeds, by="baseline"
-        )
+        card = read_card(preset_folder(name))
+        seen = add_looks_of_network(storage, card, data.info.fingerprint, n=seeds, by="baseline")
     with prepared.pool(data, with_test=True, n_jobs=seeds) as pool:
         repeats = train_repeats(
             pool,

@@ -86,6 +86,7 @@ def _print_table(console: Console, comparison: Comparison) -> None:
         ("best in the search", [percent(entry.best_value) for entry in entries]),
         ("over fresh seeds", [_mean(entry.confirmed) for entry in entries]),
         ("95 % interval", [_interval(entry.confirmed) for entry in entries]),
+        ("luck of winning", [_luck(entry.confirmed) for entry in entries]),
         ("parameters", [thousands(entry.parameter_count) for entry in entries]),
         ("training until the best", [_time(entry.seconds_until_best) for entry in entries]),
         ("training in all", [_time(entry.seconds) for entry in entries]),
@@ -132,6 +133,13 @@ def _interval(confirmed: Confirmed | None) -> str:
     if confirmed is None or confirmed.low is None or confirmed.high is None:
         return "–"
     return f"{percent(confirmed.low)} – {percent(confirmed.high)}"
+
+
+def _luck(confirmed: Confirmed | None) -> str:
+    """What may be too much of the mean; nothing of a candidate that ran alone."""
+    if confirmed is None or confirmed.luck_of_winning is None or confirmed.n_raced == 1:
+        return "–"
+    return f"up to {100 * confirmed.luck_of_winning:.2f} points"
 
 
 def _time(seconds: float | None) -> str:

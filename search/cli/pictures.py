@@ -82,9 +82,7 @@ def pictures(
     path = out or default
     target = OutputFolder(path, "pictures", older=unlisted_files(path))
     target.check(PICTURES)
-    seen = add_looks_of_network(
-        storage, card.hyperparameters, card.trial, card.fingerprint, n=1, by="pictures"
-    )
+    seen = add_looks_of_network(storage, card, card.fingerprint, n=1, by="pictures")
     classes = list(card.classes)
     probabilities = probabilities_of(classifier, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)

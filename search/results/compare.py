@@ -14,7 +14,8 @@ from scipy.special import stdtrit
 
 from search.exceptions import StudyError
 from search.results.confirmed import confirmation_of
-from search.results.race import CONFIDENCE
+from search.results.folds import weights
+from search.results.race import moved_confidence
 from search.study.open import rebuild
 from search.study.settings import StudySettings
 from search.study.summary import (
@@ -32,16 +33,22 @@ from search.training.metrics import metric_words
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """What fresh seeds gave the winner of a study's race: accuracies as shares, one a seed.
+    """What fresh seeds gave the winner of a study's race: accuracies as shares, one a run.
 
     Args:
         low, high: the 95 % interval of the mean, as the race tells it.
+        luck_of_winning: what may be too much of the mean, for having won; None where nothing tells.
+        n_raced: how many candidates were run.
+        parts: of the data, which validated each run.
     """
 
     mean: float
     low: float | None
     high: float | None
+    luck_of_winning: float | None
+    n_raced: int
     values: tuple[float, ...]
+    parts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +133,36 @@ def compare(studies: Sequence[Study]) -> Comparison:
     return Comparison(entries, configurations, _differences(entries), _notes(entries))
 
 
-def welch_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of the difference of two means whose values scatter differently.
+def difference_interval(
+    ours: Confirmed, theirs: Confirmed, *, n_beaten: int
+) -> tuple[float, float] | None:
+    """The 95 % interval of the difference of two winners' means.
 
-    Welch, "The Generalization of 'Student's' Problem when Several Different Population Variances
-    are Involved" (1947). None for fewer than two values of either, or without any scatter.
+    Their values scatter differently (Welch, "The Generalization of 'Student's' Problem when Several
+    Different Population Variances are Involved", 1947), and each mean is rather too high than too
+    low, as the highest of several: of ours the lower bound allows for it, of theirs the upper one.
+    None for fewer than two values of either, or without any scatter.
+
+    Args:
+        n_beaten: how many candidates ours is the highest of, itself included.
     """
-    if min(len(ours), len(theirs)) < 2:
+    values = ours.values, theirs.values
+    if min(map(len, values)) < 2:
         return None
-    parts = [statistics.variance(values) / len(values) for values in (ours, theirs)]
+    parts = [
+        statistics.variance(each.values) * sum(weight**2 for weight in weights(each.parts))
+        for each in (ours, theirs)
+    ]
     if sum(parts) == 0:
         return None
-    weights = zip(parts, (ours, theirs), strict=True)
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in weights)
-    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(sum(parts))
-    mean = statistics.fmean(ours) - statistics.fmean(theirs)
-    return mean - half, mean + half
+    pairs = zip(parts, values, strict=True)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(each) - 1) for part, each in pairs)
+    error, mean = math.sqrt(sum(parts)), ours.mean - theirs.mean
+    below, above = moved_confidence(n_beaten), moved_confidence(theirs.n_raced)
+    return (
+        mean - float(stdtrit(freedom, below)) * error,
+        mean + float(stdtrit(freedom, above)) * error,
+    )
 
 
 def _entry(study: Study) -> Entry:
@@ -174,7 +195,16 @@ def _confirmed(study: Study, trials: Sequence[FrozenTrial]) -> Confirmed | None:
     if number is None or stored is None:
         return None
     (winner,) = (row for row in stored["candidates"] if row["trial"] == number)
-    return Confirmed(stored["mean"], stored["low"], stored["high"], tuple(winner["values"]))
+    values = tuple(winner["values"])
+    return Confirmed(
+        mean=stored["mean"],
+        low=stored["low"],
+        high=stored["high"],
+        luck_of_winning=stored["luck_of_winning"],
+        n_raced=sum(bool(row["values"]) for row in stored["candidates"]),
+        values=values,
+        parts=tuple(winner.get("parts", [0] * len(values))),
+    )
 
 
 def _seconds_until(best: FrozenTrial, trained: Sequence[FrozenTrial]) -> float:
@@ -212,7 +242,9 @@ def _differences(entries: Sequence[Entry]) -> list[Difference]:
         first = max(rivals, key=_mean)
         if entry is first or entry.confirmed is None or first.confirmed is None:
             continue
-        interval = welch_interval(first.confirmed.values, entry.confirmed.values)
+        raced = [other.confirmed.n_raced for other in rivals if other.confirmed is not None]
+        n_beaten = sum(raced) - entry.confirmed.n_raced
+        interval = difference_interval(first.confirmed, entry.confirmed, n_beaten=n_beaten)
         if interval is not None:
             mean = first.confirmed.mean - entry.confirmed.mean
             found.append(Difference(first.name, entry.name, mean, interval))

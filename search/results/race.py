@@ -66,6 +66,15 @@ def share_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
 
 
+def moved_confidence(n_run: int) -> float:
+    """That of the bound on the side to which having won, or lost, has moved a mean, one-sided.
+
+    Args:
+        n_run: how many candidates were run.
+    """
+    return max((1 + CONFIDENCE) / 2, 1 - _MOVED_SIDE / max(1, n_run))
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How one candidate does.
@@ -228,8 +237,7 @@ class SeedRace:
         """
         leader = self._leader()
         plain = (1 + CONFIDENCE) / 2
-        n_run = sum(map(bool, self._values.values()))
-        moved = max(plain, 1 - _MOVED_SIDE / max(1, n_run))
+        moved = moved_confidence(sum(map(bool, self._values.values())))
         standings = []
         for candidate in self._fit().ranked:
             runs = tuple(sorted(self._values[candidate], key=lambda run: (run.seed, run.part)))

@@ -38,7 +38,6 @@ class Baseline:
         n_held_out: how many of the training images its author kept for validation.
         choices: what its author left open, and what is taken here.
         found_as: the trial and study, where a search found it and its claim is measured here.
-        found_trial: the number of that trial.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Baseline:
     n_held_out: int = 0
     choices: tuple[str, ...] = ()
     found_as: str | None = None
-    found_trial: int | None = None
 
     @property
     def has_cycled_momentum(self) -> bool:

@@ -28,7 +28,6 @@ def preset(name: str) -> Baseline:
         epochs=card["epochs"],
         claim=Claim(last_three_mean=100 * card["test_accuracy"]["mean"]),
         found_as=f"trial {card['trial']} of the study {card['study']}",
-        found_trial=card["trial"],
     )
 
 

@@ -25,6 +25,12 @@ def parse_url(url: str) -> URL:
     Raises:
         StorageError: if it is none.
     """
+    given: object = url
+    if not isinstance(given, str):  # a path, of a program
+        raise StorageError(
+            'A storage must be a URL, as a text (str), as "sqlite:///studies.db", but got '
+            f"{given!r}."
+        )
     try:
         url.encode()
     except UnicodeEncodeError as error:

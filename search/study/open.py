@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,7 @@ def open_study(storage: BaseStorage, name: str) -> Study:
         own = [study for study in known if study not in repeats]
         raise UnknownStudyError(
             f"A study must be in the storage, which has {', '.join(own) or 'none'}, but there is "
-            f"no {name!r}{meant(name, own)}"
+            f"no {name!r}{meant(str(name), own)}"
         )
     return optuna.load_study(study_name=name, storage=storage)
 
@@ -151,6 +152,13 @@ def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
 def _open_numbered(study: Study, number: int) -> FrozenTrial:
     """The trial of that number, without a look at the others."""
     storage, study_id = study._storage, study._study_id
+    try:
+        operator.index(number)
+    except TypeError as error:
+        raise StudyError(
+            f"The number of a trial must be a whole number (int), but got {number!r}; give one, as "
+            "number=3."
+        ) from error
     try:
         if number > _HIGHEST_NUMBER:
             raise KeyError(number)

@@ -15,7 +15,7 @@ _DEVICE = re.compile(r"auto|(cpu|cuda)(:(0|[1-9]\d?))?")
 
 def check_device_name(name: str) -> None:
     """Raises DeviceError where no machine, or surely not this one, has a device of that name."""
-    if not _DEVICE.fullmatch(name):
+    if not isinstance(name, str) or not _DEVICE.fullmatch(name):
         raise DeviceError(f"A device must be auto, cpu or cuda, but got {name!r}.")
     if name.startswith("cuda") and not _may_have_gpu():
         raise DeviceError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from search.data.normalization import Normalization
 from search.data.tensors import tensors_as_bytes
 from search.exceptions import CardError
+from search.folders import as_path
 from search.space.network_files import NamedNetwork, check_network, load_network, source_of_network
 from search.space.presets import weights_folder
 from search.training.card import kept_seed, read_card, weights_path
@@ -62,7 +64,7 @@ class Classifier(nn.Module):
 
 
 def load(
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     *,
     seed: int | None = None,
     network: NamedNetwork | None = None,
@@ -79,9 +81,10 @@ def load(
 
     Raises:
         CardError: if card or weights are missing, damaged, or do not belong together.
-        InputError: if a file is needed that is not named, or is another than that of the card.
+        InputError: if a file is needed that is not named, or is another than that of the card; or
+            if `folder` is no path.
     """
-    folder = weights_folder(folder)
+    folder = weights_folder(as_path(folder, "folder"))
     card = read_card(folder)
     path = weights_path(folder, card, kept_seed(folder, card) if seed is None else seed)
     spec = card.hyperparameters.spec

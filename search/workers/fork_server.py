@@ -20,7 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
+from pathlib import Path
 
+import search
 from search.exceptions import InputError
 from search.folders import check_working_folder
 
@@ -125,12 +127,17 @@ def _without_working_folder() -> Iterator[None]:
     """Python puts the folder that `python -c` runs in first on its path, but for who says so here.
 
     The server, and what tracks its resources, are started so, and a file of the user's that has a
-    module's name (search.py, random.py) would be run in place of the module. An empty part of
-    PYTHONPATH names that folder as well.
+    module's name (search.py, random.py) would be run in place of the module. Parts of PYTHONPATH
+    may name that folder as well, an empty one too; it stays where this package lies in it.
     """
     before = {name: os.environ.get(name) for name in (_SAFE_PATH, _PATH)}
     os.environ[_SAFE_PATH] = "1"
-    parts = [part for part in (before[_PATH] or "").split(os.pathsep) if part]
+    working, ours = os.path.realpath(""), os.path.realpath(Path(search.__file__).parent.parent)
+    parts = [
+        part
+        for part in (before[_PATH] or "").split(os.pathsep)
+        if part and (working == ours or os.path.realpath(part) != working)
+    ]
     if before[_PATH] is not None:
         os.environ[_PATH] = os.pathsep.join(parts)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -86,6 +87,33 @@ def test_pictures_are_a_look_that_the_study_counts_whatever_its_name_is(
     assert (last["by"], last["n"]) == ("pictures", 1)
     command.database.unlink()
     assert "not counted" in command("pictures", "weights").out
+
+
+def test_of_studies_with_the_same_trial_the_one_that_was_retrained_counts_the_look(
+    retrained: tuple[Command, Result], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(retrained[0].folder, tmp_path / "copy"))
+    card, url = read_card(folder / "weights"), f"sqlite:///{folder / 'studies.db'}"
+    for name in ("renamed", "youngest"):
+        optuna.copy_study(
+            from_study_name=NAME, to_study_name=name, from_storage=url, to_storage=url
+        )
+    of_others = (
+        "DELETE FROM study_user_attributes WHERE key LIKE 'retrain!_%' ESCAPE '!' AND study_id IN "
+        "(SELECT study_id FROM studies WHERE study_name != 'renamed')"
+    )
+    with closing(sqlite3.connect(folder / "studies.db")) as database, database:
+        assert database.execute(of_others).rowcount == 2
+    seen = add_looks_of_network(url, card, card.fingerprint, n=1, by="pictures")
+    assert (
+        seen
+        == "By renamed, the test set was seen 3 times, once for each seed that was scored on it."
+    )
+    with closing(sqlite3.connect(folder / "studies.db")) as database, database:
+        database.execute(of_others.replace("!= 'renamed'", "= 'renamed'"))
+        database.execute("UPDATE studies SET study_name = 'other' WHERE study_name = 'youngest'")
+    youngest = dataclasses.replace(card, study="other")
+    assert "By other," in add_looks_of_network(url, youngest, card.fingerprint, n=1, by="pictures")
 
 
 def test_weights_take_the_place_of_others_only_with_a_word(
@@ -243,8 +271,7 @@ def test_a_look_that_cannot_be_counted_is_said_with_the_reason(
     card, database = read_card(folder / "weights"), folder / "studies.db"
 
     def look(fingerprint: str) -> str:
-        url, recipe = f"sqlite:///{database}", card.hyperparameters
-        return add_looks_of_network(url, recipe, card.trial, fingerprint, n=1, by="pictures")
+        return add_looks_of_network(f"sqlite:///{database}", card, fingerprint, n=1, by="pictures")
 
     with read_only(database):
         said = look(card.fingerprint)

@@ -15,7 +15,7 @@ from search.exceptions import StudyError
 from search.storage.open import opened_storage
 from search.study.open import open_trial, select_study
 from tests.conftest import Command, run_here
-from tests.support.made_studies import MadeTrial, make_study
+from tests.support.made_studies import MadeTrial, confirmation, make_study
 
 
 def test_the_study_used_last_is_found_without_a_look_at_any_trial(tmp_path: Path) -> None:
@@ -55,6 +55,28 @@ def test_a_trial_is_shown_without_a_look_at_the_others(tmp_path: Path) -> None:
         open_trial(study, 3)
     with pytest.raises(StudyError, match="has no trial 9007199254740992"):
         open_trial(study, 2**53)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("best",), ("best", "--front"), ("show", "1"), ("studies",), ("compare", "one", "two"), ()],
+    ids=" ".join,
+)
+def test_no_command_asks_more_often_the_more_trials_there_are(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_statements = []
+    for n_trials in (2, 6):
+        (tmp_path / str(n_trials)).mkdir()
+        monkeypatch.chdir(tmp_path / str(n_trials))
+        for name in ("one", "two"):
+            trials = [MadeTrial((0.5, 0.6, 0.7 + 0.01 * n)) for n in range(n_trials)]
+            raced = {"confirmation": confirmation(0, {0: (0.7, 0.71), 1: (0.7, 0.69)})}
+            make_study("sqlite:///studies.db", name, trials, attributes=raced)
+        with noted_statements() as statements:
+            assert run_here(*words) == 0
+        n_statements.append(len(statements))
+    assert n_statements[0] == n_statements[1]
 
 
 @contextmanager
