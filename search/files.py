@@ -1,12 +1,27 @@
-"""Files that are either whole or not there: written under another name, then renamed."""
+"""Files: written whole or not at all, under another name that is changed then; and read.
+
+What is read is a file and nothing else: a pipe would be waited for, and has what it has but once.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def check_has_contents(path: Path) -> None:
+    """Sees that a path leads to no pipe, socket or device.
+
+    Raises:
+        OSError: if it does, or leads nowhere.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is refused as it is opened
+        raise OSError(0, "it is no file with contents")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from search.exceptions import InputError
-from search.files import write_bytes, write_text
+from search.files import check_has_contents, write_bytes, write_text
 from search.folders import locked, make_folder
 
 LIST_NAME = ".search-files.json"
@@ -56,6 +56,7 @@ class OutputFolder:
             InputError: if one has; nothing was written then.
         """
         for name in names:
+            _check_name(name, self._option)
             # A link that leads nowhere is a user's, too.
             if os.path.lexists(self.path / name) and not self._is_ours(name):
                 raise InputError(
@@ -111,6 +112,15 @@ class OutputFolder:
         write_text(json.dumps(kinds, indent=2) + "\n", self.path / LIST_NAME)
 
 
+def _check_name(name: str, option: str) -> None:
+    """Raises InputError for the name of the list itself, which is written last."""
+    if name == LIST_NAME:
+        raise InputError(
+            f"{LIST_NAME} must stay the list of what commands wrote in a folder, but a file is to "
+            f"have that name; name another with {option}."
+        )
+
+
 def check_file(path: Path, *, option: str = "--out") -> None:
     """Sees that a file can be written, and takes the place of none but one of ours; makes nothing.
 
@@ -120,6 +130,7 @@ def check_file(path: Path, *, option: str = "--out") -> None:
     Raises:
         InputError: if files cannot be written there, or it would take the place of a user's.
     """
+    _check_name(path.name, option)
     if os.path.lexists(path):
         _folder_of(path, option).check([path.name])
     else:
@@ -162,6 +173,7 @@ def _digests(path: Path) -> list[str]:
 def _read_list(folder: Path) -> dict[str, _Digests]:
     """What the list says, by kind; nothing where it is none of ours."""
     try:
+        check_has_contents(folder / LIST_NAME)
         stored = json.loads((folder / LIST_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}

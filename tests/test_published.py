@@ -82,6 +82,19 @@ def test_a_pipe_or_a_device_is_refused_and_not_read(tmp_path: Path) -> None:
             check_file(path)
 
 
+def test_the_list_is_neither_waited_for_nor_replaced_by_what_is_called_the_same(
+    tmp_path: Path,
+) -> None:
+    for write in (check_file, lambda path: write_file(b"mine", path)):
+        with pytest.raises(InputError, match="must stay the list of what commands wrote"):
+            write(tmp_path / LIST_NAME)
+    assert list(tmp_path.iterdir()) == []
+    os.mkfifo(tmp_path / LIST_NAME)
+    (tmp_path / "a").write_bytes(b"mine")
+    with pytest.raises(InputError, match="a is another"):
+        check_file(tmp_path / "a")
+
+
 def write_often(folder: Path, name: str) -> None:
     for number in range(5):
         write_file(str(number).encode(), folder / name)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from search.data.names import FOLDER, check_text
+from search.data.split_names import (
+    PART_NAMES,
+    TRAINING,
+    hints_of_split,
+    may_be_split,
+)
 from search.exceptions import DataError
 from search.wording import counted
 
@@ -29,20 +34,6 @@ _OTHER_IMAGES = frozenset(
     )
 )
 LEAST_OF_CLASS = 5  # images: three train, one validates, one tests
-TRAINING, VALIDATION, TEST = range(3)
-# What people call the folders of a split, in small letters.
-PART_NAMES = {
-    **dict.fromkeys(("train", "training"), TRAINING),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
-# What people add to such a name, which says no more: train_images, training_set, test2017.
-_MORE = frozenset(("set", "data", "dataset", "images", "image", "imgs", "split", "seg"))
-_ENDING = re.compile("(?:data)?(?:set|data|images)$")
-# Words of other names for it, which alone say too little: a class may be called so.
-_OF_SPLITS = frozenset(
-    (*PART_NAMES, "trn", "tst", "eval", "evaluation", "holdout", "heldout", "unseen", "fold")
-)
 # What file servers, systems and programs for photographs keep beside pictures, in small letters:
 # thumbnails and what was deleted. What begins with a dot is left out as well.
 SYSTEM_FOLDERS = frozenset(
@@ -55,7 +46,6 @@ SYSTEM_FOLDERS = frozenset(
     )
 )
 SYSTEM_ENDINGS = (".lrdata", ".lrcat-data", ".photoslibrary", ".cocatalog", ".aplibrary")
-_MOST_PARTS = 4  # of a split, where not each has a name that tells of one
 _N_SHOWN = 4  # kinds or names in a sentence
 
 
@@ -201,18 +191,18 @@ def is_of_a_system(name: str) -> bool:
 
 def _sub_folders(folder: Path, left_out: LeftOut) -> list[str]:
     """The names of the sub-folders that may have images, sorted."""
-    names = []
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
+        found = sorted((entry.name, entry.is_dir()) for entry in os.scandir(folder))
+    except OSError as error:  # or of an entry, as a link that leads to itself
         raise _cannot_be_read(error, folder) from error
-    for entry in entries:
-        if not entry.is_dir():
-            _count_file(entry.name, left_out, is_loose=True)
-        elif is_of_a_system(entry.name):
-            left_out.system[entry.name] += 1
+    names = []
+    for name, is_folder in found:
+        if not is_folder:
+            _count_file(name, left_out, is_loose=True)
+        elif is_of_a_system(name):
+            left_out.system[name] += 1
         else:
-            names.append(entry.name)
+            names.append(name)
     return names
 
 
@@ -291,22 +281,9 @@ def _parts(folder: Path, names: Sequence[str]) -> dict[int, Path]:
     return {kind: folder / name for kind, name in sorted(zip(kinds, named, strict=True))}
 
 
-def _part_like(name: str) -> int | None:
-    """The part of a split that a folder of such a name may be."""
-    words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _MORE]
-    return PART_NAMES.get(_ENDING.sub("", words[0])) if len(words) == 1 else None
-
-
-def _may_be_split(names: Iterable[str]) -> list[str]:
-    """Those names that may be of a split; none where nothing may train, or nothing else."""
-    parts = {name: part for name in names if (part := _part_like(name)) is not None}
-    is_split = TRAINING in parts.values() and len(set(parts.values())) > 1
-    return list(parts) if is_split else []
-
-
 def _check_no_split(folder: Path, classes: Sequence[str]) -> None:
     """Raises DataError where classes may be a split, or have one: what tests would train."""
-    if parts := _may_be_split(classes):
+    if parts := may_be_split(classes):
         raise DataError(
             f"A split in folders must be called train with val, test or both, but {folder} has "
             f"{_quoted(parts)}; rename them so, or otherwise where they are classes."
@@ -315,7 +292,7 @@ def _check_no_split(folder: Path, classes: Sequence[str]) -> None:
     for name, found in zip(classes, below, strict=True):
         _check_no_parts(folder / name, found)
     shared = set(below[0]).intersection(*below) if len(below) > 1 else set()
-    hints = _hints_of_split(classes) or _hints_of_split(shared)
+    hints = hints_of_split(classes) or hints_of_split(shared)
     if hints and len(shared) > 1:
         raise DataError(
             f"A split in folders must be train with val, test or both, but {folder} has "
@@ -325,15 +302,9 @@ def _check_no_split(folder: Path, classes: Sequence[str]) -> None:
         )
 
 
-def _hints_of_split(names: Collection[str]) -> list[str]:
-    """Those of some names that tell of a split; none where it would have too many other parts."""
-    found = [name for name in names if set(_words(name)) & _OF_SPLITS]
-    return found if len(names) <= _MOST_PARTS or len(found) == len(names) else []
-
-
 def _check_no_parts(place: Path, folders: Iterable[str]) -> None:
     """Raises DataError where a folder below a class has a split."""
-    if parts := _may_be_split(folders):
+    if parts := may_be_split(folders):
         raise DataError(
             f"A split in folders must lie above the classes, as train/{place.name}, but {place} "
             f"has {_quoted(parts)}; move them, or name the folder of one class as {FOLDER}{place} "
@@ -345,12 +316,6 @@ def _folders_in(folder: Path) -> list[str]:
     with contextlib.suppress(OSError):  # which is told where its images are looked for
         return [e.name for e in os.scandir(folder) if e.is_dir() and not is_of_a_system(e.name)]
     return []
-
-
-def _words(name: str) -> list[str]:
-    """The words of a folder's name, in small letters: those of photosTrain and photos_trainset."""
-    apart = re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    return [_ENDING.sub("", word) or word for word in re.findall("[a-z]+", apart)]
 
 
 def _same_classes(parts: dict[int, Path], left_out: LeftOut) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Callable, MutableSequence, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from search.data.folder_layout import FolderLayout, check_counts, folder_layout
 from search.data.names import ImageSize
 from search.data.pictures import READS_LIKE, read_fitted, read_size
 from search.exceptions import DataError, InputError
+from search.files import check_has_contents
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -111,20 +110,14 @@ def in_two_classes(one: object, other: object) -> DataError:
 
 def _digest(path: Path) -> str:
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(0, "it is no file with contents")
+        check_has_contents(path)
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
             f"Each image must be a file that can be read, but {path} is not ({error.strerror}); "
             "mend it, or take it out of the folder."
         ) from error
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    # A pipe that nobody writes to would be waited for.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def image_sizes(layout: FolderLayout) -> list[ImageSize]:

@@ -25,7 +25,7 @@ from search.data.dataset import (
     sha256,
     split_by_class,
 )
-from search.data.folder_layout import LEAST_OF_CLASS, VALIDATION, check_counts
+from search.data.folder_layout import LEAST_OF_CLASS, check_counts
 from search.data.image_folders import ImageFolder, find_images, image_sizes, in_two_classes
 from search.data.image_sizes import common_size
 from search.data.names import (
@@ -37,6 +37,7 @@ from search.data.names import (
     size_option,
     size_words,
 )
+from search.data.split_names import VALIDATION
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
 

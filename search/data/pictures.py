@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from search.data.names import ImageSize
 from search.exceptions import InputError
+from search.files import check_has_contents
 
 READS_LIKE = 3  # goes up where a file is read as other pixels than before: old ones are read anew
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -83,6 +84,7 @@ def _decoding(path: Path, formats: tuple[str, ...]) -> Iterator[list[str]]:
     """Raises InputError where a file cannot be decoded inside; what decoders complain of else."""
     _silence_decoders()
     try:
+        check_has_contents(path)
         with _heard_warnings() as heard:
             yield heard
     except Exception as error:  # decoders of damaged files raise whatever there is

@@ -8,8 +8,9 @@ from typing import Any
 
 import jinja2
 
-from search.data.folder_layout import IMAGE_ENDINGS, PART_NAMES, SYSTEM_ENDINGS, SYSTEM_FOLDERS
+from search.data.folder_layout import IMAGE_ENDINGS, SYSTEM_ENDINGS, SYSTEM_FOLDERS
 from search.data.names import TENSORS, folder_of, short_name
+from search.data.split_names import PART_NAMES
 from search.exceptions import InputError
 from search.plain_text import printable
 from search.space.baselines import Baseline

@@ -188,6 +188,6 @@ def _read(text: str | None, read: Callable[[str], _T], otherwise: _T) -> _T:
 
     One row that another program has written must not cost the others.
     """
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, RecursionError):
         return otherwise if text is None else read(text)
     return otherwise

@@ -6,7 +6,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from search.tuner.options import LARGEST_NUMBER, SearchRequest
 
@@ -19,7 +19,7 @@ _LONGEST_TEXT = 1000
 Count = Annotated[StrictInt, pydantic.Field(ge=1, le=LARGEST_NUMBER)]
 Number = Annotated[StrictInt, pydantic.Field(ge=0, le=LARGEST_NUMBER)]
 Side = Annotated[StrictInt, pydantic.Field(ge=1, le=1000)]
-Seconds = Annotated[float, pydantic.Field(gt=0, le=1e9, allow_inf_nan=False)]
+Seconds = Annotated[StrictFloat, pydantic.Field(gt=0, le=1e9, allow_inf_nan=False)]
 Text = Annotated[StrictStr, pydantic.Field(min_length=1, max_length=_LONGEST_TEXT)]
 
 
@@ -30,8 +30,8 @@ class _Model(BaseModel):
 class Target(_Model):
     """An accuracy to reach with as few parameters as possible."""
 
-    accuracy: Annotated[float, pydantic.Field(ge=0.01, lt=1, allow_inf_nan=False)]
-    confidence: Annotated[float, pydantic.Field(ge=0.5, lt=1, allow_inf_nan=False)] = 0.95
+    accuracy: Annotated[StrictFloat, pydantic.Field(ge=0.01, lt=1, allow_inf_nan=False)]
+    confidence: Annotated[StrictFloat, pydantic.Field(ge=0.5, lt=1, allow_inf_nan=False)] = 0.95
 
 
 def _kind(name: str) -> Any:

@@ -31,6 +31,8 @@ _DEFAULTS = {
     for field in fields(SearchRequest)
     if field.name != "storage"
 }
+# What options raise that another version or another program has written.
+_UNREADABLE = (AssertionError, AttributeError, ArithmeticError, LookupError, TypeError, ValueError)
 _AUTO = ("mnist", "digits")  # what auto takes
 
 
@@ -151,7 +153,7 @@ def possible_studies(options: Mapping[str, Any], storage: str) -> set[str]:
         known = _known_study(request)
         run_words(options)
         return {known} if known is not None else {study_name(request, name) for name in _AUTO}
-    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise InputError(
             "The options of a job must be those of a search, but this version cannot read them "
             f"({error}); submit it again."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from search.exceptions import InputError, SearchError
+from search.files import check_has_contents
 from search.folders import as_path
 from search_models.own import (
     NetworkSource,
@@ -94,8 +95,7 @@ def _content(file: Path) -> bytes:
         InputError: if it cannot be read, or is a folder, a pipe or a device.
     """
     try:
-        if file.exists() and not (file.is_file() or file.is_dir()):
-            raise OSError(0, "it is no file with contents")  # a pipe would be waited for
+        check_has_contents(file)
         with file.open("rb") as opened:
             return opened.read(_MOST_BYTES + 1)
     except FileNotFoundError as error:

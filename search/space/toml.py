@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.exceptions import SpaceError
+from search.files import check_has_contents
 from search.space.adaptive import Situation, adaptive_table
 from search.space.design import DESIGN_NAMES
 from search.space.limits import KINDS
@@ -119,6 +120,7 @@ def encoding_of(path: Path) -> str:
     Raises:
         OSError: if the file cannot be read.
     """
+    check_has_contents(path)  # it is read more than once
     with path.open("rb") as file:
         return (
             "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"

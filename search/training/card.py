@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from search.data.names import (
     TENSORS,
@@ -19,6 +19,7 @@ from search.data.names import (
 )
 from search.data.normalization import Normalization
 from search.exceptions import CardError, InputError
+from search.files import check_has_contents
 from search.folders import CARD_NAME, PICTURES
 from search.space.hyperparameters import Hyperparameters
 from search.space.presets import PRESETS
@@ -27,6 +28,8 @@ from search.wording import meant
 
 if TYPE_CHECKING:
     from search.data.dataset import DatasetInfo
+
+_T = TypeVar("_T")
 
 CARD_VERSION = 1
 # Beyond these, nothing can have been trained: a card is told so before memory is asked for.
@@ -136,21 +139,23 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / CARD_NAME
     try:
+        check_has_contents(path)
         contents = json.loads(path.read_text(encoding="utf-8"))
         version = contents["card_version"]
-        if version == CARD_VERSION:
+        is_known = type(version) is int and version == CARD_VERSION
+        if is_known:
             count, card = contents["parameter_count"], _parse(contents)
     except OSError as error:
         raise _no_card(folder, error) from error
     except _NOT_A_CARD as error:
         raise CardError(f"{path}: the card cannot be used ({error!r}).") from error
-    if version != CARD_VERSION:
+    if not is_known:
         raise CardError(
             f"{path}: this version reads cards of version {CARD_VERSION}, but the card is of "
             f"version {version!r}; use the version of the package that wrote it."
         )
     actual = card.hyperparameters.spec.parameter_count
-    if count != actual:
+    if type(count) is not int or count != actual:
         raise CardError(
             f"{path}: the card says {count!r} parameters, but its network has {actual:,}; the "
             "card was changed by hand."
@@ -216,6 +221,7 @@ def _parse(contents: dict[str, Any]) -> Card:
         built_in = check_dataset_name(name)
         if classes is None:  # a card of before other data sets than those built in
             classes = class_names(built_in)
+    classes = _different(map(_text, _list(classes)))
     hyperparameters = Hyperparameters.from_dict(contents["hyperparameters"])
     if len(classes) != hyperparameters.spec.n_classes:
         raise ValueError(f"{len(classes)} names for {hyperparameters.spec.n_classes} classes")
@@ -229,17 +235,18 @@ def _parse(contents: dict[str, Any]) -> Card:
     if epochs is not None and (type(epochs) is not int or not 1 <= epochs <= _MOST_EPOCHS):
         raise ValueError(f"{epochs!r} epochs")
     runs = []
-    for run in contents["runs"]:
+    for run in _list(contents["runs"]):
         accuracies = run.get("accuracies")
-        shares = None if accuracies is None else tuple(map(_share, accuracies))
+        shares = None if accuracies is None else tuple(map(_share, _list(accuracies)))
         runs.append(Run(_count(run["seed"]), shares))
+    _different(run.seed for run in runs)
     return Card(
         created=datetime.fromisoformat(contents["created"]),
         study=_text(contents["study"]),
         trial=_count(contents["trial"]),
         dataset=name,
         fingerprint=_text(dataset["fingerprint"]),
-        classes=tuple(map(_text, classes)),
+        classes=classes,
         metric=check_metric(contents.get("metric", "accuracy")),
         hyperparameters=hyperparameters,
         normalization=_normalization(normalization, hyperparameters.spec.input_shape[0]),
@@ -251,10 +258,25 @@ def _parse(contents: dict[str, Any]) -> Card:
 
 
 def _normalization(stored: dict[str, Any], n_channels: int) -> Normalization:
-    mean, std = (tuple(map(_finite, stored[name])) for name in ("mean", "std"))
+    mean, std = (tuple(map(_finite, _list(stored[name]))) for name in ("mean", "std"))
     if not len(mean) == len(std) == n_channels or min(std) <= 0:
         raise ValueError(f"a mean {mean} and a positive std {std} for {n_channels} channels")
     return Normalization(mean, std)
+
+
+def _list(value: Any) -> list[Any]:
+    """A list: a text, or a table, is one of letters, or of names, to Python."""
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is no list")
+    return value
+
+
+def _different(values: Iterable[_T]) -> tuple[_T, ...]:
+    """Values of which each must be there but once."""
+    found = tuple(values)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{found!r} has one twice")
+    return found
 
 
 def _text(value: Any) -> str:

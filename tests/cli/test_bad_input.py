@@ -98,6 +98,18 @@ def test_a_card_that_is_deep_or_long_is_refused(text: str, tmp_path: Path) -> No
         read_card(tmp_path)
 
 
+def test_what_a_pipe_has_is_no_card_and_no_space(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / CARD_NAME)
+    with pytest.raises(CardError, match=r"it is no file with contents"):
+        read_card(tmp_path)
+    reader, writer = os.pipe()  # as a shell gives the output of another command: <(…)
+    os.write(writer, b"batch_size = 64")
+    os.close(writer)
+    with pytest.raises(SpaceError, match=r"cannot be read \(it is no file with contents\)"):
+        Space.load(f"/dev/fd/{reader}")
+    os.close(reader)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -105,6 +117,13 @@ def test_a_card_that_is_deep_or_long_is_refused(text: str, tmp_path: Path) -> No
         ({"parameter_count": 1}, "was changed by hand"),
         ({"dataset": {"name": "faces", "classes": list("0123456789")}}, "A data set must be one"),
         ({"card_version": 2, "hyperparameters": {"new": 1}}, "the card is of version 2"),
+        ({"card_version": True}, "the card is of version True"),
+        ({"parameter_count": 2974.0}, "was changed by hand"),
+        ({"dataset": {"name": "digits", "classes": "0123456789"}}, "is no list"),
+        ({"dataset": {"name": "folder:a", "classes": list("0012345678")}}, "has one twice"),
+        ({"runs": {}}, "is no list"),
+        ({"runs": 2 * [{"seed": 1}]}, "has one twice"),
+        ({"normalization": {"mean": {}, "std": {}}}, "is no list"),
     ],
 )
 def test_a_newer_or_tampered_card_is_refused(

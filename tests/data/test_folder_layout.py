@@ -94,7 +94,12 @@ def test_what_may_be_a_split_by_another_name_is_refused(
 
 @pytest.mark.parametrize(
     "names",
-    [("train", "eval"), ("train", "gallery"), ("trn", "tst"), ("fold1", "fold2"), ("vTrain", "v2")],
+    [
+        *(("train", "eval"), ("train", "gallery"), ("trn", "tst"), ("fold1", "fold2")),
+        *(("vTrain", "v2"), ("trains", "tests"), ("Trainingsdaten", "Testdaten")),
+        *(("entrenamiento", "prueba"), ("apprentissage", "essai_test"), ("обучение", "тест")),
+        *(("训练集", "测试集"), ("学習用", "テスト用"), ("entrai\u0302nement", "pru\u0308fung")),
+    ],
 )
 @pytest.mark.parametrize("is_above", [True, False])
 def test_what_has_the_same_classes_again_and_again_may_be_a_split(
@@ -115,6 +120,12 @@ def test_one_of_many_classes_may_have_a_word_of_a_split_and_sub_folders_as_the_o
     for seed, name in enumerate(names):
         make_folder(tmp_path / "vehicles" / name, {"day": 3, "night": 3}, colour=False, seed=seed)
     assert load(tmp_path / "vehicles").info.classes == names
+
+
+def test_one_name_that_begins_like_a_word_of_a_split_is_of_a_class(tmp_path: Path) -> None:
+    for seed, name in enumerate(("boots", "trainers")):
+        make_folder(tmp_path / "shoes" / name, {"new": 3, "old": 3}, colour=False, seed=seed)
+    assert load(tmp_path / "shoes").info.classes == ("boots", "trainers")
 
 
 def test_annotations_of_a_split_may_lie_beside_it(tmp_path: Path) -> None:
@@ -314,8 +325,18 @@ def test_names_of_classes_in_any_script_are_taken(tmp_path: Path) -> None:
         from_tensors(tensors, torch.arange(20) // 10, classes=["a", "\x1b[2J"])
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "pets", {"cat": 6, "dog": 6}, colour=False)
+def test_a_pipe_is_not_waited_for(command: Command) -> None:
+    folder = make_folder(command.folder / "pets", {"cat": 6, "dog": 6}, colour=False)
     os.mkfifo(folder / "cat" / "live.jpg")
     with pytest.raises(DataError, match=r"live.jpg is not \(it is no file with contents\)"):
+        load(folder)
+    # Whose sizes are looked at first.
+    done = command("run", "--dataset", "folder:pets", "--budget", "2000", "--epochs", "1")
+    assert (done.code, "(it is no file with contents)" in " ".join(done.err.split())) == (2, True)
+
+
+def test_a_folder_that_is_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pets", {"cat": 6, "dog": 6}, colour=False)
+    (folder / "bird").symlink_to("bird")
+    with pytest.raises(DataError, match=r"must be readable, but .*/bird is not \(Too many levels"):
         load(folder)

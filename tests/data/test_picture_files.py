@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -17,7 +18,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from scripts.experiments import fuzz_pictures
-from search.data.pictures import read_fitted
+from search.data.pictures import read_fitted, read_size
 from search.exceptions import InputError
 
 Levels = NDArray[np.uint8]
@@ -216,6 +217,15 @@ def test_metadata_that_cannot_be_read_cost_no_pixel_and_name_the_file(tmp_path: 
         )
     (remark,) = remarks
     assert remark.startswith(f"{broken} (")
+
+
+def test_what_is_no_file_with_contents_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "live.png")
+    (tmp_path / "noise.png").symlink_to("/dev/zero")
+    for name in ("live.png", "noise.png"):
+        for read in (lambda path: read_fitted(path, SQUARE), read_size):
+            with pytest.raises(InputError, match=rf"{name} is not \(it is no file with contents\)"):
+                read(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", fuzz_pictures.seeds())

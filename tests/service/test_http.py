@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -107,6 +107,9 @@ def test_a_client_does_with_jobs_what_the_commands_do(client: search.Client) -> 
         client.submit(3000, 1, sampler="guess", **SMALL)
     with pytest.raises(InputError, match=r"budget: Input should be greater than or equal to 1"):
         client.submit(0, 1)
+    for seconds in (True, "5"):  # which are numbers to Python, and to JSON none
+        with pytest.raises(InputError, match=r"timeout_seconds: Input should be a valid number"):
+            client.submit(3000, 1, **SMALL, timeout_seconds=cast(Any, seconds))
     with pytest.raises(InputError, match=r"storage: Extra inputs are not permitted"):
         client.submit(3000, 1, storage="sqlite:///other.db")
 

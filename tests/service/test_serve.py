@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import Connection
 
 from search.service import tables
 from search.service.database import opened_database
@@ -183,10 +184,14 @@ def test_a_job_that_cannot_be_read_fails_alone(command: Command) -> None:
         queue.submit({"budget": 800, "epochs": 1, "colour": "red"}, study="newer")
         queue.submit({"budget": 800, "epochs": 1}, study="spoilt")
         queue.submit({"budget": 800, "epochs": 1, "dataset": 7, "target": {}})
-        spoilt = tables.jobs.update().where(tables.jobs.c.number == 2).values(options="[")
-        database.write(lambda connection: connection.execute(spoilt))
+        endless = '{"budget": 800, "epochs": 1, "timeout_seconds": Infinity}'
+        for number, text in ((2, "["), (4, endless), (5, "[" * 100_000)):
+            if number > 3:
+                queue.submit({"budget": 800, "epochs": 1}, study=f"spoilt-{number}")
+            spoilt = tables.jobs.update().where(tables.jobs.c.number == number).values(options=text)
+            database.write(Connection.execute, spoilt)
     server = start_server(command)
-    wait_until(lambda: all(is_in(command, number, "failed") for number in (1, 2, 3)))
+    wait_until(lambda: all(is_in(command, number, "failed") for number in range(1, 6)))
     assert "got 'colour'" in jobs(command)[1]["reason"]
     assert command("queue").code == 0
     server.send_signal(signal.SIGTERM)
