@@ -293,8 +293,8 @@ def _parts(folder: Path, names: Sequence[str]) -> dict[int, Path]:
 
 def _part_like(name: str) -> int | None:
     """The part of a split that a folder of such a name may be."""
-    words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _MORE]
-    return PART_NAMES.get(_ENDING.sub("", words[0])) if len(words) == 1 else None
+    words = [word for word in _words(name) if word not in _MORE]
+    return PART_NAMES.get(words[0]) if len(words) == 1 else None
 
 
 def _may_be_split(names: Iterable[str]) -> list[str]:
