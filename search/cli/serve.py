@@ -134,6 +134,7 @@ def serve(
         except StorageUnreachableError:
             if not should_stop():  # while it waited for the database
                 raise
+    echo("The server has ended; what it ran goes on.")
 
 
 def _check_proxy(address: str) -> str:

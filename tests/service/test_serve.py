@@ -186,6 +186,7 @@ def test_a_job_that_cannot_be_read_fails_alone(command: Command) -> None:
     assert command("queue").code == 0
     server.send_signal(signal.SIGTERM)
     assert server.wait() == 0
+    assert server.stdout.readlines()[-1] == "The server has ended; what it ran goes on.\n"
 
 
 def test_a_job_that_the_machine_cannot_start_waits_until_it_can(tmp_path: Path) -> None:
@@ -242,14 +243,19 @@ def test_without_a_server_what_it_left_is_stopped_watched_and_resumed(command: C
     wait_until(lambda: n_reported(command, "long") >= 1)
     watcher = command.start("watch", "1", "--json")  # of the server, which then ends
     assert json.loads(watcher.stdout.readline())["event"] == "job"
+    reader = command.start("watch", "1")  # in words
+    assert reader.stdout.readline().startswith("Job 1 is running")
     server.send_signal(signal.SIGTERM)
     assert server.wait() == 0
     search = search_of(command, 1)
     assert alive([search])
     assert watcher.poll() is None
     assert command("stop", "long").out.startswith("Job 1 (long) is being stopped")
-    assert watcher.wait() == 0
+    assert watcher.wait() == reader.wait() == 0
     assert not alive([search])
+    *_, standing, result = reader.stdout.read().splitlines()
+    assert standing == "Job 1 is stopped, long"
+    assert result == "0 trained trials, none complete."
     told = [json.loads(line) for line in watcher.stdout.read().splitlines()]
     assert [each["state"] for each in told if each["event"] == "job"][-1] == "stopped"
     assert is_in(command, 1, "stopped")
