@@ -53,7 +53,7 @@ def _read_whole_number(text: str) -> int | None:
         return None
 
 
-def _shortened(text: str | int) -> str:
+def _shortened(text: str | float) -> str:
     """What was given, as an error may repeat it."""
     given = str(text)
     return given if len(given) <= 60 else f"{given[:50]}… ({len(given)} characters)"
@@ -96,6 +96,11 @@ def _image_size(text: str | ImageSize) -> ImageSize:
 IMAGE_SIZE: dict[str, Any] = {"parser": _image_size, "metavar": "SIZE"}
 
 
+def percentage(text: str | float) -> float:
+    """A number of percent, from an option's text such as 99.4 or 99.4% (or its default)."""
+    return decimal(re.sub(r"\s*%$", "", text) if isinstance(text, str) else text)
+
+
 def decimal(text: str | float) -> float:
     """A finite number, from an option's text (or its default)."""
     try:
@@ -103,7 +108,7 @@ def decimal(text: str | float) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise _BadParameter(f"it must be a number, but got {text!r}.")
+        raise _BadParameter(f"it must be a number, as 0.95 or 99.4, but got {_shortened(text)!r}.")
     return value
 
 
@@ -168,7 +173,7 @@ NetworkFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
+_DURATION = re.compile("".join(rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in "dhms"))
 
 
 def duration(option: str) -> dict[str, Any]:
@@ -179,12 +184,12 @@ def duration(option: str) -> dict[str, Any]:
             return text  # its default
         match = _DURATION.fullmatch(text)
         parts = () if match is None else zip(_SECONDS_OF_UNITS, match.groups(), strict=True)
-        total = sum(unit * int(part or 0) for unit, part in parts)
+        total = sum(unit * float(part or 0) for unit, part in parts)
         if total == 0:
             raise InputError(
                 f"{option} must be a time above zero, as 90s, 30m, 2h, 1h30m or 1d, but got "
                 f"{_shortened(text)!r}."
             )
-        return float(total)
+        return total
 
     return {"parser": seconds, "metavar": "TIME"}

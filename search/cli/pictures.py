@@ -44,7 +44,7 @@ def pictures(
     """
     from search.data.at_hand import check_at_hand
     from search.exceptions import SearchError
-    from search.folders import PICTURES
+    from search.folders import PICTURES, check_folder_can_be_made
     from search.published import OutputFolder
     from search.space.presets import weights_folder
     from search.training.card import kept_seed, read_card, unlisted_files, weights_path
@@ -52,6 +52,8 @@ def pictures(
     console = make_console()
     weights = weights_folder(folder)
     default = folder if weights == folder else Path("runs") / folder
+    path = out or default
+    check_folder_can_be_made(path, option="--out")
     folder = weights
     card = read_card(folder)
     seed = kept_seed(folder, card)
@@ -79,7 +81,6 @@ def pictures(
     size = card.hyperparameters.spec.input_shape[1:]
     dataset = load_dataset(card.dataset, data_dir, image_size=size)
     card.check_data(dataset.info)
-    path = out or default
     target = OutputFolder(path, "pictures", older=unlisted_files(path))
     target.check(PICTURES)
     seen = add_looks_of_network(storage, card, card.fingerprint, n=1, by="pictures")

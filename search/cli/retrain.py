@@ -60,7 +60,7 @@ def retrain(
             from optuna.trial import TrialState
 
             from search.data.names import short_name
-            from search.folders import default_folder
+            from search.folders import check_folder_can_be_made, default_folder
             from search.space.network_files import load_network
             from search.storage.open import opened_storage
             from search.study.history import network_words, remembered_data_dir
@@ -82,6 +82,7 @@ def retrain(
             settings = StudySettings.from_study(chosen)
             hyperparameters = rebuild(chosen, frozen)
             folder = out or default_folder(chosen.study_name, frozen.number)
+            check_folder_can_be_made(folder, option="--out")
             source = study_network(chosen, network)
             check_study_data(chosen, data_dir)
             prepared = prepare_workers(workers, device)

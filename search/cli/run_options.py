@@ -27,6 +27,7 @@ from search.cli.options import (
     duration,
     field_option,
     not_negative,
+    percentage,
 )
 from search.exceptions import InputError
 from search.tuner.options import GROUPS, Goal, Output, SearchRequest, Target
@@ -38,7 +39,7 @@ _OPTIONS: dict[str, Any] = {
     "network": field_option("network", metavar="FILE.py"),
     "objective": field_option("objective", autocompletion=complete_objectives),
     "metric": field_option("metric"),
-    "target": field_option("target", form="as 99.4", parser=decimal, metavar="PERCENT"),
+    "target": field_option("target", form="as 99.4", parser=percentage, metavar="PERCENT"),
     "confirm": field_option("confirm", "--confirm/--no-confirm"),
     "n_trials": field_option("n_trials", "--trials", **COUNT),
     "timeout_seconds": field_option(

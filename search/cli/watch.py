@@ -20,6 +20,8 @@ from search.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.cli.progress import Progress
+    from search.cli.view import View
     from search.tuner.events import SearchEvent
 
 _PAUSE_SECONDS = 0.5  # between two looks
@@ -82,6 +84,7 @@ def _show(events: Iterator[dict[str, Any]]) -> None:
 
     console = make_console()
     job: Job | None = None
+    progress: Progress | None = None
     with ExitStack() as stack:
         view: Callable[[SearchEvent], None] | None = None
         for values in events:
@@ -93,13 +96,16 @@ def _show(events: Iterator[dict[str, Any]]) -> None:
                         console.print(_standing(job))
                 case "study":
                     stack.close()  # that of a search for a target under the cap before
-                    view = stack.enter_context(_view(console, values))
+                    progress, shown = _view(console, values)
+                    view = stack.enter_context(shown)
                 case _:
                     event = read_event(values)
                     if event is not None and view is not None:
                         view(event)
-    if view is not None and job is not None:
-        console.print(_standing(job))
+    if progress is not None:
+        if job is not None:
+            console.print(_standing(job))
+        console.print(_result(progress), soft_wrap=True)
 
 
 def _standing(job: Any) -> str:
@@ -108,7 +114,16 @@ def _standing(job: Any) -> str:
     return f"Job {job.number} is {job.shown_state}, {job.search}{why}"
 
 
-def _view(console: Console, values: dict[str, Any]) -> Any:
+def _result(progress: Progress) -> str:
+    """A line on what a search has found."""
+    from search.cli.view import describe_best
+
+    best = "none complete" if progress.best is None else f"the best {describe_best(progress.best)}"
+    return f"{counted(progress.n_trained, 'trained trial')}, {best}."
+
+
+def _view(console: Console, values: dict[str, Any]) -> tuple[Progress, View]:
+    """Counts a search, and shows it."""
     from search.cli.progress import Best, Progress
     from search.cli.time_left import Forecast
     from search.cli.view import make_view
@@ -131,7 +146,7 @@ def _view(console: Console, values: dict[str, Any]) -> Any:
         f"{start.study}: {start.dataset}, fewer than {start.budget:,} parameters, "
         f"{counted(start.epochs, 'epoch')}"
     )
-    return make_view(
+    view = make_view(
         progress,
         console,
         epochs=start.epochs,
@@ -139,3 +154,4 @@ def _view(console: Console, values: dict[str, Any]) -> Any:
         metric=metric_words(start.metric),
         hint=_HINT,
     )
+    return progress, view

@@ -189,9 +189,12 @@ class FileGuard:
 
 
 def _found(path: Path) -> _Found | None:
-    """A file as it is now; None where there is none."""
+    """A file as it is now; None where there is none.
+
+    A link in its place is another one: whoever follows it looks for the logs where it leads.
+    """
     try:
-        found = path.stat()
+        found = path.lstat()
     except OSError:
         return None
     return _Found((found.st_dev, found.st_ino), found.st_size)

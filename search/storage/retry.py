@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages._rdb import models
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,12 +21,11 @@ from search.storage.errors import (
     reason_of,
     rows_unreadable,
 )
+from search.storage.rows import UnreadableRowError, parsing_rows
 from search.storage.urls import without_secrets
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
 _NAP_SECONDS = 0.2  # after which it is asked whether to stop
-# What Optuna, SQLAlchemy and JSON raise of a row that holds something else than they wrote.
-_UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, AssertionError, RecursionError)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -75,7 +73,8 @@ class Retry:
         """The result of a call, which Optuna or SQLAlchemy makes in one transaction.
 
         Raises:
-            DatabaseError: if the server stays away, or the database answers that it fails.
+            DatabaseError: if the server stays away, the database answers that it fails, or a row is
+                none that Optuna has written.
             StorageUnreachableError: if the call opens a database, whose server stays away.
         """
         deadline = wait = None
@@ -107,6 +106,8 @@ class Retry:
                         raise
                     raise database_unreachable(self._url, cause) from None
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+            except UnreadableRowError as error:
+                raise rows_unreadable(self._url, error) from error
             else:
                 self._has_given_up = False
                 if deadline is not None:
@@ -115,18 +116,18 @@ class Retry:
                 return result
 
     def read(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """The same of a call that reads rows, into which anybody may have written.
+        """The same of a call of Optuna's that reads rows, into which anybody may have written.
 
         Raises:
-            DatabaseError: as `call` does, or if a row is none that Optuna has written.
+            DatabaseError: as `call` does.
             KeyError: if what is asked for is not there.
         """
-        try:
-            return self.call(call, *args, **kwargs)
-        except _UNREADABLE as error:
-            if error.args == (models.NOT_FOUND_MSG,):
-                raise
-            raise rows_unreadable(self._url, error) from error
+
+        def parsing() -> _T:
+            with parsing_rows():
+                return call(*args, **kwargs)
+
+        return self.call(parsing)
 
     def _nap(self, seconds: float) -> bool:
         """Waits; false where that is to stop."""

@@ -395,4 +395,4 @@ class RetryingStorage(RDBStorage):
             with self.engine.connect() as connection:
                 return read(connection, *args, **kwargs)
 
-        return self._retry.read(call)
+        return self._retry.call(call)

@@ -10,6 +10,7 @@ import datetime
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -19,7 +20,7 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection
+from sqlalchemy import CompoundSelect, Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from search.storage.collection import no_collection
@@ -32,6 +33,26 @@ _INSERTS: dict[str, Callable[[Any], Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
 }
+# What Optuna, SQLAlchemy and JSON raise of a row that holds something else than they wrote.
+_UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, AssertionError, RecursionError)
+
+
+class UnreadableRowError(Exception):
+    """A row is none that Optuna has written."""
+
+
+@contextmanager
+def parsing_rows() -> Iterator[None]:
+    """Raises UnreadableRowError where what parses rows does not understand one.
+
+    Only such code belongs inside: whatever else fails there would be called a damaged row.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        if error.args == (models.NOT_FOUND_MSG,):  # Optuna's, of what is not there
+            raise
+        raise UnreadableRowError(str(error) or type(error).__name__) from error
 
 
 def unmarked(trial: FrozenTrial) -> FrozenTrial:
@@ -79,7 +100,10 @@ def read_state(connection: Connection, trial_id: int, *, for_update: bool = Fals
         KeyError: if there is no such trial.
     """
     query = sqlalchemy.select(models.TrialModel.state).where(models.TrialModel.trial_id == trial_id)
-    state: TrialState | None = connection.scalar(query.with_for_update() if for_update else query)
+    with parsing_rows():
+        state: TrialState | None = connection.scalar(
+            query.with_for_update() if for_update else query
+        )
     if state is None:
         raise KeyError(models.NOT_FOUND_MSG)
     return state
@@ -99,9 +123,9 @@ def read_open_states(
     newer = query.where(trials.trial_id > last_id)
     first, *others = list(_chunks(sorted(open_ids), _AT_A_TIME)) or [[]]
     union = sqlalchemy.union_all(newer, query.where(trials.trial_id.in_(first)))
-    rows = list(connection.execute(union).all())
+    rows = _fetch(connection, union)
     for ids in others:
-        rows += connection.execute(query.where(trials.trial_id.in_(ids))).all()
+        rows += _fetch(connection, query.where(trials.trial_id.in_(ids)))
     if not rows:
         _check_study(connection, study_id)
     return dict(rows)
@@ -150,10 +174,10 @@ def read_trials(
     ).where(trials.study_id == study_id)
     rows: list[Any] = []
     if above is not None:
-        rows += connection.execute(query.where(trials.trial_id > above)).all()
+        rows += _fetch(connection, query.where(trials.trial_id > above))
     ids = sorted(trial_id for trial_id in among if above is None or trial_id <= above)
     for some in _chunks(ids, at_a_time):
-        rows += connection.execute(query.where(trials.trial_id.in_(some))).all()
+        rows += _fetch(connection, query.where(trials.trial_id.in_(some)))
     if not rows:
         _check_study(connection, study_id)
     rows = sorted(row for row in rows if states is None or row.state in states)
@@ -163,6 +187,13 @@ def read_trials(
         for chunk in _chunks(rows, at_a_time):
             found += _with_details(connection, chunk, parse)
     return found
+
+
+def _fetch(
+    connection: Connection, query: sqlalchemy.Select[Any] | CompoundSelect[Any]
+) -> list[Any]:
+    with parsing_rows():
+        return list(connection.execute(query).all())
 
 
 def _check_study(connection: Connection, study_id: int) -> None:
@@ -192,7 +223,7 @@ def _with_details(
         order = sqlalchemy.inspect(table).primary_key
         query = sqlalchemy.select(table.trial_id, *columns).where(table.trial_id.in_(ids))
         found: dict[int, list[Any]] = defaultdict(list)
-        for trial_id, *values in connection.execute(query.order_by(*order)).all():
+        for trial_id, *values in _fetch(connection, query.order_by(*order)):
             found[trial_id].append(values)
         return found
 
@@ -208,31 +239,33 @@ def _with_details(
     stored_steps = read(steps.step, steps.intermediate_value, steps.intermediate_value_type)
     for trial_id, number, state, started, completed in rows:
         if number is None:  # which the column may be, and no trial is
-            raise ValueError(f"trial_id {trial_id} has no number")
-        drawn = [(name, value, parse(text)) for name, value, text in stored_params[trial_id]]
-        yield FrozenTrial(
-            number=number,
-            state=state,
-            value=None,
-            values=[
-                values.stored_repr_to_value(value, kind)
-                for _, value, kind in sorted(stored_values[trial_id], key=lambda row: row[0])
-            ]
-            or None,
-            datetime_start=_local(started),
-            datetime_complete=_local(completed),
-            params={name: kind.to_external_repr(value) for name, value, kind in drawn},
-            distributions={name: kind for name, _, kind in drawn},
-            user_attrs={key: json.loads(text) for key, text in stored_user[trial_id]},
-            system_attrs={
-                key: json.loads(text) for key, text in stored_system[trial_id] if key != MARK
-            },
-            intermediate_values={
-                step: steps.stored_repr_to_intermediate_value(value, kind)
-                for step, value, kind in stored_steps[trial_id]
-            },
-            trial_id=trial_id,
-        )
+            raise UnreadableRowError(f"trial_id {trial_id} has no number")
+        with parsing_rows():
+            drawn = [(name, value, parse(text)) for name, value, text in stored_params[trial_id]]
+            trial = FrozenTrial(
+                number=number,
+                state=state,
+                value=None,
+                values=[
+                    values.stored_repr_to_value(value, kind)
+                    for _, value, kind in sorted(stored_values[trial_id], key=lambda row: row[0])
+                ]
+                or None,
+                datetime_start=_local(started),
+                datetime_complete=_local(completed),
+                params={name: kind.to_external_repr(value) for name, value, kind in drawn},
+                distributions={name: kind for name, _, kind in drawn},
+                user_attrs={key: json.loads(text) for key, text in stored_user[trial_id]},
+                system_attrs={
+                    key: json.loads(text) for key, text in stored_system[trial_id] if key != MARK
+                },
+                intermediate_values={
+                    step: steps.stored_repr_to_intermediate_value(value, kind)
+                    for step, value, kind in stored_steps[trial_id]
+                },
+                trial_id=trial_id,
+            )
+        yield trial
 
 
 def _local(utc: datetime.datetime | None) -> datetime.datetime | None:

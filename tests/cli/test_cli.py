@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Engine, event
 
 from search.cli import app
-from search.cli.options import duration, positive
+from search.cli.options import duration, percentage, positive
 from search.cli.output import data_words
 from search.study.owners import owner_of_this_process
 from search.study.record import TrialRecord
@@ -293,6 +293,7 @@ def test_a_printed_space_is_the_same_space_whatever_its_file(finished: Command) 
         ((*DIGITS_RUN, "--storage", "studies"), "A storage must be a URL"),
         ((*DIGITS_RUN, "--storage", "sqlite:///no/such/folder.db"), "folder of a new database"),
         (("best",), "There is no database studies.db"),
+        (("queue",), "'search submit' or 'search serve' creates it"),
         (("ablate",), "There is no database studies.db"),
         (("studies",), "There is no database studies.db"),
         (("dashboard",), "There is no database studies.db"),
@@ -307,7 +308,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
 ) -> None:
     if arguments[0] == "run":
         arguments = (*arguments, "--data-dir", str(tmp_path / "data"))
-    from_here = ("best", "studies", "dashboard", "retrain", "ablate")
+    from_here = ("best", "queue", "studies", "dashboard", "retrain", "ablate")
     if "--storage" not in arguments and arguments[0] in from_here:
         command = Command(tmp_path)(*arguments)
         code, err = command.code, command.err
@@ -341,6 +342,17 @@ def test_a_typo_is_answered_before_pytorch_is_imported(
     imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
     assert "search.tuner.request" in imported
     assert "torch" not in imported
+
+
+@pytest.mark.parametrize("words", [("retrain",), ("pictures", "best-8k")])
+def test_a_folder_that_cannot_be_is_told_before_pytorch_is_imported(
+    words: tuple[str, ...], finished: Command
+) -> None:
+    command = ["-m", "search", *words, "--out", "studies.db/weights"]
+    done = finished.run_words([sys.executable, "-X", "importtime", *command])
+    assert done.code == 2
+    assert "The output folder must be writable" in done.err.splitlines()[-1]
+    assert not any(line.endswith(" torch") for line in done.err.splitlines())
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -415,10 +427,15 @@ def test_a_budget_is_understood_as_people_write_it(budget: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("1d1s", 86401)],
+    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("1.5h", 5400), ("1d1s", 86401)],
 )
 def test_a_time_is_understood_as_people_write_it(text: str, seconds: int) -> None:
     assert duration("--timeout")["parser"](text) == seconds
+
+
+@pytest.mark.parametrize("text", ["99.4", "99.4%", "99.4 %"])
+def test_a_percentage_is_understood_as_people_write_it(text: str) -> None:
+    assert percentage(text) == 99.4
 
 
 def test_a_database_in_a_folder_that_may_not_be_written_is_read(finished: Command) -> None:

@@ -82,7 +82,13 @@ def test_train_can_be_a_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("training_set", "test_set"), ("trainset", "val2017"), ("Train-Images", "testdata")]
+    "names",
+    [
+        ("training_set", "test_set"),
+        ("trainset", "val2017"),
+        ("Train-Images", "testdata"),
+        ("imagesTrain", "imagesVal"),
+    ],
 )
 def test_what_may_be_a_split_by_another_name_is_refused(
     names: tuple[str, str], tmp_path: Path

@@ -92,7 +92,9 @@ def test_what_is_submitted_runs_is_stopped_goes_on_and_survives_its_server(
     watched, _ = watching.communicate()
     assert watching.returncode == 0
     assert "[2/2] trial 1" in watched
-    assert watched.endswith("Job 1 is done, short\n")
+    *_, standing, result = watched.splitlines()
+    assert standing == "Job 1 is done, short"
+    assert result.startswith("2 trained trials, the best ")
     logged = command("logs", "1").out
     assert "another database" not in logged
     assert logged.count("The study has its 2 trained trials.") == 1
@@ -252,14 +254,19 @@ def test_without_a_server_what_it_left_is_stopped_watched_and_resumed(command: C
     wait_until(lambda: n_reported(command, "long") >= 1)
     watcher = command.start("watch", "1", "--json")  # of the server, which then ends
     assert json.loads(watcher.stdout.readline())["event"] == "job"
+    reader = command.start("watch", "1")  # in words
+    assert reader.stdout.readline().startswith("Job 1 is running")
     server.send_signal(signal.SIGTERM)
     assert server.wait() == 0
     search = search_of(command, 1)
     assert alive([search])
     assert watcher.poll() is None
     assert command("stop", "long").out.startswith("Job 1 (long) is being stopped")
-    assert watcher.wait() == 0
+    assert watcher.wait() == reader.wait() == 0
     assert not alive([search])
+    *_, standing, result = reader.stdout.read().splitlines()
+    assert standing == "Job 1 is stopped, long"
+    assert result == "0 trained trials, none complete."
     told = [json.loads(line) for line in watcher.stdout.read().splitlines()]
     assert [each["state"] for each in told if each["event"] == "job"][-1] == "stopped"
     assert is_in(command, 1, "stopped")

@@ -40,6 +40,17 @@ def _move_away(database: Path) -> None:
     database.rename(database.with_name("moved.db"))
 
 
+def _put_a_link_in_its_place(database: Path) -> None:
+    """As people do who move it to a larger disk; the logs stay where they are."""
+    _move_away(database)
+    database.symlink_to("moved.db")
+
+
+def _put_a_folder_in_its_place(database: Path) -> None:
+    database.unlink()
+    database.mkdir()
+
+
 def _delete_the_log(database: Path) -> None:
     database.with_name("studies.db-wal").unlink()
 
@@ -114,6 +125,8 @@ def test_a_search_whose_database_is_deleted_or_replaced_stops_and_saves_what_it_
         _replace,
         _delete_with_its_logs,
         _move_away,
+        _put_a_link_in_its_place,
+        _put_a_folder_in_its_place,
         _delete_the_log,
         _delete_the_index_of_the_log,
     ],
@@ -144,8 +157,8 @@ def test_what_was_written_into_a_lost_file_is_saved_once(
     saved = f"sqlite:///{tmp_path / 'studies-saved-2.db'}"
     kept = optuna.load_study(study_name="kept", storage=saved)
     assert kept.user_attrs == {"before": 1}
-    is_left = lose in (_replace, _delete_the_log, _delete_the_index_of_the_log)
-    assert database.exists() == is_left
+    is_gone = lose in (_delete, _delete_with_its_logs, _move_away)
+    assert database.exists() != is_gone
 
 
 def _open_and(change: Callable[[Path], None], folder: Path) -> None:

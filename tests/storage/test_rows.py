@@ -142,6 +142,15 @@ def test_so_is_one_that_is_asked_for_alone(database_url: str) -> None:
                 read(trial_id)
 
 
+def test_what_a_reader_of_ours_gets_wrong_is_no_damaged_row(database_url: str) -> None:
+    with opened_storage(database_url, create=True) as storage:
+        study_id = filled(storage)._study_id
+        with pytest.raises(ValueError, match="islice"):
+            storage.read(read_trials, study_id, among=[1], above=None, at_a_time=-1)
+        with pytest.raises(KeyError, match="nothing"):
+            storage.read(lambda connection: {}["nothing"])
+
+
 def read_whole(url: str) -> None:
     with opened_storage(url) as storage:
         study = optuna.load_study(study_name="filled", storage=storage)
