@@ -148,7 +148,7 @@ def test_what_a_reader_of_ours_gets_wrong_is_no_damaged_row(database_url: str) -
         with pytest.raises(ValueError, match="islice"):
             storage.read(read_trials, study_id, among=[1], above=None, at_a_time=-1)
         with pytest.raises(KeyError, match="nothing"):
-            storage.read(lambda connection: {}["nothing"])
+            storage.read(lambda _: dict[str, int]()["nothing"])
 
 
 def read_whole(url: str) -> None:
