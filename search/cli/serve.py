@@ -131,6 +131,8 @@ def serve(
                         notice=echo,
                         announce=announce,
                     )
+                    words = shown_command(["serve", *storage_words(storage)])
+                    echo(f"The server has ended. What it runs goes on; '{words}' looks after it.")
         except StorageUnreachableError:
             if not should_stop():  # while it waited for the database
                 raise

@@ -20,20 +20,10 @@ _ENDING = re.compile("(?:data)?(?:set|data|images)$")
 _OF_SPLITS = frozenset(
     (*PART_NAMES, "trn", "tst", "eval", "evaluation", "holdout", "heldout", "unseen", "fold")
 )
-# How such words begin, in the plural and in other languages; two of them tell of a split.
+# How such words begin, in the plural, in composites and in other languages; two tell of a split.
 _BEGINNINGS = (
-    *("train", "test", "valid", "lern", "prüf"),  # German composites, too
-    *(
-        "entrena",
-        "prueba",
-        "trein",
-        "trenin",
-        "apprenti",
-        "entrain",
-        "entraîn",
-        "addestra",
-        "prova",
-    ),
+    *("train", "test", "valid", "lern", "prüf", "entrena", "prueba", "trein", "trenin"),
+    *("apprenti", "entrain", "entraîn", "addestra", "prova"),
     *("обуч", "трен", "тест", "провер", "валид"),
     *("训练", "訓練", "测试", "測試", "验证", "驗證"),
     *("学習", "検証", "テスト", "훈련", "학습", "테스트", "검증"),
@@ -43,8 +33,8 @@ _MOST_PARTS = 4  # of a split, where not each has a name that tells of one
 
 def _part_like(name: str) -> int | None:
     """The part of a split that a folder of such a name may be."""
-    words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _MORE]
-    return PART_NAMES.get(_ENDING.sub("", words[0])) if len(words) == 1 else None
+    words = [word for word in _words(name) if word not in _MORE]
+    return PART_NAMES.get(words[0]) if len(words) == 1 else None
 
 
 def may_be_split(names: Iterable[str]) -> list[str]:

@@ -59,8 +59,8 @@ def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
     if not path.exists():
         if not create:
             raise StorageError(
-                f"There is no database {path}; 'search run' creates it, and --storage (or "
-                "SEARCH_STORAGE) names another."
+                f"There is no database {path}; 'search run', 'search submit' or 'search serve' "
+                "creates it, and --storage (or SEARCH_STORAGE) names another."
             )
         if not path.parent.is_dir():
             raise StorageError(

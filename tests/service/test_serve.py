@@ -137,6 +137,11 @@ def test_what_is_submitted_runs_is_stopped_goes_on_and_survives_its_server(
     wait_until(lambda: is_in(command, 2, "cancelled"))
     second.send_signal(signal.SIGTERM)
     assert second.wait() == 0
+    *_, last = second.stdout.read().splitlines()
+    assert re.fullmatch(
+        r"The server has ended\. What it runs goes on; '(uv run )?search serve' looks after it\.",
+        last,
+    )
     assert not alive([search])
 
 

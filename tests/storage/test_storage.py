@@ -225,7 +225,9 @@ def test_a_folder_is_no_database(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused_where_nothing_is_to_be_created(tmp_path: Path) -> None:
-    assert "There is no database" in _refusal(_url(tmp_path / "none.db"), create=False)
+    refusal = _refusal(_url(tmp_path / "none.db"), create=False)
+    assert "There is no database" in refusal
+    assert "'search serve' creates it" in refusal  # as a queue may be asked before its server
     assert _contents(tmp_path) == {}
 
 
