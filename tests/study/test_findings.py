@@ -124,7 +124,9 @@ def _row(**changed: Any) -> dict[str, Any]:
             "ablation_0",
             {"seeds": [1], "rows": [{"change": "x", "parameter_count": 1, "mean": 0.5}]},
         ),
-        *(("ablation_0", {"seeds": [1], "parts": parts, "rows": []}) for parts in (5, [{}], "ab")),
+        ("ablation_0", {"seeds": [1], "parts": 5, "rows": []}),
+        ("ablation_0", {"seeds": [1], "parts": [{}], "rows": []}),
+        ("ablation_0", {"seeds": [1], "parts": "ab", "rows": []}),
     ],
 )
 def test_what_only_looks_like_a_finding_is_none(key: str, value: Any) -> None:
