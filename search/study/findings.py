@@ -155,17 +155,25 @@ def _is_retraining(stored: Mapping[str, Any]) -> bool:
 
 def _is_ablation(stored: Mapping[str, Any]) -> bool:
     match stored:
-        case {"seeds": [*_], "rows": [*rows]}:
-            return all(map(_is_row, rows))
+        case {"seeds": [*_], "rows": [*rows], **more}:
+            parts = more.get("parts")
+            is_of_parts = parts is None or (isinstance(parts, list) and all(map(is_count, parts)))
+            return is_of_parts and all(map(_is_row, rows))
     return False
 
 
 def _is_row(stored: Any) -> bool:
     """Whether that is a line of an ablation, as `search.results.ablation.Row` is."""
     match stored:
-        case {"change": str(), "parameter_count": count, "mean": mean, **more}:
-            low, high = _pair(more.get("interval"))
-            numbers = (mean, more.get("difference"), low, high)
+        case {
+            "change": str(),
+            "parameter_count": count,
+            "mean": mean,
+            "difference": difference,
+            "interval": interval,
+        }:
+            low, high = _pair(interval)
+            numbers = (mean, difference, low, high)
             return is_count(count) and all(each is None or is_number(each) for each in numbers)
     return False
 

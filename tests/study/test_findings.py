@@ -120,6 +120,13 @@ def _row(**changed: Any) -> dict[str, Any]:
         ("look_x", {"n": _LONG}),
         ("ablation_0", {"x": 5}),
         ("ablation_0", {"seeds": [1], "rows": [{"change": "none"}]}),
+        (
+            "ablation_0",
+            {"seeds": [1], "rows": [{"change": "x", "parameter_count": 1, "mean": 0.5}]},
+        ),
+        ("ablation_0", {"seeds": [1], "parts": 5, "rows": []}),
+        ("ablation_0", {"seeds": [1], "parts": [{}], "rows": []}),
+        ("ablation_0", {"seeds": [1], "parts": "ab", "rows": []}),
     ],
 )
 def test_what_only_looks_like_a_finding_is_none(key: str, value: Any) -> None:
