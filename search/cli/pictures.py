@@ -53,9 +53,9 @@ def pictures(
     weights = weights_folder(folder)
     default = folder if weights == folder else Path("runs") / folder
     path = out or default
-    check_folder_can_be_made(path, option="--out")
     folder = weights
     card = read_card(folder)
+    check_folder_can_be_made(path, option="--out")
     seed = kept_seed(folder, card)
     weights_path(folder, card, seed)
     card_network(card, network)
