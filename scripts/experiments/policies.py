@@ -327,8 +327,9 @@ class Search:
             EpochResult(epoch, 0.1, accuracy, 0.01, 0.1, accuracy, answer.epoch_seconds)
             for epoch, accuracy in enumerate(answer.accuracies[: running.n_epochs], start=1)
         ]
-        # By this the sampler knows it as trained.
-        TrialRecord(epochs=epochs).write(self._study, trial._trial_id)
+        # By this the sampler knows it as one of its own, and learns of it.
+        record = TrialRecord(epochs=epochs, parameter_count=running.parameter_count)
+        record.write(self._study, trial._trial_id)
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         self._study.tell(trial, value, state=state)
         self._replay.records.append(

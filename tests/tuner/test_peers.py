@@ -6,8 +6,11 @@ import math
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from scripts.experiments.draws import draw
 from scripts.experiments.peers import client
@@ -15,11 +18,14 @@ from scripts.experiments.peers.client import play_peer
 from scripts.experiments.peers.real import RealTrainer
 from scripts.experiments.peers.table import markdown
 from scripts.experiments.peers.tasks import RecordedTask, RecordedTrainer, space_of
-from scripts.experiments.peers.ways import WAYS
+from scripts.experiments.peers.ways import WAYS, train_trial
 from scripts.experiments.recipe_features import design_features
 from scripts.experiments.recorded_points import Point
 from scripts.experiments.surrogate import Surrogate
 from search.data.load import load_dataset
+from search.study.record import is_foreign
+from search.study.summary import is_trained
+from search.tuner.pruners import make_pruner
 from search_models.network import in_notation
 
 EPOCHS = 15
@@ -77,6 +83,25 @@ def test_a_training_goes_on_from_where_it_was_until_the_seconds_are_over(
     assert trains.winner() == task.surrogate.answer(recipe, 0).true_value
 
 
+def test_the_first_configuration_is_in_the_race_whatever_luck_others_had(
+    task: RecordedTask,
+) -> None:
+    def true_value(values: dict[str, Any]) -> float:
+        return task.surrogate.answer(task.space.hyperparameters(values), 1).true_value
+
+    trains = trainer(task, 50)
+    first = task.space.first()
+    drawn = [draw(task.space, random.Random(seed), spread=None) for seed in range(40)]
+    weakest = sorted(drawn, key=true_value)[:3]
+    for number, values in enumerate([first, *weakest]):
+        assert trains.train(str(number), values, EPOCHS)
+    for key in ("1", "2", "3"):
+        trains.trained[key].accuracies[:] = [1.0] * EPOCHS
+
+    assert trains.trained["0"] not in trains.best()
+    assert trains.winner() == true_value(first)
+
+
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_each_way_uses_its_seconds_and_finds_something(task: RecordedTask, way: str) -> None:
     trains = trainer(task, 8)
@@ -90,6 +115,18 @@ def test_each_way_uses_its_seconds_and_finds_something(task: RecordedTask, way: 
     if "no first values" not in way:
         first = task.space.hyperparameters(task.space.first())
         assert trains.trained["0"].recipe == first
+
+
+def test_ours_learns_of_each_trial_that_is_played(task: RecordedTask) -> None:
+    trains = trainer(task, 8)
+    study = optuna.create_study(direction="maximize", pruner=make_pruner("halving", epochs=EPOCHS))
+    study.enqueue_trial(task.space.first())
+    for _ in range(5):
+        train_trial(study, study.ask(), trains)
+
+    trials = study.get_trials()
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all(is_trained(trial) and not is_foreign(trial) for trial in trials)
 
 
 def test_a_peer_is_served_until_the_seconds_are_over(

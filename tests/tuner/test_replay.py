@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
 from scripts.experiments.comparisons import COLOURED, COMPARISONS
 from scripts.experiments.measures import Paths, measure
@@ -20,6 +21,8 @@ from scripts.experiments.replay_pictures import draw_pictures, styles
 from scripts.experiments.surrogate import N_LAST, Cost, Surrogate
 from search.report.palette import STOPPED
 from search.space.hyperparameters import Hyperparameters
+from search.study.record import is_foreign
+from search.study.summary import is_trained
 from search_models.network import in_notation
 
 N_POINTS = 40
@@ -145,6 +148,14 @@ def test_a_search_may_go_on_until_it_has_trained_long_enough(surrogate: Surrogat
     search = replay(make_policy("standard/random/none"), surrogate, 0, n_trials=2, seconds=1000)
     assert search.spent >= 1000
     assert len(search.records) > 2
+
+
+def test_a_sampler_learns_of_each_trial_that_is_replayed(surrogate: Surrogate) -> None:
+    search = Search(make_policy("standard/tpe/halving-5-3"), surrogate, 0, 9, 0.0)
+    search.run()
+    trials = search._study.get_trials()
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all(is_trained(trial) and not is_foreign(trial) for trial in trials)
 
 
 def test_hand_tuned_recipes_are_the_first_trials(surrogate: Surrogate) -> None:

@@ -69,11 +69,16 @@ class RecordedTrainer(Trainer):
         return iter([(accuracy, answer.epoch_seconds) for accuracy in answer.accuracies])
 
     def winner(self) -> float:
-        """The true value of what a race of the best whole trainings finds.
+        """The true value of what a race of the best whole trainings and the first finds.
 
-        The race is the same for all ways, and its seconds are not counted.
+        The race is the same for all ways, and its seconds are not counted. As in a search's own
+        race, the first configuration is in it where it was trained to its end.
         """
+        first = self.space.hyperparameters(self.space.first())
+        whole = {one.recipe for one in self.trained.values() if len(one.accuracies) == self.epochs}
         best = [one.recipe for one in self.best()]
+        if first in whole and first not in best:
+            best.append(first)
         raced = [
             statistics.fmean(
                 statistics.fmean(answer.accuracies[-N_LAST_EPOCHS:])

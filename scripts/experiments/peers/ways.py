@@ -42,12 +42,13 @@ def _optuna_way(
         if has_first:
             study.enqueue_trial(trainer.space.first())
         while not trainer.is_over:
-            _train_trial(study, study.ask(), trainer)
+            train_trial(study, study.ask(), trainer)
 
     return search
 
 
-def _train_trial(study: optuna.Study, trial: Trial, trainer: Trainer) -> None:
+def train_trial(study: optuna.Study, trial: Trial, trainer: Trainer) -> None:
+    """Trains a trial until it is stopped, has ended, or the seconds are over."""
     trainer.space.suggest(trial)
     key = str(trial.number)
     for epoch in range(1, trainer.epochs + 1):
@@ -60,7 +61,9 @@ def _train_trial(study: optuna.Study, trial: Trial, trainer: Trainer) -> None:
             epochs = [
                 EpochResult(i, 0.1, a, 0.01, 0.1, a, 1.0) for i, a in enumerate(accuracies, 1)
             ]
-            TrialRecord(epochs=epochs).write(study, trial._trial_id)  # by which ours counts it
+            count = trainer.space.count(trainer.space.with_single(trial.params))
+            # By which ours tells its own trials from those of other programs, and learns of them.
+            TrialRecord(epochs=epochs, parameter_count=count).write(study, trial._trial_id)
             value = None if is_weak else statistics.fmean(accuracies[-N_LAST_EPOCHS:])
             study.tell(trial, value, state=TrialState.PRUNED if is_weak else TrialState.COMPLETE)
             return
