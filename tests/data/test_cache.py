@@ -103,6 +103,14 @@ def test_a_data_set_that_was_swept_is_written_anew(place: Path) -> None:
         assert len(files.development()) == 1438
 
 
+def test_what_a_process_trains_on_stays_though_the_cache_is_deleted(place: Path) -> None:
+    with dataset_files(load_dataset("digits"), with_test=True) as files:
+        before = files.development(), files.test()
+        shutil.rmtree(cache.user_cache())
+        for examples, kept in zip((files.development(), files.test()), before, strict=True):
+            assert examples.images.equal(kept.images)
+
+
 def test_the_command_shows_and_clears(place: Path, command: Command) -> None:
     command.environment["XDG_CACHE_HOME"] = str(place / "cache")
     assert "budget-search: 0.0 MB" in command("cache").out.replace("\n", "")
