@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from search.exceptions import InputError
 from search.files import check_has_contents, write_bytes, write_text
@@ -38,6 +39,7 @@ class OutputFolder:
         self, path: Path, kind: str, *, option: str = "--out", older: Iterable[str] = ()
     ) -> None:
         self.path = make_folder(path, option=option)
+        _check_list(path, option)
         self._kind = kind
         self._option = option
         self._older = {name: _digests(path / name) for name in older}
@@ -121,6 +123,16 @@ def _check_name(name: str, option: str) -> None:
         )
 
 
+def _check_list(folder: Path, option: str) -> None:
+    """Raises InputError where what has the name of the list is a user's, and would be replaced."""
+    path = folder / LIST_NAME
+    if os.path.lexists(path) and not _is_list(_read_json(path)):
+        raise InputError(
+            f"{LIST_NAME} must be the list of what commands wrote in a folder, but {path} is "
+            f"another file, or was changed since; move it, or name another place with {option}."
+        )
+
+
 def check_file(path: Path, *, option: str = "--out") -> None:
     """Sees that a file can be written, and takes the place of none but one of ours; makes nothing.
 
@@ -131,6 +143,7 @@ def check_file(path: Path, *, option: str = "--out") -> None:
         InputError: if files cannot be written there, or it would take the place of a user's.
     """
     _check_name(path.name, option)
+    _check_list(path.parent, option)
     if os.path.lexists(path):
         _folder_of(path, option).check([path.name])
     else:
@@ -171,20 +184,32 @@ def _digests(path: Path) -> list[str]:
 
 
 def _read_list(folder: Path) -> dict[str, _Digests]:
-    """What the list says, by kind; nothing where it is none of ours."""
-    try:
-        check_has_contents(folder / LIST_NAME)
-        stored = json.loads((folder / LIST_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    kinds = stored.items() if isinstance(stored, dict) else ()
+    """What the list says, by kind; nothing where there is none of ours."""
+    stored = _read_json(folder / LIST_NAME)
+    kinds: dict[str, _Digests] = stored if _is_list(stored) else {}
+    # A name that leads elsewhere is none that was written.
     return {
-        kind: {
-            name: [digest for digest in digests if isinstance(digest, str)]
-            for name, digests in names.items()
-            # A name that leads elsewhere is none that was written.
-            if isinstance(digests, list) and Path(name).name == name
-        }
-        for kind, names in kinds
-        if isinstance(names, dict)
+        kind: {name: digests for name, digests in names.items() if Path(name).name == name}
+        for kind, names in kinds.items()
     }
+
+
+def _read_json(path: Path) -> Any:
+    """What a file has; None where it is none, a link, or no JSON."""
+    try:
+        check_has_contents(path)
+        return None if path.is_symlink() else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _is_list(stored: Any) -> bool:
+    """Whether that is as `_write_list` writes it, whatever it names."""
+    return isinstance(stored, dict) and all(
+        isinstance(names, dict)
+        and all(
+            isinstance(digests, list) and all(isinstance(digest, str) for digest in digests)
+            for digests in names.values()
+        )
+        for names in stored.values()
+    )

@@ -140,6 +140,25 @@ def test_a_library_that_cannot_be_loaded_is_named(command: Command) -> None:
     assert "Traceback" not in done.err
 
 
+LITTLE_MEMORY = """
+import resource
+from search.cli import main
+
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**23, used + 2**23))
+main(["best"])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no system tells memory so")
+def test_a_process_that_gets_no_more_memory_says_so(finished: Command) -> None:
+    done = finished.run_words([sys.executable, "-c", LITTLE_MEMORY])
+    assert done.code == 1
+    assert "ulimit" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_what_is_closed_to_a_user_is_named(command: Command) -> None:
     if os.geteuid() == 0:
         pytest.skip("nothing is closed to root")

@@ -75,6 +75,8 @@ _EPILOG = (
 _NOT_FOUND = "Record does not exist."  # what Optuna's storages say
 _PLACE_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_LIMIT_ERRORS = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+_LIMIT_WORDS = ("can't allocate memory", "can't start new thread")  # of PyTorch, of Python
 
 app = typer.Typer(
     name="search",
@@ -143,8 +145,18 @@ for _command in (
     app.command(epilog=_EPILOG, cls=WordedCommand)(_command)
 
 
-def _in_words(error: ImportError | OSError | KeyError) -> SearchError | None:
+def _in_words(error: Exception) -> SearchError | None:
     """What a user is told of an error that is not the program's; None where it is."""
+    if (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno in _LIMIT_ERRORS)
+        or (isinstance(error, RuntimeError) and any(each in str(error) for each in _LIMIT_WORDS))
+    ):
+        return SearchError(
+            "There must be memory, processes and open files enough, but the system gave no more "
+            f"({str(error) or 'no memory'}). Close other programs, allow more where it is limited "
+            "('ulimit -a' says), or take fewer --workers and fewer or smaller images."
+        )
     if isinstance(error, KeyError):
         if error.args != (_NOT_FOUND,):
             return None
@@ -192,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     except SearchError as error:
         print_error(error)
         sys.exit(error.exit_code)
-    except (ImportError, OSError, KeyError) as error:
+    except (ImportError, OSError, KeyError, MemoryError, RuntimeError) as error:
         words = _in_words(error)
         if words is None:
             raise

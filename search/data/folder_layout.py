@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from search.data.names import FOLDER, check_text
+from search.data.names import FOLDER, check_text, look_alike
 from search.data.split_names import (
     PART_NAMES,
     TRAINING,
@@ -140,6 +140,11 @@ def folder_layout(folder: Path) -> FolderLayout:
         _check_two(folder, classes)
     for name in classes:
         check_text(name, f"The name of a class, here of a sub-folder of {folder},")
+    if alike := look_alike(classes):
+        raise DataError(
+            f"Each class must have a name that looks otherwise than all others, but {folder} has "
+            f"{', '.join(map(ascii, alike[:_N_SHOWN]))}; rename one, or put their images together."
+        )
     files = {
         (label, part): tuple(sorted(_images_below(place / name, left_out)))
         for part, place in (parts or {TRAINING: folder}).items()

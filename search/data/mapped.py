@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -62,6 +63,8 @@ class DatasetFiles:
         return _map(self.test_path)
 
 
+# Each process maps a file once: what it trains on stays, whoever deletes the cache meanwhile.
+@functools.lru_cache(maxsize=2)
 def _map(path: Path) -> Examples:
     with safe_open(path, framework="pt") as file:  # tensors are views of the mapped file
         return Examples(file.get_tensor("images"), file.get_tensor("labels"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,18 @@ def check_text(name: str, what: str) -> str:
             f"{what} must be UTF-8 without control characters, but got {name!r}; rename it."
         )
     return name
+
+
+def look_alike(names: Sequence[str]) -> list[str]:
+    """Those of some names that are blank, or that nobody can tell from another one on a screen.
+
+    They differ by their blanks alone, by joiners without a width, or by whether a letter and its
+    accent are one character or two.
+    """
+    shown = [" ".join(unicodedata.normalize("NFC", name).split()) for name in names]
+    shown = [look.replace("\u200c", "").replace("\u200d", "") for look in shown]
+    counts = Counter(shown)
+    return [name for name, look in zip(names, shown, strict=True) if not look or counts[look] > 1]
 
 
 def folder_of(name: str) -> Path | None:

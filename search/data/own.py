@@ -34,6 +34,7 @@ from search.data.names import (
     ImageSize,
     check_folder,
     check_text,
+    look_alike,
     size_option,
     size_words,
 )
@@ -91,9 +92,9 @@ def from_tensors(
         )
     for each in names:
         check_text(each, "The name of a class")
-    if len(set(names)) < len(names) or not all(map(str.strip, names)):
+    if alike := look_alike(names):
         raise DataError(
-            f"Each class must have a name of its own, but got {', '.join(map(repr, names[:9]))}; "
+            f"Each class must have a name of its own, but got {', '.join(map(ascii, alike[:9]))}; "
             "give others."
         )
     return _split_dataset(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+from optuna_dashboard import save_note, save_plotly_graph_object
 
 from search.report.artifacts import StudyArtifacts
 from search.report.facts import Report, read_report
@@ -23,6 +23,7 @@ from search.report.importance import influences
 from search.report.loading import left_out, load_matplotlib
 from search.report.note import note_text
 from search.storage.retrying import RetryingStorage, WriteConflictError
+from search.study.stored import is_count
 from search.study.summary import is_trained
 from search.study.trials import trials_of
 
@@ -33,6 +34,9 @@ _N_TRIES = 3  # where others write between reading and writing; after them, it i
 # wait, only where there are not too many.
 _GROWTH = 1.2
 _MANY_TRIALS = 300
+# Attributes of a study in which optuna-dashboard keeps its note: a number that is counted up with
+# each change, and pieces of the text.
+_NOTE_VERSION, _NOTE_PIECE = "dashboard:note_ver", "dashboard:note_str:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,7 @@ class DashboardSync:
             for name, graph in graphs.items():
                 if graph is not None:
                     save_plotly_graph_object(study, _Graph(graph), graph_object_id=name)
-            before = get_note(study)
+            before = _read_note(study)
             note = note_text(report, before)
             if note != before:
                 save_note(study, note)
@@ -178,3 +182,13 @@ class DashboardSync:
         if has_time:
             return n_trained > self._n_judged
         return n_trained <= _MANY_TRIALS and n_trained >= _GROWTH * self._n_judged
+
+
+def _read_note(study: Study) -> str:
+    """The note that a study has, without what other programs wrote there that is no text."""
+    stored = study._storage.get_study_system_attrs(study._study_id)
+    if not is_count(stored.get(_NOTE_VERSION, 0)):
+        study._storage.set_study_system_attr(study._study_id, _NOTE_VERSION, 0)
+    n_pieces = sum(key.startswith(_NOTE_PIECE) for key in stored)
+    pieces = (stored.get(f"{_NOTE_PIECE}{number}") for number in range(n_pieces))
+    return "".join(piece for piece in pieces if isinstance(piece, str))

@@ -20,7 +20,6 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 
 from search.study.record import TrialRecord
@@ -117,6 +116,9 @@ def _evaluator(
     trials: Sequence[FrozenTrial], names: list[str]
 ) -> Callable[[np.ndarray[Any, Any]], dict[str, float]]:
     """PED-ANOVA as a function of one score a trial, the higher the better."""
+    # Brings scikit-learn, two fifths of what a report imports; of few trials none is needed.
+    from optuna.importance import PedAnovaImportanceEvaluator
+
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.add_trials(
         [

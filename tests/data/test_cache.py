@@ -13,6 +13,7 @@ import pytest
 from search.data import cache
 from search.data.load import load_dataset
 from search.data.mapped import dataset_files
+from search.folders import user_cache
 from tests.conftest import Command
 from tests.support.image_folders import make_folder
 
@@ -101,6 +102,14 @@ def test_a_data_set_that_was_swept_is_written_anew(place: Path) -> None:
     assert cache.clear() == 1
     with dataset_files(data, with_test=False) as files:
         assert len(files.development()) == 1438
+
+
+def test_what_a_process_trains_on_stays_though_the_cache_is_deleted(place: Path) -> None:
+    with dataset_files(load_dataset("digits"), with_test=True) as files:
+        before = files.development(), files.test()
+        shutil.rmtree(user_cache())
+        for examples, kept in zip((files.development(), files.test()), before, strict=True):
+            assert examples.images.equal(kept.images)
 
 
 def test_the_command_shows_and_clears(place: Path, command: Command) -> None:

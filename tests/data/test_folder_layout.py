@@ -331,6 +331,21 @@ def test_names_of_classes_in_any_script_are_taken(tmp_path: Path) -> None:
         from_tensors(tensors, torch.arange(20) // 10, classes=["a", "\x1b[2J"])
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *(("caf\u00e9", "cafe\u0301"), ("cat", "cat "), (" ", "cat"), ("a b", "a\u00a0b")),
+        *(("cat", "ca\u200dt"), ("\u200c", "cat")),
+    ],
+)
+def test_classes_that_look_alike_are_refused(one: str, other: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pets", dict.fromkeys((one, other, "Cat"), 6), colour=False)
+    with pytest.raises(DataError, match="a name that looks otherwise than all others") as refused:
+        load(folder)
+    assert ascii(one) in str(refused.value)
+    assert "'Cat'" not in str(refused.value)
+
+
 def test_a_pipe_is_not_waited_for(command: Command) -> None:
     folder = make_folder(command.folder / "pets", {"cat": 6, "dog": 6}, colour=False)
     os.mkfifo(folder / "cat" / "live.jpg")

@@ -558,8 +558,10 @@ def test_tensors_are_the_same_however_they_are_kept() -> None:
     [
         ({"name": "a\nb"}, "The name of a data set must be UTF-8 without control"),
         ({"name": "\ud800"}, "The name of a data set must be UTF-8"),
-        ({"classes": ["cat", "cat", "dog"]}, "a name of its own, but got 'cat', 'cat', 'dog'"),
-        ({"classes": ["cat", " ", "dog"]}, "a name of its own"),
+        ({"classes": ["cat", "cat", "dog"]}, "a name of its own, but got 'cat', 'cat';"),
+        ({"classes": ["cat", " ", "dog"]}, "a name of its own, but got ' ';"),
+        ({"classes": ["cat", "cat ", "dog"]}, "a name of its own, but got 'cat', 'cat ';"),
+        ({"classes": ["caf\u00e9", "cafe\u0301", "dog"]}, r"got 'caf\\xe9', 'cafe\\u0301';"),
     ],
 )
 def test_names_of_tensors_that_tell_nothing_apart_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sqlite3
@@ -91,6 +92,24 @@ def test_the_note_is_kept_current_and_what_a_person_wrote_stays(finished: Comman
     note = get_note(study)
     assert note.startswith("Searches the best network")
     assert note.endswith("---\n\nMine alone.")
+
+
+def test_what_other_programs_wrote_in_the_place_of_a_note_ends_nothing(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+    study = make_study(f"sqlite:///{database}", "made", [MadeTrial([0.9] * 3)])
+    tell(database, "made")
+    storage, number = study._storage, study._study_id
+    pieces = [key for key in storage.get_study_system_attrs(number) if ":note_str:" in key]
+    assert pieces
+    names = ("note_ver", "note_str:0", f"note_str:{len(pieces)}", "plot_data:size:0")
+    for value in (None, "x", 5, [None], math.nan, "\ud800"):
+        for name in (*names, "artifacts:1:x", "artifacts:1:1-1-0"):
+            storage.set_study_system_attr(number, f"dashboard:{name}", value)
+        tell(database, "made")
+        assert get_note(study).startswith("Searches the best network"), value
+    storage.set_study_system_attr(number, "dashboard:note_str:x", None)
+    tell(database, "made")
+    assert storage.get_study_system_attrs(number)["dashboard:note_ver"] > 0
 
 
 def test_the_note_says_how_sure_the_best_is_once_that_is_known(tmp_path: Path) -> None:

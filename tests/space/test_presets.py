@@ -75,9 +75,13 @@ def test_shipped_networks_are_trained_by_name(capsys: pytest.CaptureFixture[str]
         assert system.claim.last_three_mean == pytest.approx(100 * card.mean_accuracy)
 
     options = ("--dataset", "digits", "--epochs", "1", "--workers", "1", "--json")
-    assert run_here("baseline", "best-1-epoch", *options) == 0
     count = find_system("best-1-epoch").hyperparameters.spec.parameter_count
-    assert json.loads(capsys.readouterr().out)["parameter_count"] == count
+    for more in ((), ("--own-momentum",)):
+        assert run_here("baseline", "best-1-epoch", *more, *options) == 0
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["parameter_count"] == count
+        # The study that found it would count the look; here is none.
+        assert "this look at the test set is not counted" in printed.err
 
 
 def test_a_run_whose_weights_are_not_shipped_is_told_with_those_that_are() -> None:

@@ -96,15 +96,24 @@ def noted_statements() -> Iterator[list[str]]:
     assert statements
 
 
-def test_the_best_is_shown_without_what_is_slow_to_import(finished: Command) -> None:
+@pytest.mark.parametrize(
+    ("words", "slow"),
+    [
+        (["best"], ["torch", "torchvision", "matplotlib", "scipy", "sklearn", "pandas"]),
+        (["report"], ["torch", "torchvision", "sklearn", "pandas"]),  # of four trials
+    ],
+    ids=["best", "report"],
+)
+def test_a_study_is_shown_without_what_is_slow_to_import(
+    finished: Command, words: list[str], slow: list[str]
+) -> None:
     code = (
         "import sys\n"
         "from search.cli import main\n"
         "try:\n"
-        "    main(['best'])\n"
+        f"    main({words})\n"
         "finally:\n"
-        "    slow = {'torch', 'torchvision', 'matplotlib', 'scipy', 'sklearn', 'pandas'}\n"
-        "    print(sorted(slow.intersection(sys.modules)))\n"
+        f"    print(sorted(set({slow}).intersection(sys.modules)))\n"
     )
     done = finished.run_words([sys.executable, "-c", code])
     assert done.code == 0, done.err
