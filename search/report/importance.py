@@ -7,6 +7,7 @@ stopped counts as not being among the best. The others model final accuracies, w
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from search.study.summary import accuracy_of, is_trained
 
 BEST_SHARE = 0.25  # of the trained trials: "the best"
 LEAST_TRIALS = 20  # that make five best ones, fewer than which Optuna advises against
+MOST_TRIALS = 500  # that are asked; each of a hundred shuffles costs what their number does
 _N_SHUFFLES = 100
 _CHANCE = 0.95  # of the shuffles are below what is taken for chance
 
@@ -66,9 +68,11 @@ class Influence:
 def influences(trials: Iterable[FrozenTrial]) -> list[Influence]:
     """What each searched hyperparameter does, the least like chance first; none of too few trials.
 
-    Shuffled with a fixed seed: the same trials give the same answer.
+    Of many trials, `MOST_TRIALS` at most are asked, evenly from the first to the last. Shuffled
+    with a fixed seed: the same trials give the same answer.
     """
     trained = [trial for trial in trials if is_trained(trial)]
+    trained = trained[:: math.ceil(len(trained) / MOST_TRIALS) or 1]
     searched = _searched(trained)
     if len(trained) < LEAST_TRIALS or not searched:
         return []

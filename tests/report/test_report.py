@@ -22,6 +22,7 @@ from search.data.load import load_dataset
 from search.data.names import SPLITS, Split
 from search.folders import REPORT_FILES
 from search.published import LIST_NAME
+from search.report import importance
 from search.report.dashboard_sync import DashboardSync
 from search.report.effort import effort
 from search.report.facts import wilson_interval
@@ -378,6 +379,18 @@ def test_what_decides_is_told_from_what_chance_makes() -> None:
     assert len(best) == 10
     assert 0.6 < min(best) <= max(best) <= 1
     assert influences(drawn(LEAST_TRIALS - 1)) == []
+
+
+def test_of_many_trials_some_are_asked_what_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importance, "MOST_TRIALS", 30)
+    for n_trials, n_asked in ((30, 30), (45, 23), (90, 30)):
+        rows = influences(drawn(n_trials))
+        assert {len(row.positions) for row in rows} == {n_asked}
+    assert rows[0].name == "cause"
+    all_rows = {row.name: row.positions for row in rows}
+    monkeypatch.setattr(importance, "MOST_TRIALS", 90)
+    (cause,) = (row for row in influences(drawn(90)) if row.name == "cause")
+    assert cause.positions[::3] == all_rows["cause"]  # from the first to the last
 
 
 def test_the_numbers_of_images_are_those_of_the_data(tmp_path: Path) -> None:
