@@ -21,6 +21,7 @@ from search.cli.options import (
 )
 from search.cli.output import (
     EXIT_INTERRUPTED,
+    artifact_words,
     data_words,
     echo_json,
     heard_interrupts,
@@ -114,7 +115,7 @@ def confirm(
         confirmation = confirmation_run.finish()
         sync = DashboardSync(opened, chosen, artifact_folder(storage, artifacts))
         sync.update(is_leaving=True)
-        data = data_words(dataset.info.name, data_dir)
+        data = [*data_words(dataset.info.name, data_dir), *artifact_words(artifacts)]
         print_confirmation(console, chosen, confirmation, storage=storage, data=data)
         if as_json and confirmation is not None:
             echo_json(confirmation.to_attribute(), indent=2)
@@ -151,7 +152,8 @@ def print_confirmation(
     """The race's table, its winner, and how much of the search's best value was luck.
 
     Args:
-        storage, data: as `next_lines` takes them.
+        storage: as `next_lines` takes it.
+        data: the options that find the data set and the artifacts.
     """
     from search.study.history import network_words
     from search.study.settings import StudySettings
@@ -181,7 +183,9 @@ def print_confirmation(
     close = [standing.candidate for standing in confirmation.standings if not standing.is_out][1:]
     if close:
         file = network_words(study, StudySettings.from_study(study))
-        words = ["confirm", "--study", study.study_name, "--seeds", "N", *file]
+        n_seeds = 2 * max(len(standing.values) for standing in confirmation.standings)
+        lengths = ["--top", str(len(confirmation.standings)), "--seeds", str(n_seeds)]
+        words = ["confirm", "--study", study.study_name, *lengths, *file]
         console.print(
             f"{_trials(close)} ran too close to it to be told apart, which more seeds may do: "
             f"{shown_command([*words, *storage_words(storage), *data])}",

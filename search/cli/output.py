@@ -83,19 +83,26 @@ def shown_waiting(
 
 
 def next_lines(
-    steps: Iterable[NextStep], width: int, *, storage: str, data: Sequence[str] = ()
+    steps: Iterable[NextStep],
+    width: int,
+    *,
+    storage: str,
+    data: Sequence[str] = (),
+    artifacts: Sequence[str] = (),
 ) -> Iterator[str]:
     """What to do next: commands, each with what it is good for, whole so that they can be copied.
 
     Args:
         width: of what they are printed on, in columns.
         data: the option that finds the data set, as `data_words` gives it.
+        artifacts: the one that finds the artifacts, as `artifact_words` gives it.
     """
     where = storage_words(storage)
     is_password_hidden = False
     yield "\nNext:"
     for step in steps:
         words = [*step.words, *(where if step.reads_database else ())]
+        words += artifacts if step.reads_artifacts else ()
         command = shown_command([*words, *(data if step.reads_data else ())])
         is_password_hidden |= "***" in command
         line = f"  {command}  # {step.purpose}"
@@ -182,14 +189,17 @@ def how_to_go_on() -> str:
     job = os.environ.get("SEARCH_JOB")
     if job is None:
         return f"The same command goes on:\n  {same_command()}"
-    return f"Its queue goes on:\n  {shown_command(['resume', job])}"
+    words = ["resume", job, *storage_words(os.environ.get("SEARCH_STORAGE", DATABASE_URL))]
+    return f"Its queue goes on:\n  {shown_command(words)}"
 
 
 def storage_words(storage: str) -> list[str]:
     """The option that a next command needs to find its storage; without a password."""
     from search.storage.urls import shown_url
 
-    if storage in (DATABASE_URL, os.environ.get("SEARCH_STORAGE")):
+    # A search of a queue has it from its server; who reads its log has not.
+    named = None if "SEARCH_JOB" in os.environ else os.environ.get("SEARCH_STORAGE")
+    if storage == (named or DATABASE_URL):
         return []
     return ["--storage", shown_url(storage)]
 
@@ -203,6 +213,14 @@ def data_words(dataset: str, folder: Path | None) -> list[str]:
     if folder is None or not has_files or (named and folder == Path(named)):
         return []
     return ["--data-dir", str(folder)]
+
+
+def artifact_words(folder: Path | None) -> list[str]:
+    """The option that a next command needs to find the artifacts, where a search named it."""
+    named = os.environ.get("SEARCH_ARTIFACTS")
+    if folder is None or (named and folder == Path(named)):
+        return []
+    return ["--artifacts", str(folder)]
 
 
 def _heeded() -> dict[int, Any]:

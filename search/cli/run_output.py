@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.cli.output import data_words, echo, how_to_go_on, next_lines
+from search.cli.output import artifact_words, data_words, echo, how_to_go_on, next_lines
 from search.cli.show import front_table
 from search.plain_text import printable
 from search.study.trials import trials_of
@@ -287,7 +287,8 @@ def print_next(console: Console, search: Search) -> None:
         return
     request = search.plan.request
     data = data_words(search.plan.dataset.info.name, request.data_dir)
-    for line in next_lines(steps, console.width, storage=request.storage, data=data):
+    where = {"data": data, "artifacts": artifact_words(request.artifacts)}
+    for line in next_lines(steps, console.width, storage=request.storage, **where):
         console.print(line, soft_wrap=True)
 
 

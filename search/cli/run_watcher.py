@@ -16,6 +16,7 @@ from search.cli.events import (
     search_ends,
 )
 from search.cli.output import (
+    artifact_words,
     data_words,
     heard_interrupts,
     how_to_go_on,
@@ -145,7 +146,7 @@ class TerminalWatcher(SearchWatcher):
             search.study,
             confirmation,
             storage=request.storage,
-            data=data_words(info.name, request.data_dir),
+            data=[*data_words(info.name, request.data_dir), *artifact_words(request.artifacts)],
         )
         if confirmation is not None:
             self._emit(race_ends(confirmation))

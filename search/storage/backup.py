@@ -27,7 +27,7 @@ def backup(url: str, path: Path) -> None:
             f"a server; copy it with {program}, which the server's installation brings."
         )
     check_sqlite_file(parsed, create=False, write=False)
-    check_schema(parsed, create=False, may_be_half_made=True)
+    check_schema(parsed, create=False, write=False, may_be_half_made=True)
     if path.exists() or path.is_symlink():
         raise StorageError(f"A copy must be a new file, but {path} is there; name another.")
     source = Path(str(parsed.database)).resolve()

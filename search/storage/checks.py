@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
+from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -94,12 +95,13 @@ def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
         raise no_sqlite_file(database)
 
 
-def check_schema(url: URL, *, create: bool, may_be_half_made: bool) -> bool:
+def check_schema(url: URL, *, create: bool, write: bool, may_be_half_made: bool) -> bool:
     """Whether a database has Optuna's tables, of this version; with `create` it may have none yet.
 
     Raises:
         HalfMadeError: if some are missing, unless it `may_be_half_made`.
-        StorageError: if there are others, or the database cannot be opened.
+        StorageError: if there are others, or the database cannot be opened, or is to be written
+            and its server lets this user only read.
     """
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
         return False
@@ -112,6 +114,8 @@ def check_schema(url: URL, *, create: bool, may_be_half_made: bool) -> bool:
                 found = connection.scalar(
                     sqlalchemy.text("SELECT version_num FROM alembic_version")
                 )
+            if write and connection.dialect.name == "postgresql":
+                _check_rights(connection, url, is_made="studies" in tables)
     except SQLAlchemyError as error:
         raise cannot_open(url, error) from error
     finally:
@@ -126,6 +130,24 @@ def check_schema(url: URL, *, create: bool, may_be_half_made: bool) -> bool:
             "not; name another with --storage."
         )
     return found is not None
+
+
+def _check_rights(connection: Connection, url: URL, *, is_made: bool) -> None:
+    """Raises StorageError where PostgreSQL would refuse what this user writes."""
+    rights = (
+        "has_table_privilege('studies', 'INSERT') AND has_table_privilege('trials', 'UPDATE')"
+        if is_made
+        else "COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false)"
+    )
+    asked = sqlalchemy.text(f"SELECT current_setting('transaction_read_only') = 'on', {rights}")
+    is_read_only, has_rights = connection.execute(asked).one()
+    if not is_read_only and has_rights:
+        return
+    why = "its transactions are read-only" if is_read_only else "this user may only read there"
+    raise StorageError(
+        f"The database must take what is written, but {without_secrets(url)} does not ({why}); "
+        "have its owner grant the rights, or name another with --storage."
+    )
 
 
 @functools.cache

@@ -17,7 +17,12 @@ from search.exceptions import (
 from search.storage.urls import hide_secrets, without_secrets
 
 # It starts, ends or recovers, or has no connection left.
-_FOR_A_WHILE = re.compile("the database system is|too many clients|remaining connection slots")
+_FOR_A_WHILE = re.compile(
+    "the database system is|too many (clients|connections)|remaining connection slots"
+)
+_REFUSED = re.compile(
+    "FATAL.*(authentication failed|does not exist|no pg_hba|permission denied|not permitted to)"
+)
 
 
 def is_unreachable(error: SQLAlchemyError, url: URL) -> bool:
@@ -40,6 +45,15 @@ def is_away(error: SQLAlchemyError, url: URL) -> bool:
     """
     text = str(error)
     return is_unreachable(error, url) and ("FATAL" not in text or bool(_FOR_A_WHILE.search(text)))
+
+
+def is_refused(error: SQLAlchemyError, url: URL) -> bool:
+    """Whether a server says that it takes no connection as it is asked for.
+
+    So it will tomorrow: the database was dropped, the password changed. Told by PostgreSQL's words,
+    of other languages than English none: there a server that begins anew could not be told apart.
+    """
+    return is_unreachable(error, url) and bool(_REFUSED.search(str(error)))
 
 
 def sql_state(error: DBAPIError) -> str | None:

@@ -69,7 +69,7 @@ def _open(url: URL, waiting: Waiting, *, create: bool, write: bool) -> RetryingS
     """The storage, once whoever else makes its tables at the same time is done."""
     for is_last in [False] * _N_RETRIES + [True]:
         try:
-            is_made = check_schema(url, create=create, may_be_half_made=is_last)
+            is_made = check_schema(url, create=create, write=write, may_be_half_made=is_last)
             return RetryingStorage(
                 url,
                 waiting,

@@ -17,6 +17,7 @@ from search.exceptions import StorageUnreachableError
 from search.storage.errors import (
     database_failed,
     database_unreachable,
+    is_refused,
     is_unreachable,
     reason_of,
     rows_unreadable,
@@ -88,7 +89,7 @@ class Retry:
                 cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
                 if not isinstance(cause, SQLAlchemyError):
                     raise
-                if not is_unreachable(cause, self._url):
+                if not is_unreachable(cause, self._url) or is_refused(cause, self._url):
                     raise database_failed(self._url, cause) from None
                 now = time.monotonic()
                 if deadline is None or wait is None:

@@ -29,16 +29,17 @@ class NextStep:
     """A command that is useful now.
 
     Args:
-        words: without the program's name, and without the options that say where the database and
-            the data sets are: whoever shows the command knows them.
+        words: without the program's name, and without the options that say where the database, the
+            data sets and the artifacts are: whoever shows the command knows them.
         purpose: what it is for.
-        reads_database, reads_data: whether it needs those options.
+        reads_database, reads_data, reads_artifacts: whether it needs those options.
     """
 
     words: tuple[str, ...]
     purpose: str
     reads_database: bool = True
     reads_data: bool = False
+    reads_artifacts: bool = False
 
     @property
     def command(self) -> str:
@@ -130,11 +131,12 @@ def next_steps(
         steps.append(NextStep(front, "the most accurate network of each size"))
     elif has_images and confirmed_number(study, trials) is None:
         race = ("confirm", *on_study, *network)
-        steps.append(NextStep(race, "race the best trials over fresh seeds", reads_data=True))
+        purpose = "race the best trials over fresh seeds"
+        steps.append(NextStep(race, purpose, reads_data=True, reads_artifacts=True))
     if has_images and Findings.read(study).retraining(chosen.number) is None:
         steps.append(retrain_step(study.study_name, network=network))
     steps.append(_report_step(study.study_name, "its story on one page"))
-    steps.append(NextStep(("dashboard",), "look at all trials in a browser"))
+    steps.append(NextStep(("dashboard",), "look at all trials in a browser", reads_artifacts=True))
     if searched_by is not None:  # another search of it is refused, or is one more host's
         return NextSteps(None, tuple(steps), searched_by=searched_by)
     if not is_over:

@@ -26,7 +26,7 @@ from search.folders import check_folder_can_be_made
 from search.space.adaptive import N_TRAINING
 from search.space.space import Space
 from search.space.toml import ADAPTIVE
-from search.storage.checks import check_sqlite_file, has_studies
+from search.storage.checks import check_schema, check_sqlite_file, has_studies
 from search.storage.open import opened_storage
 from search.storage.studies import study_names
 from search.storage.urls import parse_url
@@ -69,6 +69,8 @@ def check_search(checked: CheckedRequest) -> None:
     url = parse_url(checked.asked.storage)
     if url.get_backend_name() == "sqlite":
         check_sqlite_file(url, create=True, write=True)
+    else:
+        check_schema(url, create=True, write=True, may_be_half_made=True)
     request = checked.asked
     if request.worker_log is not None:
         check_folder_can_be_made(request.worker_log, option="--worker-log")

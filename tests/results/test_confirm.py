@@ -406,7 +406,7 @@ def test_the_race_that_is_advised_finds_its_database_and_its_data(
             run.race.add(number, each, value)
     data = ["--data-dir", "images"]
     print_confirmation(make_console(), study, run.finish(), storage=url, data=data)
-    advised = f"search confirm --study made --seeds N --storage {url} --data-dir images\n"
+    advised = f"search confirm --study made --top 2 --seeds 4 --storage {url} --data-dir images\n"
     assert advised in capsys.readouterr().out
 
 

@@ -16,6 +16,7 @@ import optuna
 import psutil
 import psycopg
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import event, text
@@ -29,6 +30,9 @@ from search.storage.open import opened_storage
 from search.storage.retry import Waiting
 from search.storage.urls import shown_url
 from search.study.history import run_records
+from search.tuner.options import SearchRequest
+from search.tuner.preflight import check_search
+from search.tuner.request import check_request
 from tests.conftest import DIGITS_RUN, Command, alive, run_here, wait_until
 from tests.support.prepared import preparation
 from tests.support.servers import PASSWORD, Postgres, shown
@@ -331,6 +335,102 @@ def test_a_database_that_refuses_is_no_database_that_is_away(
     words = "connection to server failed: FATAL:  the database system is in recovery mode"
     recovers = OperationalError(None, None, psycopg.OperationalError(words))
     assert isinstance(cannot_open(url, recovers), StorageUnreachableError)
+
+
+def _ended(postgres: Postgres, database: str) -> None:
+    """Ends all connections to a database, as an administrator does."""
+    ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    postgres.query("postgres", f"{ends} AND datname = '{database}'")
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("DROP DATABASE {database} WITH (FORCE)", 'FATAL: +database "d.*" does not exist'),
+        ("ALTER ROLE {role} PASSWORD 'another'", "FATAL: +password authentication failed"),
+        ("ALTER ROLE {role} NOLOGIN", "FATAL: +role .* is not permitted to log in"),
+    ],
+    ids=["dropped", "password", "no login"],
+)
+def test_a_server_that_takes_a_database_away_is_not_waited_for(
+    statement: str, reason: str, postgres: Postgres
+) -> None:
+    database = postgres.new_database()
+    role = f"of_{database}"
+    options = f"LOGIN SUPERUSER IN ROLE guarded PASSWORD '{PASSWORD}'"
+    postgres.administer(f"CREATE ROLE {role} {options}")
+    url = shown(postgres.url(database, username=role, password=PASSWORD))
+    notices: list[str] = []
+    waiting = Waiting(limit_seconds=600, notice=notices.append)
+    with opened_storage(url, create=True, waiting=waiting) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        postgres.administer(statement.format(database=database, role=role))
+        _ended(postgres, database)
+        with pytest.raises(DatabaseError, match=reason):
+            study.ask()
+    assert not notices
+
+
+def test_a_server_without_a_connection_left_is_away_for_a_while(postgres: Postgres) -> None:
+    postgres.administer("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+    url = shown(postgres.url("postgres", username="crowded"))
+    with pytest.raises(StorageUnreachableError, match="too many"), opened_storage(url):
+        pass
+
+
+@pytest.mark.parametrize("is_made", [False, True], ids=["new", "made"])
+@pytest.mark.parametrize(
+    ("rights", "why"),
+    [
+        ("REVOKE CREATE ON SCHEMA public FROM PUBLIC", "this user may only read there"),
+        (
+            "ALTER DATABASE {database} SET default_transaction_read_only = on",
+            "its transactions are read-only",
+        ),
+    ],
+    ids=["rights", "read-only"],
+)
+def test_a_database_that_takes_nothing_of_this_user_is_told_before_anything_is_loaded(
+    rights: str, why: str, is_made: bool, postgres: Postgres
+) -> None:
+    database = postgres.new_database()
+    if is_made:
+        with opened_storage(shown(postgres.url(database)), create=True) as storage:
+            optuna.create_study(study_name="s", storage=storage)
+        postgres.query(database, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC")
+    role = f"of_{database}"
+    postgres.administer(f"CREATE ROLE {role} LOGIN")
+    postgres.query(database, rights.format(database=database))
+    url = shown(postgres.url(database, username=role))
+    request = SearchRequest(dataset="digits", budget=3000, epochs=3, storage=url)
+    with pytest.raises(StorageError, match=f"must take what is written.*{why}"):
+        check_search(check_request(request))
+    if is_made:
+        with pytest.raises(StorageError, match=why), opened_storage(url, write=True):
+            pass
+        with opened_storage(url) as storage:
+            assert optuna.get_all_study_names(storage) == ["s"]
+
+
+def test_hosts_share_a_database_whose_transactions_are_serializable(postgres: Postgres) -> None:
+    database = postgres.new_database()
+    how = "SET default_transaction_isolation = 'serializable'"
+    postgres.administer(f"ALTER DATABASE {database} {how}")
+    url = shown(postgres.url(database))
+    n_hosts, n_trials = 3, 8
+
+    def search_alone() -> None:
+        with opened_storage(url, write=True) as storage:
+            study = optuna.load_study(study_name="s", storage=storage)
+            for _ in range(n_trials):
+                study.tell(study.ask({"x": FloatDistribution(0.0, 1.0)}), 0.5)
+
+    with opened_storage(url, create=True) as storage:
+        optuna.create_study(study_name="s", storage=storage)
+    with ThreadPoolExecutor(n_hosts) as executor:
+        for host in [executor.submit(search_alone) for _ in range(n_hosts)]:
+            host.result()
+    assert states(url, "s") == [TrialState.COMPLETE] * n_hosts * n_trials
 
 
 def test_a_url_is_shown_without_the_passwords_in_its_query() -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from search.cli.output import next_lines
+from search.cli.output import artifact_words, next_lines, storage_words
 from search.exceptions import StudyError
 from search.report.facts import read_report
 from search.report.note import note_text
@@ -184,9 +184,41 @@ def test_a_command_is_shown_with_where_its_database_and_its_data_are() -> None:
         f"search report --study made {there}  # the study's story on one page",
         "*** stands for the password; put the whole URL into SEARCH_STORAGE instead.",
     ]
+    seen = NextStep(("dashboard",), "look", reads_artifacts=True)
+    artifacts = artifact_words(Path("own curves"))
+    (_, line) = next_lines([seen], 200, storage="sqlite:///studies.db", artifacts=artifacts)
+    assert line.endswith("search dashboard --artifacts 'own curves'  # look")
     (_, purpose, command) = next_lines(steps[1:2], 40, storage=url)
     assert purpose == "  # how it learnt and where it errs"
     assert command.endswith("search pictures weights")
+
+
+@pytest.mark.parametrize(
+    ("storage", "environment", "words"),
+    [
+        ("sqlite:///studies.db", {}, ""),
+        ("sqlite:///a b.db", {}, "--storage sqlite:///a b.db"),
+        ("sqlite:///own.db", {"SEARCH_STORAGE": "sqlite:///own.db"}, ""),
+        # Without the option the command would look into the one that the environment names.
+        (
+            *("sqlite:///studies.db", {"SEARCH_STORAGE": "sqlite:///own.db"}),
+            "--storage sqlite:///studies.db",
+        ),
+        # The server of a queue has set it, not who reads the log.
+        (
+            *("sqlite:///own.db", {"SEARCH_STORAGE": "sqlite:///own.db", "SEARCH_JOB": "1"}),
+            "--storage sqlite:///own.db",
+        ),
+    ],
+)
+def test_a_command_names_its_database_unless_whoever_types_it_has_it_named(
+    storage: str, environment: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SEARCH_STORAGE", "SEARCH_JOB"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert " ".join(storage_words(storage)) == words
 
 
 def test_a_network_is_taken_elsewhere_in_a_way_that_is_installed(

@@ -29,9 +29,9 @@ class Postgres:
         )
         self._server = packaged.get_server(folder)
         self._numbers = itertools.count()
-        self._run("postgres", f"CREATE ROLE {_ROLE} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
+        self.administer(f"CREATE ROLE {_ROLE} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
         rules = folder / "pg_hba.conf"
-        rules.write_text(f"local all {_ROLE} scram-sha-256\n{rules.read_text()}")
+        rules.write_text(f"local all +{_ROLE} scram-sha-256\n{rules.read_text()}")
         with (folder / "postgresql.conf").open("a") as settings:
             settings.write("fsync = off\n")  # a stop would wait for a busy disk
         self.stop()
@@ -50,7 +50,7 @@ class Postgres:
     def new_database(self) -> str:
         """The name of a database that is new and empty."""
         name = f"d{next(self._numbers)}"
-        self._run("postgres", f"CREATE DATABASE {name}")
+        self.administer(f"CREATE DATABASE {name}")
         return name
 
     def query(self, database: str, statement: str) -> list[Any]:
@@ -72,8 +72,9 @@ class Postgres:
     def close(self) -> None:
         self._server.cleanup()
 
-    def _run(self, database: str, statement: str) -> None:
-        engine = sqlalchemy.create_engine(self.url(database), isolation_level="AUTOCOMMIT")
+    def administer(self, statement: str) -> None:
+        """A statement that concerns the server, or a whole database of it."""
+        engine = sqlalchemy.create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
         try:
             with engine.connect() as connection:
                 connection.exec_driver_sql(statement.replace("%", "%%"))
