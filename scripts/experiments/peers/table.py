@@ -41,10 +41,10 @@ def markdown(found: Found, noise: Mapping[str, float]) -> str:
             for (task, other, seed), value in found.items()
             if other == way and (task, OURS, seed) in found
         ]
-        means = [
-            100 * statistics.fmean(v for (t, w, _), v in found.items() if (t, w) == (task, way))
-            for task in tasks
+        values = [
+            [100 * v for (t, w, _), v in found.items() if (t, w) == (task, way)] for task in tasks
         ]
+        means = [f"{statistics.fmean(each):.2f}" if each else "" for each in values]
         rows.append((statistics.fmean(differences), way, differences, means))
     lines = [
         f"| search | {' | '.join(tasks)} | beside ours | searches |",
@@ -55,8 +55,7 @@ def markdown(found: Found, noise: Mapping[str, float]) -> str:
         beside = (
             "" if interval is None else f"{mean:+.2f} ({interval[0]:+.2f} to {interval[1]:+.2f})"
         )
-        shown = " | ".join(f"{value:.2f}" for value in means)
-        lines.append(f"| {way} | {shown} | {beside} | {len(differences)} |")
+        lines.append(f"| {way} | {' | '.join(means)} | {beside} | {len(differences)} |")
     return "\n".join(lines)
 
 

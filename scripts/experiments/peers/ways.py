@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import warnings
 from collections.abc import Callable
 
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
@@ -88,6 +89,15 @@ def _halving(epochs: int) -> BasePruner:
     return make_pruner("halving", epochs=epochs)
 
 
+def _early_halving(epochs: int) -> BasePruner:
+    """A third goes on after a fifth of the epochs, and after three fifths."""
+    return SuccessiveHalvingPruner(min_resource=math.ceil(epochs / 5), reduction_factor=3)
+
+
+def _early_median(epochs: int) -> BasePruner:
+    return MedianPruner(n_startup_trials=5, n_warmup_steps=2)
+
+
 def _random_top(trainer: Trainer) -> None:
     """Random configurations for a third of the epochs; then the best of them whole."""
     chance = random.Random(trainer.seed)
@@ -110,6 +120,8 @@ WAYS: dict[str, Way] = {
     "ours": _optuna_way(_ours, _halving),
     "ours, even first draws": _optuna_way(_ours_drawn_evenly, _halving),
     "ours, no pruning": _optuna_way(_ours, lambda epochs: NopPruner()),
+    "ours, halving from epoch 3": _optuna_way(_ours, _early_halving),
+    "ours, median": _optuna_way(_ours, _early_median),
     "ours, no first values": _optuna_way(_ours_drawn_evenly, _halving, has_first=False),
     "optuna": _optuna_way(_plain_tpe, lambda epochs: MedianPruner()),
     "random, best whole": _random_top,
