@@ -143,10 +143,10 @@ def check_file(path: Path, *, option: str = "--out") -> None:
         InputError: if files cannot be written there, or it would take the place of a user's.
     """
     _check_name(path.name, option)
-    _check_list(path.parent, option)
     if os.path.lexists(path):
         _folder_of(path, option).check([path.name])
     else:
+        _check_list(path.parent, option)
         folders = (path.parent, *path.parent.parents)
         make_folder(next(filter(os.path.lexists, folders), Path()), option=option)
 

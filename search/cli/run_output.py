@@ -287,8 +287,10 @@ def print_next(console: Console, search: Search) -> None:
         return
     request = search.plan.request
     data = data_words(search.plan.dataset.info.name, request.data_dir)
-    where = {"data": data, "artifacts": artifact_words(request.artifacts)}
-    for line in next_lines(steps, console.width, storage=request.storage, **where):
+    artifacts = artifact_words(request.artifacts)
+    for line in next_lines(
+        steps, console.width, storage=request.storage, data=data, artifacts=artifacts
+    ):
         console.print(line, soft_wrap=True)
 
 

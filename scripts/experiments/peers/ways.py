@@ -50,7 +50,7 @@ def _optuna_way(
 
 def train_trial(study: optuna.Study, trial: Trial, trainer: Trainer) -> None:
     """Trains a trial until it is stopped, has ended, or the seconds are over."""
-    trainer.space.suggest(trial)
+    recipe = trainer.space.suggest(trial)
     key = str(trial.number)
     for epoch in range(1, trainer.epochs + 1):
         accuracies = trainer.train(key, trial.params, epoch)
@@ -62,9 +62,9 @@ def train_trial(study: optuna.Study, trial: Trial, trainer: Trainer) -> None:
             epochs = [
                 EpochResult(i, 0.1, a, 0.01, 0.1, a, 1.0) for i, a in enumerate(accuracies, 1)
             ]
-            count = trainer.space.count(trainer.space.with_single(trial.params))
             # By which ours tells its own trials from those of other programs, and learns of them.
-            TrialRecord(epochs=epochs, parameter_count=count).write(study, trial._trial_id)
+            record = TrialRecord(epochs=epochs, parameter_count=recipe.spec.parameter_count)
+            record.write(study, trial._trial_id)
             value = None if is_weak else statistics.fmean(accuracies[-N_LAST_EPOCHS:])
             study.tell(trial, value, state=TrialState.PRUNED if is_weak else TrialState.COMPLETE)
             return
