@@ -78,6 +78,7 @@ def entry_point() -> NoReturn:
         if not isinstance(left.code, int | None):
             raise
         code = left.code or 0
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already, and has only to tidy up
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError):  # nobody may be left to read it
         sys.stdout.flush()

@@ -77,7 +77,12 @@ def confirm(
 
             from search.space.network_files import load_network
             from search.storage.open import opened_storage
-            from search.study.open import check_study_data, load_study_data, select_study
+            from search.study.open import (
+                check_study_data,
+                load_study_data,
+                open_trial,
+                select_study,
+            )
             from search.study.settings import StudySettings
             from search.study.sharing import locked_race
 
@@ -86,6 +91,7 @@ def confirm(
             opened = stack.enter_context(opened_storage(storage, write=True, waiting=waiting))
             chosen = select_study(opened, study)
             stack.enter_context(locked_race(chosen, storage))
+            open_trial(chosen)  # the best, without which there is nothing to race
             source = study_network(chosen, network)
             check_study_data(chosen, data_dir)
             prepared = prepare_workers(workers, device)

@@ -48,7 +48,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
     from search.storage.open import opened_storage
     from search.study.next_steps import NextStep, next_steps
     from search.study.open import select_study
-    from search.study.summary import summarize_study
+    from search.study.summary import how_to_complete, is_all_diverged, summarize_study
     from search.study.trials import trials_of
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -60,15 +60,18 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
         trials = trials_of(study)
         summary = summarize_study(study, trials, confirmation_of(study))
         steps = next_steps(study, trials)
+        standing = _standing(summary)
+        if is_all_diverged(trials):
+            standing.append(f"What helps: {how_to_complete(trials)}.")
         if steps.searched_by is not None:
             running = f"It is being searched now, by {steps.searched_by}."
             watched = [NextStep(("dashboard",), "look at all trials in a browser")]
-            return [*_standing(summary), running], watched
+            return [*standing, running], watched
         if steps.go_on is not None:
-            return _standing(summary), [steps.go_on]
+            return standing, [steps.go_on]
         # The line above has told of the best trial.
         shown = [step for step in steps.with_result if step.command != "show"]
-        return _standing(summary), [*shown, *filter(None, [steps.search_on])]
+        return standing, [*shown, *filter(None, [steps.search_on])]
 
 
 def _standing(summary: StudySummary) -> list[str]:

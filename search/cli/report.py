@@ -66,6 +66,7 @@ def report(
     from search.report.loading import load_matplotlib
     from search.storage.open import opened_storage
     from search.study.open import select_study
+    from search.study.summary import how_to_complete
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = make_console()
@@ -76,7 +77,7 @@ def report(
         if train and facts.weights_name is None:
             raise StudyError(
                 f"A study must have a complete trial to train it again, but {facts.study!r} has "
-                "none yet; leave out --train, or go on with 'search run'."
+                f"none yet; leave out --train, or {how_to_complete(facts.trials)}."
             )
         path = out or study_folder(facts.study) / "report"
         folder = OutputFolder(path, "report", older=_of_older_version(path, facts.space_text))

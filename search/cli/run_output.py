@@ -224,18 +224,21 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from rich.text import Text
 
     from search.cli.view import describe_best
-    from search.study.summary import confirmed_number, front, tally
+    from search.study.summary import confirmed_number, front, is_all_diverged, tally
     from search.training.metrics import metric_words
     from search.tuner.events import Outcome
     from search.tuner.words import describe_outcome
 
     counts = tally(trials_of(search.study))
+    is_hopeless = is_all_diverged(trials_of(search.study))  # more of the same trials would be, too
     length = search.plan.length
     match outcome:
         case Outcome.INTERRUPTED:
             then = "Everything finished is kept; what ran starts again from its first epoch."
         case Outcome.TIMED_OUT:
             then = "What ran is back in the queue and starts again from its first epoch."
+        case _ if is_hopeless:
+            then = ""
         case Outcome.REACHED:
             then = f"For more, give the same command with --trials {2 * counts.n_trained}."
         case Outcome.NO_BETTER:
@@ -247,7 +250,7 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
         case Outcome.EXHAUSTED:
             then = "For more, search a larger space, as another study: --space, --study."
     why = describe_outcome(outcome, counts.n_trained, length)
-    console.print(Text.assemble((why, "bold"), f" {then}"))
+    console.print(Text.assemble((why, "bold"), f" {then}".rstrip()))
     if outcome in (Outcome.INTERRUPTED, Outcome.TIMED_OUT):
         console.print(how_to_go_on(), soft_wrap=True)
     interrupted = ""
@@ -263,7 +266,7 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     )
     best = best_so_far(search)
     if best is None:
-        console.print(_why_none(search))
+        console.print(_why_none(is_hopeless=is_hopeless))
         return
     last = min(3, search.plan.request.epochs)
     over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
@@ -280,12 +283,9 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     console.print(f"An accuracy is the {metric} on the validation images over {over}.")
 
 
-def _why_none(search: Search) -> str:
+def _why_none(*, is_hopeless: bool) -> str:
     """Says that no trial is complete and, where all had one reason, what helps."""
-    from search.study.summary import is_diverged, is_trained
-
-    trained = [trial for trial in trials_of(search.study) if is_trained(trial)]
-    if not trained or not all(map(is_diverged, trained)):
+    if not is_hopeless:
         return "No trial is complete yet."
     return (
         "No trial is complete: the loss of each grew beyond all bounds. Search smaller learning "

@@ -25,7 +25,7 @@ from search.study.open import rebuild
 from search.study.record import TrialRecord
 from search.study.repeat_runs import NOT_FINITE, RepeatStore
 from search.study.settings import StudySettings
-from search.study.summary import CONFIRMS, accuracy_of, by_accuracy
+from search.study.summary import CONFIRMS, accuracy_of, by_accuracy, how_to_complete
 from search.study.trials import trials_of
 from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, WorkerPool
@@ -372,7 +372,7 @@ def _candidates(
     if not complete:
         raise StudyError(
             f"A study must have a complete trial to confirm, but {study.study_name!r} has none "
-            "yet; go on with 'search run'."
+            f"yet; {how_to_complete(trials)}."
         )
     earlier = (Findings.read(study).confirmation or {}).get("trial")
     others = {*besides, earlier}

@@ -22,6 +22,7 @@ from search.study.stored import is_count, is_number
 
 DISTRIBUTION = "budget-search"
 _CHOSEN = "chosen"  # when the study was made the one used last, without a search
+_EXHAUSTED = "space_exhausted"  # whether a search found nothing untried in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,16 @@ def last_used(study: HasAttributes) -> str:
 def make_last_used(study: Study) -> None:
     """Makes the study the one that commands take where none is named."""
     study.set_user_attr(_CHOSEN, _now())
+
+
+def mark_exhausted(study: Study) -> None:
+    """Keeps that the study's space has no untried configuration left."""
+    study.set_user_attr(_EXHAUSTED, True)
+
+
+def is_exhausted(study: HasAttributes) -> bool:
+    """Whether a search has found that the study's space has no untried configuration left."""
+    return study.user_attrs.get(_EXHAUSTED) is True
 
 
 def record_run(study: Study, record: RunRecord) -> None:

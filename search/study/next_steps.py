@@ -14,6 +14,7 @@ from search.study import defaults
 from search.study.findings import Findings
 from search.study.history import (
     StudyLength,
+    is_exhausted,
     length_asked_before,
     network_words,
     search_words,
@@ -21,7 +22,7 @@ from search.study.history import (
 from search.study.length import is_stagnant
 from search.study.locks import searching_process
 from search.study.settings import StudySettings
-from search.study.summary import chosen_trial, confirmed_number, tally
+from search.study.summary import chosen_trial, confirmed_number, is_all_diverged, tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,13 @@ class NextSteps:
     """What is worth doing with a study as it stands.
 
     Args:
-        go_on: its search, where that has not come to its end and does not run.
+        go_on: its search, where that has not come to its end and does not run; or what helps a
+            study all of whose trials diverged.
         searched_by: the process and host that search it now, in words; None where none does.
         with_result: what to do with what it has found, the most useful first; none as long as no
             trial is complete.
-        search_on: for more trials than were asked for, where it has come to its end.
+        search_on: for more trials than were asked for, where it has come to its end and its space
+            has more.
     """
 
     go_on: NextStep | None
@@ -66,6 +69,11 @@ class NextSteps:
     def command(self, name: str) -> NextStep | None:
         """The step with the result that is this command; None where there is none."""
         return next((step for step in self.with_result if step.command == name), None)
+
+
+_OTHER_SPACE = NextStep(
+    ("space",), "a space to change, and to search as another study", reads_database=False
+)
 
 
 def first_steps() -> list[NextStep]:
@@ -100,10 +108,14 @@ def next_steps(
     settings = StudySettings.from_study(study)
     chosen = chosen_trial(study, trials)
     length = length_asked_before(study) or StudyLength(0)
-    n_trained = tally(trials).n_trained
+    counts = tally(trials)
+    n_trained = counts.n_trained
     split = settings.known_split
-    is_over = n_trained >= length.n_trials or (
-        split is not None and is_stagnant(length, trials, split.n_validation)
+    is_used_up = is_exhausted(study) and not counts.n_waiting
+    is_over = (
+        is_used_up
+        or n_trained >= length.n_trials
+        or (split is not None and is_stagnant(length, trials, split.n_validation))
     )
     # Where it was to end by itself, it is to do so again.
     n_wanted = length.n_trials if length.patience is None else None
@@ -121,7 +133,10 @@ def next_steps(
     owner = searching_process(study, is_leaving=is_leaving)
     searched_by = None if owner is None else f"process {owner.pid} on {owner.host}"
     if chosen is None:
-        goes_on = search(n_trained + 1 if is_over else n_wanted, "go on with the search")
+        if is_over and (is_used_up or is_all_diverged(trials)):
+            goes_on: NextStep | None = _OTHER_SPACE
+        else:
+            goes_on = search(n_trained + 1 if is_over else n_wanted, "go on with the search")
         return NextSteps(None if searched_by else goes_on, searched_by=searched_by)
     on_study = ("--study", study.study_name)
     has_images = not settings.is_of_tensors  # no command has the tensors of a program
@@ -141,7 +156,8 @@ def next_steps(
         return NextSteps(None, tuple(steps), searched_by=searched_by)
     if not is_over:
         return NextSteps(search(n_wanted, "go on with the search"), tuple(steps))
-    return NextSteps(None, tuple(steps), search(2 * n_trained, "search on"))
+    search_on = None if is_used_up else search(2 * n_trained, "search on")
+    return NextSteps(None, tuple(steps), search_on)
 
 
 def retrain_step(study: str, trial: int | None = None, *, network: Sequence[str] = ()) -> NextStep:

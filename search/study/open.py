@@ -32,6 +32,7 @@ from search.study.summary import (
     ABLATES,
     CONFIRMS,
     chosen_trial,
+    how_to_complete,
     parameter_count_of,
     repeats_name,
 )
@@ -140,11 +141,12 @@ def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
     """
     if number is not None:
         return _open_numbered(study, number)
-    best = chosen_trial(study, trials_of(study))
+    trials = trials_of(study)
+    best = chosen_trial(study, trials)
     if best is None:
         raise StudyError(
             f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
-            "go on with 'search run'."
+            f"{how_to_complete(trials)}."
         )
     return best
 

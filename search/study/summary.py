@@ -29,6 +29,22 @@ def is_diverged(trial: FrozenTrial) -> bool:
     return not TrialRecord.read(trial).epochs[-1].is_finite
 
 
+def is_all_diverged(trials: Iterable[FrozenTrial]) -> bool:
+    """Whether a study's trials were trained, and each of them diverged."""
+    trained = [trial for trial in trials if is_trained(trial)]
+    return bool(trained) and all(map(is_diverged, trained))
+
+
+def how_to_complete(trials: Iterable[FrozenTrial]) -> str:
+    """What helps a study none of whose trials is complete, as the end of a sentence."""
+    if is_all_diverged(trials):
+        return (
+            "search smaller learning rates, as another study ('search run' with --space and "
+            "--study), because the loss of each trial so far grew beyond all bounds"
+        )
+    return "go on with 'search run'"
+
+
 def training_seconds(trial: FrozenTrial) -> float:
     """For how long a trial trained; of one that failed, nothing is known but its epochs."""
     record = TrialRecord.read(trial)

@@ -24,7 +24,7 @@ from search.storage.cached import CachedStorage
 from search.storage.collection import kept_from_collection, no_collection
 from search.storage.open import opened_storage
 from search.storage.retry import Waiting
-from search.study.history import RunRecord, record_run, run_records
+from search.study.history import RunRecord, mark_exhausted, record_run, run_records
 from search.study.length import is_stagnant
 from search.study.open import create_or_open_study, unless_deleted
 from search.study.repeat_runs import RepeatStore
@@ -125,6 +125,8 @@ class Search:
                 known=self.ended_before,
                 weights_path=self.dashboard_sync.weights_path,
             ).run()
+        if outcome is Outcome.EXHAUSTED:
+            mark_exhausted(self.study)
         if outcome is not Outcome.INTERRUPTED:  # who interrupts it waits for its end
             self.dashboard_sync.update(has_time=True)
         return outcome

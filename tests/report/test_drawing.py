@@ -53,6 +53,10 @@ def test_no_two_classes_look_alike() -> None:
             *("cat", "class 1", "class 2", "$x$", "class 4", "class 5", "\\x1b[31m"),
             *("class 7", "class 8"),
         ]
+        # One is called as another's number, and a third as that one's.
+        assert class_labels(["class 2", "class 0", "\ue000"]) == ["class 0", "class 1", "class 2"]
+        ordered = ["class 1", "class 2", "class 3"]  # which no number would make clearer
+        assert class_labels(ordered) == ordered
         assert picture_text("of \ue000") == "of \\ue000"
 
 

@@ -494,7 +494,7 @@ def test_a_study_without_a_complete_trial_has_nothing_to_confirm(
     study = optuna.create_study(study_name="empty", storage=url, direction="maximize")
     study.set_user_attr("settings", finished.study(STUDY).user_attrs["settings"])
     assert run_here("confirm", "--study", "empty", "--storage", url) == 2
-    assert "must have a complete trial to confirm" in capsys.readouterr().err
+    assert "must have a complete trial, but it has none yet" in capsys.readouterr().err
     assert repeats_name("empty", CONFIRMS) not in optuna.get_all_study_names(url)
 
 

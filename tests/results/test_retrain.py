@@ -35,7 +35,7 @@ def test_it_prints_each_epoch_then_seeds_mean_and_spread(
     out = retrained[1].out
     for seed in (1, 2):
         for epoch in (1, 2, 3):
-            assert re.search(rf"^ {{3}}{seed} {{6}}{epoch} ( +[\d.]+| %){{7}}$", out, re.M), out
+            assert re.search(rf"^ {{3}}{seed} {{6}}{epoch} ( +[\d.e-]+| %){{7}}$", out, re.M), out
     assert "best epoch" in out
     assert "(mean and spread over 2 seeds; 95 % interval " in out
     assert f"By {NAME}, the test set was seen 2 times, once for each seed" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ from search.exceptions import StudyError
 from search.report.facts import read_report
 from search.report.note import note_text
 from search.space.space import Space
+from search.storage.open import opened_storage
 from search.study.history import RunRecord, record_run, remembered_data_dir
 from search.study.locks import locked_file
 from search.study.next_steps import NextStep, next_steps, retrain_step, steps_with_weights
@@ -30,7 +32,9 @@ from tests.support.made_studies import MadeTrial, confirmation, make_study
 
 BEST, WEAKER = MadeTrial([0.9, 0.95, 0.96]), MadeTrial([0.9, 0.94, 0.95])
 LARGE = MadeTrial([0.9, 0.95, 0.96], values={"budget_share": 1.0})
-FAILED = MadeTrial(state=TrialState.FAIL)
+FAILED, WAITING = MadeTrial(state=TrialState.FAIL), MadeTrial(state=TrialState.WAITING)
+DIVERGED = MadeTrial([0.1, 0.1], TrialState.PRUNED, loss=math.nan)
+USED_UP = {"space_exhausted": True}
 CONFIRMED = {"confirmation": confirmation(0, {0: [0.93, 0.94, 0.95], 1: [0.9, 0.91, 0.92]})}
 OUTCOME = {"test_accuracy": {"mean": 0.9}, "runs": [{"last_three_mean": 0.9}]}
 RETRAINED = {"retrain_000001": {"trial": 0, **OUTCOME}, "test_looks": 1}
@@ -55,12 +59,38 @@ def steps_of(folder: Path, trials: list[MadeTrial], **options: Any) -> list[Next
         ([LARGE], {"objective": "accuracy,size"}, "show best retrain report dashboard run"),
         ([BEST], {"dataset": "tensors:photos"}, "show report dashboard"),
         ([FAILED], {"dataset": "tensors:photos"}, ""),
+        ([DIVERGED], {}, "space"),  # the end of its search, and more would diverge, too
+        ([DIVERGED, FAILED], {}, "run"),
+        ([BEST, FAILED], {"attributes": USED_UP}, "show confirm retrain report dashboard"),
+        ([BEST, WEAKER], {"attributes": USED_UP}, "show confirm retrain report dashboard"),
+        ([BEST, WAITING], {"attributes": USED_UP}, "run show confirm retrain report dashboard"),
     ],
 )
 def test_the_steps_follow_from_how_a_study_stands(
     tmp_path: Path, trials: list[MadeTrial], options: dict[str, Any], commands: str
 ) -> None:
     assert [step.command for step in steps_of(tmp_path, trials, **options)] == commands.split()
+
+
+def test_what_helps_a_study_all_of_whose_trials_diverged_is_told_by_all_that_need_one(
+    command: Command,
+) -> None:
+    make_study(f"sqlite:///{command.database}", "made", [DIVERGED])
+    why = "search smaller learning rates, as another study ('search run' with --space and --study)"
+    for words in (
+        ("best",),
+        ("best", "--front"),
+        ("retrain",),
+        ("confirm",),
+        ("report", "--train"),
+    ):
+        refused = command(*words)
+        assert refused.code == 2
+        assert why in " ".join(refused.err.split())
+    assert why in " ".join(command().out.split())
+    with opened_storage(f"sqlite:///{command.database}") as storage:
+        study = optuna.load_study(study_name="made", storage=storage)
+        assert f"No trial is complete yet; {why}" in note_text(read_report(study), "")
 
 
 def test_what_is_searched_now_is_not_to_be_searched_on(command: Command) -> None:

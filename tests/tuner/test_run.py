@@ -490,6 +490,7 @@ def test_a_search_of_a_small_space_ends_when_all_of_it_is_trained(command: Comma
         trials = command.study("digits-3000x1").trials
         assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
         assert len({str(trial.params) for trial in trials}) == 4
+        assert "search run" not in command().out  # what to do next
 
 
 def test_a_loss_that_is_not_finite_prunes_its_trial_and_counts(command: Command) -> None:
@@ -497,6 +498,8 @@ def test_a_loss_that_is_not_finite_prunes_its_trial_and_counts(command: Command)
     space.write_text("learning_rate = 100.0\nmomentum = 0.98\nweight_decay = 10.0\n")
     done = command(*DIGITS_RUN, "--space", str(space), "--trials", "2", "--epochs", "9")
     assert done.code == 0, done.err
+    assert "For more, give the same command" not in done.out
+    assert "Search smaller learning rates" in done.out
     trials = command.study("digits-3000x9").trials
     assert len(trials) == 2
     assert {trial.state for trial in trials} == {TrialState.PRUNED}
