@@ -40,6 +40,7 @@ _MARGIN = 0.3
 _HEAD = 0.95  # title and subtitle
 _FOOT = 0.4  # whose weights these are
 
+_LEFT_TO_RIGHT = "\u200e"  # a mark that is not seen
 _LETTERS_ABREAST = 100  # of the names of all classes, below the columns of a matrix
 
 _WRONG_SHADES = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fdba8c", WRONG])
@@ -261,7 +262,7 @@ def _draw_pairs(
     )
     axes.barh(range(len(pairs)), [pair.n_wrong for pair in pairs], 0.7, color=WRONG)
     axes.set_ylim(len(pairs) - 0.4, -0.6)
-    names = [f"{labels[pair.label]} → {labels[pair.answer]}" for pair in pairs]
+    names = [_taken_for(labels[pair.label], labels[pair.answer]) for pair in pairs]
     axes.set_yticks(range(len(pairs)), names)
     for place, pair in enumerate(pairs):
         text = f"{pair.n_wrong:,} of {pair.n_images:,}"
@@ -272,6 +273,11 @@ def _draw_pairs(
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure
+
+
+def _taken_for(label: str, answer: str) -> str:
+    """Two classes, the true one on the left, also where their letters run to the left."""
+    return f"{_LEFT_TO_RIGHT}{label}{_LEFT_TO_RIGHT} → {_LEFT_TO_RIGHT}{answer}"
 
 
 def _numbers_note(labels: Sequence[str], classes: Sequence[str]) -> str:

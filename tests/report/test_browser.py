@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from search.plain_text import printable
 from search.report.dashboard_sync import DashboardSync
+from search.report.facts import read_report
+from search.report.page import Errors, render_page
 from search.storage.open import opened_storage
 from search.study.open import open_study, rebuild
 from search.study.summary import ABLATES, CONFIRMS, repeats_name
@@ -202,3 +205,35 @@ def test_a_report_fits_a_telephone(page: Page, served: tuple[str, Command]) -> N
     assert len(widths) >= 4
     assert all(content <= box for content, box in widths), widths
     page.set_viewport_size(before)
+
+
+def test_names_of_classes_of_any_length_stand_beside_their_cells(
+    page: Page, tmp_path: Path
+) -> None:
+    study = make_study(f"sqlite:///{tmp_path / 'studies.db'}", "made", [MadeTrial([0.8, 0.9, 0.9])])
+    names = ["A&B <i>", "a name that no cell has room for " * 4, "\u05db\u05dc\u05d1", "dog"]
+    errors = Errors(
+        seed=1,
+        accuracy=0.5,
+        n_images=8,
+        n_wrong=4,
+        classes=names,
+        rows=[(name, [1, 1, 0, 0], 1) for name in names],
+        most=1,
+        pairs=(),
+        mistakes=(),
+    )
+    (tmp_path / "page.html").write_text(render_page(read_report(study), [], errors))
+    page.goto((tmp_path / "page.html").as_uri())
+    shown = page.locator(".matrix .name")
+    assert [each.get_attribute("title") for each in shown.all()] == 2 * names
+    boxes = [
+        box
+        for each in page.locator(".matrix .name, .matrix td").all()
+        if (box := each.bounding_box())
+    ]
+    for one, other in itertools.combinations(boxes, 2):
+        across = abs(one["x"] - other["x"] + (one["width"] - other["width"]) / 2)
+        down = abs(one["y"] - other["y"] + (one["height"] - other["height"]) / 2)
+        is_beside = across >= (one["width"] + other["width"]) / 2 - 1
+        assert is_beside or down >= (one["height"] + other["height"]) / 2 - 1, (one, other)

@@ -98,6 +98,18 @@ def test_titles_count_the_mistakes_and_name_the_seed(weights: Path) -> None:
     assert [text.get_text() for text in axes.texts][:2] == ["0", "1 (91 %)"]
 
 
+def test_the_true_class_stands_on_the_left_also_where_letters_run_to_the_left(
+    weights: Path,
+) -> None:
+    classes = ["\u05db\u05dc\u05d1", "\u05e2\u05d1", *map(str, range(30))]
+    counts = np.zeros((32, 32), dtype=np.int64)
+    counts[0, 1] = 1
+    figure = draw_confusion(Answers.of(read_card(weights), 1), counts, classes)
+    (label,) = figure.axes[0].get_yticklabels()
+    # What is neither letter nor mark takes the direction of what is on both of its sides.
+    assert label.get_text() == f"\u200e{classes[0]}\u200e → \u200e{classes[1]}"
+
+
 @pytest.mark.parametrize("sides", [(28, 28), (20, 60), (60, 20)])
 def test_mistakes_are_drawn_in_their_proportions(sides: tuple[int, int], weights: Path) -> None:
     examples = Examples(torch.zeros(12, 1, *sides, dtype=torch.uint8), torch.zeros(12).long())
