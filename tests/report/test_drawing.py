@@ -113,7 +113,8 @@ def test_every_text_beside_many_classes_has_its_place(n_classes: int) -> None:
     picture_png(figure)
     for text in figure.texts:
         box = text.get_window_extent()
-        assert figure.bbox.containsx(box.x1) and box.y0 >= 0, text
+        assert figure.bbox.containsx(box.x1), text
+        assert box.y0 >= 0, text
     axes = figure.axes[0]
     heading = [text.get_window_extent() for text in figure.texts[:2]]
     assert not heading[0].overlaps(heading[1])
