@@ -143,7 +143,7 @@ def _decode(
         file.draft(None, (detail, detail))
         is_deep = _has_deep_colours(file)
         if file.format == "TIFF":
-            _check_samples(file.tag_v2)
+            _check_samples(getattr(file, "tag_v2", {}))
         n_levels = _n_levels_of_grey(file)
         file.load()
         key = file.info.get("transparency")
