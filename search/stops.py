@@ -48,8 +48,9 @@ def watch_stops() -> None:
 
 
 def _watch(reader: int) -> None:
-    while not _STOPS.intersection(os.read(reader, 1)):
-        pass
+    while not _STOPS.intersection(came := os.read(reader, 1)):
+        if not came:  # nobody is left to write
+            return
     stopped = time.monotonic()
     while True:
         time.sleep(_LOOK_SECONDS)
