@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+
+_MANY_DIGITS = 1e5  # from here on a figure is written with an exponent
 
 
 def counted(n: int, noun: str) -> str:
@@ -20,6 +23,17 @@ def seeds_words(n_seeds: int, n_parts: int) -> str:
 def percent(share: float | None) -> str:
     """A share of 1: `99.42 %`."""
     return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def figure(value: float | None, decimals: int) -> str:
+    """A number of its column's width: `0.0512`, and `1.00e+20` or `3.00e-09` of others.
+
+    What was not finite is stored as null.
+    """
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    is_shown = value == 0 or 0.5 / 10**decimals <= abs(value) < _MANY_DIGITS
+    return f"{value:.{decimals}f}" if is_shown else f"{value:.2e}"
 
 
 def thousands(count: int | None) -> str:
