@@ -37,6 +37,7 @@ _DOTS_PER_INCH = 200
 _MARGIN = 0.3
 _HEAD = 0.95  # title and subtitle
 _FOOT = 0.4  # whose weights these are
+_LONGEST_FOOT = 120  # characters of it
 
 _LETTERS_ABREAST = 100  # of the names of all classes, below the columns of a matrix
 
@@ -273,13 +274,13 @@ def _draw_pairs(
 
 
 def _numbers_note(labels: Sequence[str], classes: Sequence[str]) -> str:
-    """What is to be said where classes stand by their numbers."""
+    """A line that is to be said where classes stand by their numbers."""
     is_numbered = any(
         label != name and re.fullmatch(r"class \d+", label)
         for label, name in zip(labels, classes, strict=True)
     )
     return (
-        " Classes whose names cannot be written here have numbers, from 0." if is_numbered else ""
+        "\nClasses whose names cannot be written here have numbers, from 0." if is_numbered else ""
     )
 
 
@@ -299,7 +300,9 @@ def draw_mistakes(
     n_columns = 10
     n_rows = max(1, -(-len(shown) // n_columns))
     labels = class_labels(classes)
-    names_are_long = max(map(len, labels)) > 3
+    longest = max(map(len, labels))
+    names_are_long = longest > 3
+    size = min(8.5, 85 / longest)  # points: two names beside each other do not touch
     gap, caption = 0.12, 0.58 if names_are_long else 0.44
     side = (_WIDTH - 2 * _MARGIN + gap) / n_columns - gap
     height = n_rows * (side + caption)
@@ -309,7 +312,7 @@ def draw_mistakes(
         _HEAD + height + _FOOT,
         f"{n_wrong:,} of the {len(examples):,} {answers.part} images wrong{which}",
         f"Below each image: its true class, what the network of seed {answers.seed} takes it for, "
-        "and how sure it is."
+        f"and how sure it is.{_numbers_note(labels, classes)}"
         if shown
         else f"The network of seed {answers.seed} has nothing to show here.",
     )
@@ -333,7 +336,7 @@ def draw_mistakes(
             (0.19, labels[answer] + sure, WRONG),
         ):
             place_of_text = (left + side / 2, top + side + below)
-            axes.text(*place_of_text, text, color=color, fontsize=8.5, ha="center", va="top")
+            axes.text(*place_of_text, text, color=color, fontsize=size, ha="center", va="top")
     axes.set_xlim(0, _WIDTH - 2 * _MARGIN)
     axes.set_ylim(height, 0)
     return figure
@@ -353,6 +356,9 @@ def _origin(card: Card) -> str:
 def _page(origin: str, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
     """A page with a heading, the weights' origin at its foot, and axes between the two."""
     origin = picture_text(origin)
+    if len(origin) > _LONGEST_FOOT:  # of a study with a long name
+        half = _LONGEST_FOOT // 2
+        origin = f"{origin[:half]}…{origin[-half:]}"
     left = _MARGIN / _WIDTH
     area = (left, _FOOT / height, 1 - 2 * left, 1 - (_HEAD + _FOOT) / height)
     figure = Figure(
@@ -363,6 +369,6 @@ def _page(origin: str, height: float, title: str, subtitle: str) -> tuple[Figure
     )
     FigureCanvasAgg(figure)
     figure.text(left, 1 - 0.42 / height, title, color=INK, fontsize=15, weight="bold")
-    figure.text(left, 1 - 0.68 / height, subtitle, color=MUTED, fontsize=9.5)
+    figure.text(left, 1 - 0.56 / height, subtitle, color=MUTED, fontsize=9.5, va="top")
     figure.text(left, 0.14 / height, origin, color=MUTED, fontsize=7.5)
     return figure, figure.subplots()

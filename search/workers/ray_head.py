@@ -1,10 +1,14 @@
-"""Whether the head of a Ray cluster answers. Needs no Ray, which waits for minutes to say so."""
+"""The head of a Ray cluster: whether it answers, and what Ray prints of it. Needs no Ray."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from search.exceptions import InputError
 
@@ -12,6 +16,8 @@ AUTO = "auto"  # the address of the cluster that was started on this machine; Ra
 
 # What an HTTP/2 client begins with, and an empty SETTINGS frame (RFC 9113, 3.4).
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_STDERR = 2
+_MOST_HEARD_BYTES = 100_000
 
 
 def check_answers(address: str, *, timeout: float = 5.0) -> None:
@@ -78,3 +84,23 @@ def answers(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def heard_errors() -> Iterator[Callable[[], bytes]]:
+    """Keeps from the screen what is printed as errors by number, as Ray's own libraries do.
+
+    It gives what has been so far.
+    """
+    sys.stderr.flush()
+    screen = os.dup(_STDERR)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), _STDERR)
+            try:
+                yield lambda: os.pread(file.fileno(), _MOST_HEARD_BYTES, 0)
+            finally:
+                sys.stderr.flush()
+                os.dup2(screen, _STDERR)
+    finally:
+        os.close(screen)
