@@ -28,6 +28,8 @@ import contextlib  # noqa: E402
 import signal  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
+from search.stops import watch_stops  # noqa: E402
+
 
 def _open_streams() -> None:
     """Opens those of the three streams that this process was started without.
@@ -63,6 +65,7 @@ def entry_point() -> NoReturn:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
+    watch_stops()
     try:
         from search.cli import main  # here, as it takes long enough for a Ctrl-C
 

@@ -43,8 +43,9 @@ def thousands(count: int | None) -> str:
 
 def meant(name: str, names: Iterable[str]) -> str:
     """What somebody may have meant by a name that there is not: the end of a sentence."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]}?" if close else "."
+    spelt = {each.casefold(): each for each in names}
+    close = difflib.get_close_matches(name.casefold(), spelt, n=1)
+    return f"; did you mean {spelt[close[0]]}?" if close else "."
 
 
 def seen_words(n_looks: int) -> str:

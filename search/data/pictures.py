@@ -21,7 +21,7 @@ from search.data.names import ImageSize
 from search.exceptions import InputError
 from search.files import check_has_contents
 
-READS_LIKE = 3  # goes up where a file is read as other pixels than before: old ones are read anew
+READS_LIKE = 4  # goes up where a file is read as other pixels than before: old ones are read anew
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _DETAIL = 2  # how many times larger than needed a JPEG is at least decoded
 _ORIENTATION = 0x0112  # the tag of EXIF
@@ -35,7 +35,8 @@ _UPRIGHT = {  # what makes a picture upright that has such an orientation
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # of those, where height and width are exchanged
-_BITS, _PHOTOMETRIC, _WHITE = 258, 262, 281  # tags of TIFF
+_BITS, _COMPRESSION, _PHOTOMETRIC, _WHITE = 258, 259, 262, 281  # tags of TIFF
+_PLANES, _COLOURS, _KIND_OF_SAMPLES = 284, 320, 339  # others
 _DARK = 4  # samples of 16 bits that are all below so small a share of white may have fewer bits
 
 
@@ -141,6 +142,8 @@ def _decode(
     with Image.open(path, formats=formats) as file:
         file.draft(None, (detail, detail))
         is_deep = _has_deep_colours(file)
+        if file.format == "TIFF":
+            _check_samples(getattr(file, "tag_v2", {}))
         n_levels = _n_levels_of_grey(file)
         file.load()
         key = file.info.get("transparency")
@@ -176,6 +179,20 @@ def _has_deep_colours(file: Any) -> bool:
     )
 
 
+def _check_samples(tags: Any) -> None:
+    """Raises ValueError for a TIFF file that Pillow reads as other pixels than it has."""
+    if tags.get(_KIND_OF_SAMPLES, (1,))[0] == 2 and tags.get(_BITS, (1,))[0] == 8:
+        raise ValueError("its samples have a sign, and nothing says which is white; save it anew")
+    are_apart = tags.get(_PLANES) == 2 and tags.get(_COMPRESSION, 1) == 1
+    if are_apart and len(tags.get(_BITS, ())) > 1 and tags[_BITS][0] == 16:
+        raise ValueError("its colours have 16 bits and stand apart; save it with 8 bits")
+    colours = tags.get(_COLOURS, ()) if tags.get(_PHOTOMETRIC) == 3 else ()
+    if colours and 0 < max(colours) < 256:  # of 16 bits, by the format
+        raise ValueError(
+            "its palette is black, as where that has 8 bits in place of 16; save it anew"
+        )
+
+
 def _n_levels_of_grey(file: Any) -> int | None:
     """How many levels a PNG file, not loaded yet, has where those are 4 or 16 greys."""
     modes = {tile[3] for tile in file.tile} if file.format == "PNG" else set()
@@ -191,7 +208,12 @@ def _in_rgb(picture: Image.Image, *, is_deep: bool) -> Image.Image:
         picture = picture.convert("LA")
     key = picture.info.get("transparency")
     if is_deep and isinstance(key, tuple):
-        picture.info["transparency"] = tuple(level >> 8 for level in key)
+        if min(key) >> 8 < 255:  # of white, those near it are white as well
+            raise ValueError(
+                "one of its colours of 16 bits is transparent, and cannot be told from those near "
+                "it; save it with 8 bits, or with an alpha channel"
+            )
+        picture.info["transparency"] = (255, 255, 255)
     if picture.has_transparency_data:
         layers = picture.convert("RGBA")
         paper = Image.new("RGBA", layers.size, "white")

@@ -18,7 +18,11 @@ _MORE = frozenset(("set", "data", "dataset", "images", "image", "imgs", "split",
 _ENDING = re.compile("(?:data)?(?:set|data|images)$")
 # Words of other names for it, which alone say too little: a class may be called so.
 _OF_SPLITS = frozenset(
-    (*PART_NAMES, "trn", "tst", "eval", "evaluation", "holdout", "heldout", "unseen", "fold")
+    (
+        *(*PART_NAMES, "trn", "tst", "eval", "evaluation", "holdout", "heldout", "unseen", "fold"),
+        *("split", "subset", "partition", "gallery", "query"),
+        *("labeled", "unlabeled", "labelled", "unlabelled"),
+    )
 )
 # How such words begin, in the plural, in composites and in other languages; two tell of a split.
 _BEGINNINGS = (

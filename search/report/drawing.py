@@ -63,20 +63,12 @@ def class_labels(classes: Sequence[str]) -> list[str]:
     lacking = _lacking("".join(printed))
     labels = [_shortened(name) for name in printed]
     times = Counter(labels)
-    numbers = [f"class {number}" for number in range(len(labels))]
-    numbered = {
-        number
-        for number, label in enumerate(labels)
-        if times[label] > 1 or lacking.intersection(label) or not label.strip()
-    }
-    # A class may be called as the number of another one.
-    while called := {
-        number
-        for number, label in enumerate(labels)
-        if number not in numbered and label in {numbers[each] for each in numbered}
-    }:
-        numbered |= called
-    return [numbers[number] if number in numbered else label for number, label in enumerate(labels)]
+    numbers = [f"class {number}" for number in range(len(classes))]
+    found = [
+        number if times[label] > 1 or lacking.intersection(label) or not label.strip() else label
+        for number, label in zip(numbers, labels, strict=True)
+    ]
+    return found if len(set(found)) == len(found) else numbers  # one is called as another's number
 
 
 def _shortened(name: str) -> str:

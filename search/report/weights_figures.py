@@ -39,6 +39,7 @@ _DOTS_PER_INCH = 200
 _MARGIN = 0.3
 _HEAD = 0.95  # title and subtitle
 _FOOT = 0.4  # whose weights these are
+_LONGEST_FOOT = 120  # characters of it
 
 _LEFT_TO_RIGHT = "\u200e"  # a mark that is not seen
 _LETTERS_ABREAST = 100  # of the names of all classes, below the columns of a matrix
@@ -317,7 +318,7 @@ def draw_mistakes(
         _HEAD + height + _FOOT,
         f"{n_wrong:,} of the {len(examples):,} {answers.part} images wrong{which}",
         f"Below each image: its true class, what the network of seed {answers.seed} takes it for, "
-        "and how sure it is."
+        f"and how sure it is.{_numbers_note(labels, classes)}"
         if shown
         else f"The network of seed {answers.seed} has nothing to show here.",
     )
@@ -368,6 +369,9 @@ def _origin(card: Card) -> str:
 def _page(origin: str, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
     """A page with a heading, the weights' origin at its foot, and axes between the two."""
     origin = picture_text(origin)
+    if len(origin) > _LONGEST_FOOT:  # of a study with a long name
+        half = _LONGEST_FOOT // 2
+        origin = f"{origin[:half]}…{origin[-half:]}"
     left = _MARGIN / _WIDTH
     area = (left, _FOOT / height, 1 - 2 * left, 1 - (_HEAD + _FOOT) / height)
     figure = Figure(

@@ -197,7 +197,7 @@ class Hyperparameters:
         _require("0 <= weight_decay < inf", 0 <= self.weight_decay < math.inf, self.weight_decay)
         _require("batch_size >= 1", self.batch_size >= 1, self.batch_size)
         clip = self.gradient_clip
-        _require("gradient_clip > 0", clip is None or clip > 0, clip)
+        _require("0 < gradient_clip < inf", clip is None or 0 < clip < math.inf, clip)
         _require("0 <= label_smoothing < 1", 0 <= self.label_smoothing < 1, self.label_smoothing)
         _require("0 <= ema_epochs < inf", 0 <= self.ema_epochs < math.inf, self.ema_epochs)
         final = self.final_augmentation

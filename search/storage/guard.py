@@ -84,6 +84,24 @@ class FileGuard:
             self._lost = self._save(what)
         raise DatabaseError(self._lost)
 
+    def check_whole(self) -> None:
+        """Raises DatabaseError where what the file has cannot all be read any more."""
+        if (damage := self._damage()) is not None:
+            raise DatabaseError(
+                f"The database must be whole, but {self._path} was damaged while it was used "
+                f"({damage}). If 'search backup' has made a copy of it, move that to its place."
+            )
+
+    def _damage(self) -> str | None:
+        """What is wrong in the file, in a few words; None where that cannot be told now."""
+        try:
+            self._connection.execute("PRAGMA shrink_memory")  # what it has read may be gone
+            return _first_fault(self._pragma("quick_check(1)"))
+        except sqlite3.OperationalError:  # a lock, or want of memory
+            return None
+        except sqlite3.Error as error:
+            return str(error)
+
     def close(self) -> None:
         self._is_closed = True
         self._connection.close()
@@ -169,8 +187,8 @@ class FileGuard:
         with whole_file(saved) as temporary, closing(sqlite3.connect(temporary)) as copy:
             self._connection.backup(copy)
             (state,) = copy.execute("PRAGMA quick_check(1)").fetchone()
-            if state != "ok":
-                raise sqlite3.DatabaseError(f"a part is lost: {state}")
+            if (fault := _first_fault(state)) is not None:
+                raise sqlite3.DatabaseError(f"a part is lost: {fault}")
             copy.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
 
     def _free_paths(self) -> Iterator[Path]:
@@ -186,6 +204,11 @@ class FileGuard:
             names = (f"{self._path.stem}-saved{'' if n == 1 else f'-{n}'}" for n in count(1))
             paths = (folder / f"{name}{self._path.suffix}" for name in names)
             yield next(path for path in paths if not os.path.lexists(path))
+
+
+def _first_fault(answer: str) -> str | None:
+    """What SQLite's check of a file found first, which it says below a title; None for nothing."""
+    return None if answer == "ok" else answer.strip().splitlines()[-1]
 
 
 def _found(path: Path) -> _Found | None:

@@ -56,6 +56,7 @@ def opened_storage(
         yield storage
         if guard is not None:  # what was written last is not lost unsaid
             guard.check()
+            guard.check_whole()
     finally:
         storage.remove_session()
         if guard is not None:

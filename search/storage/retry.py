@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.exceptions import StorageUnreachableError
+from search.stops import database_call
 from search.storage.errors import (
     database_failed,
     database_unreachable,
@@ -82,7 +83,8 @@ class Retry:
         while True:
             self.check()
             try:
-                result = call(*args, **kwargs)
+                with database_call():
+                    result = call(*args, **kwargs)
             except (StorageInternalError, SQLAlchemyError, StorageUnreachableError) as error:
                 with suppress(SQLAlchemyError):
                     self._reset()

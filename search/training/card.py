@@ -34,6 +34,7 @@ _T = TypeVar("_T")
 CARD_VERSION = 1
 # Beyond these, nothing can have been trained: a card is told so before memory is asked for.
 _MOST_EPOCHS, _MOST_PARAMETERS, _MOST_PIXELS = 2**53, 10**9, 10**7
+_LEAST_STD = 1e-9  # of one pixel of 1/255 among more images than there are
 # What anything that is not a card may raise while it is read as one.
 _NOT_A_CARD = (
     *(ValueError, KeyError, TypeError, AttributeError),
@@ -259,8 +260,9 @@ def _parse(contents: dict[str, Any]) -> Card:
 
 def _normalization(stored: dict[str, Any], n_channels: int) -> Normalization:
     mean, std = (tuple(map(_finite, _list(stored[name]))) for name in ("mean", "std"))
-    if not len(mean) == len(std) == n_channels or min(std) <= 0:
-        raise ValueError(f"a mean {mean} and a positive std {std} for {n_channels} channels")
+    are_of_pixels = all(0 <= each <= 1 for each in mean) and all(_LEAST_STD <= s <= 1 for s in std)
+    if not len(mean) == len(std) == n_channels or not are_of_pixels:
+        raise ValueError(f"a mean {mean} and a std {std} of {n_channels} channels of 0 to 1")
     return Normalization(mean, std)
 
 

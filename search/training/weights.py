@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from search.data.normalization import Normalization
 from search.data.tensors import tensors_as_bytes
 from search.exceptions import CardError
+from search.files import check_has_contents
 from search.folders import as_path
 from search.space.network_files import NamedNetwork, check_network, load_network, source_of_network
 from search.space.presets import weights_folder
@@ -101,10 +102,18 @@ def load_weights(spec: Network, normalization: Normalization, path: Path) -> Cla
         CardError: if the weights cannot be read, or the network cannot be built.
     """
     try:
+        check_has_contents(path)
         network = spec.build()
-        network.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        network.load_state_dict(tensors)
     except SpecError as error:
         raise CardError(f"{path}: the network of the weights cannot be built: {error}") from error
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise CardError(f"{path}: the weights cannot be read ({error}).") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise CardError(f"{path}: the weights cannot be read ({why}).") from error
+    if not all(each.isfinite().all() for each in tensors.values()):
+        raise CardError(
+            f"{path}: the weights must be finite numbers, but some are not, as where training "
+            "diverged; take those of another seed or trial."
+        )
     return Classifier(network, normalization, spec.input_shape).eval()

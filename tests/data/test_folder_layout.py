@@ -102,6 +102,7 @@ def test_what_may_be_a_split_by_another_name_is_refused(
     "names",
     [
         *(("train", "eval"), ("train", "gallery"), ("trn", "tst"), ("fold1", "fold2")),
+        *(("split1", "split2"), ("query", "gallery"), ("labeled", "unlabeled")),
         *(("vTrain", "v2"), ("trains", "tests"), ("Trainingsdaten", "Testdaten")),
         *(("entrenamiento", "prueba"), ("apprentissage", "essai_test"), ("обучение", "тест")),
         *(("训练集", "测试集"), ("学習用", "テスト用"), ("entrai\u0302nement", "pru\u0308fung")),

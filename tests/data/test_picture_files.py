@@ -133,15 +133,20 @@ def test_a_thin_line_is_seen_in_black_and_white_and_through_a_transparent_colour
 
 def png_of_bits(bits: int, row: bytes, clear: int) -> bytes:
     """A PNG file of grey of so many bits, 8 times a row, in which one level is transparent."""
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", 8 * len(row) // bits, 8, bits, 0, 0, 0, 0)),
-        (b"tRNS", struct.pack(">H", clear)),
-        (b"IDAT", zlib.compress(8 * (b"\0" + row))),
-        (b"IEND", b""),
+    return png_of_chunks(
+        {
+            b"IHDR": struct.pack(">IIBBBBB", 8 * len(row) // bits, 8, bits, 0, 0, 0, 0),
+            b"tRNS": struct.pack(">H", clear),
+            b"IDAT": zlib.compress(8 * (b"\0" + row)),
+            b"IEND": b"",
+        }
     )
+
+
+def png_of_chunks(chunks: dict[bytes, bytes]) -> bytes:
     packed = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
+        for kind, data in chunks.items()
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
@@ -190,6 +195,59 @@ def test_a_file_that_does_not_say_how_bright_it_is_is_refused_by_name(
         read_fitted(tmp_path / name, SQUARE)
     assert f"{tmp_path / name} is not (" in str(refused.value)
     assert message in str(refused.value)
+
+
+def tiff_of(samples: bytes, **numbers: Any) -> bytes:
+    """A TIFF file, 4 × 4, whose samples are stored as they are; tags by number, as `_258`."""
+    directory = ImageFileDirectory_v2()
+    whole = {"_256": 4, "_257": 4, "_259": 1, "_273": 0, "_278": 4, "_279": len(samples)}
+    for name, number in (whole | numbers).items():
+        directory[int(name[1:])] = number
+    return b"II*\0" + struct.pack("<I", 8) + directory.tobytes(8) + samples  # 273 from its end
+
+
+PALETTE = {"_258": 8, "_262": 3, "_277": 1}
+APART = {"_258": (8, 8, 8), "_262": 2, "_277": 3, "_284": 2, "_279": (16, 16, 16)}
+
+
+def test_what_pillow_reads_as_other_pixels_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "odd.tif"
+    for content, why in (
+        (tiff_of(b"\x40" * 16, _258=8, _262=1, _277=1, _339=2), "have a sign"),
+        (
+            tiff_of(
+                b"\x40" * 96,
+                **APART | {"_258": (16, 16, 16), "_273": (0, 32, 64), "_279": (32, 32, 32)},
+            ),
+            "stand apart",
+        ),
+        (tiff_of(b"\x03" * 16, **PALETTE, _320=3 * (0, 80, 160, *(253 * [255]))), "palette"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"odd.tif is not \(.*{why}"):
+            read_fitted(path, SQUARE)
+    for content in (  # their like are read
+        tiff_of(b"\x40" * 16, _258=8, _262=1, _277=1, _339=1),
+        tiff_of(b"\x40" * 48, **APART, _273=(0, 16, 32)),
+        tiff_of(b"\x03" * 16, **PALETTE, _320=3 * (0, 257, 514, *(253 * [64 * 257]))),
+    ):
+        path.write_bytes(content)
+        assert (read_fitted(path, (8, 8)) == 64).all()
+
+
+def test_a_transparent_colour_of_16_bits_is_refused_but_white(tmp_path: Path) -> None:
+    # Pillow keeps the upper eight bits of each: a neighbour would be transparent as well.
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)}
+    pixels = {b"IDAT": zlib.compress(8 * (b"\0" + 8 * struct.pack(">HHH", 30_000, 99, 99)))}
+    path = tmp_path / "deep.png"
+    for level, is_read in ((30_000, False), (65535, True)):
+        key = {b"tRNS": struct.pack(">HHH", level, level, level)}
+        path.write_bytes(png_of_chunks(chunks | key | pixels | {b"IEND": b""}))
+        if is_read:
+            assert read_fitted(path, (8, 8))[0].min() == 30_000 >> 8
+        else:
+            with pytest.raises(InputError, match="cannot be told from those near it"):
+                read_fitted(path, (8, 8))
 
 
 def test_colours_of_12_bits_in_16_are_refused_by_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -53,8 +54,7 @@ def test_no_two_classes_look_alike() -> None:
             *("cat", "class 1", "class 2", "$x$", "class 4", "class 5", "\\x1b[31m"),
             *("class 7", "class 8"),
         ]
-        # One is called as another's number, and a third as that one's.
-        assert class_labels(["class 2", "class 0", "\ue000"]) == ["class 0", "class 1", "class 2"]
+        assert class_labels(["cat", "class 2", "\ue000"]) == ["class 0", "class 1", "class 2"]
         ordered = ["class 1", "class 2", "class 3"]  # which no number would make clearer
         assert class_labels(ordered) == ordered
         assert picture_text("of \ue000") == "of \\ue000"
@@ -109,10 +109,17 @@ def test_three_thousand_classes_have_pictures_and_a_page_that_can_be_read() -> N
 
 @pytest.mark.parametrize("n_classes", [MOST_CLASSES, MOST_CLASSES + 1])
 def test_every_text_beside_many_classes_has_its_place(n_classes: int) -> None:
-    names = [f"a name of {number}" for number in range(n_classes)]
-    figure = draw_confusion(ANSWERS, confused(n_classes), names)
+    names = [f"a name of {number}" for number in range(n_classes - 1)]
+    answers = replace(ANSWERS, origin=f"photos; trial 1 of {'long' * 100}")
+    figure = draw_confusion(answers, confused(n_classes), ["\ue000", *names])
     picture_png(figure)
+    for text in figure.texts:
+        box = text.get_window_extent()
+        assert figure.bbox.containsx(box.x1), text
+        assert box.y0 >= 0, text
     axes = figure.axes[0]
+    heading = [text.get_window_extent() for text in figure.texts[:2]]
+    assert not heading[0].overlaps(heading[1])
     for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
         boxes = [tick.get_window_extent() for tick in ticks if tick.get_text()]
         assert not [a for a, b in pairwise(boxes) if a.overlaps(b)]

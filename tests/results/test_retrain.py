@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -16,6 +17,7 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from safetensors.torch import load_file, save_file
 
 import search
 from search.data.load import load_dataset
@@ -211,8 +213,9 @@ def test_a_card_that_was_changed_is_refused(
         (("hyperparameters", "learning_rate"), [10**400, math.inf, math.nan]),
         (("hyperparameters", "weight_decay"), [10**400]),
         (("hyperparameters", "ema_epochs"), [10**400]),
-        (("normalization", "mean"), [[], "", [0.1, 0.2], [10**400]]),
-        (("normalization", "std"), [[], {}, [0], [-1], [0.1, 0.2]]),
+        (("hyperparameters", "gradient_clip"), [math.inf]),
+        (("normalization", "mean"), [[], "", [0.1, 0.2], [10**400], [1e308], [-1]]),
+        (("normalization", "std"), [[], {}, [0], [-1], [0.1, 0.2], [1e-320]]),
         (("test_accuracy", "mean"), [True, -1, 1.5, math.nan, "0.5", 10**400]),
         (("test_accuracy", "std"), [math.inf, "0", []]),
         (("epochs",), [0, -1, 1.5, True, 2**70, 10**400]),
@@ -248,8 +251,16 @@ def test_a_card_of_a_later_version_is_refused_whatever_is_in_it(weights: Path) -
 
 def test_damaged_or_missing_weights_are_refused(weights: Path) -> None:
     path = weights / "seed-1.safetensors"
+    tensors = load_file(path)
+    save_file({key: each * math.nan for key, each in tensors.items()}, path)
+    with pytest.raises(CardError, match="must be finite numbers"):
+        search.load(weights)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CardError, match="cannot be read"):
+        search.load(weights)
+    path.unlink()
+    os.mkfifo(path)  # which would be waited for, and no stop would end that
+    with pytest.raises(CardError, match="it is no file with contents"):
         search.load(weights)
     path.unlink()
     with pytest.raises(CardError, match="the weights are missing"):

@@ -15,6 +15,7 @@ import pytest
 import search
 from tests.conftest import Command, wait_until
 from tests.service.test_serve import SEARCH
+from tests.support.servers import free_port
 
 NAME = "searches.example.org"
 API = "/api/v1"
@@ -31,12 +32,6 @@ http {{
 }}
 """
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def make_certificate(folder: Path) -> None:

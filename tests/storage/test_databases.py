@@ -294,6 +294,21 @@ def test_a_search_that_waits_stops_on_a_signal(command: Command, postgres: Postg
     assert "Traceback" not in output
 
 
+def test_a_stop_is_heard_while_a_server_hangs(command: Command, postgres: Postgres) -> None:
+    """As behind a network that was cut: its system answers, and the server says nothing."""
+    url = shown(postgres.url(postgres.new_database()))
+    options = (*DIGITS_RUN, "--epochs", "400", "--workers", "1")
+    process = command.start(*options, "--storage", url)
+    wait_until(lambda: has_studies(url) and bool(states(url, "digits-3000x400")))
+    workers = psutil.Process(process.pid).children(recursive=True)
+    with postgres.hanging():
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate()
+    assert process.returncode == 130, out
+    assert "Interrupted, while the database did not answer" in out
+    wait_until(lambda: not alive(workers))
+
+
 @pytest.mark.parametrize(
     "query", [{}, {"password": "hunter2 wrong&%/:@"}, {"sslpassword": "hunter2 x"}], ids=str
 )

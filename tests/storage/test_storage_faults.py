@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
-from search.exceptions import CardError, StorageError
+from search.exceptions import CardError, DatabaseError, StorageError
 from search.published import LIST_NAME
 from search.storage.backup import backup
 from search.storage.mounts import network_filesystem
@@ -32,7 +32,16 @@ from search.tuner.options import SearchRequest
 from search.tuner.plan import plan_search
 from search.tuner.request import check_request
 from search.tuner.session import begin_search
-from tests.conftest import DIGITS_RUN, Command, Result, n_reported, run_here, wait_until
+from tests.conftest import (
+    DIGITS_RUN,
+    ENDLESS,
+    Command,
+    Result,
+    n_reported,
+    run_here,
+    start_long_run,
+    wait_until,
+)
 from tests.support import disks
 from tests.support.servers import Postgres, shown
 
@@ -323,6 +332,39 @@ def test_a_second_search_on_a_study_is_told_of_the_server_and_another_study_work
     os.killpg(endless.pid, signal.SIGINT)
     assert endless.wait() == 130
     assert integrity(finished.database) == "ok"
+
+
+def test_a_stop_is_heard_while_another_program_locks_the_database(finished: Command) -> None:
+    """SQLite waits for a minute, and hears no signal meanwhile."""
+    search = start_long_run(finished)
+    with closing(sqlite3.connect(finished.database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA busy_timeout=60000")
+        connection.execute("BEGIN IMMEDIATE")
+        search.send_signal(signal.SIGTERM)
+        out, _ = search.communicate()
+        connection.execute("ROLLBACK")
+    assert search.returncode == 130, out
+    assert "Interrupted, while the database did not answer" in out
+    states = {trial.state for trial in finished.study("long").trials}
+    assert TrialState.RUNNING in states, "the lock was let go of before the command ended"
+    again = finished(*DIGITS_RUN, *ENDLESS, "--timeout", "1s", "--workers", "1")
+    assert again.code == 0, again.err
+    assert "queued again" in again.out
+
+
+def test_what_is_written_over_in_the_midst_of_a_search_is_told_at_its_end(tmp_path: Path) -> None:
+    """A file that keeps its length and its place is the same one to the system."""
+    database = tmp_path / "studies.db"
+
+    def write() -> None:
+        with opened_storage(f"sqlite:///{database}", create=True) as storage:
+            optuna.create_study(storage=storage, study_name="kept").set_user_attr("a", "x" * 2**16)
+            with database.with_name("studies.db-wal").open("r+b") as file:
+                file.seek(-(2**15), os.SEEK_END)
+                file.write(b"\xaa" * 2**15)
+
+    with pytest.raises(DatabaseError, match=r"studies\.db was damaged while it was used \(\w"):
+        write()
 
 
 def test_a_machine_with_little_shared_memory_a_read_only_home_and_a_full_temporary_folder(

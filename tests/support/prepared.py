@@ -275,6 +275,7 @@ def _fork_python(_path: object, words: Sequence[Any], fds: Sequence[int]) -> int
     kept = sorted({_STDIN, _STDOUT, _STDERR, *fds})
     for low, high in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
         os.closerange(low + 1, high)
+    signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy
 from sqlalchemy.engine import URL
@@ -69,6 +71,19 @@ class Postgres:
     def start(self) -> None:
         self._server.ensure_postgres_running()
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """A server all of whose processes stand still: its connections stay, nothing answers."""
+        server = psutil.Process(self._server.get_pid())
+        processes = [server, *server.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
     def close(self) -> None:
         self._server.cleanup()
 
@@ -93,6 +108,12 @@ def serving(server: HTTPServer) -> Iterator[None]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def shown(url: URL) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from search.workers.ray_pool import RayWorkerPool, connected
 from search.workers.resources import Resources
 from tests.conftest import DIGITS_RUN, Command, alive, n_reported, wait_until
 from tests.support.own_networks import RESIDUAL
+from tests.support.servers import free_port
 
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}  # bytes
 ON_RAY = (*DIGITS_RUN, "--engine", "ray", "--no-confirm")
@@ -130,6 +133,57 @@ def test_a_head_that_hangs_while_workers_train_ends_them(
             wait_until(lambda: bool(list(pool.events(0.1))))
 
 
+def test_a_cluster_that_asks_for_a_token_is_joined_with_it_alone(command: Command) -> None:
+    """As `ray start` makes one wherever there is a token, which Ray itself makes once."""
+    token = command.folder / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("0" * 64)
+    command.environment["HOME"] = str(command.folder)
+    port = free_port()
+    ray = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
+    head = command.start_words(
+        [
+            *(sys.executable, "-c", ray, "start", "--head", "--block", "--port", str(port)),
+            *("--num-cpus", "1", "--include-dashboard", "false"),
+            *("--object-store-memory", str(NODE["object_store_memory"])),
+        ]
+    )
+    address = f"127.0.0.1:{port}"
+    wait_until(lambda: answers(address))
+    join = (
+        "import sys; from search.workers.ray_pool import connected, describe_cluster\n"
+        "with connected(sys.argv[1], n_cpus=1): print(describe_cluster())"
+    )
+    joined = command.run_words([sys.executable, "-c", join, address])
+    assert "1 machine, 1 CPU" in joined.out, joined.err
+    refused = command.run_words(
+        [*command.words(*ON_RAY), "--ray-address", address], RAY_AUTH_TOKEN="1" * 64
+    )
+    assert refused.code == 2
+    assert "it wants another token" in " ".join(refused.err.split())
+    assert "InvalidAuthToken" not in refused.err
+    os.killpg(head.pid, signal.SIGTERM)
+    head.wait()
+
+
+def test_a_stop_is_heard_while_a_cluster_is_joined(command: Command) -> None:
+    """One that begins as heads do, and then hangs: Ray waits for minutes, and hears nothing."""
+    # On all addresses: Ray takes another one of this machine for 127.0.0.1.
+    with socket.create_server(("", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        search = command.start(*ON_RAY, "--ray-address", address)
+        looks, _ = listener.accept()
+        with looks:
+            looks.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # the settings of HTTP/2
+            joins, _ = listener.accept()
+            with joins:
+                search.send_signal(signal.SIGTERM)
+                out, _ = search.communicate()
+    assert search.returncode == 130, out
+    assert out.splitlines() == ["Interrupted. What was finished is kept; the same command goes on."]
+    assert not command.database.exists()
+
+
 def test_networks_of_a_users_file_train_on_a_cluster(cluster: Cluster, command: Command) -> None:
     (command.folder / "net.py").write_text(RESIDUAL)
     done = command(
@@ -151,6 +205,9 @@ def test_what_no_machine_of_the_cluster_has_is_refused(cluster: Cluster, command
 
 
 def test_ctrl_c_ends_the_search_and_the_ray_that_it_started(command: Command) -> None:
+    # No actor runs a file of the user's in place of a module, nor does Ray itself.
+    for name in ("search", "search_models", "torch", "random", "queue", "logging"):
+        (command.folder / f"{name}.py").write_text("open('executed', 'w')\nraise SystemExit(3)\n")
     search = command.start(
         *(*ON_RAY, "--epochs", "400", "--study", "long", "--trials", "4", "--workers", "2")
     )
@@ -162,6 +219,7 @@ def test_ctrl_c_ends_the_search_and_the_ray_that_it_started(command: Command) ->
     assert search.returncode == 130, out
     assert "The same command goes on" in out
     wait_until(lambda: not alive(processes))
+    assert not (command.folder / "executed").exists()
     states = [trial.state for trial in command.study("long").trials]
     assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
 
