@@ -125,13 +125,16 @@ def baseline(
     )
     if source is None and (data.info.name, n_epochs) != ("mnist", found.epochs):
         console.print(f"Not comparable: the claims are for mnist and {found.epochs} epochs.")
-    console.print()
-    seen = None
+    if source is not None:
+        console.print("No study counts looks at the test set by a network that was made by hand.")
     if name in PRESETS:
         from search.results.looks import add_looks_of_network
 
         card = read_card(preset_folder(name))
-        seen = add_looks_of_network(storage, card, data.info.fingerprint, n=seeds, by="baseline")
+        fingerprint = data.info.fingerprint
+        # Said before the looks are taken, as every epoch prints one.
+        console.print(add_looks_of_network(storage, card, fingerprint, n=seeds, by="baseline"))
+    console.print()
     with prepared.pool(data, with_test=True, n_jobs=seeds) as pool:
         repeats = train_repeats(
             pool,
@@ -146,8 +149,6 @@ def baseline(
     print_repeats(console, repeats, "test")
     if source is None:
         _print_claim(console, found, repeats)
-    if seen is not None:
-        console.print(seen)
     if as_json:
         echo_json(_measured(found, data.info, n_epochs, repeats), indent=2)
 

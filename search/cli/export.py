@@ -185,3 +185,4 @@ def _export_python(console: Console, what: Path, out: Path, seed: int | None) ->
     if source.dataset != "digits":
         words += ["--data", str(folder_of(source.dataset) or "DIR")]
     console.print(f"{out}; run it with {shell_line(words)}", soft_wrap=True)
+    console.print("It tests itself after each epoch: a run is a look at the test set, uncounted.")

@@ -83,7 +83,8 @@ def pictures(
     card.check_data(dataset.info)
     target = OutputFolder(path, "pictures", older=unlisted_files(path))
     target.check(PICTURES)
-    seen = add_looks_of_network(storage, card, card.fingerprint, n=1, by="pictures")
+    # Said before the look is taken, as whoever stops the command then has seen none unknowingly.
+    console.print(add_looks_of_network(storage, card, card.fingerprint, n=1, by="pictures"))
     classes = list(card.classes)
     probabilities = probabilities_of(classifier, dataset.test)
     counts = confusion_matrix(probabilities, dataset.test.labels)
@@ -105,7 +106,6 @@ def pictures(
     target.replace(drawn)
     for name in drawn:
         console.print(str(target.path / name), soft_wrap=True)
-    console.print(seen)
     for text in refused:
         print_error(text)
     if refused:

@@ -221,6 +221,7 @@ def test_a_network_made_by_hand_is_trained_as_a_baseline(command: Command) -> No
     done = command(*words)
     assert done.code == 0, done.err
     assert '"parameter_count": 330' in done.out
+    assert "No study counts looks at the test set by a network that was made by hand" in done.err
     (command.folder / "whole.py").write_text(UNSCALED)
     refused = command(*words)
     assert refused.code == 2

@@ -179,11 +179,14 @@ def test_without_the_extra_the_error_says_what_to_install(command: Command) -> N
 
 @pytest.mark.parametrize("name", [os.fsdecode(b"\xff.py"), 'a\n"""\\.py'])
 def test_a_program_may_have_any_name(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_here("export", "v36", "--out", name) == 0
-    ast.parse((tmp_path / name).read_text())
+    assert "a run is a look at the test set, uncounted" in capsys.readouterr().out
+    said = ast.get_docstring(ast.parse((tmp_path / name).read_text()))
+    assert said is not None
+    assert "looks at the test set, after each epoch, and nothing counts that" in said
 
 
 @pytest.mark.parametrize(
