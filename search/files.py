@@ -6,10 +6,11 @@ What is read is a file and nothing else: a pipe would be waited for, and has wha
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -34,9 +35,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if it cannot be written; nothing is left behind then.
     """
-    # A name may have 255 bytes, and a character several of them.
-    begun = path.name.encode(errors="replace")[:200].decode(errors="ignore")
-    temporary = path.with_name(f".{begun}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{_begun(path.name)}{secrets.token_hex(8)}")
     try:
         temporary.touch(exist_ok=False)  # which follows no link either
         yield temporary
@@ -48,6 +47,22 @@ def whole_file(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):  # an error while writing names no file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _begun(name: str) -> str:
+    """With what a name begins under which a file of that name is written."""
+    # A name may have 255 bytes, and a character several of them.
+    return f".{name.encode(errors='replace')[:200].decode(errors='ignore')}."
+
+
+def remove_halves(folder: Path, names: Iterable[str]) -> None:
+    """Deletes what processes that were killed left of files of these names, that nobody writes."""
+    begun = {_begun(name) for name in names}
+    for path in folder.iterdir():
+        if re.fullmatch("[0-9a-f]{16}", path.name[-16:]) and path.name[:-16] in begun:
+            with suppress(OSError):  # it stays, and is in nobody's way
+                if stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
 
 
 def write_bytes(data: bytes, path: Path) -> None:

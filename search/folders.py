@@ -145,7 +145,7 @@ def check_folder_can_be_made(folder: Path, *, option: str) -> None:
     there = next(each for each in (whole, *whole.parents) if os.path.lexists(each))
     if not there.is_dir():
         raise _not_writable(folder, os.strerror(errno.ENOTDIR), option)
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
         raise _not_writable(folder, os.strerror(errno.EACCES), option)
 
 

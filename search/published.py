@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search.exceptions import InputError
-from search.files import check_has_contents, write_bytes, write_text
+from search.files import check_has_contents, remove_halves, write_bytes, write_text
 from search.folders import locked, make_folder
 
 LIST_NAME = ".search-files.json"
@@ -78,9 +78,11 @@ class OutputFolder:
             OSError: if a file cannot be written.
         """
         # Of several processes at once, each begins with the list as the one before has left it.
-        with locked(self.path, wait=True):
+        with locked(self.path, wait=True) as is_alone:
             self._digests = self._read_digests()
             self.check(files)
+            if is_alone:
+                remove_halves(self.path, {LIST_NAME, *self._digests, *files})
             before = {name for name in self._digests if self._is_ours(name)}
             written = {
                 name: hashlib.sha256(_contents(content)).hexdigest()

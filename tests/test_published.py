@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -283,3 +287,43 @@ def test_a_backup_mixes_with_no_files_that_lie_where_its_own_go(finished: Comman
     assert not (finished.folder / "copy.db").exists()
     (beside / "1-1-0").unlink()
     assert finished("backup", "copy.db").code == 0
+
+
+def test_a_backup_whose_curves_and_weights_cannot_be_read_says_so(finished: Command) -> None:
+    assert finished("backup", "first.db").code == 0
+    folder = finished.folder / "first.db-artifacts"
+    shutil.rmtree(folder)
+    folder.write_bytes(b"what a disk made of it")
+    done = finished("backup", "second.db", "--storage", "sqlite:///first.db")
+    assert done.code == 1
+    assert "must have room and let files be read and written" in done.err
+
+
+def _write_on(folder: Path, started: Any) -> None:
+    for number in itertools.count():
+        names = ("a", "b", "c")[: 1 + number % 3]
+        OutputFolder(folder, "one").replace({name: bytes([number % 251]) * 3000 for name in names})
+        started.set()
+
+
+def test_whenever_a_process_is_killed_the_next_replaces_all_and_leaves_no_halves(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    users = tmp_path / f".mine.{'0' * 16}"  # no name of what is written here
+    users.write_bytes(b"mine")
+    (tmp_path / f".a.{'0' * 16}").symlink_to("mine")
+    there = {path.name for path in tmp_path.iterdir()}
+    context = get_context("fork")
+    for number in range(14):
+        started = context.Event()
+        process = context.Process(target=_write_on, args=(tmp_path, started))
+        process.start()
+        assert started.wait(60)
+        time.sleep(0.0007 * (number % 7))
+        process.kill()
+        process.join()
+        OutputFolder(tmp_path, "one").replace({"a": b"2"})
+        assert {path.name for path in tmp_path.iterdir()} == there | {"a", LIST_NAME}
+        assert (tmp_path / "a").read_bytes() == b"2"
+    assert users.read_bytes() == (tmp_path / "mine").read_bytes() == b"mine"

@@ -16,6 +16,7 @@ from search.data.idx_files import (
     Arrays,
     check_obtainable,
     find_idx_files,
+    mend_words,
     read_idx_files,
     unavailable,
 )
@@ -70,8 +71,7 @@ def read_mnist(name: DatasetName, data_dir: Path) -> tuple[Arrays, str, Path]:
                 f"they are those of {is_of}. Take --dataset {is_of}, or name another folder with "
                 "--data-dir."
                 if is_of
-                else "the checksum of their contents differs. Delete them, and they are "
-                "downloaded again."
+                else f"the checksum of their contents differs. {mend_words(files.folder)}"
             )
         )
     return arrays, fingerprint, files.folder

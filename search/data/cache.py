@@ -23,6 +23,8 @@ FOLDERS, MAPPED, COMPILED = KINDS = ("folders", "mapped", "compiled")
 LONGEST_DAYS = 30  # that a file is kept which nobody uses
 LARGEST_BYTES = 4_000_000_000  # of all files together; those used last are kept
 _WRITING_SECONDS = 3600  # after which what has a temporary name is no longer being written
+# What is opened is a file of its own; there are no such flags on Windows.
+_NO_OTHER = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")  # as `whole_file` calls what it writes
 
 
@@ -100,7 +102,7 @@ def clear() -> int:
 def _delete(path: Path) -> bool:
     """Whether a file could be deleted, which no process may be using."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | _NO_OTHER)
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,10 +117,11 @@ def _delete(path: Path) -> bool:
 def in_use(path: Path) -> Iterator[bool]:
     """Keeps a file from being swept as long as the context lasts; whether it is there.
 
-    It counts as used now.
+    It counts as used now. A link or a pipe in its place is none, and neither followed nor waited
+    for.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | _NO_OTHER)
     except OSError:
         yield False
         return
@@ -128,6 +131,8 @@ def in_use(path: Path) -> Iterator[bool]:
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
             os.utime(path)
         # It may have been deleted before it was locked.
-        yield path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
+        status = os.fstat(descriptor)
+        is_file = stat.S_ISREG(status.st_mode)
+        yield is_file and os.path.lexists(path) and os.path.samestat(status, path.lstat())
     finally:
         os.close(descriptor)

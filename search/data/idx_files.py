@@ -69,6 +69,9 @@ def find_idx_files(name: str, data_dir: Path) -> IdxFiles | None:
 
     They may be as torchvision downloads them, compressed (.gz), and called with a dot instead of
     the hyphen (`train-images.idx3-ubyte`).
+
+    Raises:
+        DataError: if a folder may not be looked into.
     """
     for folder in _places(name, data_dir):
         paths = [_find_file(folder, *stem) for stem in _STEMS]
@@ -82,8 +85,14 @@ def _find_file(folder: Path, stem: str, kind: str) -> Path | None:
     for ending in ("", ".gz"):
         for joint in "-.":
             path = folder / f"{stem}{joint}{kind}{ending}"
-            if path.is_file():
-                return path
+            try:
+                if path.is_file():
+                    return path
+            except PermissionError as error:
+                raise DataError(
+                    f"A data folder must be readable, but {folder} is not ({error.strerror}); give "
+                    "yourself the right, or name another folder with --data-dir."
+                ) from error
     return None
 
 
@@ -240,6 +249,12 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 def _broken(name: str, files: IdxFiles, why: str) -> DataError:
     return DataError(
-        f"The files of {name} in {files.folder} are damaged: {why}. Delete them, and they are "
-        "downloaded again."
+        f"The files of {name} in {files.folder} are damaged: {why}. {mend_words(files.folder)}"
     )
+
+
+def mend_words(folder: Path) -> str:
+    """What to do about files of a data set that are wrong, by whose folder they lie in."""
+    if default_data_dir() in folder.parents:  # only a download has put them there
+        return "Delete them, and they are downloaded again."
+    return "Put the right ones there, or name another folder with --data-dir (or SEARCH_DATA_DIR)."

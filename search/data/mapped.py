@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
 
 from search.data.cache import MAPPED, cache_folder, in_use, private_folder, sweep
 from search.data.dataset import Dataset, DatasetInfo, Examples
@@ -70,6 +71,17 @@ def _map(path: Path) -> Examples:
         return Examples(file.get_tensor("images"), file.get_tensor("labels"))
 
 
+def _holds(path: Path, examples: Examples) -> bool:
+    """Whether a file has these images and labels, each of their bytes."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return torch.equal(file.get_tensor("images"), examples.images) and torch.equal(
+                file.get_tensor("labels"), examples.labels
+            )
+    except (SafetensorError, OSError):
+        return False
+
+
 @contextmanager
 def dataset_files(dataset: Dataset, *, with_test: bool) -> Iterator[DatasetFiles]:
     """The data set in files that many processes can map.
@@ -113,12 +125,12 @@ def _write_files(
         parts["test"] = dataset.test
     paths: dict[str, Path] = {}
     for part, examples in parts.items():
-        # The name holds what decides the contents, so a file that is there is the right one.
+        # The name holds what decides the contents, but a disk may have lost them since.
         name = f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}-{part}.safetensors"
         try:
             path = (private_folder(MAPPED) if folder is None else folder) / name
             is_new = False
-            while not stack.enter_context(in_use(path)):
+            while not (stack.enter_context(in_use(path)) and _holds(path, examples)):
                 if is_new and path.exists():
                     raise OSError(0, f"{path} cannot be read")
                 write_tensors({"images": examples.images, "labels": examples.labels}, path)

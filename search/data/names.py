@@ -75,7 +75,14 @@ def check_folder(folder: Path) -> Path:
     # A link that stands for the folder stays one: it may point elsewhere tomorrow.
     folder = Path(os.path.abspath(os.path.expanduser(folder)))  # noqa: PTH100, PTH111 - no error
     check_text(str(folder), "The path of a folder of images")
-    if not folder.is_dir():
+    try:
+        is_there = folder.is_dir()
+    except PermissionError as error:
+        raise DataError(
+            f"A folder of images must be readable, but {folder} is not ({error.strerror}); give "
+            "yourself the right, or name another."
+        ) from error
+    if not is_there:
         raise DataError(
             f"A folder of images must be there, but {folder} is no folder; name one that has a "
             "sub-folder for each class, or make a link to where it lies now."

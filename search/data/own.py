@@ -225,21 +225,28 @@ def _folder_pixels(
     # One file a folder and size: with an image more, another one takes its place.
     path = cache_folder(FOLDERS) / f"{of_folder}-{size_option(image_size)}.safetensors"
     key = found.pixels_key(image_size)
-    with (
-        contextlib.suppress(OSError, SafetensorError),
-        in_use(path),
-        safe_open(path, framework="np") as file,
-    ):
-        if (file.metadata() or {}).get("key") == key:
-            cached: NDArray[np.uint8] = file.get_tensor("images")
+    with contextlib.suppress(OSError, SafetensorError), in_use(path) as is_there:
+        cached = _read_cached(path, key) if is_there else None
+        if cached is not None:
             return cached
     images = found.pixels(image_size, remarks)
     with contextlib.suppress(OSError):  # the next start reads them again
         private_folder(FOLDERS)
-        write_tensors({"images": torch.from_numpy(images)}, path, metadata={"key": key})
+        metadata = {"key": key, "sha256": sha256(images)}
+        write_tensors({"images": torch.from_numpy(images)}, path, metadata=metadata)
         path.chmod(0o600)
         sweep()
     return images
+
+
+def _read_cached(path: Path, key: str) -> NDArray[np.uint8] | None:
+    """The images of a file in the cache; None if it has others, or its disk lost some of them."""
+    with safe_open(path, framework="np") as file:
+        known = file.metadata() or {}
+        if known.get("key") != key:
+            return None
+        images: NDArray[np.uint8] = file.get_tensor("images")
+    return images if sha256(images) == known.get("sha256") else None
 
 
 def _split_dataset(

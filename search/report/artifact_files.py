@@ -210,8 +210,12 @@ def copy_artifacts(folder: Path, copy: Path, storage: BaseStorage) -> None:
     Raises:
         ArtifactError: if a file cannot be read or written.
     """
-    for path in filter(Path.is_file, folder.glob("[!.]*")):
+    with named_errors(folder):  # a glob would find nothing where it may not look
+        found = list(folder.iterdir()) if folder.exists() else []
+    for path in found:
         with named_errors(folder):
+            if path.name.startswith(".") or not path.is_file():
+                continue
             try:
                 data = path.read_bytes()
             except FileNotFoundError:

@@ -23,6 +23,7 @@ from search.data.names import (
     folder_of,
 )
 from search.folders import check_folder_can_be_made
+from search.report.artifact_files import artifact_folder
 from search.space.adaptive import N_TRAINING
 from search.space.space import Space
 from search.space.toml import ADAPTIVE
@@ -77,8 +78,9 @@ def check_search(checked: CheckedRequest) -> None:
     check_cluster(request.ray_address)
     if request.worker_log is not None:
         check_folder_can_be_made(request.worker_log, option="--worker-log")
-    if request.artifacts is not None:
-        check_folder_can_be_made(request.artifacts, option="--artifacts")
+    artifacts = artifact_folder(request.storage, request.artifacts)
+    if artifacts is not None:
+        check_folder_can_be_made(artifacts, option="--artifacts")
     _check_study(checked)
     _check_source(request)
     if isinstance(request.dataset, str) and request.dataset in SPLITS:

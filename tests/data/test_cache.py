@@ -6,9 +6,11 @@ import os
 import shutil
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from search.data import cache
 from search.data.load import load_dataset
@@ -102,6 +104,55 @@ def test_a_data_set_that_was_swept_is_written_anew(place: Path) -> None:
     assert cache.clear() == 1
     with dataset_files(data, with_test=False) as files:
         assert len(files.development()) == 1438
+
+
+def _zero_all_but_the_head(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:1000] + bytes(len(data) - 1000))
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _put_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _put_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _put_link(path: Path) -> None:
+    kept = path.rename(path.with_name("moved"))
+    _cut(kept)
+    path.symlink_to(kept)
+
+
+@pytest.mark.parametrize(
+    "damage", [_zero_all_but_the_head, _cut, _put_pipe, _put_folder, _put_link]
+)
+def test_what_is_damaged_is_neither_trained_on_nor_waited_for_nor_followed(
+    place: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = make_folder(place / "photos", {"cat": 6, "dog": 6}, colour=False)
+
+    def mapped() -> list[bytes]:
+        data = load_dataset(f"folder:{folder}")
+        with dataset_files(data, with_test=True) as files:
+            # As another process maps them: this one keeps those that it has mapped.
+            paths = [path for path in (files.development_path, files.test_path) if path]
+            return [load_file(path)["images"].numpy().tobytes() for path in paths]
+
+    before = mapped()
+    for file in cache.cached_files():
+        damage(file.path)
+        assert mapped() == before
+    if damage is _put_link:
+        halves = [path for path in user_cache().rglob("moved") if not path.is_symlink()]
+        assert len(halves) == 2  # of two folders, and neither was written to
 
 
 def test_what_a_process_trains_on_stays_though_the_cache_is_deleted(place: Path) -> None:

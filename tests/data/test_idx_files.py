@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from search.data.idx_files import find_idx_files, is_available
+from search.data.idx_files import default_data_dir, find_idx_files, is_available
 from search.data.load import load_dataset
 from search.exceptions import DataError, DataUnavailableError
+from tests.support.other_users import without_rights
 
 STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 
@@ -114,8 +116,86 @@ def test_what_is_called_the_same_and_is_another_data_set_is_refused(
 def test_compressed_files_that_are_damaged_are_refused(data: bytes, tmp_path: Path) -> None:
     write_files(tmp_path, ending=".gz")
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(data)
-    with pytest.raises(DataError, match=f"files of mnist in {tmp_path} are damaged"):
+    with pytest.raises(DataError, match=f"files of mnist in {tmp_path} are damaged") as caught:
         load_dataset("mnist", tmp_path)
+    assert str(caught.value).endswith(
+        "or name another folder with --data-dir (or SEARCH_DATA_DIR)."
+    )
+
+
+def test_what_a_download_has_put_there_may_be_deleted_and_what_a_user_has_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for folder, mend in (
+        (default_data_dir(), "Delete them, and they are downloaded again."),
+        (tmp_path / "mine", "Put the right ones there, or name another folder"),
+    ):
+        write_files(folder / "MNIST" / "raw", n=60)
+        with pytest.raises(DataError, match=f"must hold 60,000 items .* {mend}"):
+            load_dataset("mnist", folder)
+
+
+def _wrong_magic(folder: Path) -> None:
+    path = folder / "train-images-idx3-ubyte"
+    path.write_bytes(b"\0\0\x0d\x03" + path.read_bytes()[4:])  # of floats
+
+
+def _swapped(folder: Path) -> None:
+    images, labels = folder / "train-images-idx3-ubyte", folder / "train-labels-idx1-ubyte"
+    kept = images.read_bytes()
+    images.write_bytes(labels.read_bytes())
+    labels.write_bytes(kept)
+
+
+def _fewer_labels(folder: Path) -> None:
+    path = folder / "train-labels-idx1-ubyte"
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + struct.pack(">I", 59_999) + data[8:-1])
+
+
+def _test_for_training(folder: Path) -> None:
+    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+        (folder / f"t10k-{kind}").replace(folder / f"train-{kind}")
+        (folder / f"t10k-{kind}").write_bytes((folder / f"train-{kind}").read_bytes())
+
+
+def _eleventh_class(folder: Path) -> None:
+    path = folder / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x0a")
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (_wrong_magic, r"train-images-idx3-ubyte must hold .* header \(3331, 60000, 28, 28\)"),
+        (_swapped, "train-images-idx3-ubyte must hold 60,000 items"),
+        (_fewer_labels, "train-labels-idx1-ubyte must hold 60,000 items .* has 60,007 bytes"),
+        (_test_for_training, "train-images-idx3-ubyte must hold 60,000 items"),
+        (_eleventh_class, "labels must be 0 to 9, but got 10"),
+    ],
+)
+def test_files_with_something_else_in_them_are_refused(
+    damage: Callable[[Path], None], why: str, tmp_path: Path
+) -> None:
+    write_files(tmp_path, n=60_000)
+    damage(tmp_path)
+    with pytest.raises(DataError, match=f"files of kmnist in .* damaged: .*{why}"):
+        load_dataset("kmnist", tmp_path)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    write_files(closed / "data")
+    closed.chmod(0)
+    try:
+        with without_rights():
+            with pytest.raises(DataError, match=r"data folder must be readable, .*Permission"):
+                load_dataset("mnist", closed / "data")
+            with pytest.raises(DataError, match=r"images must be readable, .*Permission"):
+                load_dataset(closed / "photos")
+    finally:
+        closed.chmod(0o700)
 
 
 def test_the_error_names_the_places_and_what_lies_there(tmp_path: Path) -> None:

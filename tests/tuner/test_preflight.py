@@ -90,10 +90,14 @@ def test_a_place_that_cannot_be_is_told_before_pytorch_is_loaded(
     cases |= {
         "has no sub-folder; sort the": _run(dataset=f"folder:{tmp_path / 'few' / 'cat'}"),
         "has only 'few'; are its classes in": _run(dataset=f"folder:{tmp_path}"),
+        "digits.db-artifacts is not (Not a directory); name another with --artifacts": _run(
+            storage="sqlite:///digits.db"
+        ),
         "dog has 4 (": _run(dataset=f"folder:{tmp_path / 'few'}"),
         "in it lies few, flat.jpg. Name": ["baseline", "v36", "--data-dir", str(tmp_path)],
         "in it lies few, flat.jpg": _run("--data-dir", str(tmp_path), dataset="fashion-mnist"),
     }
+    (finished_folder / "digits.db-artifacts").write_bytes(b"mine")
     before = {path: path.stat().st_mtime_ns for path in finished_folder.rglob("*.db")}
     _check(list(cases.items()), finished_folder)
     assert before == {path: path.stat().st_mtime_ns for path in finished_folder.rglob("*.db")}
