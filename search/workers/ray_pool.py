@@ -21,11 +21,20 @@ from typing import Any
 
 import torch
 
+import search
 from search.data.dataset import DatasetInfo, Examples
 from search.data.mapped import DatasetFiles, sealed_test
 from search.exceptions import InputError, TrainingError
 from search.workers.base_pool import BaseWorkerPool
-from search.workers.ray_head import answers, check_answers, heard_errors
+from search.workers.fork_server import without_working_folder
+from search.workers.ray_head import (
+    AUTO,
+    answers,
+    check_answers,
+    check_reachable,
+    heard_errors,
+    unreachable,
+)
 from search.workers.resources import DeviceShare, Resources
 from search.workers.worker_loop import Message, Order, work
 from search_models.own import NetworkSource, named_sources
@@ -42,6 +51,7 @@ from ray._private.authentication.authentication_token_setup import (
 )
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import ActorUnavailableError, RayError
+from ray.job_config import JobConfig
 
 _CONNECT_SECONDS = 30.0  # in which a cluster that answers must take this process
 _ASK_SECONDS = 0.2  # between two looks whether it has
@@ -52,6 +62,18 @@ _OTHER_TOKEN = (
 _GET_SECONDS = 10.0  # in which a message that is there must come over
 _LOST_SECONDS = 30.0  # after which a cluster that does not answer is lost
 _LOOK_SECONDS = 5.0  # between two looks whether it answers
+
+
+class _JobConfig(JobConfig):
+    """Of actors that have the working folder on no path of theirs.
+
+    Ray puts it first on theirs, unless it is told that their code is sent to them; a file of the
+    user's that has a module's name would be run in place of the module. There is no option for
+    that.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return os.path.realpath("") != os.path.realpath(Path(search.__file__).parent.parent)
 
 
 @contextmanager
@@ -66,21 +88,29 @@ def connected(address: str | None, *, n_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "job_config": _JobConfig(),
+    }
     if address is None:
         try:
-            ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
-        except (OSError, RuntimeError, ValueError, RayError) as error:
+            with without_working_folder():
+                ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **options)
+        except Exception as error:  # Ray raises a bare one where a part of it does not start
             raise InputError(
                 f"Ray must start on this machine, but it does not ({error}); mend that, or leave "
                 "out --engine ray."
             ) from error
     else:
+        if address != AUTO:
+            check_reachable(address)
         try:
-            check_answers(_host_and_port(address))
-            _join(address, quiet)
-        except (OSError, RuntimeError, ValueError, RayError) as error:
-            raise _unreachable(address, _reason(error)) from error
+            if address == AUTO:  # which raises where no cluster was started here
+                check_answers(str(canonicalize_bootstrap_address(address)))
+            _join(address, options)
+        except Exception as error:  # Ray raises a bare one, too
+            raise unreachable(address, _reason(error)) from error
     _end_rays_own_words()
     head = ray.get_runtime_context().gcs_address
     try:
@@ -92,7 +122,7 @@ def connected(address: str | None, *, n_cpus: int) -> Iterator[None]:
             atexit.unregister(ray.shutdown)
 
 
-def _join(address: str, quiet: dict[str, Any]) -> None:
+def _join(address: str, options: dict[str, Any]) -> None:
     """Connects to a cluster, in a thread: Ray hears no signal meanwhile, and waits for minutes.
 
     Raises:
@@ -107,7 +137,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
             # A cluster that `ray start` makes asks for the token that is there, and Ray brings it
             # to a HOST:PORT only where that is said.
             maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            ray.init(address=address, **quiet)
+            ray.init(address=address, **options)
         except Exception as error:
             joining.set_exception(error)
         else:
@@ -128,32 +158,9 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
         raise
 
 
-def _host_and_port(address: str) -> str:
-    """Where the cluster's head is.
-
-    Raises:
-        ValueError: if that is no address.
-        ConnectionError: if it is auto, and no cluster was started on this machine.
-    """
-    if address == "auto":
-        return str(canonicalize_bootstrap_address(address))
-    host, _, port = address.rpartition(":")
-    if "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError("an address is HOST:PORT, or auto")
-    return address
-
-
 def _reason(error: Exception) -> str:
     """The first line of what Ray, or the system, says of an error."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _unreachable(address: str, why: str) -> InputError:
-    return InputError(
-        "A Ray cluster must answer at the address, on a machine that belongs to it, but "
-        f"{address!r} does not ({why}); start one with 'ray start --head', or leave --ray-address "
-        "out for one on this machine alone."
-    )
 
 
 def _end_rays_own_words() -> None:
