@@ -9,6 +9,7 @@ from pathlib import Path
 from search.exceptions import DatabaseError, StorageError
 from search.files import whole_file
 from search.storage.checks import check_schema, check_sqlite_file
+from search.storage.connections import connect_without_log, takes_no_log
 from search.storage.urls import parse_url, without_secrets
 
 
@@ -45,7 +46,7 @@ def backup(url: str, path: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     try:
         with (
-            closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True)) as live,
+            closing(_connect(source)) as live,
             closing(sqlite3.connect(target)) as copy,
         ):
             copy.execute("PRAGMA synchronous=OFF")  # what is written is flushed at the end
@@ -56,6 +57,12 @@ def _copy(source: Path, target: Path) -> None:
                 raise _damaged(source, answer)
     finally:
         target.with_name(f"{target.name}-journal").unlink(missing_ok=True)
+
+
+def _connect(source: Path) -> sqlite3.Connection:
+    if takes_no_log(source):
+        return connect_without_log(source)
+    return sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True)
 
 
 def _damaged(source: Path, why: str) -> DatabaseError:

@@ -84,6 +84,13 @@ def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
             f"there, but {path.resolve().parent} is not; change its rights, or name another file "
             "with --storage sqlite:///FILE."
         )
+    logs = (path.resolve().with_name(f"{path.resolve().name}-{end}") for end in ("wal", "shm"))
+    closed = next((log for log in logs if log.exists() and not os.access(log, os.W_OK)), None)
+    if write and closed is not None:
+        raise StorageError(
+            f"SQLite's log beside a database that is written must be writable, but {closed} is "
+            "not: another user made it, perhaps; have him change its rights."
+        )
     # Not by reading it: to close a file drops all locks that this process has on it, SQLite's, too.
     if not path.is_file() or not os.access(path, os.R_OK):
         why = "its rights forbid it" if path.is_file() else "it is none"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 BUSY_TIMEOUT_SECONDS = 60
 _CHECKPOINT_MILLISECONDS = 500
@@ -37,15 +39,45 @@ def engine_options(url: URL, *, write: bool = False) -> dict[str, Any]:
     Args:
         write: whether something is to be written.
     """
-    if url.get_backend_name() == "sqlite" and not write and is_sealed(url):
-        path = Path(str(url.database)).resolve()
-        log = path.with_name(f"{path.name}-wal")
-        has_log = log.exists() and log.stat().st_size > 0
-        # SQLite makes files beside a database that it reads, where not told that nobody writes it.
-        mode = "mode=ro" if has_log else "mode=ro&immutable=1"
-        connect = partial(sqlite3.connect, f"{path.as_uri()}?{mode}", uri=True)
-        return {"creator": partial(connect, check_same_thread=False)}
+    if url.get_backend_name() == "sqlite" and not write and takes_no_log(Path(str(url.database))):
+        connect = partial(connect_without_log, Path(str(url.database)))
+        # Made anew for each look: by then somebody may write, or have made room.
+        return {"creator": connect, "poolclass": NullPool}
     return {"connect_args": connect_args(url)}
+
+
+def takes_no_log(path: Path) -> bool:
+    """Whether this process had better make no files beside a SQLite file, as even its readers do.
+
+    A user who may not write the file would leave them behind as his own, and then nobody else could
+    write. On a full disk they cannot be made.
+    """
+    if not path.is_file():
+        return False
+    path = path.resolve()
+    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return True
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0)) as found:
+            found.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return False
+
+
+def connect_without_log(path: Path) -> sqlite3.Connection:
+    """A connection that reads a SQLite file and makes no file beside it."""
+    path = path.resolve()
+    log = path.with_name(f"{path.name}-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    # Where there is a log it is read by the index of whoever writes it; else nobody writes now.
+    mode = "mode=ro&readonly_shm=1" if has_log else "mode=ro&immutable=1"
+    return sqlite3.connect(
+        f"{path.as_uri()}?{mode}",
+        uri=True,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_SECONDS,
+    )
 
 
 def is_sealed(url: URL) -> bool:

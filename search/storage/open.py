@@ -57,6 +57,10 @@ def opened_storage(
         if guard is not None:  # what was written last is not lost unsaid
             guard.check()
             guard.check_whole()
+    except (Exception, KeyboardInterrupt):
+        if guard is not None and not guard.is_lost:
+            guard.check()  # whatever ended it: with the connection, what a lost file had is gone
+        raise
     finally:
         storage.remove_session()
         if guard is not None:

@@ -263,6 +263,25 @@ def test_a_command_that_ends_when_its_file_is_gone_says_so(tmp_path: Path) -> No
     assert optuna.get_all_study_names(saved) == ["kept"]
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError, KeyboardInterrupt])
+def test_what_a_lost_file_had_is_saved_whatever_ends_the_command(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    """Weights may be deleted with the database, or somebody who sees his mistake stops it all."""
+    database = tmp_path / "studies.db"
+
+    def write() -> None:
+        with opened_storage(f"sqlite:///{database}", create=True) as storage:
+            optuna.create_study(storage=storage, study_name="kept")
+            database.unlink()
+            raise error
+
+    with pytest.raises(DatabaseError, match="is saved in"):
+        write()
+    saved = f"sqlite:///{tmp_path / 'studies-saved.db'}"
+    assert optuna.get_all_study_names(saved) == ["kept"]
+
+
 def test_a_database_that_vacuums_itself_may_shrink(tmp_path: Path) -> None:
     database = tmp_path / "studies.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:

@@ -18,6 +18,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 
 from search.exceptions import StorageError
+from search.storage.backup import backup
 from search.storage.checks import has_studies
 from search.storage.open import opened_storage
 from search.storage.urls import shown_url
@@ -248,6 +249,33 @@ def test_a_read_only_database_is_refused_for_writing_and_left_alone(
 
     assert str(path) in message
     assert _contents(tmp_path) == before
+
+
+def test_who_may_not_write_a_database_leaves_no_log_beside_it(tmp_path: Path) -> None:
+    """It would be his, and nobody else could write then."""
+    path = tmp_path / "studies.db"
+    optuna.create_study(study_name="s", storage=_url(path))
+    with opened_storage(_url(path), write=True):
+        pass
+    before = _contents(tmp_path)
+    with read_only(path):
+        with opened_storage(_url(path)) as storage:
+            assert optuna.get_all_study_names(storage) == ["s"]
+        backup(_url(path), tmp_path / "copy.db")
+    copy = tmp_path / "copy.db"
+    assert optuna.get_all_study_names(_url(copy)) == ["s"]
+    copy.unlink()
+    assert _contents(tmp_path) == before
+
+
+def test_a_log_that_another_user_has_left_is_named(database: Path) -> None:
+    for end in ("wal", "shm"):
+        log = database.with_name(f"{database.name}-{end}")
+        log.touch()
+        with read_only(log):
+            message = _refusal(_url(database), create=True)
+        assert f"must be writable, but {log} is not" in message
+        log.unlink()
 
 
 def test_it_is_seen_whether_a_database_has_studies(database: Path) -> None:

@@ -147,6 +147,25 @@ def test_a_disk_that_is_full_from_the_start_is_named(small_disk: Path) -> None:
         pass
 
 
+def test_what_is_on_a_full_disk_is_read_and_copied_elsewhere(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{small_disk / 'studies.db'}"
+    with opened_storage(url, create=True) as storage:
+        optuna.create_study(storage=storage, study_name="kept")
+    filler = disks.fill(small_disk, but=0)
+    copy = tmp_path / "copy.db"
+    backup(url, copy)
+    assert optuna.get_all_study_names(f"sqlite:///{copy}") == ["kept"]
+    with opened_storage(url) as storage:
+        assert optuna.get_all_study_names(storage) == ["kept"]
+        filler.unlink()
+        with opened_storage(url, write=True) as other:
+            optuna.create_study(storage=other, study_name="new")
+            assert sorted(optuna.get_all_study_names(storage)) == ["kept", "new"]
+        assert sorted(optuna.get_all_study_names(storage)) == ["kept", "new"]
+
+
 def test_weights_that_a_full_disk_does_not_take_end_retrain_and_leave_no_half_file(
     finished: Command, small_disk: Path
 ) -> None:
