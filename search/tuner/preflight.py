@@ -43,7 +43,7 @@ from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.tuner.warm_start import opened_source
 from search.workers.ray_head import check_cluster
-from search.workers.setup import start_workers
+from search.workers.setup import check_worker_count, start_workers
 
 
 def prepare_search(checked: CheckedRequest) -> None:
@@ -52,8 +52,11 @@ def prepare_search(checked: CheckedRequest) -> None:
     Call it before PyTorch is imported here: the server imports it meanwhile.
 
     Raises:
-        InputError: as `check_search` does, or if there is no temporary folder for the server.
+        InputError: as `check_search` does, if there is no temporary folder for the server, or if
+            this machine, where they run on it, cannot hold so many workers.
     """
+    if checked.asked.ray_address is None:
+        check_worker_count(checked.asked.n_workers)
     check_search(checked)
     start_workers(checked.resources)
 

@@ -6,12 +6,15 @@ imports while the data are loaded, and the pool is made from it afterwards. Impo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from search.exceptions import InputError
 from search.training.devices import check_device_name
+from search.wording import thousands
 from search.workers.fork_server import start_server
 
 if TYPE_CHECKING:
@@ -20,6 +23,22 @@ if TYPE_CHECKING:
     from search.data.dataset import Dataset
     from search.workers.jobs import WorkerPool
     from search.workers.resources import Resources
+
+_MOST_WORKERS, _MOST_A_CORE = 64, 16  # on one machine: the higher of the two
+
+
+def check_worker_count(n_workers: int | None) -> None:
+    """Sees that this machine can hold so many workers, each a process of some 100 MB.
+
+    Raises:
+        InputError: if it cannot: it would stand still, and all else on it.
+    """
+    most = max(_MOST_WORKERS, _MOST_A_CORE * (os.cpu_count() or 1))
+    if n_workers is not None and n_workers > most:
+        raise InputError(
+            f"Workers must be at most {most} on this machine, {_MOST_A_CORE} for each of its cores "
+            f"or {_MOST_WORKERS}, but got {thousands(n_workers)}; more make nothing faster."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +119,10 @@ def prepare_workers(n_workers: int | None, device: str) -> WorkerSetup:
         device: as a user names it.
 
     Raises:
-        InputError: if there is no such device, or no temporary folder for the server.
+        InputError: if there is no such device, no temporary folder for the server, or if these are
+            more workers than this machine can hold.
     """
+    check_worker_count(n_workers)
     check_device_name(device)
     start_server()
     return local_workers(n_workers, device)

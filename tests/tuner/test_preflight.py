@@ -55,6 +55,7 @@ _CASES = {
     "digits has its own, 28; leave it out": _run("--image-size", "32"),
     "auto has its own, 28; leave it out": _run("--image-size", "32", dataset="auto"),
     "'tensors:mine' was asked for by name": _run(dataset="tensors:mine"),
+    "Workers must be at most": _run("--workers", "100000"),
     "did you mean mnist?": _run(dataset="MNIST"),
     "'127.0.0.1:1' does not": _run("--engine", "ray", "--ray-address", "127.0.0.1:1"),
     "'nowhere' does not (an address is": _run("--engine", "ray", "--ray-address", "nowhere"),
