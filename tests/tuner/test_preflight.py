@@ -146,11 +146,10 @@ except DeviceError:
 
 
 def test_a_search_of_a_queue_makes_no_database_in_the_place_of_the_queue_s(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Command,
 ) -> None:
     """Nobody would know of it: the job stood in the one that is gone."""
-    monkeypatch.setenv("SEARCH_JOB", "1")
-    done = command(*DIGITS_RUN, "--trials", "1")
+    done = command.apart(*DIGITS_RUN, "--trials", "1", SEARCH_JOB="1")
     assert done.code == 2
     assert "There is no database" in done.err
     assert not command.database.exists()
