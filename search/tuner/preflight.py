@@ -6,6 +6,7 @@ its data, is told at once. Imports nothing slow but Optuna.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -61,6 +62,14 @@ def prepare_search(checked: CheckedRequest) -> None:
     start_workers(checked.resources)
 
 
+def may_make_database() -> bool:
+    """Whether a search makes its database where there is none.
+
+    One of a queue does not: its job stands there. Where it is gone, nobody would know of a search.
+    """
+    return "SEARCH_JOB" not in os.environ
+
+
 def check_search(checked: CheckedRequest) -> None:
     """Looks at where a search would write, and starts nothing.
 
@@ -74,7 +83,7 @@ def check_search(checked: CheckedRequest) -> None:
     """
     url = parse_url(checked.asked.storage)
     if url.get_backend_name() == "sqlite":
-        check_sqlite_file(url, create=True, write=True)
+        check_sqlite_file(url, create=may_make_database(), write=True)
     else:
         check_schema(url, create=True, write=True, may_be_half_made=True)
     request = checked.asked

@@ -37,6 +37,7 @@ from search.tuner.coordinator import Coordinator
 from search.tuner.events import Outcome, SearchEvent, TrialEnded
 from search.tuner.final_race import CONFIRMED_FROM, FinalRace, confirms, race_at_the_end
 from search.tuner.plan import SearchPlan
+from search.tuner.preflight import may_make_database
 from search.tuner.pruners import make_pruner
 from search.tuner.sampler import make_sampler
 from search.tuner.warm_start import WarmStart, queue_rest
@@ -227,7 +228,9 @@ def begin_search(plan: SearchPlan, waiting: Waiting | None = None) -> Iterator[S
         objective=request.objective,
         metric=plan.checked.metric,
     )
-    with opened_storage(request.storage, create=True, waiting=waiting) as storage:
+    with opened_storage(
+        request.storage, create=may_make_database(), write=True, waiting=waiting
+    ) as storage:
         with lock_to_open(storage, plan.study_name):
             study = create_or_open_study(CachedStorage(storage), plan.study_name, settings)
         with (

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from search.space.presets import preset_folder
+from tests.conftest import DIGITS_RUN, Command
 from tests.support.image_folders import make_folder
 from tests.support.made_studies import MadeTrial, make_study
 
@@ -147,3 +148,13 @@ except DeviceError:
     sys.exit(forkserver._forkserver._forkserver_pid is not None)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_search_of_a_queue_makes_no_database_in_the_place_of_the_queue_s(
+    command: Command,
+) -> None:
+    """Nobody would know of it: the job stood in the one that is gone."""
+    done = command.apart(*DIGITS_RUN, "--trials", "1", SEARCH_JOB="1")
+    assert done.code == 2
+    assert "There is no database" in done.err
+    assert not command.database.exists()
