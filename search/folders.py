@@ -58,6 +58,24 @@ def check_working_folder() -> None:
         ) from error
 
 
+def python_settings() -> dict[str, str]:
+    """The environment in which a Python that is started has the working folder on no path of its.
+
+    Python puts the folder that `-c` or `-m` runs in first on its path, and a file of the user's
+    that has a module's name (search.py, random.py) would be run in place of the module. Parts of
+    PYTHONPATH may name that folder as well, an empty one too; it stays where this package lies in
+    it.
+    """
+    working, ours = os.path.realpath(""), os.path.realpath(Path(__file__).parent.parent)
+    parts = [
+        part
+        for part in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if part and (working == ours or os.path.realpath(part) != working)
+    ]
+    # An empty text is the same to Python as none.
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(parts)}
+
+
 def as_path(path: str | os.PathLike[str], what: str) -> Path:
     """A path as a program gives it, also as text; `~` is the user's home.
 

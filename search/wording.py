@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+
+_MANY_DIGITS = 1e5  # from here on a figure is written with an exponent
 
 
 def counted(n: int, noun: str) -> str:
@@ -22,6 +25,17 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.2f} %"
 
 
+def figure(value: float | None, decimals: int) -> str:
+    """A number of its column's width: `0.0512`, and `1.00e+20` or `3.00e-09` of others.
+
+    What was not finite is stored as null.
+    """
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    is_shown = value == 0 or 0.5 / 10**decimals <= abs(value) < _MANY_DIGITS
+    return f"{value:.{decimals}f}" if is_shown else f"{value:.2e}"
+
+
 def thousands(count: int | None) -> str:
     """A count: `7,918`."""
     return "–" if count is None else f"{count:,}"
@@ -29,8 +43,9 @@ def thousands(count: int | None) -> str:
 
 def meant(name: str, names: Iterable[str]) -> str:
     """What somebody may have meant by a name that there is not: the end of a sentence."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]}?" if close else "."
+    spelt = {each.casefold(): each for each in names}
+    close = difflib.get_close_matches(name.casefold(), spelt, n=1)
+    return f"; did you mean {spelt[close[0]]}?" if close else "."
 
 
 def seen_words(n_looks: int) -> str:

@@ -10,7 +10,8 @@ the last three normal. Their variances, which add up to 1, come in mixes: the di
 to all candidates, the interaction comes again with each run of that candidate on that part, the
 noise is new in each run. Of all three together `images` is what the choice of a part's images
 brings, p (1 - p) / n, which the race knows. True means lie evenly apart, in standard deviations of
-a run. There are six parts, as MNIST has them.
+a run. There are six parts, as MNIST has them, or `--parts`: one, where a data set says itself which
+images validate.
 
 Prints for each size of race and each distance: how often the winner's interval holds the winner's
 true mean, and how often one of a single mean would (Student's t of the pooled variance of runs),
@@ -94,11 +95,16 @@ class Raced:
 
 
 def race(
-    n_candidates: int, n_runs: int, distance: float, noise: random.Random, mix: Mix = MNIST
+    n_candidates: int,
+    n_runs: int,
+    distance: float,
+    noise: random.Random,
+    mix: Mix = MNIST,
+    n_parts: int = N_PARTS,
 ) -> Raced:
     """One race of candidates with means 0, -distance, -2 · distance and so on."""
     raced = SeedRace(
-        range(n_candidates), Folds(N_PARTS, 0).runs(n_runs, first_seed=1), mix.n_images
+        range(n_candidates), Folds(n_parts, 0).runs(n_runs, first_seed=1), mix.n_images
     )
     drawn: dict[object, float] = defaultdict(lambda: noise.gauss(0.0, 1.0))
     while (following := raced.next()) is not None:
@@ -161,7 +167,7 @@ class Shares:
         )
 
 
-def print_distances(n_races: int, seed: int) -> None:
+def print_distances(n_races: int, seed: int, n_parts: int) -> None:
     print(
         "| candidates × runs | apart | holds | single mean's | width | mean too high | said | "
         "dropped, each | runs |"
@@ -170,7 +176,9 @@ def print_distances(n_races: int, seed: int) -> None:
     for n_candidates, n_runs in SIZES:
         for distance in DISTANCES:
             noise = random.Random(seed)
-            told = [race(n_candidates, n_runs, distance, noise) for _ in range(n_races)]
+            told = [
+                race(n_candidates, n_runs, distance, noise, n_parts=n_parts) for _ in range(n_races)
+            ]
             shares = Shares.of(told, n_candidates)
             print(
                 f"| {n_candidates} × {n_runs} | {distance:g} | {100 * shares.holds:.1f} % "
@@ -209,8 +217,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--races", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parts", type=int, default=N_PARTS)
     arguments = parser.parse_args()
-    print_distances(arguments.races, arguments.seed)
+    print_distances(arguments.races, arguments.seed, arguments.parts)
     print()
     print_mixes(arguments.races // 4, arguments.seed)
 

@@ -13,7 +13,7 @@ What commands share:
 - `options.py`: options; `completion.py`: what the Tab key offers; `grouped_help.py`: `--help`;
   `usage.py`: what is wrong with a command's words
 - `output.py`: consoles, figures, signals; `plain_console.py`: what a console prints;
-  `wrapping.py`: how wide lines are
+  `wrapping.py`: how wide lines are; `tables.py`: tables that fit, or are lists
 - `networks.py`: the file of a user's that builds networks
 - `repeats.py`: runs over several seeds, printed
 - `jobs.py`: the queue of searches, and how its jobs are shown

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rich.console import Console
-    from rich.table import Table
 
+    from search.cli.tables import FittedTable
     from search.data.dataset import Dataset
     from search.results.ablate import Ablation
     from search.results.ablation import Row
@@ -222,14 +222,14 @@ def _print_rows(console: Console, ablation: Ablation, *, as_json: bool) -> None:
         )
 
 
-def _table(rows: Sequence[Row], *, with_seeds: bool) -> Table:
-    from rich.table import Table
+def _table(rows: Sequence[Row], *, with_seeds: bool) -> FittedTable:
+    from search.cli.tables import FittedTable
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    table = FittedTable()
     table.add_column("change", no_wrap=True)
     headings = ["parameters", "accuracy", "difference\nin points", "95 %\ninterval"]
     for heading in [*headings, "seeds"] if with_seeds else headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     table.add_column("verdict")
     for row in rows:
         n_seeds = sum(accuracy is not None for accuracy in row.accuracies)

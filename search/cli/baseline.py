@@ -170,12 +170,11 @@ def _measured(
 
 
 def _list_baselines(console: Console) -> None:
-    from rich.table import Table
-
+    from search.cli.tables import FittedTable
     from search.space.systems import all_systems
 
     systems = all_systems()
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = FittedTable()
     table.add_column("name", no_wrap=True)
     for heading in ("parameters", "receptive field", "epochs", "claimed"):
         table.add_column(heading, justify="right")
@@ -259,10 +258,10 @@ def _hyperparameter_words(hyperparameters: Hyperparameters) -> list[str]:
 
 
 def _print_claim(console: Console, found: Baseline, repeats: Sequence[Repeat]) -> None:
-    from rich.table import Table
+    from search.cli.tables import FittedTable
 
     claim = found.claim
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = FittedTable(gap=3)
     for heading in ("test accuracy", "claimed", "measured"):
         table.add_column(heading)
     for what, claimed, measured in (

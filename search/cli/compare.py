@@ -108,9 +108,9 @@ def _print_configurations(console: Console, comparison: Comparison) -> None:
 def _print(
     console: Console, title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
 ) -> None:
-    from rich.table import Table
+    from search.cli.tables import FittedTable
 
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = FittedTable(gap=3)
     table.add_column(title, no_wrap=True)
     for name in names:
         table.add_column(name, overflow="fold")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -105,7 +105,10 @@ def confirm(
             f"{counted(seeds, 'fresh seed')} each, {_validated(folds.n_parts)}; the test set stays "
             f"closed. {counted(confirmation_run.n_kept, 'run')} kept from before.\n"
         )
-        with prepared.pool(dataset, with_test=False, n_jobs=n_racing * seeds) as pool:
+        with (
+            prepared.pool(dataset, with_test=False, n_jobs=n_racing * seeds) as pool,
+            shown_racing(console),
+        ):
             is_done = confirmation_run.run(
                 pool,
                 device=prepared.device,
@@ -139,6 +142,22 @@ def repeat_printer(console: Console) -> Callable[[RepeatEnded], None]:
         console.print(f"trial {event.trial}{part}, seed {event.seed}: {how}", soft_wrap=True)
 
     return show
+
+
+def shown_racing(console: Console) -> AbstractContextManager[object]:
+    """In a terminal a line that moves while a race trains, whose runs may take minutes."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    progress = Progress(
+        *(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()),
+        TextColumn("so far  Ctrl-C stops, and is safe"),
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # where a program may read JSON
+        disable=not console.is_terminal or console.quiet,
+    )
+    progress.add_task("Racing,")
+    return progress
 
 
 def print_confirmation(
@@ -234,12 +253,11 @@ def describe_luck(luck: float) -> str:
 
 
 def _table(study: Study, confirmation: Confirmation) -> object:
-    from rich.table import Table
-
+    from search.cli.tables import FittedTable
     from search.study.summary import parameter_count_of
     from search.study.trials import trials_of
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = FittedTable()
     for heading in ("trial", "parameters", "in the search", "fresh seeds", "95 % interval"):
         table.add_column(heading, justify="right")
     table.add_column("")
@@ -275,8 +293,7 @@ def print_steps(
         network: the option that names the user's file of networks, where there is one.
         storage, data: as `next_lines` takes them.
     """
-    from rich.table import Table
-
+    from search.cli.tables import FittedTable
     from search.results.target import smallest
     from search.study.next_steps import retrain_step
 
@@ -284,8 +301,8 @@ def print_steps(
         console.print(f"\n{ended}")
         return
     confidence = f"{100 * target.confidence:g} %"
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("study", overflow="fold", min_width=min(30, max(len(s.study) for s in steps)))
+    table = FittedTable()
+    table.add_column("study", overflow="fold")
     for heading in ("cap", "trial", "parameters", "fresh seeds", f"at least ({confidence})"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")

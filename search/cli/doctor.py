@@ -10,7 +10,7 @@ def doctor() -> None:
 
     Example: search doctor
     """
-    from rich.table import Table
+    from search.cli.tables import FittedTable
 
     console = make_console()
     with console.status("Measuring"):
@@ -20,7 +20,7 @@ def doctor() -> None:
         from search.workers.local_pool import default_worker_count
         from search_models import native
 
-        table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+        table = FittedTable(gap=3)
         for heading in ("network", "native, images a second", "PyTorch", "times as fast"):
             table.add_column(heading, justify="right")
         for speed in measure_speeds():

@@ -6,6 +6,7 @@ import math
 import re
 import sys
 from dataclasses import fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,10 @@ from search.data.names import ImageSize
 from search.exceptions import InputError
 from search.tuner.options import GROUPS, LARGEST_NUMBER
 
-_WITH_COMMAS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
+# The sign between thousands: a comma, an underscore, an apostrophe or a blank of any width.
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?=([,_'’ \u00a0\u2009\u202f]))(?:\1\d{3})+")
+_SCALED = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([kKM])")
+_FACTORS = {"k": 1_000, "K": 1_000, "M": 1_000_000}
 _SECONDS_OF_UNITS = (86400, 3600, 60, 1)
 
 
@@ -41,14 +45,16 @@ def _whole_number(text: str | int, *, low: int) -> int:
 
 
 def _read_whole_number(text: str) -> int | None:
-    """The number in a text such as 8000, 8_000, 8,000 or 8k; None where there is none."""
-    if _WITH_COMMAS.fullmatch(text):
-        text = text.replace(",", "")
-    thousands = re.fullmatch(r"(\d{1,9})[kK]", text)
-    if thousands is not None:
-        return 1000 * int(thousands[1])
+    """The number in a text such as 8000, 8_000, 8,000, 8 000, 8k or 7.5k; None without one."""
+    text = text.strip()
+    if _GROUPED.fullmatch(text):
+        text = re.sub(r"\D", "", text)
+    scaled = _SCALED.fullmatch(text)
+    if scaled is not None:
+        value = Decimal(scaled[1]) * _FACTORS[scaled[2]]
+        return int(value) if value == int(value) else None
     try:
-        return int(text)
+        return None if "_" in text else int(text)
     except ValueError:
         return None
 
@@ -173,7 +179,12 @@ NetworkFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-_DURATION = re.compile("".join(rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in "dhms"))
+_DURATION = re.compile(
+    "".join(
+        rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?)\s*{unit}\s*)?" for unit in ("d", "h", "m(?:in)?", "s")
+    ),
+    re.IGNORECASE,
+)
 
 
 def duration(option: str) -> dict[str, Any]:
@@ -182,7 +193,7 @@ def duration(option: str) -> dict[str, Any]:
     def seconds(text: str | float) -> float:
         if not isinstance(text, str):
             return text  # its default
-        match = _DURATION.fullmatch(text)
+        match = _DURATION.fullmatch(text.strip())
         parts = () if match is None else zip(_SECONDS_OF_UNITS, match.groups(), strict=True)
         total = sum(unit * float(part or 0) for unit, part in parts)
         if total == 0:

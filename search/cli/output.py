@@ -97,6 +97,8 @@ def next_lines(
         data: the option that finds the data set, as `data_words` gives it.
         artifacts: the one that finds the artifacts, as `artifact_words` gives it.
     """
+    from rich.cells import cell_len  # a Chinese character is two columns wide
+
     where = storage_words(storage)
     is_password_hidden = False
     yield "\nNext:"
@@ -106,7 +108,7 @@ def next_lines(
         command = shown_command([*words, *(data if step.reads_data else ())])
         is_password_hidden |= "***" in command
         line = f"  {command}  # {step.purpose}"
-        yield from (line,) if len(line) <= width else (f"  # {step.purpose}", f"  {command}")
+        yield from (line,) if cell_len(line) <= width else (f"  # {step.purpose}", f"  {command}")
     if is_password_hidden:
         yield "*** stands for the password; put the whole URL into SEARCH_STORAGE instead."
 

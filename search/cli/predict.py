@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 _SCALE = 8  # of images as `--show` draws them; the gap between two is a pixel of theirs
-_LONGEST_NAME = 36  # columns of a picture's name, before it is broken
 
 
 def predict(
@@ -162,11 +161,10 @@ def _print_json(
 def _print_table(
     answers: dict[Path, Prediction], classes: list[str], several: Collection[Path]
 ) -> None:
-    from rich.table import Table
+    from search.cli.tables import FittedTable
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    longest = max(len(str(path)) for path in answers)
-    table.add_column("image", overflow="fold", min_width=min(longest, _LONGEST_NAME))
+    table = FittedTable()
+    table.add_column("image", overflow="fold")
     for heading in ("class", "probability", "runner-up", "probability"):
         table.add_column(heading, justify="right")
     table.add_column()

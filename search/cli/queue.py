@@ -50,9 +50,9 @@ def queue(
 
 
 def _print(found: list[Job]) -> None:
-    from rich.table import Table
+    from search.cli.tables import FittedTable
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = FittedTable()
     table.add_column("job", justify="right")
     table.add_column("search", overflow="fold")
     for heading in ("", "progress", "best", "since"):

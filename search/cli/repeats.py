@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.wording import duration, percent
+from search.wording import duration, figure, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from search.training.epochs import EpochResult
     from search.workers.repeats import Repeat
 
-_EPOCH_COLUMNS = ("seed", "epoch", "train loss", "accuracy", "   rate", "test loss", "accuracy")
+_EPOCH_COLUMNS = ("seed", "epoch", "train loss", "accuracy", "    rate", " test loss", "accuracy")
 
 
 def epoch_printer(console: Console) -> Callable[[int, EpochResult], None]:
@@ -25,10 +25,10 @@ def epoch_printer(console: Console) -> Callable[[int, EpochResult], None]:
         cells = (
             str(seed),
             str(result.epoch),
-            f"{result.training_loss:.4f}",
+            figure(result.training_loss, 4),
             percent(result.training_accuracy),
-            f"{result.learning_rate:.5f}",
-            f"{result.loss:.4f}",
+            figure(result.learning_rate, 5),
+            figure(result.loss, 4),
             percent(result.accuracy),
         )
         columns = zip(cells, _EPOCH_COLUMNS, strict=True)
@@ -38,9 +38,9 @@ def epoch_printer(console: Console) -> Callable[[int, EpochResult], None]:
 
 
 def print_repeats(console: Console, repeats: Sequence[Repeat], part: str) -> None:
-    from rich.table import Table
+    from search.cli.tables import FittedTable
 
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = FittedTable(gap=3)
     for heading in ("seed", f"{part}, last three epochs", "best epoch", "time"):
         table.add_column(heading, justify="right")
     for repeat in repeats:

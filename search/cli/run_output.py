@@ -9,7 +9,7 @@ from search.cli.output import artifact_words, data_words, echo, how_to_go_on, ne
 from search.cli.show import front_table
 from search.plain_text import printable
 from search.study.trials import trials_of
-from search.wording import counted, percent
+from search.wording import counted, duration, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,9 +55,9 @@ def print_plan(console: Console, search: Search) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     note = f"; {plan.dataset_note}" if plan.dataset_note else ""
-    limit = f", at most {request.timeout_seconds:.0f} s" if request.timeout_seconds else ""
+    limit = f", at most {duration(request.timeout_seconds)}" if request.timeout_seconds else ""
     hung = request.trial_timeout_seconds
-    limit += f", each at most {hung:.0f} s" if hung else ""
+    limit += f", each at most {duration(hung)}" if hung else ""
     for name, value in (
         ("study", f"{plan.study_name}, {describe_start(search)}"),
         (
@@ -154,7 +154,9 @@ def _class_rows(info: DatasetInfo) -> list[tuple[str, str]]:
     shown = ", ".join(f"{name} {n:,}" for name, n in pairs[:_N_CLASSES]) + " images"
     if len(pairs) > _N_CLASSES:
         rest = [n for _, n in pairs[_N_CLASSES:]]
-        shown += f", and {len(rest):,} more with {min(rest):,} to {max(rest):,} each"
+        least, most = min(rest), max(rest)
+        each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+        shown += f", and {len(rest):,} more with {each} each"
     rows = [("classes", f"{len(pairs):,}: {shown}")]
     return [*rows, ("left out", info.left_out)] if info.left_out else rows
 
@@ -261,7 +263,7 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     )
     best = best_so_far(search)
     if best is None:
-        console.print("No trial is complete yet.")
+        console.print(_why_none(search))
         return
     last = min(3, search.plan.request.epochs)
     over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
@@ -276,6 +278,19 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     console.print("\nNo network that was found is better than these and no larger:", style="bold")
     console.print(front_table(search.study, front(trials_of(search.study))))
     console.print(f"An accuracy is the {metric} on the validation images over {over}.")
+
+
+def _why_none(search: Search) -> str:
+    """Says that no trial is complete and, where all had one reason, what helps."""
+    from search.study.summary import is_diverged, is_trained
+
+    trained = [trial for trial in trials_of(search.study) if is_trained(trial)]
+    if not trained or not all(map(is_diverged, trained)):
+        return "No trial is complete yet."
+    return (
+        "No trial is complete: the loss of each grew beyond all bounds. Search smaller learning "
+        "rates, as another study: --space, --study."
+    )
 
 
 def print_next(console: Console, search: Search) -> None:

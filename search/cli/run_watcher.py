@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 
-from search.cli.confirm import print_confirmation, print_steps, repeat_printer
+from search.cli.confirm import print_confirmation, print_steps, repeat_printer, shown_racing
 from search.cli.events import (
     make_emit,
     race_ends,
@@ -132,6 +132,9 @@ class TerminalWatcher(SearchWatcher):
             limit = f", for at most {longest} of training (--no-confirm leaves it out)"
         parts = " and other parts of the data" if run.folds.n_parts > 1 else ""
         self._console.print(f"\nConfirming the {best} over fresh seeds{parts}{limit}:")
+
+    def racing(self) -> AbstractContextManager[object]:
+        return shown_racing(self._console)
 
     def race_goes_on(self, event: RepeatEnded) -> None:
         self._show_repeat(event)

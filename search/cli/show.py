@@ -13,7 +13,7 @@ from search.cli.networks import study_network
 from search.cli.options import AsJson, NetworkFile, Storage, StudyName, not_negative
 from search.cli.output import echo_json, make_console, same_command
 from search.folders import DATABASE_URL
-from search.wording import duration, percent, thousands
+from search.wording import duration, figure, percent, thousands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,13 +21,10 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
     from rich.console import Console
-    from rich.table import Table
 
+    from search.cli.tables import FittedTable
     from search.study.summary import TrialSummary
     from search_models.network import Network
-
-
-_MANY_DIGITS = 1e5  # from here on a figure of an epoch is written with an exponent
 
 
 def best(
@@ -75,13 +72,12 @@ def _show_front(study_name: str | None, storage: str, as_json: bool) -> None:
     console.print(front_table(study, trials))
 
 
-def front_table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
+def front_table(study: Study, trials: Sequence[FrozenTrial]) -> FittedTable:
     """The Pareto front of accuracy against parameters, the trials of which are given."""
-    from rich.table import Table
-
+    from search.cli.tables import FittedTable
     from search.study.summary import summarize_trial
 
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = FittedTable(gap=3)
     for heading in ("parameters", _metric(study), "trial"):
         table.add_column(heading, justify="right")
     table.add_column("network", overflow="fold")
@@ -233,8 +229,7 @@ def _reached(summary: TrialSummary, metric: str) -> list[str]:
 
 
 def _print_layers(console: Console, spec: Network) -> None:
-    from rich.table import Table
-
+    from search.cli.tables import FittedTable
     from search.exceptions import CardError
     from search_models.layers import SpecError
 
@@ -246,7 +241,7 @@ def _print_layers(console: Console, spec: Network) -> None:
         with_file = same_command("--network", "FILE.py")
         console.print(f"Its layers are shown by the file that builds it: {with_file}")
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = FittedTable()
     table.add_column("layer")
     for heading in ("output", "parameters", "kernel", "stride", "jump", "receptive field"):
         table.add_column(heading, justify="right")
@@ -267,9 +262,11 @@ def _print_layers(console: Console, spec: Network) -> None:
 
 
 def _print_epochs(console: Console, summary: TrialSummary, metric: str) -> None:
-    from rich.table import Table
+    from search.cli.tables import FittedTable
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    if not summary.epochs:
+        return
+    table = FittedTable()
     for heading in (
         "epoch",
         "train loss",
@@ -283,20 +280,16 @@ def _print_epochs(console: Console, summary: TrialSummary, metric: str) -> None:
     for epoch in summary.epochs:
         table.add_row(
             str(epoch["epoch"]),
-            _number(epoch["training_loss"], ".4f"),
+            figure(epoch["training_loss"], 4),
             percent(epoch["training_accuracy"]),
-            _number(epoch["learning_rate"], ".6f"),
-            _number(epoch["validation_loss"], ".4f"),
+            figure(epoch["learning_rate"], 6),
+            figure(epoch["validation_loss"], 4),
             percent(epoch["validation_accuracy"]),
-            _number(epoch["seconds"], ".1f"),
+            _seconds(epoch["seconds"]),
         )
     console.print()
     console.print(table)
 
 
-def _number(value: float | None, form: str) -> str:
-    """A number; what was not finite is stored as null."""
-    if value is None:
-        return "not finite"
-    # What grows beyond all bounds would make its column as wide as that.
-    return format(value, form) if abs(value) < _MANY_DIGITS else f"{value:.2e}"
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

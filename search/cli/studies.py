@@ -16,8 +16,7 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
 
     Example: search studies --json
     """
-    from rich.table import Table
-
+    from search.cli.tables import FittedTable
     from search.results.confirmed import confirmation_of
     from search.storage.open import opened_storage
     from search.storage.studies import study_names
@@ -39,10 +38,8 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
     if as_json:
         echo_json([asdict(summary) for summary in summaries], indent=2)
         return
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    # A name is there to be copied, so it is folded only where nothing else can give way.
-    longest = max((len(summary.name) for summary in summaries), default=0)
-    table.add_column("study", overflow="fold", min_width=min(longest, _NAME_WIDTH))
+    table = FittedTable(gap=1)
+    table.add_column("study", overflow="fold")
     has_foreign = any(summary.trials["n_foreign"] for summary in summaries)
     headings = (
         *("trained", "pruned", "failed", *(("foreign",) if has_foreign else ())),
@@ -50,7 +47,7 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
         "last used",
     )
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=" " not in heading)
+        table.add_column(heading, justify="right")
     for summary in summaries:
         table.add_row(
             summary.name,
@@ -72,9 +69,6 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
             "\nA confirmed accuracy is the highest of its race: up to "
             f"{100 * luck:.2f} points of it may be the luck of winning."
         )
-
-
-_NAME_WIDTH = 30  # characters
 
 
 def _date(moment: str) -> str:

@@ -29,6 +29,7 @@ _BAR_WIDTH = 60
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 20
 _WIDTH_FOR_CURVES = 72  # columns of the terminal
+_HEIGHT_FOR_ALL = 16  # lines of the terminal; of fewer none is left blank, and the title takes one
 _LEAST_ERROR = 1e-4  # of a curve: 100 % has no logarithm
 _N_ENDS = 100  # trials that ended, of which those are shown that the terminal has room for
 _N_NOTICES = 3  # the last ones printed
@@ -211,6 +212,8 @@ class LiveView:
             f"{progress.n_expected - progress.n_trained} to go, {progress.n_redraws} redrawn"
         )
         width = min(_BAR_WIDTH, self._console.width)
+        is_low = self._console.height < _HEIGHT_FOR_ALL
+        space = [] if is_low else [Text("")]
         bar = Table.grid()  # a bar alone does not end its line
         bar.add_row(
             ProgressBar(
@@ -220,15 +223,15 @@ class LiveView:
             )
         )
         return Group(
-            Text(self._title, style="bold"),
+            Text(self._title, style="bold", overflow="ellipsis", no_wrap=is_low),
             bar,
             Text(counts),
             *self._times(),
-            Text(""),
+            *space,
             self._workers(),
             self._best(),
             *self._notices.kept[-_N_NOTICES:],
-            Text(""),
+            *space,
             *tuple(self._ends),  # at once: another thread adds to them
         )
 
@@ -251,8 +254,8 @@ class LiveView:
 
     def _workers(self) -> Table:
         """A line a worker, also for one that waits, and columns that stay as wide as they are."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         progress, has_room = self._progress, self._console.width >= _WIDTH_FOR_CURVES
+        table = Table(box=None, padding=(0, 2 if has_room else 1, 0, 0), header_style="dim")
         for heading, widest in (
             ("worker", ""),
             ("trial", "1,000"),

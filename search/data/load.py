@@ -15,9 +15,9 @@ from search.data.names import (
     ImageSize,
     check_dataset_name,
     check_image_size,
+    check_own_size,
     class_names,
     folder_of,
-    size_option,
 )
 from search.data.own import folder_dataset
 from search.exceptions import DataError
@@ -55,6 +55,8 @@ def load_dataset(
     if name.startswith(TENSORS):
         raise given_as_tensors(name)
     built_in = check_dataset_name(name)
+    if image_size is not None:
+        check_own_size(name, image_size)
     data_dir = default_data_dir() if data_dir is None else as_path(data_dir, "data_dir")
     if name == "digits":
         origin = "embedded in scikit-learn"
@@ -64,12 +66,6 @@ def load_dataset(
         arrays, fingerprint, place = read_mnist(built_in, data_dir)
         origin = str(place)
         images, labels, test_images, test_labels = arrays
-    own = images.shape[-2], images.shape[-1]
-    if image_size is not None and check_image_size(image_size) != own:
-        raise DataError(
-            f"An image size must be for a folder of images, but {name} has its own, "
-            f"{size_option(own)}; leave it out."
-        )
     n_held_out = SPLITS[name].n_validation if n_held_out is None else n_held_out
     if not 0 < n_held_out < len(labels):
         raise DataError(

@@ -18,6 +18,7 @@ FOLDER, TENSORS = "folder:", "tensors:"
 ImageSize = tuple[int, int]  # height and width, in pixels
 # Along a side. Above 128 a network of some thousand parameters sees too small a part of the image.
 SMALLEST_SIDE, LARGEST_SIDE = 8, 128
+BUILT_IN_SIDE = 28  # of the images of every data set that is built in
 
 
 _CLASS_NAMES: dict[DatasetName, str] = {
@@ -94,7 +95,7 @@ def check_dataset_name(name: str, *, besides: Sequence[str] = ()) -> DatasetName
     if name not in get_args(DatasetName):
         names = (*besides, *get_args(DatasetName))
         hint = meant(name, names)
-        if os.path.isdir(name):  # noqa: PTH112 - which raises for no name
+        if os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112 - raise for no name
             hint = f"; the folder of that name can be searched as {FOLDER}{name}."
         raise DataError(f"A data set must be one of {', '.join(names)}, but got {name!r}{hint}")
     return cast(DatasetName, name)
@@ -120,6 +121,19 @@ def check_image_size(size: int | ImageSize) -> ImageSize:
         f"An image size must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels along each side, but got "
         f"{given}; give one for both, as 32, or height and width, as 20x60 (in Python (20, 60))."
     )
+
+
+def check_own_size(name: str, size: int | ImageSize) -> None:
+    """Sees that the images of a built-in data set are of a size that they shall have.
+
+    Raises:
+        DataError: if they are not: only those of a folder are scaled.
+    """
+    if check_image_size(size) != (BUILT_IN_SIDE, BUILT_IN_SIDE):
+        raise DataError(
+            f"An image size must be for a folder of images, but {name} has its own, "
+            f"{BUILT_IN_SIDE}; leave it out."
+        )
 
 
 def size_words(size: ImageSize) -> str:

@@ -29,8 +29,8 @@ class StudyPages:
 
     - The list leaves out the studies that keep the single runs of races and ablations.
     - The best trial of a study is the one that it stands for, as in its note.
-    - Each trial has its network as built among its attributes: its widths as drawn are shares,
-      which are scaled to the budget.
+    - Each trial has its network as built as the first of its attributes, of which its page shows
+      six: its widths as drawn are shares, which are scaled to the budget.
     - Attributes with an entry for each epoch are left out: they make a trial's page some thousand
       pixels wide, and its row in the table as high. The database keeps them.
     - A study that is renamed keeps its artifacts: the dashboard copies the study and its trials,
@@ -119,7 +119,7 @@ class StudyPages:
                 self._networks[number] = _network(study, by_id[number])
             network = self._networks.get(number)
             if network is not None:
-                shown["user_attrs"].append({"key": _NETWORK, "value": network})
+                shown["user_attrs"].insert(0, {"key": _NETWORK, "value": network})
 
     def _short(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [attribute for attribute in attributes if not is_long(attribute["key"])]

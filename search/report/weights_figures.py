@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -274,13 +276,13 @@ def _draw_pairs(
 
 
 def _numbers_note(labels: Sequence[str], classes: Sequence[str]) -> str:
-    """A line that is to be said where classes stand by their numbers."""
+    """What is to be said where classes stand by their numbers."""
     is_numbered = any(
         label != name and re.fullmatch(r"class \d+", label)
         for label, name in zip(labels, classes, strict=True)
     )
     return (
-        "\nClasses whose names cannot be written here have numbers, from 0." if is_numbered else ""
+        " Classes whose names cannot be written here have numbers, from 0." if is_numbered else ""
     )
 
 
@@ -300,12 +302,10 @@ def draw_mistakes(
     n_columns = 10
     n_rows = max(1, -(-len(shown) // n_columns))
     labels = class_labels(classes)
-    longest = max(map(len, labels))
-    names_are_long = longest > 3
-    size = min(8.5, 85 / longest)  # points: two names beside each other do not touch
+    names_are_long = max(map(len, labels)) > 3
     gap, caption = 0.12, 0.58 if names_are_long else 0.44
     side = (_WIDTH - 2 * _MARGIN + gap) / n_columns - gap
-    height = n_rows * (side + caption)
+    height, room = n_rows * (side + caption), side + 0.7 * gap
     which = f"; the {N_MISTAKES} surest mistakes" if n_wrong > N_MISTAKES else ""
     figure, axes = _page(
         answers.origin,
@@ -336,10 +336,17 @@ def draw_mistakes(
             (0.19, labels[answer] + sure, WRONG),
         ):
             place_of_text = (left + side / 2, top + side + below)
-            axes.text(*place_of_text, text, color=color, fontsize=size, ha="center", va="top")
+            caption_text = axes.text(*place_of_text, text, color=color, ha="center", va="top")
+            caption_text.set_fontsize(8.5 * min(1.0, room / _inches(caption_text, 8.5)))
     axes.set_xlim(0, _WIDTH - 2 * _MARGIN)
     axes.set_ylim(height, 0)
     return figure
+
+
+def _inches(text: Text, size: float) -> float:
+    """How wide a text is in this size, in points."""
+    text.set_fontsize(size)
+    return float(text.get_window_extent().width / _DOTS_PER_INCH)
 
 
 def _of_test_images(card: Card) -> str:
@@ -369,6 +376,10 @@ def _page(origin: str, height: float, title: str, subtitle: str) -> tuple[Figure
     )
     FigureCanvasAgg(figure)
     figure.text(left, 1 - 0.42 / height, title, color=INK, fontsize=15, weight="bold")
-    figure.text(left, 1 - 0.56 / height, subtitle, color=MUTED, fontsize=9.5, va="top")
+    below = figure.text(left, 1 - 0.68 / height, subtitle, color=MUTED, fontsize=9.5)
+    share = (1 - 2 * left) * figure.bbox.width / below.get_window_extent().width
+    if share < 1:  # two lines have room
+        letters = int(0.95 * share * len(subtitle))
+        below.set(text=textwrap.fill(subtitle, letters), y=1 - 0.54 / height, va="top")
     figure.text(left, 0.14 / height, origin, color=MUTED, fontsize=7.5)
     return figure, figure.subplots()

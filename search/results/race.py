@@ -216,8 +216,9 @@ class SeedRace:
 
         That is the expectation of the largest of so many standard normal numbers (Blom,
         "Statistical Estimates and Transformed Beta-Variables", 1958) in standard errors of the
-        mean, without what all candidates share; it is less where they differ. None where nothing
-        tells the scatter.
+        mean, without what all candidates share; it is less where they differ. What the images of a
+        part are for one candidate, its runs on that part share, and do not tell: it is taken for
+        as much as the choice of images can bring. None where nothing tells the scatter.
         """
         leader, fit = self._leader(), self._fit()
         if leader is None:
@@ -227,8 +228,14 @@ class SeedRace:
         if std is None:
             return None
         expected = float(ndtri((n_run - 0.375) / (n_run + 0.25)))
-        counted = weights_by_run(self._values[leader]).values()
-        return expected * std * math.sqrt(sum(weight**2 for weight in counted))
+        values = self._values[leader]
+        counted = weights_by_run(values)
+        n_parts = len({run.part for run in values})
+        mean = sum(weight * values[run] for run, weight in counted.items())
+        squares = sum(weight**2 for weight in counted.values())
+        shared = self._variance_of_images(mean, n_parts) * (1 / n_parts - squares)
+        variance = (std / _share_of_scatter(fit.freedom)) ** 2 * squares + max(0.0, shared)
+        return expected * math.sqrt(variance)
 
     def standings(self) -> list[Standing]:
         """Candidates that were run at least once: those in the race first, the best of them first.
@@ -321,6 +328,14 @@ class SeedRace:
             for value in values
         )
         return math.sqrt(squares / freedom), freedom
+
+
+def _share_of_scatter(freedom: int) -> float:
+    """What a sample's standard deviation is of the true one on average: c₄ of control charts."""
+    if freedom < 1:
+        return 1.0
+    log_ratio = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+    return math.sqrt(2 / freedom) * math.exp(log_ratio)
 
 
 def weights_by_run(runs: Iterable[Run]) -> dict[Run, float]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from search.folders import python_settings
 from search.service.folder import ServiceFolder, is_locked, take_lock
 from search.service.jobs import Job
 from search.service.progress import START, EventReader, JobEnd
@@ -86,10 +87,11 @@ class JobProcess:
             ):
                 line = json.dumps({"event": START, "attempt": job.n_starts})
                 os.write(events.fileno(), line.encode() + b"\n")
-                program = (sys.executable, "-P", "-m", "search", *words, "--json")
+                program = (sys.executable, "-m", "search", *words, "--json")
+                told = {"SEARCH_STORAGE": storage, "SEARCH_JOB": str(number)}
                 process = subprocess.Popen(
                     ["/bin/sh", "-c", _SCRIPT, str(folder.pid(number).resolve()), *program],
-                    env={**os.environ, "SEARCH_STORAGE": storage, "SEARCH_JOB": str(number)},
+                    env={**os.environ, **python_settings(), **told},
                     stdin=subprocess.DEVNULL,
                     stdout=events,
                     stderr=log,

@@ -165,21 +165,26 @@ def steps_with_weights(
         network: the option that names the user's file of networks, where there is one.
     """
 
-    def with_data(words: tuple[str, ...], purpose: str) -> NextStep:
-        return NextStep(words, purpose, reads_database=False, reads_data=True)
-
     weights = str(folder)
     photograph = ("predict", weights, "photo.jpg", *network)
     has_onnx = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
     exported = "network.onnx" if has_onnx or network else "network.py"
     return [
-        with_data(("pictures", weights, *network), "how it learnt and where it errs"),
+        # It counts its look at the test set there.
+        NextStep(
+            ("pictures", weights, *network), "how it learnt and where it errs", reads_data=True
+        ),
         *(
             [NextStep(photograph, "what a photograph shows", reads_database=False)]
             if dataset != "digits"  # scikit-learn's look otherwise than photographs
             else []
         ),
-        with_data(("export", weights, "--out", exported, *network), "take it elsewhere"),
+        NextStep(
+            ("export", weights, "--out", exported, *network),
+            "take it elsewhere",
+            reads_database=False,
+            reads_data=True,
+        ),
         _report_step(study, "the study's story on one page"),
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from optuna.trial import FrozenTrial
 
@@ -37,7 +37,7 @@ def length_of(
     n_training: int,
     *,
     before: StudyLength | None,
-    trials: Iterable[FrozenTrial] = (),
+    trials: Callable[[], Iterable[FrozenTrial]] = tuple,
 ) -> StudyLength:
     """How long the search of a study is to be.
 
@@ -48,7 +48,8 @@ def length_of(
     Args:
         n_training: images that train.
         before: how long its last search was to be, where there was one.
-        trials: that the study has.
+        trials: gives those that the study has; asked only where they decide, since to read
+            thousands takes seconds.
     """
     if request.n_trials is not None or request.patience is not None:
         return StudyLength(request.n_trials or MOST_TRIALS, request.patience)
@@ -56,6 +57,6 @@ def length_of(
     asked = 0 if before is None or before.patience is not None else before.n_trials
     if request.target is not None or request.objective != "accuracy":
         return StudyLength(max(usual, asked))
-    if tally(trials).n_trained < asked:
+    if asked and tally(trials()).n_trained < asked:
         return StudyLength(asked)
     return StudyLength(MOST_TRIALS, round(_PATIENCE_SHARE * usual))

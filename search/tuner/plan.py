@@ -190,7 +190,7 @@ def _choose_length(request: SearchRequest, study_name: str, info: DatasetInfo) -
         if study is None:
             return length_of(request, info.n_training, before=None)
         before = length_asked_before(study)
-        return length_of(request, info.n_training, before=before, trials=trials_of(study))
+        return length_of(request, info.n_training, before=before, trials=lambda: trials_of(study))
 
 
 def _check_batches(space: Space, info: DatasetInfo) -> None:
@@ -296,7 +296,7 @@ def _lacks_something(study: Study, request: SearchRequest) -> bool:
     if split is None:
         return False
     before = length_asked_before(study)
-    length = length_of(request, split.n_training, before=before, trials=trials)
+    length = length_of(request, split.n_training, before=before, trials=lambda: trials)
     if not is_reached(length, trials, split.n_validation):
         return True
     folds = Folds.known(settings)

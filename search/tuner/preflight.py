@@ -41,6 +41,7 @@ from search.study.settings import (
 from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.tuner.warm_start import opened_source
+from search.workers.ray_head import check_cluster
 from search.workers.setup import start_workers
 
 
@@ -64,7 +65,8 @@ def check_search(checked: CheckedRequest) -> None:
         StudyError: if the study was made with other settings, or is to start from one from which
             nothing can, as far as that can be told without the data.
         DataUnavailableError: if a built-in data set is neither there nor to be downloaded.
-        InputError: if a folder that is named cannot be made.
+        InputError: if a folder that is named cannot be made, or no Ray cluster answers at the
+            address that is named.
     """
     url = parse_url(checked.asked.storage)
     if url.get_backend_name() == "sqlite":
@@ -72,6 +74,7 @@ def check_search(checked: CheckedRequest) -> None:
     else:
         check_schema(url, create=True, write=True, may_be_half_made=True)
     request = checked.asked
+    check_cluster(request.ray_address)
     if request.worker_log is not None:
         check_folder_can_be_made(request.worker_log, option="--worker-log")
     if request.artifacts is not None:

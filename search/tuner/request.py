@@ -7,6 +7,7 @@ from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, fields
 
+from search.data.at_hand import given_as_tensors
 from search.data.folder_layout import folder_layout
 from search.data.names import (
     FOLDER,
@@ -17,6 +18,7 @@ from search.data.names import (
     check_dataset_name,
     check_folder,
     check_image_size,
+    check_own_size,
     folder_of,
     short_name,
 )
@@ -76,6 +78,8 @@ def check_request(request: SearchRequest) -> CheckedRequest:
         _check_dataset(request.dataset)
         # Other data, and a study that `auto` goes on with, may have images of another shape.
         if request.dataset in SPLITS or (request.dataset == "auto" and request.study is None):
+            if request.image_size is not None:
+                check_own_size(request.dataset, request.image_size)
             if network is None:
                 load_space(request)
             else:
@@ -113,7 +117,9 @@ def _check_dataset(name: str) -> None:
     folder = folder_of(name)
     if folder is not None:
         folder_layout(check_folder(folder))
-    elif name != "auto" and not name.startswith(TENSORS):
+    elif name.startswith(TENSORS):
+        raise given_as_tensors(name)
+    elif name != "auto":
         check_dataset_name(name, besides=("auto", f"{FOLDER}PATH"))
 
 

@@ -55,6 +55,10 @@ class SearchWatcher:
     def race_begins(self, run: ConfirmationRun) -> None:
         """The best trials race over fresh seeds."""
 
+    def racing(self) -> AbstractContextManager[object]:
+        """While runs of a race are trained."""
+        return nullcontext()
+
     def race_goes_on(self, event: RepeatEnded) -> None:
         """A run of the race has ended."""
 

@@ -20,13 +20,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
-from pathlib import Path
 
-import search
 from search.exceptions import InputError
-from search.folders import check_working_folder
+from search.folders import check_working_folder, python_settings
 
-_SAFE_PATH, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 _PRELOADED = ["search.workers.local_pool"]
 _program_lock = threading.Lock()
 
@@ -66,7 +63,7 @@ def start_server() -> None:
         atexit.unregister(_end_server)
         atexit.register(_end_server)
         try:
-            with without_program(), _without_working_folder(), _deaf_to_stops():
+            with without_program(), without_working_folder(), _deaf_to_stops():
                 ensure_running()
         except OSError as error:
             if "AF_UNIX path too long" not in str(error):
@@ -123,23 +120,11 @@ def without_program() -> Iterator[None]:
 
 
 @contextmanager
-def _without_working_folder() -> Iterator[None]:
-    """Python puts the folder that `python -c` runs in first on its path, but for who says so here.
-
-    The server, and what tracks its resources, are started so, and a file of the user's that has a
-    module's name (search.py, random.py) would be run in place of the module. Parts of PYTHONPATH
-    may name that folder as well, an empty one too; it stays where this package lies in it.
-    """
-    before = {name: os.environ.get(name) for name in (_SAFE_PATH, _PATH)}
-    os.environ[_SAFE_PATH] = "1"
-    working, ours = os.path.realpath(""), os.path.realpath(Path(search.__file__).parent.parent)
-    parts = [
-        part
-        for part in (before[_PATH] or "").split(os.pathsep)
-        if part and (working == ours or os.path.realpath(part) != working)
-    ]
-    if before[_PATH] is not None:
-        os.environ[_PATH] = os.pathsep.join(parts)
+def without_working_folder() -> Iterator[None]:
+    """Pythons that are started meanwhile have the working folder on no path of theirs."""
+    changed = python_settings()
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:

@@ -12,10 +12,20 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import search
 from search.exceptions import InputError
-from search.workers.ray_head import answers, check_answers, hushed_errors
+from search.workers.fork_server import without_working_folder
+from search.workers.ray_head import (
+    AUTO,
+    answers,
+    check_answers,
+    check_reachable,
+    hushed_errors,
+    unreachable,
+)
 from search.workers.resources import Resources
 
 # Read when Ray is imported. It would report its use, and under `uv run` start its workers by uv
@@ -31,7 +41,8 @@ from ray._private.authentication.authentication_token_setup import (
 )
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError
+from ray.job_config import JobConfig
 
 _CONNECT_SECONDS = 30.0  # in which a cluster that answers must take this process
 _ASK_SECONDS = 0.2  # between two looks whether it has
@@ -41,6 +52,18 @@ _OTHER_TOKEN = (
 )
 _LEAVE_SECONDS = 3.0  # in which the connection must be ended
 HEAD, HERE = "its head", "Ray on this machine"
+
+
+class _JobConfig(JobConfig):
+    """Of actors that have the working folder on no path of theirs.
+
+    Ray puts it first on theirs, unless it is told that their code is sent to them; a file of the
+    user's that has a module's name would be run in place of the module. There is no option for
+    that.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return os.path.realpath("") != os.path.realpath(Path(search.__file__).parent.parent)
 
 
 @contextmanager
@@ -55,22 +78,31 @@ def connected(address: str | None, *, n_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "job_config": _JobConfig(),
+    }
     if address is None:
         try:
-            ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
-        except (OSError, RuntimeError, ValueError, RayError) as error:
+            with without_working_folder():
+                ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **options)
+        except Exception as error:  # Ray raises a bare one where a part of it does not start
             raise InputError(
                 f"Ray must start on this machine, but it does not ({error}); mend that, or leave "
                 "out --engine ray."
             ) from error
     else:
+        if address != AUTO:
+            check_reachable(address)
         try:
-            head = _host_and_port(address)
-            check_answers(head)
-            _join(address, head, quiet)
-        except (OSError, RuntimeError, ValueError, RayError) as error:
-            raise _unreachable(address, _reason(error)) from error
+            head = address
+            if address == AUTO:  # which raises where no cluster was started here
+                head = str(canonicalize_bootstrap_address(address))
+                check_answers(head)
+            _join(address, head, options)
+        except Exception as error:  # Ray raises a bare one, too
+            raise unreachable(address, _reason(error)) from error
     _end_rays_own_words()
     ends = ends_of_connection()
     try:
@@ -103,7 +135,7 @@ def _leave(ends: dict[str, str]) -> None:
     atexit.unregister(ray.shutdown)
 
 
-def _join(address: str, head: str, quiet: dict[str, Any]) -> None:
+def _join(address: str, head: str, options: dict[str, Any]) -> None:
     """Connects to a cluster, in a thread: Ray hears no signal meanwhile, and waits for minutes.
 
     Raises:
@@ -116,7 +148,7 @@ def _join(address: str, head: str, quiet: dict[str, Any]) -> None:
     def join() -> None:
         try:
             _bring_token(head)
-            ray.init(address=address, **quiet)
+            ray.init(address=address, **options)
         except Exception as error:
             joining.set_exception(error)
         else:
@@ -161,32 +193,9 @@ def _is_taken(head: str) -> bool:
     return True
 
 
-def _host_and_port(address: str) -> str:
-    """Where the cluster's head is.
-
-    Raises:
-        ValueError: if that is no address.
-        ConnectionError: if it is auto, and no cluster was started on this machine.
-    """
-    if address == "auto":
-        return str(canonicalize_bootstrap_address(address))
-    host, _, port = address.rpartition(":")
-    if "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError("an address is HOST:PORT, or auto")
-    return address
-
-
 def _reason(error: Exception) -> str:
     """The first line of what Ray, or the system, says of an error."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _unreachable(address: str, why: str) -> InputError:
-    return InputError(
-        "A Ray cluster must answer at the address, on a machine that belongs to it, but "
-        f"{address!r} does not ({why}); start one with 'ray start --head', or leave --ray-address "
-        "out for one on this machine alone."
-    )
 
 
 def _end_rays_own_words() -> None:

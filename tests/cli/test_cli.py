@@ -420,14 +420,25 @@ def test_a_damaged_data_folder_is_refused(command: Command, mnist_dir: Path) -> 
     assert not command.database.exists()
 
 
-@pytest.mark.parametrize("budget", ["8000", "8,000", "8k", "8_000"])
+@pytest.mark.parametrize(
+    "budget",
+    ["8000", "8,000", "8k", "8_000", "8 000", "8\u202f000", "8'000", "8.0k", "0.008M", " 8000 "],
+)
 def test_a_budget_is_understood_as_people_write_it(budget: str) -> None:
     assert positive(budget) == 8000
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("1.5h", 5400), ("1d1s", 86401)],
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1d1s", 86401),
+        ("1H 30M", 5400),
+        (" 30 min ", 1800),
+    ],
 )
 def test_a_time_is_understood_as_people_write_it(text: str, seconds: int) -> None:
     assert duration("--timeout")["parser"](text) == seconds

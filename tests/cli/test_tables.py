@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import math
 import re
 from datetime import datetime
 
 import pytest
 from optuna.trial import TrialState
+from rich.cells import cell_len
+from rich.console import Console
 
+from search.cli.tables import FittedTable
 from search.study.record import Owner, TrialRecord
 from search.study.settings import identity_of
 from search.training.epochs import EpochResult
+from search.wording import figure
 from tests.conftest import Command, run_here
 from tests.support.made_studies import MadeTrial, make_study
 
@@ -23,6 +29,58 @@ def test_a_loss_beyond_all_bounds_widens_no_table(command: Command) -> None:
     assert "1.00e+20" in shown
     assert "3.2500" in shown
     assert max(map(len, shown.splitlines())) < 100
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "shown"),
+    [
+        (0.0, 4, "0.0000"),
+        (0.05, 4, "0.0500"),
+        (1e-12, 4, "1.00e-12"),
+        (3e-8, 6, "3.00e-08"),
+        (-3.0, 4, "-3.0000"),
+        (1e20, 4, "1.00e+20"),
+        (math.nan, 4, "not finite"),
+        (None, 4, "not finite"),
+    ],
+)
+def test_a_figure_of_any_size_is_told(value: float | None, decimals: int, shown: str) -> None:
+    assert figure(value, decimals) == shown
+
+
+def drawn(width: int) -> str:
+    """A table of two studies in a terminal of that width, without colours."""
+    table = FittedTable(gap=1)
+    table.add_column("study", overflow="fold")
+    for heading in ("trained", "best\nvalue", "last used"):
+        table.add_column(heading, justify="right")
+    table.add_row("手写数字识别研究" * 4, "1,200", "98.48 %", "2026-11-30")
+    table.add_row("one", "8", "74.37 %", "2026-11-29", style="bold")
+    console = Console(force_terminal=True, color_system=None, width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+@pytest.mark.parametrize("width", [20, 40, 43, 60, 80, 200])
+def test_a_terminal_of_any_width_shows_each_column_whole(width: int) -> None:
+    lines = [line.rstrip() for line in drawn(width).splitlines()]
+    assert max(map(cell_len, lines)) <= width
+    shown = " ".join(" ".join(lines).split())
+    for part in ("study", "trained", "1,200", "98.48 %", "2026-11-30", "one", "8", "74.37 %"):
+        assert part in shown
+    assert "…" not in shown
+    assert shown.replace(" ", "").count("手写数字识别研究"[:1]) == 4
+    is_list = "best value  98.48 %" in lines
+    assert is_list == (width < 42)  # 16 + 7 + 7 + 10 columns, if no heading is broken, and gaps
+
+
+def test_a_foreign_trial_has_no_table_of_epochs(command: Command) -> None:
+    study = make_study(f"sqlite:///{command.database}", "made", [])
+    study.tell(study.ask(), 1e20)
+    assert command("show", "0").out.split() == (
+        ["Trial", "0", "of", "made:", "foreign,", "written", "by", "another", "program"]
+    )
 
 
 def test_studies_show_when_they_were_used_and_what_trains(

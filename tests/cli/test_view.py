@@ -81,6 +81,21 @@ def test_the_live_view_shows_counts_workers_best_and_the_last_event(width: int) 
     assert "4,030 1/15" not in text
 
 
+def test_the_workers_are_in_sight_in_ten_lines_whatever_the_name_is() -> None:
+    console = Console(
+        force_terminal=True, color_system=None, width=40, height=10, file=io.StringIO()
+    )
+    view = LiveView(progress(), console, epochs=15, title="手写数字识别" * 9, metric="accuracy")
+    with view as listener:
+        for event in EVENTS:
+            listener(event)
+    with console.capture() as capture:
+        console.print(view.render())
+    seen = capture.get().splitlines()[:10]
+    assert any("parameters" in line and "accuracy" in line for line in seen)
+    assert any("7,258" in line and "97.11 %" in line for line in seen)
+
+
 def test_a_trial_that_another_worker_took_over_goes_on_in_its_row() -> None:
     """As where the worker that it was given to died before it had begun."""
     events: list[SearchEvent] = [

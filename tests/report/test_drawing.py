@@ -124,6 +124,27 @@ def test_every_text_beside_many_classes_has_its_place(n_classes: int) -> None:
         assert all(figure.bbox.containsx(box.x0) and box.y0 >= 0 for box in boxes)
 
 
+@pytest.mark.parametrize("n_classes", [3, MOST_CLASSES + 1])
+def test_no_text_of_a_picture_runs_into_another_or_off_the_page(n_classes: int) -> None:
+    names = [f"{RUNIC}{number}" for number in range(n_classes - 2)]  # shown by their numbers
+    names += ["W" * 14, "M" * 14]
+    probabilities = torch.full((20, n_classes), 1e-6)
+    labels = torch.full((20,), n_classes - 1)
+    probabilities[:, n_classes - 2] = 0.9  # all are wrong
+    examples = Examples(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), labels)
+    counts = np.ones((n_classes, n_classes), dtype=np.int64)
+    mistakes = draw_mistakes(ANSWERS, examples, probabilities, names)
+    for figure in (mistakes, draw_confusion(ANSWERS, counts, names)):
+        picture_png(figure)
+        assert all(figure.bbox.x1 > text.get_window_extent().x1 for text in figure.texts)
+        _, subtitle, _ = figure.texts
+        assert subtitle.get_window_extent().y0 > figure.axes[0].get_window_extent().y1
+    boxes = [text.get_window_extent() for text in mistakes.axes[0].texts]
+    assert len(boxes) == 40
+    assert not [a for a, b in pairwise(boxes[::2]) if a.overlaps(b)]
+    assert not [a for a, b in pairwise(boxes[1::2]) if a.overlaps(b)]
+
+
 UPDATE = """
 from pathlib import Path
 from search.report.dashboard_sync import DashboardSync

@@ -135,6 +135,16 @@ def test_the_interval_of_a_winner_holds_its_mean_as_often_as_it_says(
     assert excess < statistics.fmean(one.luck for one in told) + 0.1  # as much as is said, or less
 
 
+@pytest.mark.parametrize(("n_candidates", "n_seeds"), [(2, 2), (3, 2), *SIZES])
+def test_the_luck_of_winning_on_one_part_is_told_whole(n_candidates: int, n_seeds: int) -> None:
+    """What its images are for one candidate, no run of it shows."""
+    noise = random.Random(6)
+    told = [race(n_candidates, n_seeds, 0.0, noise, n_parts=1) for _ in range(400)]
+    excess = [one.excess for one in told]
+    said = statistics.fmean(one.luck for one in told)
+    assert statistics.fmean(excess) < said + 2 * statistics.stdev(excess) / math.sqrt(len(told))
+
+
 @pytest.mark.parametrize(("n_candidates", "n_seeds"), SIZES)
 def test_a_candidate_as_good_as_the_leader_is_dropped_as_seldom_as_it_says(
     n_candidates: int, n_seeds: int
@@ -350,8 +360,9 @@ def test_what_winning_may_have_added_is_told_wherever_a_confirmed_mean_is(
     study = make_study(url, "made", trials)
     store_confirmation(study, raced)
     # Of two equal candidates the better one is 0.6 standard errors too high on average (Blom);
-    # 0.1 points are left over in each run, once candidates and runs have had theirs.
-    luck = ndtri(1.625 / 2.25) * 0.002 / math.sqrt(2)
+    # 0.1 points are left over in each run, once candidates and runs have had theirs, in which one
+    # degree of freedom shows √(2/π) of a scatter on average.
+    luck = ndtri(1.625 / 2.25) * 0.002 / math.sqrt(2) / math.sqrt(2 / math.pi)
     words = f"96.10 % (95 % interval {100 * raced['low']:.2f} % to "  # type: ignore[operator]
     points = f"up to {100 * luck:.2f} points of it"
     assert run_here("best") == 0

@@ -14,6 +14,9 @@ import sqlalchemy
 from search.exceptions import StudyError
 from search.storage.open import opened_storage
 from search.study.open import open_trial, select_study
+from search.tuner.options import SearchRequest
+from search.tuner.plan import plan_search
+from search.tuner.request import check_request
 from tests.conftest import Command, run_here
 from tests.support.made_studies import MadeTrial, confirmation, make_study
 
@@ -77,6 +80,29 @@ def test_no_command_asks_more_often_the_more_trials_there_are(
             assert run_here(*words) == 0
         n_statements.append(len(statements))
     assert n_statements[0] == n_statements[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"n_trials": 3}, {"patience": 5}, {"objective": "accuracy,size"}],
+    ids=lambda options: str(*options),
+)
+def test_a_start_reads_trials_only_where_they_say_how_long_it_is(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """The coordinator reads them once more, under its lock; to read 10,000 takes seconds."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    objective = options.get("objective", "accuracy")
+    values = {"budget_share": 0.5} if "," in objective else {}
+    make_study(url, "made", [MadeTrial((0.5, 0.6, 0.7), values=values)], objective=objective)
+    request = SearchRequest(
+        3000, 3, dataset="digits", space="standard", storage=url, study="made", **options
+    )
+    checked = check_request(request)
+    with noted_statements() as statements:
+        plan = plan_search(checked)
+    assert plan.study_name == "made"
+    assert not [statement for statement in statements if "FROM trial" in statement]
 
 
 @contextmanager

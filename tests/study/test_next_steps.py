@@ -179,7 +179,8 @@ def test_a_command_is_shown_with_where_its_database_and_its_data_are() -> None:
         "\nNext:",
         f"search retrain --trial 7 --study made {there} --data-dir images"
         "  # train it on all data, test it, keep its weights",
-        "search pictures weights --data-dir images  # how it learnt and where it errs",
+        # Where its look at the test set is counted.
+        f"search pictures weights {there} --data-dir images  # how it learnt and where it errs",
         "search export weights --out network.onnx --data-dir images  # take it elsewhere",
         f"search report --study made {there}  # the study's story on one page",
         "*** stands for the password; put the whole URL into SEARCH_STORAGE instead.",
@@ -188,9 +189,9 @@ def test_a_command_is_shown_with_where_its_database_and_its_data_are() -> None:
     artifacts = artifact_words(Path("own curves"))
     (_, line) = next_lines([seen], 200, storage="sqlite:///studies.db", artifacts=artifacts)
     assert line.endswith("search dashboard --artifacts 'own curves'  # look")
-    (_, purpose, command) = next_lines(steps[1:2], 40, storage=url)
+    (_, purpose, command, _) = next_lines(steps[1:2], 40, storage=url)
     assert purpose == "  # how it learnt and where it errs"
-    assert command.endswith("search pictures weights")
+    assert command.endswith(f"search pictures weights {there}")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,12 @@ _CASES = {
     "--from-study names 'digits-3000x3' itself": _run("--from-study", "digits-3000x3"),
     "name another with --worker-log": _run("--study", "new", "--worker-log", "studies.db/log"),
     "name another with --artifacts": _run("--study", "new", "--artifacts", "studies.db"),
+    "digits has its own, 28; leave it out": _run("--image-size", "32"),
+    "auto has its own, 28; leave it out": _run("--image-size", "32", dataset="auto"),
+    "'tensors:mine' was asked for by name": _run(dataset="tensors:mine"),
+    "did you mean mnist?": _run(dataset="MNIST"),
+    "'127.0.0.1:1' does not": _run("--engine", "ray", "--ray-address", "127.0.0.1:1"),
+    "'nowhere' does not (an address is": _run("--engine", "ray", "--ray-address", "nowhere"),
     "A log must be tensorboard:FOLDER": _run("--log", "tensorbord:log"),
 }
 _WITHOUT_GPU = {
