@@ -298,7 +298,7 @@ def test_only_the_pool_of_actors_meets_ray_and_nothing_brings_it_unasked() -> No
         for name, path in OWN.items()
         if any(imported.split(".")[0] == "ray" for imported in imports(path))
     }
-    assert found == {"search.workers.ray_pool"}
+    assert found == {"search.workers.ray_connection", "search.workers.ray_pool"}
     brought = [name for name in set(OWN) - found if found & reach(name, top_level_only=True)]
     assert not brought
 

@@ -121,7 +121,7 @@ def _cluster_words(plan: SearchPlan) -> str:
     """What is to be said of a cluster, where workers run on one."""
     if plan.checked.resources is None:
         return ""
-    from search.workers.ray_pool import describe_cluster
+    from search.workers.ray_connection import describe_cluster
 
     return f", each with {plan.checked.resources} of Ray's {describe_cluster()}"
 

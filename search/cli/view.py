@@ -7,6 +7,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.cli.progress import Best, Progress, Row
+from search.stops import last_act
 from search.tuner.events import SearchEvent, TrialEnded
 from search.tuner.words import describe_end
 from search.wording import duration, percent
@@ -149,6 +151,7 @@ class LiveView:
         self._ends: deque[Text] = deque(maxlen=_N_ENDS)  # the last one first
         self._console = console
         self._notices = _Notices()
+        self._leaving = ExitStack()
         self._workers_seen = set(range(progress.forecast.n_workers))
         self._live = Live(
             console=console, refresh_per_second=4, get_renderable=self.render, screen=True
@@ -156,6 +159,7 @@ class LiveView:
 
     def __enter__(self) -> Callable[[SearchEvent], None]:
         self._console.push_render_hook(self._notices)
+        self._leaving.enter_context(last_act(self._leave))
         self._live.__enter__()
         if hasattr(signal, "SIGTSTP"):  # Windows has none
             signal.signal(signal.SIGTSTP, self._suspend)
@@ -169,7 +173,12 @@ class LiveView:
     ) -> None:
         if hasattr(signal, "SIGTSTP"):
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        self._live.__exit__(kind, error, trace)
+        self._leaving.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Gives the terminal back, with what was printed meanwhile."""
+        self._live.stop()
         self._console.pop_render_hook()
         for notice in self._notices.kept:
             self._console.print(notice, soft_wrap=True)

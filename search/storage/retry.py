@@ -27,6 +27,7 @@ from search.storage.rows import UnreadableRowError, parsing_rows
 from search.storage.urls import without_secrets
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 10.0
+_AWAY_SECONDS = 5.0  # without an answer, after which a server counts as one that was away
 _NAP_SECONDS = 0.2  # after which it is asked whether to stop
 
 _P = ParamSpec("_P")
@@ -39,7 +40,8 @@ class Waiting:
 
     Args:
         limit_seconds: 0 does not wait.
-        notice: called once as the wait begins, and once when the server is back, with words.
+        notice: called once as the wait begins, perhaps by another thread, and once when the server
+            is back, with words.
         should_stop: asked several times a second; true ends the wait.
         from_start: whether to wait as well for one that is away when its database is opened.
     """
@@ -83,7 +85,7 @@ class Retry:
         while True:
             self.check()
             try:
-                with database_call():
+                with database_call(self._tell_silence) as made:
                     result = call(*args, **kwargs)
             except (StorageInternalError, SQLAlchemyError, StorageUnreachableError) as error:
                 with suppress(SQLAlchemyError):
@@ -113,8 +115,9 @@ class Retry:
                 raise rows_unreadable(self._url, error) from error
             else:
                 self._has_given_up = False
-                if deadline is not None:
+                if deadline is not None or made.silent_seconds > _AWAY_SECONDS:
                     self.returned_at = time.monotonic()
+                if deadline is not None or made.is_told:
                     self._waiting.notice("The database answers again; the work goes on.")
                 return result
 
@@ -131,6 +134,12 @@ class Retry:
                 return call(*args, **kwargs)
 
         return self.call(parsing)
+
+    def _tell_silence(self, seconds: float) -> None:
+        database = without_secrets(self._url)
+        self._waiting.notice(
+            f"The database {database} has not answered for {seconds:g} s; waiting for it."
+        )
 
     def _nap(self, seconds: float) -> bool:
         """Waits; false where that is to stop."""

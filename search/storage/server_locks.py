@@ -14,6 +14,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from search.stops import database_answered, database_call
 from search.storage.connections import connect_args
 from search.storage.errors import sql_state
 from search.storage.urls import parse_url
@@ -102,6 +103,7 @@ def acquire_lock(engine: Engine, name: str, should_stop: Callable[[], bool]) -> 
             except OperationalError as error:
                 if sql_state(error) != _LOCK_NOT_AVAILABLE:
                     raise
+            database_answered()
             if should_stop():
                 connection.close()
                 return None
@@ -112,7 +114,8 @@ def acquire_lock(engine: Engine, name: str, should_stop: Callable[[], bool]) -> 
 
 def release_lock(connection: Connection) -> None:
     """Frees a lock that `acquire_lock` took."""
-    with suppress(SQLAlchemyError):  # a server that went away has ended the lock
-        connection.rollback()
-    with suppress(SQLAlchemyError):
-        connection.close()
+    with database_call():
+        with suppress(SQLAlchemyError):  # a server that went away has ended the lock
+            connection.rollback()
+        with suppress(SQLAlchemyError):
+            connection.close()

@@ -32,9 +32,9 @@ def connected_cluster(
     if resources is None:
         yield
         return
-    pool = "search.workers.ray_pool"  # which alone imports Ray, and says with which settings
-    import_extra("ray", pool, rule="The engine ray must have Ray installed", package="ray")
-    from search.workers.ray_pool import connected
+    connection = "search.workers.ray_connection"  # which says with which settings
+    import_extra("ray", connection, rule="The engine ray must have Ray installed", package="ray")
+    from search.workers.ray_connection import connected
 
     n_cpus = math.ceil((n_workers or 0) * resources.cpu)
     with connected(address, n_cpus=max(n_cpus, default_worker_count())):
@@ -47,6 +47,6 @@ def count_actors(resources: Resources) -> int:
     Raises:
         InputError: if it holds none.
     """
-    from search.workers.ray_pool import n_actors
+    from search.workers.ray_connection import n_actors
 
     return n_actors(resources)

@@ -6,6 +6,7 @@ import contextlib
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from search.space.systems import all_systems
-from tests.conftest import DIGITS_RUN, ENDLESS, Command, wait_until
+from tests.conftest import DIGITS_RUN, ENDLESS, Command, n_reported, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -132,3 +133,19 @@ def test_the_live_view_survives_what_is_done_to_its_terminal(terminal: Terminal)
     left = terminal.scrolled()
     assert "so far," not in left
     assert left.index(PROMPT) < left.index("goal     the highest accuracy")
+
+
+def test_a_search_that_is_ended_while_its_database_is_locked_gives_the_terminal_back(
+    terminal: Terminal, command: Command
+) -> None:
+    wait_until(lambda: PROMPT in terminal.shown())
+    terminal.type(*Command.words(*DIGITS_RUN, *ENDLESS, "--trials", "2", "--workers", "1"))
+    wait_until(lambda: n_reported(command, "long") > 0)
+    with contextlib.closing(sqlite3.connect(command.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        terminal.press("C-c")
+        wait_until(lambda: "Interrupted, while" in terminal.shown())
+    left = terminal.scrolled()
+    assert "so far," not in left
+    assert left.index(PROMPT) < left.index("goal     the highest accuracy")
+    assert terminal.tmux("display", "-p", "#{alternate_on}, #{cursor_flag}") == "0, 1\n"

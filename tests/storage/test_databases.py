@@ -302,11 +302,27 @@ def test_a_stop_is_heard_while_a_server_hangs(command: Command, postgres: Postgr
     wait_until(lambda: has_studies(url) and bool(states(url, "digits-3000x400")))
     workers = psutil.Process(process.pid).children(recursive=True)
     with postgres.hanging():
+        assert any("has not answered for 20 s; waiting for it" in line for line in process.stdout)
+    assert any("The database answers again" in line for line in process.stdout)
+    with postgres.hanging():
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate()
     assert process.returncode == 130, out
     assert "Interrupted, while the database did not answer" in out
     wait_until(lambda: not alive(workers))
+
+
+def test_a_queues_server_hears_a_stop_while_that_of_its_database_hangs(
+    command: Command, postgres: Postgres
+) -> None:
+    url = shown(postgres.url(postgres.new_database()))
+    process = command.start("serve", "--port", "0", "--storage", url)
+    assert any("Ctrl-C ends the server" in line for line in process.stdout)
+    with postgres.hanging():
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate()
+    # It may have asked for nothing just then.
+    assert (process.returncode, "Interrupted, while" in out) in ((0, False), (130, True)), out
 
 
 @pytest.mark.parametrize(

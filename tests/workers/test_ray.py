@@ -23,8 +23,9 @@ from search.data.mapped import dataset_files
 from search.exceptions import TrainingError
 from search.study.summary import is_trained
 from search.workers import ray_pool
+from search.workers.ray_connection import connected
 from search.workers.ray_head import answers
-from search.workers.ray_pool import RayWorkerPool, connected
+from search.workers.ray_pool import RayWorkerPool
 from search.workers.resources import Resources
 from tests.conftest import DIGITS_RUN, Command, alive, n_reported, wait_until
 from tests.support.own_networks import RESIDUAL
@@ -94,10 +95,10 @@ def test_an_actor_waits_for_room_while_another_has_some(cluster: Cluster, tmp_pa
 
 
 @contextmanager
-def stopped_head(cluster: Cluster) -> Iterator[None]:
-    """A head that accepts connections and says nothing, as one that hangs."""
+def stopped(cluster: Cluster, name: str) -> Iterator[None]:
+    """A process of the first node that accepts connections and says nothing, as one that hangs."""
     assert cluster.head_node is not None
-    (server,) = cluster.head_node.all_processes["gcs_server"]
+    (server,) = cluster.head_node.all_processes[name]
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         yield
@@ -109,7 +110,7 @@ def test_a_search_is_refused_where_the_head_of_a_cluster_hangs(
     cluster: Cluster, command: Command
 ) -> None:
     assert answers(cluster.address)
-    with stopped_head(cluster):
+    with stopped(cluster, "gcs_server"):
         wait_until(lambda: not answers(cluster.address))
         done = command(*ON_RAY, "--ray-address", cluster.address)
     assert done.code == 2
@@ -117,11 +118,14 @@ def test_a_search_is_refused_where_the_head_of_a_cluster_hangs(
     assert not command.database.exists()
 
 
-def test_a_head_that_hangs_while_workers_train_ends_them(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "words"), [("raylet", "Ray on this machine"), ("gcs_server", "its head")]
+)
+def test_what_hangs_of_a_cluster_while_workers_train_ends_them(
+    name: str, words: str, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_pool, "_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(ray_pool, "_LOST_SECONDS", 0.5)
+    monkeypatch.setattr(ray_pool, "_LOST_SECONDS", dict.fromkeys(ray_pool._LOST_SECONDS, 0.5))
     dataset = load_dataset("digits", tmp_path)
     with (
         connected(cluster.address, n_cpus=1),
@@ -129,7 +133,7 @@ def test_a_head_that_hangs_while_workers_train_ends_them(
         RayWorkerPool(1, files, resources=Resources(cpu=1)) as pool,
     ):
         wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle == 1)
-        with stopped_head(cluster), pytest.raises(TrainingError, match="its head has not for"):
+        with stopped(cluster, name), pytest.raises(TrainingError, match=f"{words} has not for"):
             wait_until(lambda: bool(list(pool.events(0.1))))
 
 
@@ -151,7 +155,7 @@ def test_a_cluster_that_asks_for_a_token_is_joined_with_it_alone(command: Comman
     address = f"127.0.0.1:{port}"
     wait_until(lambda: answers(address))
     join = (
-        "import sys; from search.workers.ray_pool import connected, describe_cluster\n"
+        "import sys; from search.workers.ray_connection import connected, describe_cluster\n"
         "with connected(sys.argv[1], n_cpus=1): print(describe_cluster())"
     )
     joined = command.run_words([sys.executable, "-c", join, address])
@@ -258,3 +262,14 @@ def test_without_ray_its_engine_says_how_to_install_it(command: Command) -> None
     done = command.fork("-c", program, *ON_RAY)
     assert done.code == 2
     assert "pip install '.[ray]'" in done.err
+
+
+def test_a_cluster_that_asks_for_no_token_gets_none(cluster: Cluster, command: Command) -> None:
+    """Its actors bring none in turn, and who expects one hears none of them."""
+    token = command.folder / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("0" * 64)
+    command.environment["HOME"] = str(command.folder)
+    done = command.apart(*ON_RAY, "--trials", "1", "--ray-address", cluster.address)
+    assert done.code == 0, done.err
+    assert "1 trained" in done.out

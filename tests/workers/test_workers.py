@@ -38,7 +38,8 @@ from search.workers.jobs import (
     run_jobs,
 )
 from search.workers.local_pool import LocalWorkerPool
-from search.workers.ray_pool import RayWorkerPool, connected
+from search.workers.ray_connection import connected
+from search.workers.ray_pool import RayWorkerPool
 from search.workers.repeats import train_repeats
 from search.workers.resources import Resources
 from search.workers.setup import WorkerSetup
