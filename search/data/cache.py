@@ -89,6 +89,13 @@ def sweep() -> None:
             total -= file.n_bytes
 
 
+def sweep_former(path: Path, pattern: str) -> None:
+    """Deletes the other files of that folder whose names match, but what a process uses."""
+    for other in path.parent.glob(pattern):
+        if other != path:
+            _delete(other)
+
+
 def clear() -> int:
     """Deletes all that no process uses; returns how many files that were."""
     now = time.time()

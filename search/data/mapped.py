@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +15,7 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from search.data.cache import MAPPED, cache_folder, in_use, private_folder, sweep
+from search.data.cache import MAPPED, cache_folder, in_use, private_folder, sweep, sweep_former
 from search.data.dataset import Dataset, DatasetInfo, Examples
 from search.data.tensors import write_tensors
 from search.exceptions import DataError
@@ -124,9 +126,12 @@ def _write_files(
     if with_test:
         parts["test"] = dataset.test
     paths: dict[str, Path] = {}
+    shape = dataset.development.images.shape[1:]
+    of_dataset = hashlib.sha256(os.fsencode(f"{info.name} {tuple(shape)}")).hexdigest()[:16]
     for part, examples in parts.items():
         # The name holds what decides the contents, but a disk may have lost them since.
-        name = f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}-{part}.safetensors"
+        contents = f"{info.fingerprint[:32]}-{info.split_fingerprint[:32]}"
+        name = f"{of_dataset}-{contents}-{part}.safetensors"
         try:
             path = (private_folder(MAPPED) if folder is None else folder) / name
             is_new = False
@@ -139,6 +144,8 @@ def _write_files(
         except OSError as error:
             raise _CannotWriteError(str(error)) from error
         if is_new and folder is None:
+            # With an image more a folder has another file, and the former is of no use.
+            sweep_former(path, f"{of_dataset}-*-{part}.safetensors")
             sweep()
         paths[part] = path
     return DatasetFiles(info, paths["development"], paths.get("test"))

@@ -64,6 +64,19 @@ def cached(name: str, *, days: float, n_bytes: int = 9) -> Path:
     return path
 
 
+def test_with_an_image_more_a_folder_leaves_no_former_file_but_what_is_used(place: Path) -> None:
+    folder = make_folder(place / "photos", {"cat": 6, "dog": 6}, colour=False)
+    with dataset_files(load_dataset(f"folder:{folder}"), with_test=True) as used:
+        for n in range(3):  # each seed is another picture
+            more = make_folder(place / f"more{n}", {"cat": 1}, colour=False, seed=9 + n)
+            shutil.copytree(more, folder / f"cat/new{n}")
+            with dataset_files(load_dataset(f"folder:{folder}"), with_test=True) as files:
+                paths = {*(used.development_path, used.test_path), files.development_path}
+                assert {file.path for file in cache.cached_files()} >= paths - {None}
+    mapped = list(cache.cache_folder(cache.MAPPED).iterdir())
+    assert len(mapped) == 4  # both parts, of what was used and of what is there now
+
+
 def test_what_is_old_or_left_half_written_goes_and_what_is_used_stays(place: Path) -> None:
     old, used = cached("old", days=31), cached("used", days=31)
     young = cached("young", days=29)
