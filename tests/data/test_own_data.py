@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from sklearn.metrics import balanced_accuracy_score
 
-from search.data.dataset import Examples
+from search.data.dataset import Examples, sha256
 from search.data.load import load_dataset
 from search.data.own import from_tensors
 from search.data.pictures import read_fitted
@@ -137,7 +137,7 @@ def test_other_commands_work_with_a_folder(searched: tuple[Command, Result, Resu
     page = (command.folder / "runs" / "images-2000x3" / "report" / "report.html").read_text()
     assert "the highest validation balanced accuracy" in page
     assert "images: 66 images train, 22 validate, 22 are kept back as the test set" in page
-    assert ">gauze</th>" in page
+    assert '<th><span class="name" title="gauze">gauze</span></th>' in page
 
     shown = command("show", "0")
     assert "validation balanced accuracy" in shown.out
@@ -435,7 +435,7 @@ def test_the_fingerprint_is_of_the_pixels_that_are_trained_on(grey: Path, cache:
     with safe_open(file, framework="np") as opened:
         pixels, metadata = opened.get_tensor("images"), opened.metadata()
     pixels[0, 0, 0, 0] += 1  # as another version of Pillow might have scaled them
-    save_file({"images": pixels}, file, metadata)
+    save_file({"images": pixels}, file, {**metadata, "sha256": sha256(pixels)})
     after = load_dataset(f"folder:{grey}")
     assert after.info.fingerprint != before.info.fingerprint
     assert after.info.split_fingerprint == before.info.split_fingerprint

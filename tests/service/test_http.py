@@ -289,7 +289,7 @@ def test_a_client_names_no_file_outside_the_folders_that_are_served(
             client.submit(3000, 1, **given)
         assert "secret" not in str(refused.value).replace("secret.toml", "")
         assert re.search(
-            "must lie below a folder|must be there|are known to their program|"
+            "must lie below a folder|must be there|are known to the program|"
             "must have a name|there is no file|"
             "cannot be read|must be readable",
             str(refused.value),
