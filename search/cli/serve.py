@@ -6,6 +6,7 @@ import ipaddress
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -25,8 +26,8 @@ from search.folders import DATABASE_URL
 _EXPOSED = (
     "Whoever sees what is sent to this address can read the token and use it: nothing is "
     "encrypted. Rather leave out --host and reach it through a tunnel (ssh -L "
-    "8765:127.0.0.1:8765 THIS-HOST), or put a web server with TLS before it (docs/service.md has "
-    "an example for nginx)."
+    "{port}:127.0.0.1:{port} THIS-HOST), or put a web server with TLS before it (docs/service.md "
+    "has an example for nginx)."
 )
 
 
@@ -113,7 +114,7 @@ def serve(
             echo(f"'{words}' prints a link that opens its page.")
         echo("Ctrl-C ends the server; what it runs goes on.")
         if not is_this_machine(host):
-            echo(_EXPOSED)
+            echo(_EXPOSED.format(port=urlsplit(address).port))
 
     with stop_signals() as should_stop:
         waiting = shown_waiting(make_console(), should_stop, from_start=True)

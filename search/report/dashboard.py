@@ -81,11 +81,13 @@ def serve(
         InputError: if the port is taken, or others reach `host`: whoever does may delete studies.
     """
     if not is_this_machine(host):
+        number = port or "PORT"  # a free one is known only once it is taken
+        tunnel = f"{number}:127.0.0.1:{number}"
         raise InputError(
             f"A dashboard alone must listen where this machine alone reaches it, as it has no "
             f"log-in and whoever reaches it can delete every study, but got --host {host!r}. Have "
             "'search serve' show it, which asks for a token, or leave out --host and reach it "
-            "through a tunnel: ssh -L 8080:127.0.0.1:8080 THIS-HOST."
+            f"through a tunnel: ssh -L {tunnel} THIS-HOST."
         )
     with opened_storage(url) as storage:
         app = dashboard_application(storage, url, artifacts)

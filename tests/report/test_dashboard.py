@@ -59,10 +59,12 @@ def test_a_port_that_is_taken_is_refused(finished: Command) -> None:
 
 def test_an_address_that_others_reach_is_refused_with_the_way_to_do_it(finished: Command) -> None:
     for host in ("0.0.0.0", "203.0.113.7", "example.org"):
-        done = finished("dashboard", "--port", "0", "--host", host)
+        done = finished("dashboard", "--port", "8150", "--host", host)
         assert done.code == 2
         assert "'search serve' show it, which asks for a token" in " ".join(done.err.split())
-        assert "ssh -L" in done.err
+        assert "ssh -L 8150:127.0.0.1:8150 THIS-HOST" in " ".join(done.err.split())
+    done = finished("dashboard", "--port", "0", "--host", "0.0.0.0")
+    assert "ssh -L PORT:127.0.0.1:PORT THIS-HOST" in " ".join(done.err.split())
     process = finished.start("dashboard", "--port", "0", "--host", "::1")
     assert process.stdout.readline().split()[2].startswith("http://[::1]:")
     os.killpg(process.pid, signal.SIGINT)

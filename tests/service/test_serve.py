@@ -72,6 +72,15 @@ def command(command: Command) -> Iterator[Command]:
                 os.killpg(int(path.read_text()), signal.SIGKILL)
 
 
+def test_a_server_that_others_reach_tells_of_a_tunnel_to_its_own_port(command: Command) -> None:
+    process = command.start("serve", "--host", "0.0.0.0", "--port", "0", "--slots", "0")
+    first, *_, warning = (process.stdout.readline() for _ in range(4))
+    port = re.findall(r"http://0\.0\.0\.0:(\d+)", first)[0]
+    assert f"ssh -L {port}:127.0.0.1:{port} THIS-HOST" in warning
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait()
+
+
 def test_what_is_submitted_runs_is_stopped_goes_on_and_survives_its_server(
     command: Command,
 ) -> None:
