@@ -224,13 +224,20 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     from rich.text import Text
 
     from search.cli.view import describe_best
-    from search.study.summary import confirmed_number, front, is_all_diverged, tally
+    from search.study.summary import (
+        confirmed_number,
+        front,
+        is_all_diverged,
+        tally,
+        why_none_complete,
+    )
     from search.training.metrics import metric_words
     from search.tuner.events import Outcome
     from search.tuner.words import describe_outcome
 
-    counts = tally(trials_of(search.study))
-    is_hopeless = is_all_diverged(trials_of(search.study))  # more of the same trials would be, too
+    trials = trials_of(search.study)
+    counts = tally(trials)
+    is_hopeless = is_all_diverged(trials)  # more of the same trials would be, too
     length = search.plan.length
     match outcome:
         case Outcome.INTERRUPTED:
@@ -266,7 +273,7 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     )
     best = best_so_far(search)
     if best is None:
-        console.print(_why_none(is_hopeless=is_hopeless))
+        console.print(why_none_complete(trials))
         return
     last = min(3, search.plan.request.epochs)
     over = "its one epoch" if last == 1 else f"its last {last} epochs, as a mean"
@@ -274,23 +281,13 @@ def print_result(console: Console, search: Search, outcome: Outcome) -> None:
     if search.plan.request.objective == "accuracy":
         console.print(f"\nBest: {describe_best(best)}", style="bold green")
         console.print(f"That is its validation {metric} over {over}.")
-        winner = confirmed_number(search.study, trials_of(search.study))
+        winner = confirmed_number(search.study, trials)
         if winner not in (None, best.number):
             console.print(f"Over fresh seeds trial {winner} was the best: it won the race before.")
         return
     console.print("\nNo network that was found is better than these and no larger:", style="bold")
-    console.print(front_table(search.study, front(trials_of(search.study))))
+    console.print(front_table(search.study, front(trials)))
     console.print(f"An accuracy is the {metric} on the validation images over {over}.")
-
-
-def _why_none(*, is_hopeless: bool) -> str:
-    """Says that no trial is complete and, where all had one reason, what helps."""
-    if not is_hopeless:
-        return "No trial is complete yet."
-    return (
-        "No trial is complete: the loss of each grew beyond all bounds. Search smaller learning "
-        "rates, as another study: --space, --study."
-    )
 
 
 def print_next(console: Console, search: Search) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from search.data.names import SPLITS
 from search.plain_text import markdown, shell_line
 from search.report.facts import Report
-from search.study.summary import how_to_complete, is_all_diverged
+from search.study.summary import why_none_complete
 from search.wording import counted, percent, seeds_words
 
 # What a person writes below stays; what stands above is written anew.
@@ -70,8 +70,7 @@ def _question(report: Report) -> str:
 
 def _answer(report: Report) -> str:
     if report.chosen is None or report.value is None:
-        why = f"; {how_to_complete(report.trials)}" if is_all_diverged(report.trials) else ""
-        return f"## Best trial\n\nNo trial is complete yet{why}."
+        return f"## Best trial\n\n{why_none_complete(report.trials)}"
     lines = [
         f"## Best: trial {report.chosen.number}",
         f"{_right(report, report.value, 'validation')} (mean of its last epochs)"

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.exceptions import StorageError
-from search.storage.connections import engine_options, is_sealed
+from search.storage.connections import engine_options
 from search.storage.errors import cannot_open, no_sqlite_file
 from search.storage.urls import parse_url, without_secrets
 
@@ -78,13 +78,14 @@ def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
             f"The database must be writable, but {path} is read-only; change its rights, or name "
             "another file with --storage sqlite:///FILE."
         )
-    if write and is_sealed(url):
+    file = path.resolve()
+    if write and path.is_file() and not os.access(file.parent, os.W_OK):
         raise StorageError(
             "The folder of a database that is written must be writable, as SQLite keeps its log "
-            f"there, but {path.resolve().parent} is not; change its rights, or name another file "
+            f"there, but {file.parent} is not; change its rights, or name another file "
             "with --storage sqlite:///FILE."
         )
-    logs = (path.resolve().with_name(f"{path.resolve().name}-{end}") for end in ("wal", "shm"))
+    logs = (file.with_name(f"{file.name}-{end}") for end in ("wal", "shm"))
     closed = next((log for log in logs if log.exists() and not os.access(log, os.W_OK)), None)
     if write and closed is not None:
         raise StorageError(

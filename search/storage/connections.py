@@ -80,12 +80,6 @@ def connect_without_log(path: Path) -> sqlite3.Connection:
     )
 
 
-def is_sealed(url: URL) -> bool:
-    """Whether a SQLite file lies in a folder in which nothing can be made."""
-    path = Path(str(url.database))
-    return path.is_file() and not os.access(path.resolve().parent, os.W_OK)
-
-
 def connect_args(url: URL) -> dict[str, Any]:
     """What a driver is given to connect with, beside the URL."""
     if url.get_backend_name() == "sqlite":

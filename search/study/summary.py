@@ -45,6 +45,12 @@ def how_to_complete(trials: Iterable[FrozenTrial]) -> str:
     return "go on with 'search run'"
 
 
+def why_none_complete(trials: Sequence[FrozenTrial]) -> str:
+    """Says that no trial is complete yet and, where more of the same would not be, what helps."""
+    how = f"; {how_to_complete(trials)}" if is_all_diverged(trials) else ""
+    return f"No trial is complete yet{how}."
+
+
 def training_seconds(trial: FrozenTrial) -> float:
     """For how long a trial trained; of one that failed, nothing is known but its epochs."""
     record = TrialRecord.read(trial)
