@@ -11,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import sqlalchemy
-from optuna.storages import RDBStorage
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -159,9 +159,15 @@ def _check_rights(connection: Connection, url: URL, *, is_made: bool) -> None:
 
 
 @functools.cache
-def _own_schema() -> str:
-    """The schema that this Optuna makes; to tell, it makes its tables and runs its migrations."""
-    return RDBStorage("sqlite://").get_head_version()
+def _migrations() -> ScriptDirectory:
+    """Those of this Optuna, without a storage, which would make its tables to tell."""
+    return ScriptDirectory(Path(optuna.storages.__path__[0]) / "_rdb" / "alembic")
+
+
+@functools.cache
+def _own_schema() -> str | None:
+    """The schema that this Optuna makes."""
+    return _migrations().get_current_head()
 
 
 def _check_version(url: URL, found: str) -> None:
@@ -172,7 +178,7 @@ def _check_version(url: URL, found: str) -> None:
         f"The database must have the tables of Optuna {optuna.__version__} (schema {wanted}), but "
         f"those of {without_secrets(url)} are of schema {found}"
     )
-    if found not in RDBStorage("sqlite://").get_all_versions():
+    if found not in {migration.revision for migration in _migrations().walk_revisions()}:
         raise StorageError(
             f"{rule}, which a newer version made; install that with 'pip install -U optuna', or "
             "name another with --storage."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.data.at_hand import check_at_hand
 from search.data.names import find_data_words
@@ -31,6 +31,7 @@ from search.study.settings import (
 from search.study.summary import (
     ABLATES,
     CONFIRMS,
+    by_accuracy,
     chosen_trial,
     how_to_complete,
     parameter_count_of,
@@ -141,14 +142,28 @@ def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
     """
     if number is not None:
         return _open_numbered(study, number)
-    trials = trials_of(study)
-    best = chosen_trial(study, trials)
-    if best is None:
+    chosen = _open_chosen(study)
+    if chosen is None:
         raise StudyError(
             f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
-            f"{how_to_complete(trials)}."
+            f"{how_to_complete(trials_of(study))}."
         )
-    return best
+    return chosen
+
+
+def _open_chosen(study: Study) -> FrozenTrial | None:
+    """`chosen_trial` of a study, of whose trials only those are judged that may be it."""
+    rules, complete = rules_of(study), (TrialState.COMPLETE,)
+    # Of what is below Optuna's cache, which would read all trials, whatever their states.
+    storage = getattr(study._storage, "_backend", study._storage)
+    ordered = by_accuracy(storage.get_all_trials(study._study_id, deepcopy=False, states=complete))
+    for place, best in enumerate(ordered):
+        judge_all([best], rules)
+        if not is_foreign(best):
+            chosen = chosen_trial(study, ordered[place:])
+            judge_all([chosen or best], rules)
+            return chosen
+    return None
 
 
 def _open_numbered(study: Study, number: int) -> FrozenTrial:

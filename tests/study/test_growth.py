@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from optuna.trial import TrialState
 
 from search.exceptions import StudyError
 from search.storage.open import opened_storage
@@ -58,6 +59,19 @@ def test_a_trial_is_shown_without_a_look_at_the_others(tmp_path: Path) -> None:
         open_trial(study, 3)
     with pytest.raises(StudyError, match="has no trial 9007199254740992"):
         open_trial(study, 2**53)
+
+
+def test_the_best_is_found_without_a_look_at_what_was_pruned(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    weak = [MadeTrial((0.1,), state=TrialState.PRUNED) for _ in range(5)]
+    study = make_study(url, "made", [*weak, MadeTrial((0.5, 0.6, 0.7))])
+    with noted_statements() as statements:
+        assert run_here("best", "--storage", url) == 0
+    assert open_trial(study).number == 5
+    of_details = [statement for statement in statements if "FROM trial_" in statement]
+    assert of_details
+    assert all(" IN (?)" in statement for statement in of_details)  # of one trial
+    assert not [statement for statement in statements if "CREATE TABLE" in statement]
 
 
 @pytest.mark.parametrize(
