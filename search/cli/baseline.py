@@ -124,7 +124,9 @@ def baseline(
         f"Training on {data.info.name}, {counted(n_epochs, 'epoch')}, {counted(seeds, 'seed')}"
     )
     if source is None and (data.info.name, n_epochs) != ("mnist", found.epochs):
-        console.print(f"Not comparable: the claims are for mnist and {found.epochs} epochs.")
+        console.print(
+            f"Not comparable: the claims are for mnist and {counted(found.epochs, 'epoch')}."
+        )
     if source is not None:
         console.print("No study counts looks at the test set by a network that was made by hand.")
     if name in PRESETS:

@@ -10,6 +10,7 @@ from search.cli.completion import complete_studies
 from search.cli.options import Artifacts, Storage
 from search.cli.output import echo
 from search.folders import DATABASE_URL
+from search.wording import counted
 
 
 def delete(
@@ -37,10 +38,10 @@ def delete(
 
     with opened_storage(storage, write=True) as opened:
         chosen = open_study(opened, study)
-        n_trials = len(chosen.get_trials(deepcopy=False))
+        trials = counted(len(chosen.get_trials(deepcopy=False)), "trial")
         if not yes:
             ends = "; the search that runs on it ends" if is_searched(chosen) else ""
-            typer.confirm(f"Delete {study} with its {n_trials} trials{ends}?", abort=True)
+            typer.confirm(f"Delete {study} with its {trials}{ends}?", abort=True)
         for purpose in (CONFIRMS, ABLATES):
             repeats = find_repeats(opened, chosen, purpose)
             if repeats is not None and not has_copy(opened, chosen):  # whose runs they are as well
@@ -50,4 +51,4 @@ def delete(
         folder = artifact_folder(storage, artifacts)
         if folder is not None:  # behind the entries, none of which may lack its file
             delete_files(folder, opened, chosen._study_id, identity)
-    echo(f"Deleted {study} ({n_trials} trials).")
+    echo(f"Deleted {study} ({trials}).")

@@ -62,7 +62,7 @@ def _of_last_study(storage: str) -> tuple[list[str], list[NextStep]]:
         steps = next_steps(study, trials)
         standing = _standing(summary)
         if is_all_diverged(trials):
-            standing.append(f"What helps: {how_to_complete(trials)}.")
+            standing.append(f"What helps: {how_to_complete(study, trials)}.")
         if steps.searched_by is not None:
             running = f"It is being searched now, by {steps.searched_by}."
             watched = [NextStep(("dashboard",), "look at all trials in a browser")]

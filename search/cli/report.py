@@ -77,7 +77,7 @@ def report(
         if train and facts.weights_name is None:
             raise StudyError(
                 f"A study must have a complete trial to train it again, but {facts.study!r} has "
-                f"none yet; leave out --train, or {how_to_complete(facts.trials)}."
+                f"none yet; leave out --train, or {how_to_complete(chosen, facts.trials)}."
             )
         path = out or study_folder(facts.study) / "report"
         folder = OutputFolder(path, "report", older=_of_older_version(path, facts.space_text))

@@ -68,8 +68,9 @@ def print_plan(console: Console, search: Search) -> None:
         *_class_rows(info),
         (
             "space",
-            f"{plan.space.name}{_begun_words(plan)}: {len(plan.space.distributions)} "
-            f"hyperparameters searched, {plan.space.network_words()}",
+            f"{plan.space.name}{_begun_words(plan)}: "
+            f"{counted(len(plan.space.distributions), 'hyperparameter')} searched, "
+            f"{plan.space.network_words()}",
         ),
         *_network_rows(plan),
         ("cap", f"fewer than {request.budget:,} parameters, {counted(request.epochs, 'epoch')}"),

@@ -53,7 +53,7 @@ def _question(report: Report) -> str:
         (
             "space",
             f"{markdown(settings.space_name)}, "
-            f"{len(settings.search_space().distributions)} hyperparameters searched",
+            f"{counted(len(settings.search_space().distributions), 'hyperparameter')} searched",
         ),
         (
             "trials",

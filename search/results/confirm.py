@@ -372,7 +372,7 @@ def _candidates(
     if not complete:
         raise StudyError(
             f"A study must have a complete trial to confirm, but {study.study_name!r} has none "
-            f"yet; {how_to_complete(trials)}."
+            f"yet; {how_to_complete(study, trials)}."
         )
     earlier = (Findings.read(study).confirmation or {}).get("trial")
     others = {*besides, earlier}

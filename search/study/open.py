@@ -38,7 +38,7 @@ from search.study.summary import (
     repeats_name,
 )
 from search.study.trials import judge_all, rules_of, trials_of
-from search.wording import meant
+from search.wording import counted, meant
 
 if TYPE_CHECKING:  # it imports torch, which reading a study does not need
     from search.data.dataset import Dataset, DatasetInfo
@@ -146,7 +146,7 @@ def open_trial(study: Study, number: int | None = None) -> FrozenTrial:
     if chosen is None:
         raise StudyError(
             f"The study {study.study_name!r} must have a complete trial, but it has none yet; "
-            f"{how_to_complete(trials_of(study))}."
+            f"{how_to_complete(study, trials_of(study))}."
         )
     return chosen
 
@@ -184,7 +184,7 @@ def _open_numbered(study: Study, number: int) -> FrozenTrial:
     except KeyError as error:
         raise StudyError(
             f"A trial must be in the study, but {study.study_name!r} has no trial {number}; it has "
-            f"{storage.get_n_trials(study_id)} trials, counted from 0."
+            f"{counted(storage.get_n_trials(study_id), 'trial')}, counted from 0."
         ) from error
     judge_all([trial], rules_of(study))
     return trial

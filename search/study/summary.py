@@ -11,7 +11,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.findings import Findings
-from search.study.history import last_used
+from search.study.history import is_exhausted, last_used
+from search.study.locks import searching_process
 from search.study.owners import is_owner_dead
 from search.study.record import TrialRecord, is_foreign
 from search.study.settings import stored_settings
@@ -35,19 +36,31 @@ def is_all_diverged(trials: Iterable[FrozenTrial]) -> bool:
     return bool(trained) and all(map(is_diverged, trained))
 
 
-def how_to_complete(trials: Iterable[FrozenTrial]) -> str:
+_SMALLER_RATES = (
+    "search smaller learning rates, as another study ('search run' with --space and --study), "
+    "because the loss of each trial so far grew beyond all bounds"
+)
+
+
+def how_to_complete(study: Study, trials: Sequence[FrozenTrial]) -> str:
     """What helps a study none of whose trials is complete, as the end of a sentence."""
     if is_all_diverged(trials):
+        return _SMALLER_RATES
+    # This process is about to end with these words; `confirm` may hold the lock as it does.
+    owner = searching_process(study, is_leaving=True)
+    if owner is not None:  # another search of it is refused
+        return f"wait for process {owner.pid} on {owner.host}, which is searching it"
+    if is_exhausted(study) and not tally(trials).n_waiting:
         return (
-            "search smaller learning rates, as another study ('search run' with --space and "
-            "--study), because the loss of each trial so far grew beyond all bounds"
+            "search a larger space, as another study ('search run' with --space and --study), "
+            "because this one has no untried configuration left"
         )
     return "go on with 'search run'"
 
 
 def why_none_complete(trials: Sequence[FrozenTrial]) -> str:
     """Says that no trial is complete yet and, where more of the same would not be, what helps."""
-    how = f"; {how_to_complete(trials)}" if is_all_diverged(trials) else ""
+    how = f"; {_SMALLER_RATES}" if is_all_diverged(trials) else ""
     return f"No trial is complete yet{how}."
 
 

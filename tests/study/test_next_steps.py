@@ -25,7 +25,7 @@ from search.storage.open import opened_storage
 from search.study.history import RunRecord, record_run, remembered_data_dir
 from search.study.locks import locked_file
 from search.study.next_steps import NextStep, next_steps, retrain_step, steps_with_weights
-from search.study.owners import owner_of_this_process
+from search.study.owners import owner_of, owner_of_this_process
 from search.study.record import TrialRecord
 from tests.conftest import Command
 from tests.support.made_studies import MadeTrial, confirmation, make_study
@@ -36,6 +36,13 @@ FAILED, WAITING = MadeTrial(state=TrialState.FAIL), MadeTrial(state=TrialState.W
 DIVERGED = MadeTrial([0.1, 0.1], TrialState.PRUNED, loss=math.nan)
 USED_UP = {"space_exhausted": True}
 CONFIRMED = {"confirmation": confirmation(0, {0: [0.93, 0.94, 0.95], 1: [0.9, 0.91, 0.92]})}
+NEED_A_COMPLETE_TRIAL = (
+    ("best",),
+    ("best", "--front"),
+    ("retrain",),
+    ("confirm",),
+    ("report", "--train"),
+)
 OUTCOME = {"test_accuracy": {"mean": 0.9}, "runs": [{"last_three_mean": 0.9}]}
 RETRAINED = {"retrain_000001": {"trial": 0, **OUTCOME}, "test_looks": 1}
 OF_ANOTHER = {"retrain_000001": {"trial": 1, **OUTCOME}, "test_looks": 1}
@@ -77,13 +84,7 @@ def test_what_helps_a_study_all_of_whose_trials_diverged_is_told_by_all_that_nee
 ) -> None:
     make_study(f"sqlite:///{command.database}", "made", [DIVERGED])
     why = "search smaller learning rates, as another study ('search run' with --space and --study)"
-    for words in (
-        ("best",),
-        ("best", "--front"),
-        ("retrain",),
-        ("confirm",),
-        ("report", "--train"),
-    ):
+    for words in NEED_A_COMPLETE_TRIAL:
         refused = command(*words)
         assert refused.code == 2
         assert why in " ".join(refused.err.split())
@@ -91,6 +92,27 @@ def test_what_helps_a_study_all_of_whose_trials_diverged_is_told_by_all_that_nee
     with opened_storage(f"sqlite:///{command.database}") as storage:
         study = optuna.load_study(study_name="made", storage=storage)
         assert f"No trial is complete yet; {why}" in note_text(read_report(study), "")
+
+
+@pytest.mark.parametrize("words", NEED_A_COMPLETE_TRIAL, ids=" ".join)
+def test_what_needs_a_complete_trial_sends_nobody_to_a_search_that_is_refused(
+    command: Command, words: tuple[str, ...]
+) -> None:
+    """Another search is refused while one runs, and finds nothing where the space is used up."""
+    url = f"sqlite:///{command.database}"
+    other = psutil.Process(os.getppid())
+    owner = TrialRecord(owner=owner_of(other)).to_attributes()
+    make_study(url, "made", [FAILED, MadeTrial(state=TrialState.RUNNING, attributes=owner)])
+    searched = command(*words)
+    assert searched.code == 2
+    assert f"process {other.pid} on {socket.gethostname()}" in " ".join(searched.err.split())
+    assert "go on with" not in searched.err
+
+    command.database.unlink()
+    make_study(url, "made", [FAILED], attributes=USED_UP)
+    used_up = command(*words)
+    assert used_up.code == 2
+    assert "search a larger space, as another study" in " ".join(used_up.err.split())
 
 
 def test_what_is_searched_now_is_not_to_be_searched_on(command: Command) -> None:
