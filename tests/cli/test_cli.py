@@ -225,6 +225,13 @@ def test_delete_asks_first_and_deletes(finished: Command) -> None:
     assert finished("studies", "--json").json == []
 
 
+def test_one_trial_is_not_told_in_the_plural(command: Command) -> None:
+    make_study(f"sqlite:///{command.database}", "made", [MadeTrial((0.9, 0.95, 0.96))])
+    assert "it has 1 trial, counted from 0" in " ".join(command("show", "9").err.split())
+    assert "Delete made with its 1 trial?" in command("delete", "made").out
+    assert command("delete", "made", "--yes").out == "Deleted made (1 trial).\n"
+
+
 def test_delete_says_that_a_search_is_running(finished: Command) -> None:
     trial = finished.study(NAME).ask()
     record = TrialRecord(owner=owner_of_this_process(), study=identity_of(trial.study))
