@@ -23,6 +23,7 @@ except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
 
 _APPLICATION = "budget-search"  # the name of this package's folder in the user's cache
+_NO_CACHE = Path(os.devnull) / "no-home-directory"
 
 DATABASE_URL = "sqlite:///studies.db"  # of trials, unless a user says otherwise
 CARD_NAME = "card.json"  # beside weights, what rebuilds their network
@@ -44,7 +45,12 @@ def user_cache() -> Path:
     try:
         return platformdirs.user_cache_path(_APPLICATION)
     except (RuntimeError, KeyError):
-        return Path(os.devnull) / "no-home-directory"
+        return _NO_CACHE
+
+
+def has_user_cache() -> bool:
+    """Whether this user has a place for a cache, be it not made yet."""
+    return user_cache() != _NO_CACHE
 
 
 def check_working_folder() -> None:
@@ -90,7 +96,12 @@ def as_path(path: str | os.PathLike[str], what: str) -> Path:
         if "\0" in str(found):
             raise ValueError(path)
         return found
-    except (TypeError, ValueError, RuntimeError) as error:  # or there is no home
+    except RuntimeError as error:
+        raise InputError(
+            f"{what} must be a path, but {path} begins with a home directory that the system does "
+            "not know; write that out."
+        ) from error
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"{what} must be a path, as text or pathlib.Path, but got {path!r}; give one, as "
             f'{what}="folder".'

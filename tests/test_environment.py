@@ -182,3 +182,34 @@ def test_a_database_of_links_that_lead_to_each_other_is_none(
     for words in (("queue",), ("best",), ("serve", "--port", "0")):
         assert run_here(*words, "--storage", f"sqlite:///{tmp_path / 'studies.db'}") != 0
         assert "studies.db" in capsys.readouterr().err, words
+
+
+HOMELESS = """
+import pwd
+from search.cli import main
+
+def nobody(number):
+    raise KeyError(number)
+
+pwd.getpwuid = nobody  # as where the user has no entry
+main(WORDS)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["cache", "--clear"], "There is no cache, as this user has no home directory"),
+        ([*SMALL, "--data-dir", "~/data"], "begins with a home directory that the system does not"),
+        ([*SMALL, "--dataset", "mnist"], "has neither a home directory nor a data folder"),
+    ],
+)
+def test_a_home_that_is_not_there_is_said_to_be_none(
+    words: list[str], told: str, command: Command
+) -> None:
+    unset = ["env", "-u", "HOME", "-u", "XDG_CACHE_HOME", "-u", "SEARCH_DATA_DIR"]
+    program = HOMELESS.replace("WORDS", repr(words))
+    done = command.run_words([*unset, sys.executable, "-c", program])
+    said = " ".join((done.out + done.err).split())
+    assert told in said
+    assert "/dev/null" not in said

@@ -27,13 +27,14 @@ def cache(
     """
     from search.data.cache import COMPILED, FOLDERS, MAPPED, cache_folder, cached_files
     from search.data.cache import clear as clear_cache
+    from search.folders import has_user_cache
 
     n_deleted = clear_cache() if clear else 0
     files = cached_files()
     if as_json:
         echo_json(
             {
-                "folder": str(cache_folder(FOLDERS).parent),
+                "folder": str(cache_folder(FOLDERS).parent) if has_user_cache() else None,
                 "deleted": n_deleted,
                 "files": [
                     {"path": str(file.path), "bytes": file.n_bytes, "used": file.used}
@@ -41,6 +42,9 @@ def cache(
                 ],
             }
         )
+        return
+    if not has_user_cache():
+        echo("There is no cache, as this user has no home directory; XDG_CACHE_HOME gives it one.")
         return
     if clear:
         echo(f"Deleted {counted(n_deleted, 'file')}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from typer import BadParameter
@@ -15,6 +16,8 @@ class WordedCommand(GroupedCommand):
     """A command that says what is wrong with its arguments and options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _check_words(ctx, args)
         ctx.allow_extra_args = True  # they are told of below
         try:
             rest = super().parse_args(ctx, args)
@@ -30,6 +33,20 @@ class WordedCommand(GroupedCommand):
         if rest and not ctx.resilient_parsing:
             raise _unexpected(ctx, rest[0])
         return rest
+
+
+def _check_words(ctx: Any, args: list[str]) -> None:
+    """Sees that no word is empty: as a path, it would be the working folder."""
+    for before, word in pairwise(["", *args]):
+        option, equals, value = word.partition("=")
+        if word and not (option in _options(ctx) and equals and not value):
+            continue
+        after = option or before
+        where = f"that of {after}" if after.startswith("-") else "one of its words"
+        raise InputError(
+            f"What '{ctx.command_path}' is given must not be empty, but {where} is, as where a "
+            "variable of the shell is not set; leave it out, or give its value."
+        )
 
 
 def _missing(ctx: Any, param: Any) -> InputError:

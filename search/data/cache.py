@@ -26,6 +26,7 @@ _WRITING_SECONDS = 3600  # after which what has a temporary name is no longer be
 # What is opened is a file of its own; there are no such flags on Windows.
 _NO_OTHER = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")  # as `whole_file` calls what it writes
+_OURS = re.compile(rf"[0-9a-f]{{16,}}(-.+)?\.safetensors|{_TEMPORARY.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ def cached_files() -> list[CachedFile]:
     found = []
     for kind in KINDS:
         for folder, _, names in os.walk(cache_folder(kind)):
-            for path in (Path(folder, name) for name in names):
+            # What PyTorch compiles has any name. A file of images with another is the user's.
+            ours = names if kind == COMPILED else filter(_OURS.fullmatch, names)
+            for path in (Path(folder, name) for name in ours):
                 with contextlib.suppress(OSError):  # which has gone meanwhile
                     status = path.lstat()
                     if stat.S_ISREG(status.st_mode):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from search.data.names import SPLITS, TENSORS, DatasetName, folder_of
 from search.exceptions import DataError, DataUnavailableError
-from search.folders import user_cache
+from search.folders import has_user_cache, user_cache
 
 # Torchvision's names of the data sets, and of the folders into which it downloads them.
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -158,12 +158,22 @@ def unavailable(name: DatasetName, data_dir: Path, reason: str) -> DataUnavailab
         there = "that is no folder" if data_dir.exists() else "that is not there"
     else:
         there = f"in it lies {there}" if lies else "it is empty"
+    files = (
+        f"{_download_name(0)} and so on, also without .gz or with a dot, train-images.idx3-ubyte"
+    )
+    if data_dir == default_data_dir() and not has_user_cache():
+        lack = "this user has neither a home directory nor a data folder"
+        have = f"has its four files ({files})"
+    else:
+        lack = (
+            f"{data_dir} does not have its four files ({files}), neither itself nor in {looked}: "
+            f"{there}"
+        )
+        have = "has them"
     return DataUnavailableError(
         f"The data set {name} must be in the data folder or be downloadable, but the download "
-        f"failed ({reason}), and {data_dir} does not have its four files ({_download_name(0)} and "
-        f"so on, also without .gz or with a dot, train-images.idx3-ubyte), neither itself nor in "
-        f"{looked}: {there}. Name a folder that has them with --data-dir (or SEARCH_DATA_DIR), or "
-        "take the embedded digits with --dataset digits.",
+        f"failed ({reason}), and {lack}. Name a folder that {have} with --data-dir (or "
+        "SEARCH_DATA_DIR), or take the embedded digits with --dataset digits.",
         reason=reason,
     )
 

@@ -203,7 +203,11 @@ class StudyArtifacts:
                     path.unlink()
 
     def sweep(self) -> None:
-        """Deletes what a search that died left behind, and files of studies that are gone.
+        """Deletes what a search that died left behind of this study, or of those it is a copy of.
+
+        Files of other studies stay, also of such as are gone: the database that they are of may
+        have been moved away, and this one begun in its place. (Names that version 0.1.0 gave, by
+        identifiers alone, do not tell one database from another.)
 
         Only for who has the study to himself, before it trains; and once it is settled, as it may
         be a copy of one that is gone.
@@ -221,10 +225,9 @@ class StudyArtifacts:
                 is_needed = _is_of_one(name, trials)
             elif name.identity is None:
                 is_needed = name.study_id in studies
-            elif name.identity == self._identity:
-                is_needed = studies.get(name.study_id) == self._identity
-            else:  # another study may still be a copy of one that is gone
-                is_needed = name.identity in studies.values()
+            else:
+                is_of_copy = name.identity == self._identity
+                is_needed = not is_of_copy or studies.get(name.study_id) == self._identity
             if not is_needed and path.name not in of_copies:
                 path.unlink(missing_ok=True)
 

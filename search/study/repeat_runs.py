@@ -19,7 +19,7 @@ from search.exceptions import StudyDeletedError, StudyError
 from search.storage.studies import stored_studies, study_names
 from search.study.open import OF_IDENTITY, find_repeats, open_study
 from search.study.record import TrialRecord
-from search.study.settings import StudySettings, give_identity, stored_settings
+from search.study.settings import StudySettings, give_identity
 from search.study.summary import repeats_name
 from search.training.epochs import last_epochs_mean
 
@@ -47,9 +47,11 @@ class RepeatStore:
         if self._find() is not None or self.name not in study_names(self._storage):
             return False
         repeats = open_study(self._storage, self.name)
-        owner = repeats.user_attrs.get(self._purpose)
-        is_used = stored_settings(repeats) is not None or bool(repeats.get_trials(deepcopy=False))
-        return owner != self._owner and (owner is not None or is_used)
+        if self._purpose in repeats.user_attrs:
+            return bool(repeats.user_attrs[self._purpose] != self._owner)
+        # One without anything may be what a process that was killed has just made.
+        attributes = (repeats.user_attrs, self._storage.get_study_system_attrs(repeats._study_id))
+        return any(attributes) or bool(repeats.get_trials(deepcopy=False))
 
     def _find(self) -> Study | None:
         return find_repeats(self._storage, self._study, self._purpose)

@@ -201,9 +201,11 @@ class RayWorkerPool(BaseWorkerPool[_ActorProcess]):
                 silent = time.monotonic() - self._answered[name]
                 has_died = name == HERE and isinstance(error, ConnectionRefusedError)
                 if has_died or silent > _LOST_SECONDS[name]:
+                    # One that died did so at some time since it answered last.
+                    what = "is gone" if has_died else f"has not for {silent:.0f} s"
                     raise TrainingError(
-                        f"The Ray cluster at {self._ends[HEAD]} must answer, but {name} has not "
-                        f"for {silent:.0f} s ({error}); once it does, the same command goes on."
+                        f"The Ray cluster at {self._ends[HEAD]} must answer, but {name} {what} "
+                        f"({error}); once it does, the same command goes on."
                     ) from error
             else:
                 self._answered[name] = time.monotonic()

@@ -26,7 +26,7 @@ from search.storage.urls import shown_url
 from search.study.open import check_study_name, open_study
 from search.training.card import read_card
 from search.training.weights import load
-from tests.conftest import DIGITS_RUN, Command, Result
+from tests.conftest import DIGITS_RUN, Command, Result, run_here
 
 # The same ones each time, so that a change alone can make a test fail; with more, others.
 _N_EXAMPLES = int(os.environ.get("SEARCH_TEST_EXAMPLES", "120"))
@@ -212,6 +212,30 @@ def test_a_space_file_that_is_deep_or_long_is_refused(text: str, tmp_path: Path)
     (tmp_path / "space.toml").write_text(text)
     with pytest.raises(SpaceError):
         Space.load(str(tmp_path / "space.toml"))
+
+
+@pytest.mark.parametrize(
+    ("words", "which"),
+    [
+        (("report", "--out", ""), "that of --out"),
+        (("retrain", "--out=", "--seeds", "1"), "that of --out"),
+        ((*DIGITS_RUN, "--artifacts", ""), "that of --artifacts"),
+        (("export", "", "--out", "net.py"), "one of its words"),
+    ],
+)
+def test_a_word_that_is_empty_is_not_the_working_folder(
+    words: tuple[str, ...],
+    which: str,
+    finished: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    before = sorted(finished.folder.iterdir())
+    assert run_here(*words) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert f"'search {words[0]}' is given must not be empty, but {which} is" in err
+    assert sorted(finished.folder.iterdir()) == before
 
 
 @MANY

@@ -57,7 +57,9 @@ def test_what_is_cached_is_private_and_a_folder_has_one_file(place: Path) -> Non
 
 
 def cached(name: str, *, days: float, n_bytes: int = 9) -> Path:
-    path = cache.private_folder(cache.MAPPED) / name
+    begun, is_hidden = f"{0:016x}-", name.startswith(".")
+    of_ours = f".{begun}{name[1:]}" if is_hidden else f"{begun}{name}.safetensors"
+    path = cache.private_folder(cache.MAPPED) / of_ours
     with path.open("wb") as file:
         file.truncate(n_bytes)  # a hole, which takes no room
     age(path, days=days)
@@ -93,6 +95,18 @@ def test_what_is_old_or_left_half_written_goes_and_what_is_used_stays(place: Pat
     assert not left.exists()
     with cache.in_use(old) as is_there:
         assert not is_there
+
+
+def test_what_lies_there_under_another_name_is_a_users(place: Path) -> None:
+    kept = [cache.private_folder(kind) / "notes.txt" for kind in (cache.FOLDERS, cache.MAPPED)]
+    for path in kept:
+        path.write_text("mine")
+        age(path, days=100)
+    of_an_earlier_version = cache.private_folder(cache.FOLDERS) / f"{0:032x}.safetensors"
+    of_an_earlier_version.touch()
+    cache.sweep()
+    assert cache.clear() == 1
+    assert all(path.read_text() == "mine" for path in kept)
 
 
 def test_of_too_much_what_was_used_last_stays(place: Path) -> None:

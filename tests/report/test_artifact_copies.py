@@ -250,18 +250,20 @@ def test_a_copy_in_another_database_takes_what_its_folder_has(
     assert lying(other) == set(entered(other))
 
 
-def test_files_of_a_database_that_was_there_before_are_no_artifacts_of_another(
-    source: Path, tmp_path: Path
+def test_files_of_a_database_that_was_there_before_are_no_artifacts_of_another_and_stay(
+    source: Path,
 ) -> None:
     """They have the identifiers of studies and numbers of trials that the new one has as well."""
-    files = folder_of(source)
-    source.unlink()
+    moved = source.rename(source.with_name("january.db"))
+    before = lying(source)
     for name in ("before", "source"):
         make_study(f"sqlite:///{source}", name, rising(N_BEST + 1))
-    assert any(files.iterdir())
     begin(source, "source")
     assert weights_of(source, "source") == {}
-    assert lying(source) == set(entered(source))
+    assert lying(source) == before | set(entered(source))
+    moved.replace(source)  # and back again
+    begin(source, "source")
+    assert weights_of(source, "source") == of_source(BEST)
 
 
 def test_what_a_person_deleted_is_deleted_in_a_copy(source: Path) -> None:

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.trial import TrialState
 from scipy.special import ndtri
@@ -487,15 +488,24 @@ def test_a_folder_that_brings_its_validation_images_is_raced_on_these_alone(
     assert (done.json["n_parts"], row["parts"], row["seeds"]) == (1, [0, 0], [1001, 1002])
 
 
+@pytest.mark.parametrize("has", ["a trial", "an attribute", "a note"])
 def test_a_study_of_somebody_else_is_not_written_to(
-    finished: Command, capsys: pytest.CaptureFixture[str]
+    finished: Command, capsys: pytest.CaptureFixture[str], has: str
 ) -> None:
     name, url = repeats_name(STUDY, CONFIRMS), f"sqlite:///{finished.database}"
     other = optuna.create_study(study_name=name, storage=url)
-    other.add_trial(optuna.create_trial(value=1.0))
+    match has:
+        case "a trial":
+            other.add_trial(optuna.create_trial(value=1.0))
+        case "an attribute":
+            other.set_user_attr("mine", 1)
+        case _:
+            optuna_dashboard.save_note(other, "what I want to try")
     assert run_here("confirm", "--storage", url) == 2
     assert f"'{name}', but that name is taken" in capsys.readouterr().err
-    assert len(finished.study(name).get_trials()) == 1
+    assert run_here("delete", STUDY, "--yes", "--storage", url) == 0
+    assert optuna.get_all_study_names(url) == [name]
+    assert len(finished.study(name).get_trials()) == (1 if has == "a trial" else 0)
 
 
 def test_a_study_without_a_complete_trial_has_nothing_to_confirm(

@@ -18,9 +18,10 @@ from search.exceptions import CardError
 from search.space.presets import PRESETS, preset_folder
 from search.space.space import Space
 from search.space.systems import all_systems, find_system
+from search.study.findings import Findings
 from search.training.card import kept_seed, read_card
 from search.training.weights import load
-from tests.conftest import run_here
+from tests.conftest import Command, run_here
 
 # The cap on parameters under which each was searched, and its epochs.
 LIMITS = {
@@ -83,6 +84,41 @@ def test_shipped_networks_are_trained_by_name(capsys: pytest.CaptureFixture[str]
         # The study that found it would count the look; here is none. Said before it is taken.
         before, _ = printed.err.split("train loss")
         assert "this look at the test set is not counted" in before
+
+
+RECIPE = """\
+topology = "{network}"
+learning_rate = 0.00863
+optimizer = "adamw"
+momentum = 0.9
+weight_decay = 0.003
+schedule = "one-cycle"
+warmup_share = 0.2
+batch_size = 16
+rotation_degrees = 0.887
+translation = 0.00555
+scale = 0.00998
+shear_degrees = 0.333
+elastic = 0.00177
+dropout = 0.0
+ema_epochs = 0.03
+"""
+
+
+def test_a_study_here_that_found_a_shipped_network_counts_the_looks_of_a_baseline(
+    command: Command,
+) -> None:
+    spec = read_card(preset_folder("best-1-epoch")).hyperparameters.spec
+    (command.folder / "recipe.toml").write_text(RECIPE.format(network=spec))
+    of_digits = ("--dataset", "digits", "--epochs", "1", "--workers", "1")
+    run = ("run", "--budget", "25000", "--trials", "1", "--space", "recipe.toml", "--no-confirm")
+    assert command(*run, *of_digits).code == 0
+    trained = command("baseline", "best-1-epoch", "--seeds", "1", *of_digits)
+    assert trained.code == 0, trained.err
+    before, _ = trained.out.split("train loss", 1)
+    assert "By digits-25000x1, the test set was seen once" in before
+    (look,) = Findings.read(command.study("digits-25000x1")).looks
+    assert (look["by"], look["trial"], look["n"]) == ("baseline", 0, 1)
 
 
 def test_a_run_whose_weights_are_not_shipped_is_told_with_those_that_are() -> None:

@@ -23,7 +23,7 @@ from search.data.mapped import dataset_files
 from search.exceptions import TrainingError
 from search.study.summary import is_trained
 from search.workers import ray_pool
-from search.workers.ray_connection import connected
+from search.workers.ray_connection import HEAD, HERE, connected
 from search.workers.ray_head import answers
 from search.workers.ray_pool import RayWorkerPool
 from search.workers.resources import Resources
@@ -135,6 +135,22 @@ def test_what_hangs_of_a_cluster_while_workers_train_ends_them(
         wait_until(lambda: not list(pool.events(0.1)) and pool.n_idle == 1)
         with stopped(cluster, name), pytest.raises(TrainingError, match=f"{words} has not for"):
             wait_until(lambda: bool(list(pool.events(0.1))))
+
+
+def test_what_has_died_on_this_machine_is_said_to_be_gone(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pool, "_LOOK_SECONDS", 0.1)
+    gone = {HEAD: cluster.address, HERE: f"127.0.0.1:{free_port()}"}  # where nothing listens
+    monkeypatch.setattr(ray_pool, "ends_of_connection", lambda: gone)
+    dataset = load_dataset("digits", tmp_path)
+    with (
+        connected(cluster.address, n_cpus=1),
+        dataset_files(dataset, with_test=False) as files,
+        RayWorkerPool(1, files, resources=Resources(cpu=1)) as pool,
+        pytest.raises(TrainingError, match=r"Ray on this machine is gone \(.* refused\)"),
+    ):
+        wait_until(lambda: bool(list(pool.events(0.1))))
 
 
 def test_a_cluster_that_asks_for_a_token_is_joined_with_it_alone(command: Command) -> None:
