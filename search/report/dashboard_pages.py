@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -14,6 +15,8 @@ from optuna_dashboard._serializer import serialize_frozen_trial
 
 from search.exceptions import SearchError
 from search.report.artifact_files import entries_of_copy
+from search.report.facts import read_report
+from search.report.note import is_outdated, note_text
 from search.study.open import rebuild
 from search.study.record import is_long
 from search.study.settings import stored_settings
@@ -29,6 +32,8 @@ class StudyPages:
 
     - The list leaves out the studies that keep the single runs of races and ablations.
     - The best trial of a study is the one that it stands for, as in its note.
+    - A note of a search that names another as the best, as it does between two of its writings and
+      where the search was killed, is shown as it would be written now.
     - Each trial has its network as built as the first of its attributes, of which its page shows
       six: its widths as drawn are shares, which are scaled to the budget.
     - Attributes with an entry for each epoch are left out: they make a trial's page some thousand
@@ -92,20 +97,28 @@ class StudyPages:
         study = optuna.load_study(study_name=detail["name"], storage=self._storage)
         if stored_settings(study) is not None:
             trials = trials_of(study)
-            self._choose(detail, study, trials)
+            chosen = chosen_trial(study, trials)
+            self._choose(detail, study, chosen)
+            self._renew_note(detail, study, chosen)
             self._add_networks(detail, study, trials)
         for trial in (*detail["trials"], *detail["best_trials"]):
             trial["user_attrs"] = self._short(trial["user_attrs"])
         detail["union_user_attrs"] = self._short(detail["union_user_attrs"])
 
-    def _choose(self, detail: dict[str, Any], study: Study, trials: list[FrozenTrial]) -> None:
+    def _choose(self, detail: dict[str, Any], study: Study, chosen: FrozenTrial | None) -> None:
         if len(study.directions) > 1:  # there is no one best
             return
-        chosen = chosen_trial(study, trials)
         attributes = self._storage.get_study_system_attrs(study._study_id)
         detail["best_trials"] = (
             [] if chosen is None else [serialize_frozen_trial(study._study_id, chosen, attributes)]
         )
+
+    def _renew_note(self, detail: dict[str, Any], study: Study, chosen: FrozenTrial | None) -> None:
+        note = detail["note"]
+        if is_outdated(note["body"], chosen):
+            with suppress(SearchError):
+                report = read_report(study, with_influences=False)
+                note["body"] = note_text(report, note["body"])
 
     def _add_networks(
         self, detail: dict[str, Any], study: Study, trials: list[FrozenTrial]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from optuna.trial import FrozenTrial
+
 from search.data.names import SPLITS
 from search.plain_text import markdown, shell_line
 from search.report.facts import Report
@@ -28,6 +30,16 @@ def note_text(report: Report, before: str) -> str:
     """
     parts = [_question(report), _answer(report), _next(report), OWN_PART]
     return "\n\n".join(parts) + _own(before)
+
+
+def is_outdated(note: str, chosen: FrozenTrial | None) -> bool:
+    """Whether a note of ours names another trial as the best than the one chosen now."""
+    ours, line, _ = note.partition(OWN_PART)
+    return bool(line) and _best_heading(chosen) not in ours.splitlines()
+
+
+def _best_heading(chosen: FrozenTrial | None) -> str:
+    return "## Best trial" if chosen is None else f"## Best: trial {chosen.number}"
 
 
 def _own(before: str) -> str:
@@ -70,9 +82,9 @@ def _question(report: Report) -> str:
 
 def _answer(report: Report) -> str:
     if report.chosen is None or report.value is None:
-        return f"## Best trial\n\n{why_none_complete(report.trials)}"
+        return f"{_best_heading(None)}\n\n{why_none_complete(report.trials)}"
     lines = [
-        f"## Best: trial {report.chosen.number}",
+        _best_heading(report.chosen),
         f"{_right(report, report.value, 'validation')} (mean of its last epochs)"
         + ("" if report.parameter_count is None else f", {report.parameter_count:,} parameters")
         + ".",

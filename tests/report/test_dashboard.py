@@ -6,7 +6,13 @@ import os
 import signal
 import socket
 
+from optuna_dashboard import get_note, save_note
+
+from search.report.dashboard_sync import DashboardSync
+from search.storage.open import opened_storage
+from search.study.open import open_study
 from tests.conftest import Command, start_long_run, wait_until
+from tests.support.made_studies import MadeTrial, add_as_ours, confirmation, make_study
 from tests.support.prepared import PreparedProcess
 from tests.support.servers import call, trials_at
 
@@ -44,6 +50,34 @@ def test_a_trial_failed_there_while_it_runs_does_not_disturb_the_search(command:
     assert "by somebody else" in out
     expected = ["Fail"] * 3 + ["Waiting"] * 2  # once the dashboard has read the database again
     wait_until(lambda: [trial["state"] for trial in trials_at(address)] == expected)
+    os.killpg(dashboard.pid, signal.SIGINT)
+    assert dashboard.wait() == 0
+
+
+def test_the_note_of_a_search_that_was_killed_names_the_best_trial_of_the_page(
+    command: Command,
+) -> None:
+    url = f"sqlite:///{command.database}"
+    made = [MadeTrial([0.8, 0.9, value]) for value in (0.92, 0.91, 0.95)]
+    raced = confirmation(1, {0: (0.91, 0.92, 0.92), 1: (0.94, 0.95, 0.96)})
+    make_study(url, "made", made[:2], attributes={"confirmation": raced})
+    better = make_study(f"sqlite:///{command.folder / 'other.db'}", "made", made).trials[-1]
+    with opened_storage(url, write=True) as storage:
+        study = open_study(storage, "made")
+        DashboardSync(storage, study, None).update()
+        assert "## Best: trial 1" in get_note(study)
+        save_note(study, get_note(study) + "\n\nof my own")
+        add_as_ours(study, [better])  # and no more is written of it
+    dashboard, address = start_dashboard(command)
+    study_id = call(f"{address}api/studies")["study_summaries"][0]["study_id"]
+    shown = call(f"{address}api/studies/{study_id}")
+    assert [trial["number"] for trial in shown["best_trials"]] == [2]
+    note = shown["note"]["body"]
+    assert "## Best: trial 2" in note
+    assert "search show 2" in note
+    assert "trial 1" not in note
+    assert "Confirmed" not in note
+    assert note.endswith("---\n\nof my own")
     os.killpg(dashboard.pid, signal.SIGINT)
     assert dashboard.wait() == 0
 
