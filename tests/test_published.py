@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import shutil
+import sqlite3
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +22,7 @@ from search.folders import PICTURES, REPORT_FILES
 from search.published import LIST_NAME, OutputFolder, check_file, write_file
 from search.space.space import Space
 from search.training.card import unlisted_files
-from tests.conftest import Command, run_here
+from tests.conftest import DIGITS_RUN, Command, run_here
 from tests.support.made_studies import MadeTrial, make_study
 
 
@@ -286,7 +288,45 @@ def test_a_backup_mixes_with_no_files_that_lie_where_its_own_go(finished: Comman
     assert contents(beside) == {"1-1-0": b"mine"}
     assert not (finished.folder / "copy.db").exists()
     (beside / "1-1-0").unlink()
+    beside.rmdir()
+    beside.write_bytes(b"mine")
+    refused = finished("backup", "copy.db")
+    assert refused.code == 2
+    assert "copy.db-artifacts is none" in refused.err
+    assert beside.read_bytes() == b"mine"
+    assert not (finished.folder / "copy.db").exists()
+    beside.unlink()
     assert finished("backup", "copy.db").code == 0
+
+
+@pytest.mark.parametrize("end", ["wal", "journal"])
+def test_a_new_database_neither_takes_nor_deletes_the_log_of_one_that_was_moved(
+    finished: Command, capsys: pytest.CaptureFixture[str], end: str
+) -> None:
+    new, moved = finished.folder / "new.db", finished.folder / "moved.db"
+    log = finished.folder / f"new.db-{end}"
+    with closing(sqlite3.connect(new)) as before:
+        before.execute("PRAGMA journal_mode = WAL")
+        before.execute("CREATE TABLE mine (thing)")
+        before.execute("INSERT INTO mine VALUES ('stored last')")
+        before.commit()
+        kept = (finished.folder / "new.db-wal").read_bytes()
+        shutil.copy(new, moved)
+    new.unlink()
+    log.write_bytes(kept)
+    copied = ("backup", str(new), "--storage", f"sqlite:///{finished.database}")
+    searched = (*DIGITS_RUN, "--storage", f"sqlite:///{new}")
+    for words in (copied, searched):
+        assert run_here(*words) == 2
+        assert f"new.db-{end} is there: move it" in " ".join(capsys.readouterr().err.split())
+        assert not new.exists()
+        assert log.read_bytes() == kept
+    if end == "wal":
+        log.rename(finished.folder / "moved.db-wal")
+        with closing(sqlite3.connect(moved)) as found:
+            assert found.execute("SELECT thing FROM mine").fetchall() == [("stored last",)]
+    log.unlink(missing_ok=True)
+    assert run_here(*copied) == 0
 
 
 def test_a_backup_whose_curves_and_weights_cannot_be_read_says_so(finished: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +33,13 @@ def backup(
     copy = sqlite_url(file)
     copy_folder = artifact_folder(copy)
     assert copy_folder is not None
-    if not file.exists() and copy_folder.is_dir() and any(copy_folder.iterdir()):
-        raise InputError(
-            f"Curves and weights are copied into a folder of their own, but {copy_folder} has "
-            "files already; move it, or name another copy."
-        )
+    if not file.exists() and os.path.lexists(copy_folder):
+        what = "has files already" if copy_folder.is_dir() else "is none"
+        if not copy_folder.is_dir() or any(copy_folder.iterdir()):
+            raise InputError(
+                f"Curves and weights are copied into a folder of their own, but {copy_folder} "
+                f"{what}; move it, or name another copy."
+            )
     copy_database(storage, file)
     folder = artifact_folder(storage, artifacts)
     assert folder is not None

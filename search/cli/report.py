@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,7 +143,8 @@ def _validated(
     if facts.weights_name is None:
         return None
     weights = folder / facts.weights_name
-    if not train and not weights.exists():
+    are_there = os.path.lexists(weights)  # a link that leads nowhere is a user's, too
+    if not train and not are_there:
         return None
     if facts.settings.network is not None and network is None and not train:
         return None  # what they show, only the user's file can tell
@@ -151,7 +153,7 @@ def _validated(
     from search.study.open import check_study_data, load_study_data
 
     workers = None
-    if not weights.exists():
+    if not are_there:
         check_study_data(study, data_dir)
         assert facts.chosen is not None
         console.print(  # before PyTorch and the data are loaded, which takes a while

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from search.exceptions import DatabaseError, StorageError
 from search.files import whole_file
-from search.storage.checks import check_schema, check_sqlite_file
+from search.storage.checks import check_no_log, check_schema, check_sqlite_file
 from search.storage.connections import connect_without_log, takes_no_log
 from search.storage.urls import parse_url, without_secrets
 
@@ -31,6 +31,7 @@ def backup(url: str, path: Path) -> None:
     check_schema(parsed, create=False, write=False, may_be_half_made=True)
     if path.exists() or path.is_symlink():
         raise StorageError(f"A copy must be a new file, but {path} is there; name another.")
+    check_no_log(path)
     source = Path(str(parsed.database)).resolve()
     try:
         with whole_file(path) as temporary:

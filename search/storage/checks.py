@@ -72,6 +72,7 @@ def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
                 f"The folder of a new database must be writable, but {path.parent} is not; name "
                 "another file with --storage sqlite:///FILE."
             )
+        check_no_log(path)
         return
     if write and not os.access(path, os.W_OK):
         raise StorageError(
@@ -101,6 +102,27 @@ def check_sqlite_file(url: URL, *, create: bool, write: bool) -> None:
         )
     if 0 < path.stat().st_size < _SMALLEST_PAGE:  # SQLite takes a file of one byte for empty
         raise no_sqlite_file(database)
+
+
+def check_no_log(path: Path) -> None:
+    """Raises StorageError where SQLite would take another database's log for that of a new file.
+
+    It would write it into the new one, or delete it. It may hold what was stored last in a database
+    that was moved away without it.
+    """
+    log = log_left(path)
+    if log is not None and not path.exists():  # else another process has made the file just now
+        raise StorageError(
+            f"A new database must have no other's log beside it, but {log} is there: move it to "
+            "where its database was moved, delete it if that was deleted, or name another file."
+        )
+
+
+def log_left(path: Path) -> Path | None:
+    """A file that SQLite would take for the log of the database at `path`; None without one."""
+    file = path.resolve()
+    logs = (file.with_name(f"{file.name}-{end}") for end in ("wal", "journal"))
+    return next(filter(os.path.lexists, logs), None)
 
 
 def check_schema(url: URL, *, create: bool, write: bool, may_be_half_made: bool) -> bool:

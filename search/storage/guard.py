@@ -19,6 +19,7 @@ from typing import Any
 
 from search.exceptions import DatabaseError
 from search.files import whole_file
+from search.storage.checks import log_left
 
 _LOGS = ("-wal", "-shm")  # of SQLite, beside a database that is in use
 
@@ -203,7 +204,7 @@ class FileGuard:
         for folder in dict.fromkeys(each for each in folders if each.is_dir()):
             names = (f"{self._path.stem}-saved{'' if n == 1 else f'-{n}'}" for n in count(1))
             paths = (folder / f"{name}{self._path.suffix}" for name in names)
-            yield next(path for path in paths if not os.path.lexists(path))
+            yield next(p for p in paths if not os.path.lexists(p) and log_left(p) is None)
 
 
 def _first_fault(answer: str) -> str | None:

@@ -188,6 +188,11 @@ def test_where_the_best_errs_is_shown_once_it_is_trained_again(
     weights.write_bytes(b"damaged")
     assert run_here("report", "--storage", reported.url, "--out", str(out)) == 2
     assert "Delete the file, and give the command again with --train" in capsys.readouterr().err
+    weights.unlink()
+    weights.symlink_to("nowhere")  # a user's, which training would replace
+    assert run_here("report", "--train", "--storage", reported.url, "--out", str(out)) == 2
+    assert "Delete the file" in capsys.readouterr().err
+    assert weights.is_symlink()
 
 
 def test_what_retraining_found_on_the_test_set_is_told(

@@ -231,6 +231,8 @@ def test_what_its_own_folder_cannot_take_is_saved_in_the_working_folder_or_the_t
 
     def write(*sealed: Path) -> None:
         database = own / "studies.db"
+        for log in own.iterdir():  # which could not be deleted while the folder was sealed
+            log.unlink()
         with contextlib.ExitStack() as stack:
             storage = stack.enter_context(opened_storage(f"sqlite:///{database}", create=True))
             study = optuna.create_study(storage=storage, study_name="kept")
@@ -251,6 +253,8 @@ def test_what_its_own_folder_cannot_take_is_saved_in_the_working_folder_or_the_t
 def test_a_command_that_ends_when_its_file_is_gone_says_so(tmp_path: Path) -> None:
     database = tmp_path / "folder" / "studies.db"
     database.parent.mkdir()
+    log = tmp_path / "studies-saved.db-wal"
+    log.write_bytes(b"of a database that was saved before, and moved")
 
     def write() -> None:
         with opened_storage(f"sqlite:///{database}", create=True) as storage:
@@ -259,8 +263,9 @@ def test_a_command_that_ends_when_its_file_is_gone_says_so(tmp_path: Path) -> No
 
     with contextlib.chdir(tmp_path), pytest.raises(DatabaseError, match="is saved in"):
         write()
-    saved = f"sqlite:///{tmp_path / 'studies-saved.db'}"
+    saved = f"sqlite:///{tmp_path / 'studies-saved-2.db'}"
     assert optuna.get_all_study_names(saved) == ["kept"]
+    assert log.exists()
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, KeyboardInterrupt])

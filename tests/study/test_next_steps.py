@@ -48,6 +48,12 @@ RETRAINED = {"retrain_000001": {"trial": 0, **OUTCOME}, "test_looks": 1}
 OF_ANOTHER = {"retrain_000001": {"trial": 1, **OUTCOME}, "test_looks": 1}
 
 
+def _delete(database: Path) -> None:
+    """With its log, which stays as long as a test has a study open."""
+    for path in database.parent.glob(f"{database.name}*"):
+        path.unlink()
+
+
 def steps_of(folder: Path, trials: list[MadeTrial], **options: Any) -> list[NextStep]:
     study = make_study(f"sqlite:///{folder / 'studies.db'}", "made", trials, **options)
     steps = next_steps(study, study.get_trials())
@@ -108,7 +114,7 @@ def test_what_needs_a_complete_trial_sends_nobody_to_a_search_that_is_refused(
     assert f"process {other.pid} on {socket.gethostname()}" in " ".join(searched.err.split())
     assert "go on with" not in searched.err
 
-    command.database.unlink()
+    _delete(command.database)
     make_study(url, "made", [FAILED], attributes=USED_UP)
     used_up = command(*words)
     assert used_up.code == 2
@@ -132,7 +138,7 @@ def test_what_is_searched_now_is_not_to_be_searched_on(command: Command) -> None
         assert "search run" not in overview.out
         note = note_text(read_report(study), "")
         assert "go on with the search" not in note
-        command.database.unlink()
+        _delete(command.database)
 
 
 def test_what_a_process_has_locked_is_not_to_be_searched_on_between_two_trials(
@@ -205,7 +211,7 @@ def test_a_search_that_lacks_trials_goes_on_and_one_that_has_them_is_doubled(
     first, *_ = steps_of(tmp_path, [BEST, FAILED, FAILED])
     assert first.purpose == "go on with the search"
     assert "--trials 3 --space standard --study made" in " ".join(first.words)
-    (tmp_path / "studies.db").unlink()
+    _delete(tmp_path / "studies.db")
     *_, last = steps_of(tmp_path, [BEST, WEAKER])
     assert last.purpose == "search on"
     assert "--trials 4 --space standard --study made" in " ".join(last.words)
