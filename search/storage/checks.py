@@ -120,8 +120,8 @@ def check_no_log(path: Path) -> None:
 
 def log_left(path: Path) -> Path | None:
     """A file that SQLite would take for the log of the database at `path`; None without one."""
-    file = path.resolve()
-    logs = (file.with_name(f"{file.name}-{end}") for end in ("wal", "journal"))
+    file = os.path.realpath(path)  # which takes links that lead in a circle, too
+    logs = (Path(f"{file}-{end}") for end in ("wal", "journal"))
     return next(filter(os.path.lexists, logs), None)
 
 
