@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -38,6 +39,8 @@ _LEAST_RUNS = 2  # of each: one tells nothing, so rather fewer trials
 _SHARE = 1 / 3  # of the seconds that the search's trials trained
 # Where a search is short its data are few, and one run of a trial tells least.
 _SECONDS = 240.0  # of training, that a race may take however short the search was
+# Of what sets the best trials of a search apart, what a race finds again; the rest is luck.
+_LASTING = 0.5
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ def race_seconds(
     limit = max(limit, sum(_LEAST_RUNS * DRIFT * trial.seconds for trial in trials))
     runs = limits.folds.runs(limits.n_runs, first_seed=1)
     race = SeedRace(range(len(trials)), runs, limits.folds.n_images)
+    mean = statistics.fmean(trial.value for trial in trials) if trials else 0.0
+    values = [mean + _LASTING * (trial.value - mean) for trial in trials]
     chances = random.Random(0)
     now, spent = 0.0, 0.0
     running: list[tuple[float, int, Run]] = []  # by the time at which they end
@@ -125,7 +130,7 @@ def race_seconds(
         if not running:
             return now
         now, candidate, run = heapq.heappop(running)
-        value = trials[candidate].value
+        value = values[candidate]
         # By so much it scatters at the least, for the choice of the images that validate it.
         scatter = math.sqrt(value * (1 - value) / limits.folds.n_images)
         race.add(candidate, run, value + chances.gauss(0, scatter))

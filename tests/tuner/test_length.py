@@ -97,6 +97,28 @@ def test_a_race_takes_its_share_of_the_time_or_its_runs_or_its_least(n_workers: 
     )
 
 
+@pytest.mark.parametrize(
+    ("folds", "trained", "trials", "took"),
+    [
+        (
+            Folds(6, 10_000),
+            56.2,
+            [(0.973, 2.4), (0.9719, 2.4), (0.97, 5.9), (0.9697, 5.8), (0.9686, 2.6), (0.9676, 2.7)],
+            119.7,
+        ),
+        (Folds(4, 359), 10.0, [(0.974, 1.5), (0.9721, 1.3), (0.9694, 1.0), (0.9554, 1.2)], 22.7),
+        (Folds(4, 359), 7.2, [(0.9591, 0.6), (0.9229, 0.5), (0.9109, 0.4), (0.9062, 1.1)], 13.1),
+    ],
+)
+def test_how_long_a_race_takes_is_told_within_a_third(
+    folds: Folds, trained: float, trials: list[tuple[float, float]], took: float
+) -> None:
+    """Races that were held, by two workers: what sets their trials apart is in part luck."""
+    limits = race_limits(SearchRequest(8000, 15), 20, folds)
+    told = race_seconds(limits, [RacedTrial(*trial) for trial in trials], trained, n_workers=2)
+    assert told == pytest.approx(took, rel=1 / 3)
+
+
 def test_a_search_without_a_race_has_none_to_wait_for() -> None:
     for request in (
         SearchRequest(8000, 15, confirm=False),
