@@ -1,7 +1,7 @@
 """Files of ours in folders of a user's: what a command wrote there, and nothing else, it replaces.
 
 Beside the files lies a list of them, with a digest of what each contained. A file that it does not
-name, or that was changed since, is the user's.
+name, or that was changed since, is the user's, as is a copy of ours without the list.
 """
 
 from __future__ import annotations
@@ -29,27 +29,17 @@ class OutputFolder:
     Args:
         kind: of the files, as `report`: those of other kinds stay.
         option: that names the folder.
-        older: names of files there that a version wrote which kept no list.
 
     Raises:
         InputError: if files cannot be written there.
     """
 
-    def __init__(
-        self, path: Path, kind: str, *, option: str = "--out", older: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, path: Path, kind: str, *, option: str = "--out") -> None:
         self.path = make_folder(path, option=option)
         _check_list(path, option)
         self._kind = kind
         self._option = option
-        self._older = {name: _digests(path / name) for name in older}
         self._digests = self._read_digests()
-
-    @property
-    def unlisted(self) -> list[str]:
-        """The names of files there that a version wrote which kept no list; none once there is."""
-        older = [name for name, digests in self._older.items() if digests]
-        return older if self._kind not in _read_list(self.path) else []
 
     def check(self, names: Iterable[str]) -> None:
         """Sees that no file of a user's has one of these names.
@@ -104,8 +94,7 @@ class OutputFolder:
             self._write_list({name: [digest] for name, digest in written.items()})
 
     def _read_digests(self) -> _Digests:
-        listed = _read_list(self.path).get(self._kind)
-        return self._older if listed is None else listed
+        return _read_list(self.path).get(self._kind, {})
 
     def _is_ours(self, name: str) -> bool:
         return bool(set(_digests(self.path / name)) & set(self._digests.get(name, ())))

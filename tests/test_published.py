@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import shutil
 import sqlite3
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,6 @@ import pytest
 from search.exceptions import InputError
 from search.folders import PICTURES, REPORT_FILES
 from search.published import LIST_NAME, OutputFolder, check_file, write_file
-from search.space.space import Space
-from search.training.card import unlisted_files
 from tests.conftest import DIGITS_RUN, Command, run_here
 from tests.support.made_studies import MadeTrial, make_study
 
@@ -188,40 +184,18 @@ def test_a_report_in_a_folder_of_a_users_touches_nothing_of_his(command: Command
     assert (command.folder / "race.png").read_bytes() == b"mine"
 
 
-def test_a_report_of_a_version_that_kept_no_list_is_replaced_and_nothing_of_a_users(
-    command: Command,
-) -> None:
-    space = Space.load("standard", parameter_cap=3000)
-    own = replace(space, name="own.toml", table={**space.table, "momentum": 0.9})
-    make_study(f"sqlite:///{command.database}", "made", [MadeTrial([0.5] * 3)], space=own)
-    first = command("report", "--out", ".")
+def test_a_report_that_was_copied_without_its_list_is_a_users(command: Command) -> None:
+    url = f"sqlite:///{command.database}"
+    for name in ("copied", "other"):
+        make_study(url, name, [MadeTrial([0.5] * 3)])
+    first = command("report", "--study", "copied", "--out", ".")
     assert first.code == 0, first.err
-    assert "earlier version" not in first.out
-    folder = command.folder
-    (folder / LIST_NAME).unlink()
-    again = command("report", "--out", ".")
-    assert again.code == 0, again.err
-    _, _, said = again.out.partition("It replaces what an earlier version wrote there: ")
-    names = said.partition(".\n")[0].split(", ")
-    assert set(names) == {"report.html", "space.toml", *(p.name for p in folder.glob("*.png"))}
-
-    page = (folder / "report.html").stat().st_mtime
-    picture = (folder / "history.png").read_bytes()
-    for name, content, age in (
-        ("space.toml", b"momentum = 0.9\n", 1.0),  # written by hand
-        ("history.png", b"a photograph", 1.0),
-        ("race.png", picture, 3600.0),  # a picture of the user's own, drawn by the same library
-        ("race.png", picture, -5.0),
-    ):
-        for path in (folder / LIST_NAME, *folder.glob("*.png"), folder / "space.toml"):
-            path.unlink(missing_ok=True)
-        (folder / name).write_bytes(content)
-        os.utime(folder / name, (page - age, page - age))
-        refused = command("report", "--out", ".")
-        assert refused.code == 2
-        assert f"{name} is another" in refused.err
-        assert not {p.name for p in folder.glob("*.*")} & {*REPORT_FILES} - {"report.html", name}
-        assert (folder / name).read_bytes() == content
+    (command.folder / LIST_NAME).unlink()
+    before = contents(command.folder)
+    refused = command("report", "--study", "other", "--out", ".")
+    assert refused.code == 2
+    assert "report.html is another" in refused.err
+    assert contents(command.folder) == before
 
 
 def test_retraining_touches_nothing_of_a_users(finished: Command) -> None:
@@ -237,15 +211,17 @@ def test_retraining_touches_nothing_of_a_users(finished: Command) -> None:
     assert "test_looks" not in finished.study("digits-3000x3").user_attrs
 
 
-def test_weights_of_a_version_that_kept_no_list_are_known(weights: Path) -> None:
+def test_weights_that_were_copied_without_their_list_are_a_users(
+    finished: Command, weights: Path
+) -> None:
+    """A card that can be read is as little ours to remove as one that cannot."""
     (weights / LIST_NAME).unlink()
-    (weights / "curves.png").write_bytes(b"mine")
-    assert sorted(unlisted_files(weights)) == [
-        *("card.json", "seed-1.safetensors", "seed-2.safetensors")
-    ]
-    card = json.loads((weights / "card.json").read_text())
-    (weights / "card.json").write_text(json.dumps({**card, "card_version": "mine"}))
-    assert unlisted_files(weights) == []
+    before = contents(weights)
+    refused = finished("retrain", "--seeds", "1", "--out", str(weights))
+    assert refused.code == 2
+    assert "card.json is another" in refused.err
+    assert contents(weights) == before
+    assert "test_looks" not in finished.study("digits-3000x3").user_attrs
 
 
 @pytest.mark.parametrize("name", ["net.py", "net.onnx"])

@@ -47,7 +47,7 @@ def pictures(
     from search.folders import PICTURES, check_folder_can_be_made
     from search.published import OutputFolder
     from search.space.presets import weights_folder
-    from search.training.card import kept_seed, read_card, unlisted_files, weights_path
+    from search.training.card import kept_seed, read_card, weights_path
 
     console = make_console()
     weights = weights_folder(folder)
@@ -81,7 +81,7 @@ def pictures(
     size = card.hyperparameters.spec.input_shape[1:]
     dataset = load_dataset(card.dataset, data_dir, image_size=size)
     card.check_data(dataset.info)
-    target = OutputFolder(path, "pictures", older=unlisted_files(path))
+    target = OutputFolder(path, "pictures")
     target.check(PICTURES)
     # Said before the look is taken, as whoever stops the command then has seen none unknowingly.
     console.print(add_looks_of_network(storage, card, card.fingerprint, n=1, by="pictures"))

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from search.workers.setup import WorkerSetup
 
 
-_LONGEST_DRAWING_SECONDS = 60.0  # of all pictures of a report
-
-
 def report(
     study: StudyName = None,
     out: Annotated[
@@ -81,7 +78,7 @@ def report(
                 f"none yet; leave out --train, or {how_to_complete(chosen, facts.trials)}."
             )
         path = out or study_folder(facts.study) / "report"
-        folder = OutputFolder(path, "report", older=_of_older_version(path, facts.space_text))
+        folder = OutputFolder(path, "report")
         folder.check(REPORT_FILES)
         load_matplotlib()
         validated = _validated(
@@ -109,12 +106,8 @@ def report(
         if validated is not None:
             files |= _draw_errors(facts, validated, say)
     files |= {name: text.encode() for name, text in facts.files_beside.items()}
-    unlisted = folder.unlisted
     folder.replace({**files, PAGE: page.encode()})
     console.print(str(folder.path / PAGE), soft_wrap=True)
-    if unlisted:
-        names = ", ".join(unlisted)
-        console.print(f"It replaces what an earlier version wrote there: {names}.", soft_wrap=True)
     if facts.settings.is_of_tensors:
         return  # what comes next would train, and commands have no images
     race = facts.next_steps.command("confirm")
@@ -191,31 +184,6 @@ def _train(
 
     with workers.pool(dataset, with_test=False, n_jobs=1) as pool:
         train_again(pool, facts, weights, device=workers.device, listener=show)
-
-
-def _of_older_version(folder: Path, space_text: str | None) -> list[str]:
-    """The names of a report's files, where a version wrote it that kept no list of them.
-
-    The page says that it is one, the pictures were drawn by us just before it, and the space is the
-    study's. Of all else that has such a name nobody knows whose it is.
-    """
-    from search.folders import PAGE, REPORT_FILES
-    from search.report.facts import SPACE_FILE
-    from search.training.card import is_drawn
-
-    page = folder / PAGE
-    if not page.is_file() or b"Made by <code>search report</code>" not in page.read_bytes():
-        return []
-    written = page.stat().st_mtime  # the last of them
-
-    def is_its(file: Path) -> bool:
-        if file.name == SPACE_FILE:
-            return space_text is not None and file.read_bytes() == space_text.encode()
-        age = written - file.stat().st_mtime
-        return file == page or (is_drawn(file) and 0 <= age <= _LONGEST_DRAWING_SECONDS)
-
-    files = [folder / name for name in REPORT_FILES]
-    return [file.name for file in files if file.is_file() and is_its(file)]
 
 
 def _draw_errors(

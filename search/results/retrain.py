@@ -20,7 +20,7 @@ from search.study.findings import add_looks, store_retraining
 from search.study.history import DISTRIBUTION
 from search.study.open import check_same_data, rebuild
 from search.study.settings import StudySettings
-from search.training.card import CARD_VERSION, card_text, unlisted_files, weights_name
+from search.training.card import CARD_VERSION, card_text, weights_name
 from search.training.epochs import EpochResult
 from search.workers.jobs import WorkerPool
 from search.workers.repeats import Repeat, Spread, train_repeats
@@ -36,10 +36,9 @@ class WeightsFolder:
     """
 
     def __init__(self, path: Path, seeds: Sequence[int]) -> None:
-        seen = unlisted_files(path)
         self.path = path
-        self._weights = OutputFolder(path, "weights", older=seen)
-        self._pictures = OutputFolder(path, "pictures", older=seen)
+        self._weights = OutputFolder(path, "weights")
+        self._pictures = OutputFolder(path, "pictures")
         self._weights.check((CARD_NAME, *map(weights_name, seeds)))
         self._pictures.check(PICTURES)
 

@@ -20,7 +20,7 @@ from search.data.names import (
 from search.data.normalization import Normalization
 from search.exceptions import CardError, InputError
 from search.files import check_has_contents
-from search.folders import CARD_NAME, PICTURES
+from search.folders import CARD_NAME
 from search.space.hyperparameters import Hyperparameters
 from search.space.presets import PRESETS
 from search.training.metrics import Metric, check_metric
@@ -192,25 +192,6 @@ def _no_card(folder: Path, error: OSError) -> CardError:
         "Weights must be in a folder that 'search retrain' wrote, or be those of one of the "
         f"shipped networks {', '.join(PRESETS)}, but {found}"
     )
-
-
-def unlisted_files(folder: Path) -> list[str]:
-    """The names of a retraining's files where a version wrote them that kept no list of files.
-
-    Those are a card that can be used, the weights that it names, and pictures drawn of them.
-    """
-    try:
-        card = read_card(folder)
-    except CardError:
-        return []
-    names = [CARD_NAME, *(weights_name(run.seed) for run in card.runs)]
-    drawn = [name for name in PICTURES if is_drawn(folder / name)]
-    return [*(name for name in names if (folder / name).is_file()), *drawn]
-
-
-def is_drawn(path: Path) -> bool:
-    """Whether a file is a picture that was drawn as all of ours are."""
-    return path.is_file() and b"Software\0Matplotlib" in path.read_bytes()[:1000]
 
 
 def _parse(contents: dict[str, Any]) -> Card:
