@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from search.cli.options import AsJson, Storage
 from search.cli.output import echo_json, make_console
 from search.folders import DATABASE_URL
 from search.wording import percent, thousands
+
+if TYPE_CHECKING:
+    from search.study.summary import StudySummary
 
 
 def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
@@ -59,7 +63,7 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
             percent(summary.confirmed_mean),
             thousands(summary.best_parameter_count),
             str(summary.test_looks),
-            f"{summary.n_training} train" if summary.n_training else _date(summary.last_used),
+            _last_used(summary),
         )
     console = make_console()
     console.print(table)
@@ -69,6 +73,13 @@ def studies(storage: Storage = DATABASE_URL, as_json: AsJson = False) -> None:
             "\nA confirmed accuracy is the highest of its race: up to "
             f"{100 * luck:.2f} points of it may be the luck of winning."
         )
+
+
+def _last_used(summary: StudySummary) -> str:
+    if summary.n_training:
+        return f"{summary.n_training} train"
+    # A race keeps its runs in a study of their own, so no trial of this one trains.
+    return "runs" if summary.is_searched else _date(summary.last_used)
 
 
 def _date(moment: str) -> str:

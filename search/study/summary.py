@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.study.findings import Findings
 from search.study.history import is_exhausted, last_used
-from search.study.locks import searching_process
+from search.study.locks import is_searched, searching_process
 from search.study.owners import is_owner_dead
 from search.study.record import TrialRecord, is_foreign
 from search.study.settings import stored_settings
@@ -259,6 +259,7 @@ class StudySummary:
         confirmed_luck: what may be too much of that, for having won; None where nothing tells.
         last_used: when it was last searched or chosen, in UTC, as ISO 8601 has it; empty if never.
         n_training: how many of its trials train now, as far as this machine can tell.
+        is_searched: whether a process searches it or races its trials, also while none trains.
     """
 
     name: str
@@ -275,6 +276,7 @@ class StudySummary:
     test_looks: int
     last_used: str
     n_training: int
+    is_searched: bool
 
 
 def summarize_study(
@@ -290,6 +292,12 @@ def summarize_study(
     best = chosen_trial(study, trials)
     if confirmed_number(study, trials) is None:
         confirmation = None
+    n_training = sum(
+        trial.state == TrialState.RUNNING
+        and TrialRecord.read(trial).owner is not None
+        and not is_owner_dead(trial)
+        for trial in trials
+    )
     return StudySummary(
         name=study.study_name,
         dataset=settings["dataset"],
@@ -304,10 +312,6 @@ def summarize_study(
         confirmed_luck=None if confirmation is None else confirmation["luck_of_winning"],
         test_looks=findings.test_looks,
         last_used=last_used(study),
-        n_training=sum(
-            trial.state == TrialState.RUNNING
-            and TrialRecord.read(trial).owner is not None
-            and not is_owner_dead(trial)
-            for trial in trials
-        ),
+        n_training=n_training,
+        is_searched=n_training > 0 or is_searched(study),
     )

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from search.cli.tables import FittedTable
+from search.study.locks import locked_file
 from search.study.record import Owner, TrialRecord
 from search.study.settings import identity_of
 from search.training.epochs import EpochResult
@@ -94,6 +95,12 @@ def test_studies_show_when_they_were_used_and_what_trains(
     (listed,) = command("studies", "--json").json
     assert listed["n_training"] == 0
     assert datetime.fromisoformat(listed["last_used"]).tzinfo is not None
+    assert listed["is_searched"] is False
+    # A race keeps its runs in another study, and has the lock of this one.
+    with locked_file(command.database, study):
+        assert re.search(r" runs$", command("studies").out, re.M)
+        (listed,) = command("studies", "--json").json
+    assert (listed["n_training"], listed["is_searched"]) == (0, True)
     # One that a search on another machine trains, and one of nobody's.
     trial = study.ask()
     record = TrialRecord(owner=Owner("there", "another", 1, 0.0), study=identity_of(study))
