@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from search.cli.progress import Best, Progress
-from search.cli.time_left import Forecast
+from search.cli.time_left import Forecast, TimeLeft
 from search.cli.view import LiveView, make_view, sparkline
 from search.results.folds import Folds
 from search.study.history import StudyLength
@@ -333,6 +333,24 @@ def test_the_time_left_is_near_the_truth_once_five_trials_have_ended(n_workers: 
     assert sum(2 / 3 <= ratio <= 4 / 3 for ratio in ratios) > 0.75 * len(ratios)
     assert min(ratios) > 1 / 2
     assert max(ratios) < 2
+
+
+def test_the_race_of_trials_still_to_come_is_told_as_one_of_close_ones() -> None:
+    """One that is far ahead of another early on tells nothing of the best seven of the end."""
+    forecast = Forecast(EPOCHS, "halving", 2, RaceLimits(7, 12, 1 / 3, 240.0, Folds(6, 10_000)))
+
+    def told(second: float, n_open: int) -> float:
+        left = TimeLeft(forecast)
+        for number, value in enumerate((0.98, second)):
+            for _ in range(EPOCHS):
+                left.add_epoch(number, 0.1)
+            left.end(number, value=value, is_stopped=False)
+        seconds = left.seconds(n_open)
+        assert seconds is not None
+        return seconds
+
+    assert told(0.98, n_open=10) == told(0.6, n_open=10)
+    assert told(0.98, n_open=0) > told(0.6, n_open=0)  # which leaves the race at once
 
 
 @pytest.mark.parametrize("n_stopped", [0, 3])
