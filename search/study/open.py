@@ -160,8 +160,8 @@ def _open_chosen(study: Study) -> FrozenTrial | None:
     for place, best in enumerate(ordered):
         judge_all([best], rules)
         if not is_foreign(best):
-            chosen = chosen_trial(study, ordered[place:])
-            judge_all([chosen or best], rules)
+            chosen = chosen_trial(study, ordered[place:]) or best
+            judge_all([chosen], rules)
             return chosen
     return None
 
