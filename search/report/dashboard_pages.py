@@ -17,6 +17,7 @@ from search.exceptions import SearchError
 from search.report.artifact_files import entries_of_copy
 from search.report.facts import read_report
 from search.report.note import is_outdated, note_text
+from search.study.next_steps import who_searches
 from search.study.open import rebuild
 from search.study.record import is_long
 from search.study.settings import stored_settings
@@ -32,8 +33,8 @@ class StudyPages:
 
     - The list leaves out the studies that keep the single runs of races and ablations.
     - The best trial of a study is the one that it stands for, as in its note.
-    - A note of a search that names another as the best, as it does between two of its writings and
-      where the search was killed, is shown as it would be written now.
+    - A note that names another as the best, or another search than runs, as it does between two of
+      its writings and where the search was killed, is shown as it would be written now.
     - Each trial has its network as built as the first of its attributes, of which its page shows
       six: its widths as drawn are shares, which are scaled to the budget.
     - Attributes with an entry for each epoch are left out: they make a trial's page some thousand
@@ -115,7 +116,7 @@ class StudyPages:
 
     def _renew_note(self, detail: dict[str, Any], study: Study, chosen: FrozenTrial | None) -> None:
         note = detail["note"]
-        if is_outdated(note["body"], chosen):
+        if is_outdated(note["body"], chosen, who_searches(study)):
             with suppress(SearchError):
                 report = read_report(study, with_influences=False)
                 note["body"] = note_text(report, note["body"])

@@ -19,6 +19,7 @@ OWN_PART = (
 )
 
 _IN_PYTHON = "in Python, with `run_search`."  # on tensors, which no command has
+_SEARCHED_BY = "It is being searched, by "
 _GAP = "\u2003"  # the dashboard leaves no room between two columns of a table
 
 
@@ -32,10 +33,21 @@ def note_text(report: Report, before: str) -> str:
     return "\n\n".join(parts) + _own(before)
 
 
-def is_outdated(note: str, chosen: FrozenTrial | None) -> bool:
-    """Whether a note of ours names another trial as the best than the one chosen now."""
+def is_outdated(note: str, chosen: FrozenTrial | None, searched_by: str | None) -> bool:
+    """Whether a note of ours names another best trial, or another search, than there is now.
+
+    Args:
+        searched_by: as `NextSteps` has it.
+    """
     ours, line, _ = note.partition(OWN_PART)
-    return bool(line) and _best_heading(chosen) not in ours.splitlines()
+    lines = ours.splitlines()
+    searches = [line for line in lines if line.startswith(_SEARCHED_BY)]
+    now = [] if searched_by is None else [_searched(searched_by)]
+    return bool(line) and (_best_heading(chosen) not in lines or searches != now)
+
+
+def _searched(searched_by: str) -> str:
+    return f"{_SEARCHED_BY}{searched_by}."
 
 
 def _best_heading(chosen: FrozenTrial | None) -> str:
@@ -124,15 +136,17 @@ def _layers(report: Report) -> str:
 def _next(report: Report) -> str:
     # Who reads the note is in the dashboard.
     steps = [step for step in report.next_steps.with_result if step.command != "dashboard"]
-    if report.next_steps.searched_by is not None and not steps:
-        return f"## Next\n\nIt is being searched, by {report.next_steps.searched_by}."
-    if not steps:
+    paragraphs = ["## Next"]
+    if report.next_steps.searched_by is not None:
+        paragraphs.append(_searched(report.next_steps.searched_by))
+    elif not steps:
         if report.next_steps.go_on is None:
             return f"## Next\n\nSearch {_IN_PYTHON}"
         steps = [report.next_steps.go_on]
-    # The command that searches stands above.
-    lines = [f"{_line(step.words)}  # {step.purpose}" for step in steps]
-    return "\n".join(["## Next\n\n```sh", *lines, "```"])
+    if steps:  # the command that searches stands above
+        lines = [f"{_line(step.words)}  # {step.purpose}" for step in steps]
+        paragraphs.append("\n".join(["```sh", *lines, "```"]))
+    return "\n\n".join(paragraphs)
 
 
 def _command(words: Sequence[str]) -> str:

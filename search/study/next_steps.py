@@ -56,7 +56,7 @@ class NextSteps:
             study all of whose trials diverged.
         searched_by: the process and host that search it now, in words; None where none does.
         with_result: what to do with what it has found, the most useful first; none as long as no
-            trial is complete.
+            trial is complete, and nothing that is refused while it is searched.
         search_on: for more trials than were asked for, where it has come to its end and its space
             has more.
     """
@@ -130,8 +130,7 @@ def next_steps(
         )
         return None if words is None else NextStep(tuple(words), purpose, reads_data=True)
 
-    owner = searching_process(study, is_leaving=is_leaving)
-    searched_by = None if owner is None else f"process {owner.pid} on {owner.host}"
+    searched_by = who_searches(study, is_leaving=is_leaving)
     if chosen is None:
         if is_over and (is_used_up or is_all_diverged(trials)):
             goes_on: NextStep | None = _OTHER_SPACE
@@ -144,7 +143,7 @@ def next_steps(
     if len(study.directions) > 1:  # there is no one best to race for
         front = ("best", "--front", *on_study)
         steps.append(NextStep(front, "the most accurate network of each size"))
-    elif has_images and confirmed_number(study, trials) is None:
+    elif has_images and searched_by is None and confirmed_number(study, trials) is None:
         race = ("confirm", *on_study, *network)
         purpose = "race the best trials over fresh seeds"
         steps.append(NextStep(race, purpose, reads_data=True, reads_artifacts=True))
@@ -158,6 +157,16 @@ def next_steps(
         return NextSteps(search(n_wanted, "go on with the search"), tuple(steps))
     search_on = None if is_used_up else search(2 * n_trained, "search on")
     return NextSteps(None, tuple(steps), search_on)
+
+
+def who_searches(study: Study, *, is_leaving: bool = False) -> str | None:
+    """The process and host that search a study now, in words; None where none does.
+
+    Args:
+        is_leaving: whether this process is about to end its search.
+    """
+    owner = searching_process(study, is_leaving=is_leaving)
+    return None if owner is None else f"process {owner.pid} on {owner.host}"
 
 
 def retrain_step(study: str, trial: int | None = None, *, network: Sequence[str] = ()) -> NextStep:

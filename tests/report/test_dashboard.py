@@ -10,6 +10,7 @@ from optuna_dashboard import get_note, save_note
 
 from search.report.dashboard_sync import DashboardSync
 from search.storage.open import opened_storage
+from search.study.locks import locked_file
 from search.study.open import open_study
 from tests.conftest import Command, start_long_run, wait_until
 from tests.support.made_studies import MadeTrial, add_as_ours, confirmation, make_study
@@ -67,6 +68,9 @@ def test_the_note_of_a_search_that_was_killed_names_the_best_trial_of_the_page(
         DashboardSync(storage, study, None).update()
         assert "## Best: trial 1" in get_note(study)
         save_note(study, get_note(study) + "\n\nof my own")
+        with locked_file(command.database, study):
+            DashboardSync(storage, study, None).update()
+            assert "It is being searched, by process" in get_note(study)
         add_as_ours(study, [better])  # and no more is written of it
     dashboard, address = start_dashboard(command)
     study_id = call(f"{address}api/studies")["study_summaries"][0]["study_id"]
@@ -77,6 +81,8 @@ def test_the_note_of_a_search_that_was_killed_names_the_best_trial_of_the_page(
     assert "search show 2" in note
     assert "trial 1" not in note
     assert "Confirmed" not in note
+    assert "It is being searched" not in note
+    assert "search confirm" in note
     assert note.endswith("---\n\nof my own")
     os.killpg(dashboard.pid, signal.SIGINT)
     assert dashboard.wait() == 0

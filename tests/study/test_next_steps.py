@@ -138,6 +138,9 @@ def test_what_is_searched_now_is_not_to_be_searched_on(command: Command) -> None
         assert "search run" not in overview.out
         note = note_text(read_report(study), "")
         assert "go on with the search" not in note
+        assert f"## Next\n\nIt is being searched, by {steps.searched_by}.\n" in note
+        assert "search confirm" not in note
+        assert ("search show 0 --study made" in note) is (BEST in trials)
         _delete(command.database)
 
 
