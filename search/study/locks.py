@@ -50,6 +50,13 @@ def locked_file(path: Path, study: Study) -> Iterator[None]:
         file_lock.release()
 
 
+def check_unlocked(path: Path, study: Study) -> None:
+    """Raises StudyError where `locked_file` would, as far as that can be told without a lock."""
+    owner = who_locked(_lock_path(path, study))
+    if owner is not None:
+        raise _busy(study, owner)
+
+
 def _lock_path(path: Path, study: Study) -> Path:
     """The file that is locked for a study; one, whatever links lead to the database."""
     path = path.resolve()

@@ -24,5 +24,6 @@ While it runs:
   told as one of `events.py`.
 - `pruning.py`: whether a trial is weak; `pruners.py`: Optuna's pruners by name.
 - `trackers.py`: what other programs are told, as TensorBoard.
+- `known_study.py`: the study that a search goes on with which names no data set.
 - `final_race.py`: the race over fresh seeds at its end.
 """

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-from optuna.study import Study
 
 from search.data.dataset import Dataset, DatasetInfo
 from search.data.folder_layout import folder_layout
@@ -13,29 +10,17 @@ from search.data.idx_files import default_data_dir, is_available
 from search.data.image_folders import image_sizes
 from search.data.image_sizes import common_size
 from search.data.load import load_dataset
-from search.data.names import SPLITS, ImageSize, check_folder, folder_of
+from search.data.names import ImageSize, check_folder, folder_of
 from search.exceptions import DataUnavailableError, SpaceError
 from search.folders import make_folder
-from search.results.folds import Folds
 from search.space.file_space import FileSpace
 from search.space.network_files import load_network
 from search.space.probe import Probe, probe
 from search.space.space import Space
 from search.space.toml import ADAPTIVE, BUILT_IN, toml_value
-from search.storage.checks import has_studies
-from search.storage.open import opened_storage
-from search.study.history import (
-    StudyLength,
-    last_used,
-    length_asked_before,
-    remembered_data_dir,
-    run_records,
-)
-from search.study.length import is_reached
-from search.study.open import open_studies
-from search.study.settings import StudySettings, stored_settings
+from search.study.history import StudyLength, length_asked_before
 from search.study.trials import trials_of
-from search.tuner.final_race import race_at_the_end
+from search.tuner.known_study import known_study
 from search.tuner.length import length_of
 from search.tuner.options import SearchRequest
 from search.tuner.preflight import (
@@ -226,7 +211,7 @@ def _choose_dataset(request: SearchRequest) -> tuple[Dataset, str]:
         folder = named_data_dir(request) or data_dir
         size, note = _choose_size(request, request.dataset)
         return load_dataset(request.dataset, folder, image_size=size), note
-    known = _known_study(request)
+    known = known_study(request)
     if known is not None:
         name, settings, remembered = known
         dataset = load_dataset(
@@ -259,53 +244,3 @@ def _choose_size(request: SearchRequest, dataset: str) -> tuple[int | ImageSize 
         return stored, ""
     layout = folder_layout(check_folder(folder))
     return common_size(image_sizes(layout), least_side=least_side(request, len(layout.classes)))
-
-
-def _known_study(request: SearchRequest) -> tuple[str, StudySettings, Path | None] | None:
-    """The study that this request would go on with, if there is one.
-
-    Its name, its settings, and the folder of data that it remembers. That is the study which the
-    request names; or else, of those of its budget and epochs on a built-in data set that still lack
-    trials or their race, or whose search for a target may go on under lower caps, the one that was
-    used last.
-    """
-    if not has_studies(request.storage):
-        return None
-    with opened_storage(request.storage) as storage:
-        candidates = {study_name(request, dataset) for dataset in SPLITS}
-        studies = [study for study in open_studies(storage) if study.study_name in candidates]
-        found = [study for study in studies if stored_settings(study) is not None]
-        if request.study is None:  # a folder of images may be called as a built-in data set
-            found = [
-                study
-                for study in found
-                if StudySettings.from_study(study).dataset in SPLITS
-                and _lacks_something(study, request)
-            ]
-        if not found:
-            return None
-        study = max(found, key=last_used)
-        return study.study_name, StudySettings.from_study(study), remembered_data_dir(study)
-
-
-def _lacks_something(study: Study, request: SearchRequest) -> bool:
-    """Whether a study lacks trials, its race, or a lower cap for the target of its last search."""
-    settings = StudySettings.from_study(study)
-    split = settings.known_split
-    trials = trials_of(study)
-    if split is None:
-        return False
-    before = length_asked_before(study)
-    length = length_of(request, split.n_training, before=before, trials=lambda: trials)
-    if not is_reached(length, trials, split.n_validation):
-        return True
-    folds = Folds.known(settings)
-    if (
-        request.target is None
-        and folds is not None
-        and race_at_the_end(study, request, folds) is not None
-    ):
-        return True
-    records = run_records(study)
-    target = None if request.target is None else request.target.accuracy
-    return target is not None and bool(records) and records[-1].get("target") == target

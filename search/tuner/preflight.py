@@ -31,8 +31,9 @@ from search.space.toml import ADAPTIVE
 from search.storage.checks import check_schema, check_sqlite_file, has_studies
 from search.storage.open import opened_storage
 from search.storage.studies import study_names
-from search.storage.urls import parse_url
+from search.storage.urls import parse_url, sqlite_path
 from search.study.history import remembered_data_dir
+from search.study.locks import check_unlocked
 from search.study.open import open_study
 from search.study.settings import (
     StudySettings,
@@ -40,6 +41,7 @@ from search.study.settings import (
     stored_network,
     stored_settings,
 )
+from search.tuner.known_study import known_study
 from search.tuner.options import SearchRequest
 from search.tuner.request import CheckedRequest, load_space, study_name
 from search.tuner.warm_start import opened_source
@@ -55,10 +57,12 @@ def prepare_search(checked: CheckedRequest) -> None:
     Raises:
         InputError: as `check_search` does, if there is no temporary folder for the server, or if
             this machine, where they run on it, cannot hold so many workers.
+        StudyError: if another process has the study to itself.
     """
     if checked.asked.ray_address is None:
         check_worker_count(checked.asked.n_workers)
     check_search(checked)
+    _check_not_searched(checked.asked)
     start_workers(checked.resources)
 
 
@@ -167,6 +171,20 @@ def _check_study(checked: CheckedRequest) -> None:
         space = load_space(request, wanted.input_shape, wanted.n_classes, n_training)
         wanted = replace(wanted, space_name=space.name, space=dict(space.table))
     check_same(name, stored, wanted)
+
+
+def _check_not_searched(request: SearchRequest) -> None:
+    path, dataset = sqlite_path(request.storage), _dataset_name(request)
+    if path is None:
+        return
+    if request.study is None and dataset is None:
+        known = known_study(request)
+        name = "" if known is None else known[0]
+    else:
+        name = study_name(request, dataset or "")
+    with opened_study(request, name) as study:
+        if study is not None:
+            check_unlocked(path, study)
 
 
 def _check_source(request: SearchRequest) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from search.space.presets import preset_folder
+from search.study.locks import locked_file
 from tests.conftest import DIGITS_RUN, Command
 from tests.support.image_folders import make_folder
 from tests.support.made_studies import MadeTrial, make_study
@@ -104,6 +107,22 @@ def test_a_place_that_cannot_be_is_told_before_pytorch_is_loaded(
     _check(list(cases.items()), finished_folder)
     assert before == {path: path.stat().st_mtime_ns for path in finished_folder.rglob("*.db")}
     assert not (finished_folder / "nowhere").exists()
+
+
+def test_that_a_study_is_searched_already_is_told_before_pytorch_is_loaded(tmp_path: Path) -> None:
+    """Whoever names no data set goes on with the study of that cap that was used last."""
+    database = tmp_path / "studies.db"
+    study = make_study(f"sqlite:///{database}", "digits-3000x3", [MadeTrial((0.5, 0.6, 0.7))])
+    searched = f"process {os.getpid()} on {socket.gethostname()} is searching 'digits-3000x3'"
+    with locked_file(database, study):
+        _check(
+            [
+                (searched, _run()),
+                (searched, _run(dataset="auto")),
+                (searched, _run("--study", "digits-3000x3", dataset="auto")),
+            ],
+            tmp_path,
+        )
 
 
 def test_what_commands_of_networks_lack_is_told_before_pytorch_is_loaded(tmp_path: Path) -> None:
