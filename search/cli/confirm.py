@@ -21,6 +21,7 @@ from search.cli.options import (
 )
 from search.cli.output import (
     EXIT_INTERRUPTED,
+    HINT,
     artifact_words,
     data_words,
     echo_json,
@@ -33,7 +34,7 @@ from search.cli.output import (
     storage_words,
 )
 from search.folders import DATABASE_URL
-from search.wording import counted, percent, seeds_words, thousands
+from search.wording import counted, duration, percent, seeds_words, thousands
 from search.workers.setup import prepare_workers
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def confirm(
         )
         with (
             prepared.pool(dataset, with_test=False, n_jobs=n_racing * seeds) as pool,
-            shown_racing(console),
+            shown_racing(console, lambda: confirmation_run.seconds_left),
         ):
             is_done = confirmation_run.run(
                 pool,
@@ -150,19 +151,33 @@ def repeat_printer(console: Console) -> Callable[[RepeatEnded], None]:
     return show
 
 
-def shown_racing(console: Console) -> AbstractContextManager[object]:
-    """In a terminal a line that moves while a race trains, whose runs may take minutes."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def shown_racing(
+    console: Console, seconds_left: Callable[[], float | None]
+) -> AbstractContextManager[object]:
+    """In a terminal a line that moves while a race trains, whose runs may take minutes.
+
+    Args:
+        seconds_left: until its end; None where that is not known.
+    """
+    from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task
+    from rich.text import Text
+
+    class Times(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            left = seconds_left()
+            about = "" if left is None else f", about {duration(left)} left"
+            so_far = duration(task.elapsed or 0.0)
+            return Text(f"Racing, {so_far} so far{about}  {HINT}")
 
     progress = Progress(
-        *(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()),
-        TextColumn("so far  Ctrl-C stops, and is safe"),
+        SpinnerColumn(),
+        Times(),
         console=console,
         transient=True,
         redirect_stdout=False,  # where a program may read JSON
         disable=not console.is_terminal or console.quiet,
     )
-    progress.add_task("Racing,")
+    progress.add_task("")
     return progress
 
 
@@ -212,8 +227,8 @@ def print_confirmation(
         lengths = ["--top", str(len(confirmation.standings)), "--seeds", str(n_seeds)]
         words = ["confirm", "--study", study.study_name, *lengths, *file]
         console.print(
-            f"{_trials(close)} ran too close to it to be told apart, which more seeds may do: "
-            f"{shown_command([*words, *storage_words(storage), *data])}",
+            f"{_trials(close)} ran too close to it to be told apart, which more seeds may do:\n"
+            f"  {shown_command([*words, *storage_words(storage), *data])}",
             soft_wrap=True,
         )
     if confirmation.luck is not None:

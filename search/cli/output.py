@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from search.study.next_steps import NextStep
 
 EXIT_INTERRUPTED = 130  # exit code
+HINT = "Ctrl-C stops, and is safe"  # while a search or a race runs
 _OUTAGE_SECONDS = 300.0  # that a database server may be away
 
 

@@ -133,8 +133,12 @@ class TerminalWatcher(SearchWatcher):
         parts = " and other parts of the data" if run.folds.n_parts > 1 else ""
         self._console.print(f"\nConfirming the {best} over fresh seeds{parts}{limit}:")
 
-    def racing(self) -> AbstractContextManager[object]:
-        return shown_racing(self._console)
+    def racing(self, search: Search, run: ConfirmationRun) -> AbstractContextManager[object]:
+        def seconds_left() -> float | None:
+            left = run.seconds_left
+            return None if left is None else max(0.0, min(left, search.limit_left))
+
+        return shown_racing(self._console, seconds_left)
 
     def race_goes_on(self, event: RepeatEnded) -> None:
         self._show_repeat(event)

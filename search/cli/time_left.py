@@ -8,7 +8,8 @@ import random
 import statistics
 from dataclasses import dataclass, field
 
-from search.tuner.final_race import RacedTrial, RaceLimits, race_seconds
+from search.results.race_length import RacedTrial
+from search.tuner.final_race import RaceLimits, race_seconds
 
 # Of the trials that come to where a pruner stops some for the first time, a third of their epochs,
 # the share that goes on; and with how many trials what was seen has to reckon against that. Of

@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.cli.output import HINT
 from search.cli.progress import Best, Progress, Row
 from search.stops import last_act
 from search.tuner.events import SearchEvent, TrialEnded
@@ -33,7 +34,6 @@ _HEIGHT_FOR_ALL = 16  # lines of the terminal; of fewer none is left blank, and 
 _LEAST_ERROR = 1e-4  # of a curve: 100 % has no logarithm
 _N_ENDS = 100  # trials that ended, of which those are shown that the terminal has room for
 _N_NOTICES = 3  # the last ones printed
-HINT = "Ctrl-C stops, and is safe"
 _WIDTH_FOR_HINT = 78  # columns of the terminal, beside the times
 _LEAVE_SCREEN, _ENTER_SCREEN = b"\x1b[?1049l\x1b[?25h", b"\x1b[?1049h\x1b[?25l"  # and its cursor
 

@@ -5,8 +5,8 @@
   `baseline`), counted with theirs
 - `predict.py`: what a retrained network says of pictures; `readers.py`: which it can be asked about
 - `confirm.py`: `ConfirmationRun`, the best trials again over fresh seeds; `race.py`: who wins, and
-  who gets the next run; `folds.py`: which part of the data validates which run; `confirmed.py`:
-  what a study keeps of it
+  who gets the next run; `race_length.py`: how long that takes; `folds.py`: which part of the data
+  validates which run; `confirmed.py`: what a study keeps of it
 - `target.py`: whether the winner reaches a target, and under which cap to search next
 - `ablate.py`: a trial and each change of it trained; `ablation.py`: the changes, and what they did;
   `own_changes.py`: those of a network that a user's file builds

@@ -9,6 +9,10 @@ search has not used, and another part of the data validates it (`search.results.
 
 from __future__ import annotations
 
+import copy
+import math
+import statistics
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.exceptions import StudyDeletedError, StudyError
 from search.results.folds import Folds, Run
 from search.results.race import SeedRace, Standing
+from search.results.race_length import DRIFT, RacedTrial, lasting_values, play_through
 from search.storage.cached import check_database
 from search.study.findings import Findings, store_confirmation
 from search.study.open import rebuild
@@ -32,7 +37,7 @@ from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, Job
 
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
 _WAIT_SECONDS = 0.5
-DRIFT = 1.1  # by which a run may be longer than its trial was
+_MOST_PLAYED = 120  # runs of a race that is played through to tell how long it takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,7 @@ class ConfirmationRun:
     besides: Collection[int] = ()
     race: SeedRace = field(init=False)
     _n_allowed: int = field(init=False, default=0)
+    _expected_end: float | None = field(init=False, default=None)  # by the monotonic clock
 
     def __post_init__(self) -> None:
         trials = trials_of(self.study)
@@ -213,6 +219,15 @@ class ConfirmationRun:
         expected = self._spent_seconds + self._expected_seconds(number)
         return following if expected <= self.limit_seconds else None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the race still takes; None before a run's first epoch, or of very many runs.
+
+        It is told anew with each run that ends, and counts down in between.
+        """
+        end = self._expected_end
+        return None if end is None else max(0.0, end - time.monotonic())
+
     def run(
         self,
         pool: WorkerPool,
@@ -228,12 +243,12 @@ class ConfirmationRun:
         """
         running: dict[int, _Running] = {}
         gone: set[tuple[int, Run]] = set()  # failed here: the next race tries them again
-        n_jobs = 0
+        n_jobs, n_workers = 0, 1
         try:
             while not should_stop():
                 taken = {run.run_key for run in running.values()} | gone
                 while pool.n_idle and (following := self.next(taken)):
-                    running[n_jobs] = _Running(following)
+                    running[n_jobs] = _Running(following, time.monotonic())
                     self._spent_seconds += self._expected_seconds(following[0])
                     pool.submit(self._job(n_jobs, *following, device=device))
                     taken.add(following)
@@ -241,9 +256,12 @@ class ConfirmationRun:
                 if not running and self.next(taken) is None:
                     return True
                 check_database(self.study)
+                n_workers = max(n_workers, len(running))
                 for event in pool.events(_WAIT_SECONDS):
                     if event.key in running:
                         self._take(event, running, gone, listener)
+                        if self._expected_end is None or not isinstance(event, JobEpoch):
+                            self._expect_end([*running.values()], n_workers)
                 self._cancel_the_hopeless(pool, running)
             return False
         finally:
@@ -285,6 +303,35 @@ class ConfirmationRun:
         for key, run in running.items():
             if self.race.is_out(run.run_key[0]):
                 pool.cancel(key)
+
+    def _expect_end(self, running: list[_Running], n_workers: int) -> None:
+        """Tells anew when the race will be at its end."""
+        n_to_come = sum(len(self.race.runs) - self.race.n_runs(number) for number in self._trials)
+        if n_to_come > _MOST_PLAYED:
+            return
+        now = time.monotonic()
+        reached = {each.candidate: each.values for each in self.race.standings()}
+        in_search = lasting_values([accuracy_of(trial) or 0.0 for trial in self._trials.values()])
+        trials = {
+            number: RacedTrial(
+                statistics.fmean([value, *reached.get(number, ())]),
+                self._expected_seconds(number) / DRIFT,
+            )
+            for number, value in zip(self._trials, in_search, strict=True)
+        }
+        limit = math.inf if self.limit_seconds is None else self.limit_seconds
+        ends = [
+            (max(0.0, run.begun + trials[run.run_key[0]].seconds - now), *run.run_key)
+            for run in running
+        ]
+        self._expected_end = now + play_through(
+            copy.deepcopy(self.race),
+            trials,
+            n_images=self.folds.n_images,
+            limit_seconds=limit - self._spent_seconds,
+            n_workers=n_workers,
+            running=ends,
+        )
 
     def _expected_seconds(self, number: int) -> float:
         return expected_seconds(self._trials[number])
@@ -356,6 +403,7 @@ class ConfirmationRun:
 @dataclass(slots=True)
 class _Running:
     run_key: tuple[int, Run]
+    begun: float  # by the monotonic clock
     results: list[EpochResult] = field(default_factory=list)
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-import random
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search.results.confirm import DRIFT, ConfirmationRun, expected_seconds
-from search.results.folds import Folds, Run
+from search.results.confirm import ConfirmationRun, expected_seconds
+from search.results.folds import Folds
 from search.results.race import SeedRace
+from search.results.race_length import DRIFT, RacedTrial, lasting_values, play_through
 from search.results.target import TARGET_SEEDS, TARGET_TRIALS
 from search.study.findings import Findings
 from search.study.record import TrialRecord
@@ -39,8 +36,6 @@ _LEAST_RUNS = 2  # of each: one tells nothing, so rather fewer trials
 _SHARE = 1 / 3  # of the seconds that the search's trials trained
 # Where a search is short its data are few, and one run of a trial tells least.
 _SECONDS = 240.0  # of training, that a race may take however short the search was
-# Of what sets the best trials of a search apart, what a race finds again; the rest is luck.
-_LASTING = 0.5
 
 
 @dataclass(frozen=True)
@@ -91,13 +86,6 @@ def race_limits(request: SearchRequest, n_trials: int, folds: Folds) -> RaceLimi
     return RaceLimits(_MOST_TRIALS + 1, _runs_of_each(folds.n_parts), _SHARE, _SECONDS, folds)
 
 
-class RacedTrial(NamedTuple):
-    """What a trial reached, and how long a run of it takes."""
-
-    value: float
-    seconds: float
-
-
 def race_seconds(
     limits: RaceLimits, trials: Sequence[RacedTrial], trained_seconds: float, *, n_workers: int
 ) -> float:
@@ -112,28 +100,17 @@ def race_seconds(
     trials = trials[: max(2, sum(cost <= limit for cost in costs))]
     limit = max(limit, sum(_LEAST_RUNS * DRIFT * trial.seconds for trial in trials))
     runs = limits.folds.runs(limits.n_runs, first_seed=1)
-    race = SeedRace(range(len(trials)), runs, limits.folds.n_images)
-    mean = statistics.fmean(trial.value for trial in trials) if trials else 0.0
-    values = [mean + _LASTING * (trial.value - mean) for trial in trials]
-    chances = random.Random(0)
-    now, spent = 0.0, 0.0
-    running: list[tuple[float, int, Run]] = []  # by the time at which they end
-    taken: set[tuple[int, Run]] = set()
-    while True:
-        while len(running) < n_workers and (following := race.next(taken)) is not None:
-            seconds = trials[following[0]].seconds
-            if spent + DRIFT * seconds > limit:
-                break
-            spent += seconds
-            taken.add(following)
-            heapq.heappush(running, (now + seconds, *following))
-        if not running:
-            return now
-        now, candidate, run = heapq.heappop(running)
-        value = values[candidate]
-        # By so much it scatters at the least, for the choice of the images that validate it.
-        scatter = math.sqrt(value * (1 - value) / limits.folds.n_images)
-        race.add(candidate, run, value + chances.gauss(0, scatter))
+    values = lasting_values([trial.value for trial in trials])
+    return play_through(
+        SeedRace(range(len(trials)), runs, limits.folds.n_images),
+        {
+            index: trial._replace(value=value)
+            for index, (trial, value) in enumerate(zip(trials, values, strict=True))
+        },
+        n_images=limits.folds.n_images,
+        limit_seconds=limit,
+        n_workers=n_workers,
+    )
 
 
 def _runs_of_each(n_parts: int) -> int:

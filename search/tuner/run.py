@@ -111,7 +111,7 @@ def _race(
     with search.hold_race(should_stop) as race:
         if race.run is not None:
             watcher.race_begins(race.run)
-            with watcher.racing():
+            with watcher.racing(search, race.run):
                 search.confirm(race.run, watcher.race_goes_on, should_stop=should_stop)
             watcher.race_ends(search, race.run.finish(), is_stopped=should_stop())
     if race.is_elsewhere and not should_stop():

@@ -8,6 +8,7 @@ with begin_search(plan) as search:    # opens the study
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -186,6 +187,12 @@ class Search:
         """Whether all of the time that was asked for is over."""
         return self._is_over(share=1.0)
 
+    @property
+    def limit_left(self) -> float:
+        """The seconds that are left of the time that was asked for; infinity without a limit."""
+        timeout = self.plan.request.timeout_seconds
+        return math.inf if timeout is None else self.started + timeout - time.monotonic()
+
     def _is_search_over(self) -> bool:
         """Whether the time is over but for what `confirm` needs."""
         if self.is_time_over():
@@ -199,7 +206,7 @@ class Search:
     def _is_over(self, *, share: float) -> bool:
         """Whether that share of the time is over, where it is limited."""
         timeout = self.plan.request.timeout_seconds
-        return timeout is not None and time.monotonic() - self.started >= share * timeout
+        return timeout is not None and self.limit_left <= (1 - share) * timeout
 
     def _n_trained(self) -> int:
         return tally(trials_of(self.study)).n_trained

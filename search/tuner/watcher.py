@@ -55,7 +55,7 @@ class SearchWatcher:
     def race_begins(self, run: ConfirmationRun) -> None:
         """The best trials race over fresh seeds."""
 
-    def racing(self) -> AbstractContextManager[object]:
+    def racing(self, search: Search, run: ConfirmationRun) -> AbstractContextManager[object]:
         """While runs of a race are trained."""
         return nullcontext()
 

@@ -65,6 +65,15 @@ class Terminal:
 
 @pytest.fixture
 def terminal(command: Command) -> Iterator[Terminal]:
+    yield from _terminal(command)
+
+
+@pytest.fixture
+def finished_terminal(finished: Command) -> Iterator[Terminal]:
+    yield from _terminal(finished)
+
+
+def _terminal(command: Command) -> Iterator[Terminal]:
     # Under CI there is no live view; the others, which pytest's workers have, stand for a size.
     for name in ("CI", "COLUMNS", "LINES"):
         command.environment.pop(name, None)
@@ -133,6 +142,18 @@ def test_the_live_view_survives_what_is_done_to_its_terminal(terminal: Terminal)
     left = terminal.scrolled()
     assert "so far," not in left
     assert left.index(PROMPT) < left.index("goal     the highest accuracy")
+
+
+def test_a_race_shows_how_long_it_still_takes(finished_terminal: Terminal) -> None:
+    terminal = finished_terminal
+    wait_until(lambda: PROMPT in terminal.shown())
+    terminal.resize(80, 30)
+    terminal.type(*Command.words("confirm", "--top", "4", "--seeds", "20", "--workers", "1"))
+    shown = r"\n. Racing, \d+ s so far, about (\d.*) left  Ctrl-C stops, and is safe\n"
+    wait_until(lambda: re.search(shown, terminal.shown()) is not None)
+    terminal.press("C-c")
+    wait_until(lambda: "Interrupted." in terminal.shown())
+    assert "Racing, " not in terminal.scrolled()
 
 
 def test_a_search_that_is_ended_while_its_database_is_locked_gives_the_terminal_back(

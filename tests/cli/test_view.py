@@ -19,12 +19,13 @@ from search.cli.progress import Best, Progress
 from search.cli.time_left import Forecast, TimeLeft
 from search.cli.view import LiveView, make_view, sparkline
 from search.results.folds import Folds
+from search.results.race_length import RacedTrial
 from search.study.history import StudyLength
 from search.study.length import Stagnation
 from search.study.summary import Tally
 from search.training.epochs import EpochResult
 from search.tuner.events import SearchEvent, TrialEnded, TrialEpoch, TrialStarted
-from search.tuner.final_race import RacedTrial, RaceLimits, race_seconds
+from search.tuner.final_race import RaceLimits, race_seconds
 from search.tuner.pruners import make_pruner
 from search.wording import counted, duration, percent
 

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import statistics
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -33,8 +34,10 @@ from search.study.repeat_runs import RepeatStore
 from search.study.settings import StudySettings
 from search.study.summary import CONFIRMS, chosen_trial, repeats_name
 from search.study.trials import trials_of
+from search.training.epochs import EpochResult
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
+from search.workers.jobs import Event, Job, JobDone, JobEpoch
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 from tests.support.image_folders import make_folder
 from tests.support.made_studies import MadeTrial, confirmation, make_study, record
@@ -420,6 +423,74 @@ def test_the_race_that_is_advised_finds_its_database_and_its_data(
     print_confirmation(make_console(), study, run.finish(), storage=url, data=data)
     advised = f"search confirm --study made --top 2 --seeds 4 --storage {url} --data-dir images\n"
     assert advised in capsys.readouterr().out
+
+
+class PlayedTime:
+    """Seconds that pass as a race's runs are played, by two workers, ten seconds each."""
+
+    n_idle = 2
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._running: list[tuple[float, Job]] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def submit(self, job: Job) -> int:
+        self.n_idle -= 1
+        self._running.append((self.now, job))
+        return 0
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        """Two epochs after five and ten seconds, and the end with the second."""
+        begun, job = self._running[0]
+        epoch = 1 if self.now < begun + 5 else 2
+        self.now = max(self.now, begun + 5 * epoch)
+        if epoch == 1:
+            self._running.append(self._running.pop(0))
+        accuracy = 0.97 + job.seed % 7 / 1000
+        yield JobEpoch(job.key, 0, EpochResult(epoch, 1.0, 0.5, 0.1, 0.1, accuracy, 5.0))
+        if epoch == 2:
+            del self._running[0]
+            self.n_idle += 1
+            yield JobDone(job.key, 0, 10.0)
+
+    def cancel(self, key: int) -> None:
+        pass
+
+    def kill_overdue(self, limit_seconds: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("limit", "length"),
+    [
+        (None, 120.0),  # six runs of each of four
+        (100.0, 50.0),  # of which two workers train
+    ],
+)
+def test_the_time_left_of_a_race_is_that_until_its_end(
+    limit: float | None, length: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    made = [MadeTrial((0.97,) * 3, attributes={"seconds": 10.0}) for _ in range(4)]
+    study = make_study(url, "made", made)
+    run = ConfirmationRun(study, top=4, folds=Folds(1, 359), n_seeds=6, limit_seconds=limit)
+    pool, told = PlayedTime(), []
+    monkeypatch.setattr("search.results.confirm.time", pool)
+
+    def should_stop() -> bool:
+        told.append((pool.now, run.seconds_left))
+        return False
+
+    assert run.run(pool, device="cpu", listener=lambda event: None, should_stop=should_stop)
+    assert told[0] == (0.0, None)
+    assert pool.now == pytest.approx(length, abs=10.0)
+    assert len(told) > 10
+    for now, left in told[1:]:
+        assert left == pytest.approx(pool.now - now, abs=15.0)
+    assert told[-1][1] == 0.0
 
 
 def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:

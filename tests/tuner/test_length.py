@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from search.results.folds import Folds
+from search.results.race_length import RacedTrial
 from search.study.history import StudyLength, record_run
-from search.tuner.final_race import RacedTrial, race_limits, race_seconds
+from search.tuner.final_race import race_limits, race_seconds
 from search.tuner.length import length_of, usual_trials
 from search.tuner.options import SearchRequest, Target
 from search.tuner.plan import plan_search
