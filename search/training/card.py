@@ -149,7 +149,10 @@ def read_card(folder: Path) -> Card:
     except OSError as error:
         raise _no_card(folder, error) from error
     except _NOT_A_CARD as error:
-        raise CardError(f"{path}: the card cannot be used ({error!r}).") from error
+        raise CardError(
+            f"{path}: the card cannot be used: {_what_is_wrong(error)}. Take it as 'search retrain' "
+            "wrote it, or run that again."
+        ) from error
     if not is_known:
         raise CardError(
             f"{path}: this version reads cards of version {CARD_VERSION}, but the card is of "
@@ -170,6 +173,17 @@ def read_card(folder: Path) -> Card:
                 f"{len(run.accuracies)} accuracies; the card was changed by hand."
             )
     return card
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """What was met as something was read that is no card, for somebody who does not read Python."""
+    match error:
+        case KeyError():
+            return f"there is no {error}"
+        case ValueError() | InputError():
+            return str(error).rstrip(".")
+        case _:
+            return f"a value in it is of another kind than it must be ({error})"
 
 
 def _no_card(folder: Path, error: OSError) -> CardError:
