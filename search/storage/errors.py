@@ -79,18 +79,19 @@ def database_unreachable(url: URL, error: SQLAlchemyError) -> DatabaseUnreachabl
 
 def database_failed(url: URL, error: SQLAlchemyError) -> DatabaseError:
     """Of a database that answers, and refuses what is asked of it."""
-    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
-    # The lower byte says which kind of error it is, the upper ones say more.
-    match None if code is None else code & 0xFF:
+    if _is_damage(error):
+        return DatabaseError(
+            f"The database must be whole, but {without_secrets(url)} answered: "
+            f"{reason_of(error, url)}. Put a copy that 'search backup' made in its place, and the "
+            "same command goes on."
+        )
+    match _sqlite_code(error):
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
             what = "must have room and a disk that works"
             fix = "make room on its disk"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             what = "must not be locked for longer than a minute"
             fix = "end the program that locks it"
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            what = "must be whole"
-            fix = "take a copy that 'search backup' made"
         case _:
             what = "must take what is written and give what is read"
             fix = "mend that"
@@ -98,6 +99,19 @@ def database_failed(url: URL, error: SQLAlchemyError) -> DatabaseError:
         f"The database {what}, but {without_secrets(url)} answered: {reason_of(error, url)}. "
         f"Everything that it confirmed is kept; {fix}, and the same command goes on."
     )
+
+
+def _sqlite_code(error: Exception) -> int | None:
+    """Which kind of error SQLite has; None of another database."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF  # the upper bytes say more
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether a SQLite file has lost what it held: it was written over, cut short or emptied."""
+    code = _sqlite_code(error)
+    is_emptied = code == sqlite3.SQLITE_ERROR and "no such table" in str(error)
+    return is_emptied or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def rows_unreadable(url: URL, error: Exception) -> DatabaseError:
@@ -111,9 +125,14 @@ def rows_unreadable(url: URL, error: Exception) -> DatabaseError:
 
 def cannot_open(url: URL, error: Exception) -> StorageError:
     """Of a database that cannot be opened to begin with."""
-    code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
-    if code == sqlite3.SQLITE_NOTADB:
+    if _sqlite_code(error) == sqlite3.SQLITE_NOTADB:
         return no_sqlite_file(url.database)
+    if _is_damage(error):
+        return StorageError(
+            f"The database must be whole, but {without_secrets(url)} answered: "
+            f"{reason_of(error, url)}. Put a copy that 'search backup' made in its place, or name "
+            "another with --storage."
+        )
     may_come_back = isinstance(error, SQLAlchemyError) and is_away(error, url)
     kind = StorageUnreachableError if may_come_back else StorageError
     return kind(

@@ -173,9 +173,13 @@ class FileGuard:
                 with suppress(OSError):
                     if known is not None and now is not None and known.identity == now.identity:
                         log.unlink()
+        text += f"What it held could not be saved ({first_error}). "
+        if _found(self._path) is None:
+            return f"{text}If 'search backup' has made a copy of it, move that to its place."
+        # As it is closed, what its log has goes into a file that was written over.
         return (
-            f"{text}What it held could not be saved ({first_error}); if 'search backup' has made a "
-            "copy of it, move that to its place."
+            f"{text}Look first what {self._path} has now, with 'search studies'; if that is not "
+            "all, and 'search backup' has made a copy of it, move that to its place."
         )
 
     def _copy_to(self, saved: Path) -> None:

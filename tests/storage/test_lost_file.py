@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search.exceptions import DatabaseError
+from search.exceptions import DatabaseError, StorageError
 from search.storage.guard import FileGuard
 from search.storage.open import opened_storage
 from search.study.summary import tally
@@ -187,6 +187,55 @@ def test_a_file_or_log_that_is_cut_short_ends_what_writes_to_it(
     for saved in tmp_path.glob("*-saved.db"):
         with closing(sqlite3.connect(saved)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_of_a_file_that_was_written_over_and_cannot_be_saved_it_is_said_to_look_first(
+    tmp_path: Path,
+) -> None:
+    """Its log may go into it as it is closed: an older copy in its place would lose that."""
+    database = tmp_path / "studies.db"
+    with opened_storage(f"sqlite:///{tmp_path / 'other.db'}", create=True) as storage:
+        optuna.create_study(storage=storage, study_name="other")
+
+    def write() -> None:
+        with opened_storage(f"sqlite:///{database}", create=True, write=True) as storage:
+            study = optuna.create_study(storage=storage, study_name="kept")
+            for number in range(300):
+                study.set_user_attr(str(number), "x" * 3000)
+            database.write_bytes((tmp_path / "other.db").read_bytes())
+            study.set_user_attr("after", 1)
+
+    look = rf"could not be saved \(.*\)\. Look first what {database} has now, with 'search studies'"
+    with pytest.raises(DatabaseError, match=look):
+        write()
+
+
+def test_of_a_database_that_lost_a_table_nobody_says_that_all_is_kept(tmp_path: Path) -> None:
+    database = tmp_path / "studies.db"
+
+    def write() -> None:
+        with opened_storage(f"sqlite:///{database}", create=True) as storage:
+            study = optuna.create_study(storage=storage, study_name="kept")
+            with closing(sqlite3.connect(database)) as connection:
+                connection.execute("DROP TABLE study_user_attributes")
+            study.set_user_attr("after", 1)
+
+    with pytest.raises(DatabaseError, match=r"must be whole, .*no such table: .*backup") as told:
+        write()
+    assert "is kept" not in str(told.value)
+
+
+@pytest.mark.parametrize("size", [20_000, 4096])
+def test_what_is_to_be_done_with_a_damaged_database_is_told_as_it_is_opened(
+    size: int, tmp_path: Path
+) -> None:
+    database = tmp_path / "studies.db"
+    with opened_storage(f"sqlite:///{database}", create=True) as storage:
+        optuna.create_study(storage=storage, study_name="kept")
+    database.write_bytes(database.read_bytes()[:size])
+    told = "must be whole, .*malformed.* Put a copy that 'search backup' made in its place"
+    with pytest.raises(StorageError, match=told), opened_storage(f"sqlite:///{database}"):
+        pass
 
 
 @pytest.mark.parametrize("shorten", [_vacuum, _empty_the_log_into_the_file])
