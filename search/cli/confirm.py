@@ -160,6 +160,7 @@ def shown_racing(
         seconds_left: until its end; None where that is not known.
     """
     from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task
+    from rich.table import Column
     from rich.text import Text
 
     class Times(ProgressColumn):
@@ -171,7 +172,7 @@ def shown_racing(
 
     progress = Progress(
         SpinnerColumn(),
-        Times(),
+        Times(Column(no_wrap=True)),
         console=console,
         transient=True,
         redirect_stdout=False,  # where a program may read JSON

@@ -136,7 +136,7 @@ class TerminalWatcher(SearchWatcher):
     def racing(self, search: Search, run: ConfirmationRun) -> AbstractContextManager[object]:
         def seconds_left() -> float | None:
             left = run.seconds_left
-            return None if left is None else max(0.0, min(left, search.limit_left))
+            return None if left is None else min(left, search.seconds_allowed)
 
         return shown_racing(self._console, seconds_left)
 

@@ -39,11 +39,11 @@ def is_outdated(note: str, chosen: FrozenTrial | None, searched_by: str | None) 
     Args:
         searched_by: as `NextSteps` has it.
     """
-    ours, line, _ = note.partition(OWN_PART)
+    ours, separator, _ = note.partition(OWN_PART)
     lines = ours.splitlines()
     searches = [line for line in lines if line.startswith(_SEARCHED_BY)]
     now = [] if searched_by is None else [_searched(searched_by)]
-    return bool(line) and (_best_heading(chosen) not in lines or searches != now)
+    return bool(separator) and (_best_heading(chosen) not in lines or searches != now)
 
 
 def _searched(searched_by: str) -> str:

@@ -37,7 +37,7 @@ from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, Job
 
 _FIRST_SEED = 1001  # not those that `retrain` and `baseline` count from 1
 _WAIT_SECONDS = 0.5
-_MOST_PLAYED = 120  # runs of a race that is played through to tell how long it takes
+_MOST_PLAYED = 400  # runs to come of a race that is played through, which takes a second then
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,7 @@ class ConfirmationRun:
         n_seeds: how often each is run at most; what is kept of earlier races counts all the same.
         limit_seconds: the most training time, of all workers and of all earlier races of the
             study together; None for no limit.
+        clock: seconds, which only grow.
 
     Raises:
         StudyError: if the study has no complete trial, or the name for its runs is taken.
@@ -154,9 +155,12 @@ class ConfirmationRun:
     n_seeds: int
     limit_seconds: float | None = None
     besides: Collection[int] = ()
+    clock: Callable[[], float] = time.monotonic
     race: SeedRace = field(init=False)
     _n_allowed: int = field(init=False, default=0)
-    _expected_end: float | None = field(init=False, default=None)  # by the monotonic clock
+    _expected_end: float | None = field(init=False, default=None)  # by the clock
+    _ended_seconds: float = field(init=False, default=0.0)  # of the runs that ended here
+    _ended_trial_seconds: float = field(init=False, default=0.0)  # of the trials that they repeat
 
     def __post_init__(self) -> None:
         trials = trials_of(self.study)
@@ -221,12 +225,12 @@ class ConfirmationRun:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the race still takes; None before a run's first epoch, or of very many runs.
+        """How long the race still takes; None before a run's first epoch, or of some hundred runs.
 
         It is told anew with each run that ends, and counts down in between.
         """
         end = self._expected_end
-        return None if end is None else max(0.0, end - time.monotonic())
+        return None if end is None else max(0.0, end - self.clock())
 
     def run(
         self,
@@ -248,7 +252,7 @@ class ConfirmationRun:
             while not should_stop():
                 taken = {run.run_key for run in running.values()} | gone
                 while pool.n_idle and (following := self.next(taken)):
-                    running[n_jobs] = _Running(following, time.monotonic())
+                    running[n_jobs] = _Running(following, self.clock())
                     self._spent_seconds += self._expected_seconds(following[0])
                     pool.submit(self._job(n_jobs, *following, device=device))
                     taken.add(following)
@@ -261,7 +265,7 @@ class ConfirmationRun:
                     if event.key in running:
                         self._take(event, running, gone, listener)
                         if self._expected_end is None or not isinstance(event, JobEpoch):
-                            self._expect_end([*running.values()], n_workers)
+                            self._expect_end([*running.values()], gone, n_workers)
                 self._cancel_the_hopeless(pool, running)
             return False
         finally:
@@ -285,6 +289,8 @@ class ConfirmationRun:
         match event:
             case JobDone(seconds=seconds):
                 self._spent_seconds += seconds
+                self._ended_seconds += seconds
+                self._ended_trial_seconds += self._trial_seconds(number)
                 value = self._keep(number, run, running_job.results, seconds)
                 reason = NOT_FINITE if value is None else None
                 listener(self._ended(number, run, value, reason))
@@ -304,18 +310,21 @@ class ConfirmationRun:
             if self.race.is_out(run.run_key[0]):
                 pool.cancel(key)
 
-    def _expect_end(self, running: list[_Running], n_workers: int) -> None:
+    def _expect_end(
+        self, running: list[_Running], gone: Collection[tuple[int, Run]], n_workers: int
+    ) -> None:
         """Tells anew when the race will be at its end."""
-        n_to_come = sum(len(self.race.runs) - self.race.n_runs(number) for number in self._trials)
+        racing = [number for number in self._trials if not self.race.is_out(number)]
+        n_to_come = sum(max(0, self.n_seeds - self.race.n_runs(number)) for number in racing)
         if n_to_come > _MOST_PLAYED:
             return
-        now = time.monotonic()
+        now, pace = self.clock(), self._pace(running)
         reached = {each.candidate: each.values for each in self.race.standings()}
         in_search = lasting_values([accuracy_of(trial) or 0.0 for trial in self._trials.values()])
         trials = {
             number: RacedTrial(
                 statistics.fmean([value, *reached.get(number, ())]),
-                self._expected_seconds(number) / DRIFT,
+                pace * self._trial_seconds(number),
             )
             for number, value in zip(self._trials, in_search, strict=True)
         }
@@ -331,7 +340,24 @@ class ConfirmationRun:
             limit_seconds=limit - self._spent_seconds,
             n_workers=n_workers,
             running=ends,
+            gone=gone,
         )
+
+    def _pace(self, running: list[_Running]) -> float:
+        """How long runs take here, as a share of what their trials took.
+
+        One run as long as its trial counts with them: a first epoch takes longer than the others.
+        """
+        took, expected = self._ended_seconds, self._ended_trial_seconds
+        for run in running:
+            took += sum(result.seconds for result in run.results)
+            share = len(run.results) / self._settings.epochs
+            expected += share * self._trial_seconds(run.run_key[0])
+        one = statistics.fmean(map(self._trial_seconds, self._trials))
+        return (took + one) / (expected + one) if one else 1.0
+
+    def _trial_seconds(self, number: int) -> float:
+        return TrialRecord.read(self._trials[number]).seconds or 0.0
 
     def _expected_seconds(self, number: int) -> float:
         return expected_seconds(self._trials[number])
@@ -403,7 +429,7 @@ class ConfirmationRun:
 @dataclass(slots=True)
 class _Running:
     run_key: tuple[int, Run]
-    begun: float  # by the monotonic clock
+    begun: float  # by the clock
     results: list[EpochResult] = field(default_factory=list)
 
 

@@ -6,7 +6,7 @@ import heapq
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from search.results.folds import Run
@@ -38,6 +38,7 @@ def play_through(
     limit_seconds: float,
     n_workers: int,
     running: Sequence[tuple[float, int, Run]] = (),
+    gone: Collection[tuple[int, Run]] = (),
 ) -> float:
     """How many seconds a race takes from now on.
 
@@ -47,12 +48,13 @@ def play_through(
         n_images: how many validate a run.
         limit_seconds: of training, which may be spent beside what runs now.
         running: the seconds after which a run ends, its candidate, and which run it is.
+        gone: candidates and their runs that failed, and are not tried again.
     """
     chances = random.Random(0)
     now, spent = 0.0, 0.0
     ends = [*running]
     heapq.heapify(ends)
-    taken = {(candidate, run) for _, candidate, run in running}
+    taken = {(candidate, run) for _, candidate, run in running} | {*gone}
     while True:
         while len(ends) < n_workers and (following := race.next(taken)) is not None:
             seconds = trials[following[0]].seconds

@@ -82,8 +82,8 @@ def database_failed(url: URL, error: SQLAlchemyError) -> DatabaseError:
     if _is_damage(error):
         return DatabaseError(
             f"The database must be whole, but {without_secrets(url)} answered: "
-            f"{reason_of(error, url)}. Put a copy that 'search backup' made in its place, and the "
-            "same command goes on."
+            f"{reason_of(error, url)}. If 'search backup' has made a copy of it, move that to its "
+            "place, and the same command goes on."
         )
     match _sqlite_code(error):
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
@@ -110,7 +110,7 @@ def _sqlite_code(error: Exception) -> int | None:
 def _is_damage(error: Exception) -> bool:
     """Whether a SQLite file has lost what it held: it was written over, cut short or emptied."""
     code = _sqlite_code(error)
-    is_emptied = code == sqlite3.SQLITE_ERROR and "no such table" in str(error)
+    is_emptied = code == sqlite3.SQLITE_ERROR and "no such table" in str(getattr(error, "orig", ""))
     return is_emptied or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -130,8 +130,8 @@ def cannot_open(url: URL, error: Exception) -> StorageError:
     if _is_damage(error):
         return StorageError(
             f"The database must be whole, but {without_secrets(url)} answered: "
-            f"{reason_of(error, url)}. Put a copy that 'search backup' made in its place, or name "
-            "another with --storage."
+            f"{reason_of(error, url)}. If 'search backup' has made a copy of it, move that to its "
+            "place, or name another with --storage."
         )
     may_come_back = isinstance(error, SQLAlchemyError) and is_away(error, url)
     kind = StorageUnreachableError if may_come_back else StorageError

@@ -150,8 +150,8 @@ def read_card(folder: Path) -> Card:
         raise _no_card(folder, error) from error
     except _NOT_A_CARD as error:
         raise CardError(
-            f"{path}: the card cannot be used: {_what_is_wrong(error)}. Take it as 'search retrain' "
-            "wrote it, or run that again."
+            f"{path}: the card cannot be used: {_what_is_wrong(error)}. Take it as "
+            "'search retrain' wrote it, or run that again."
         ) from error
     if not is_known:
         raise CardError(
@@ -180,10 +180,16 @@ def _what_is_wrong(error: Exception) -> str:
     match error:
         case KeyError():
             return f"there is no {error}"
+        case json.JSONDecodeError():
+            return f"it is no JSON from line {error.lineno}, column {error.colno} on"
+        case UnicodeDecodeError():
+            return f"it is no UTF-8 from byte {error.start} on"
         case ValueError() | InputError():
             return str(error).rstrip(".")
+        case RecursionError():
+            return "it has too many levels"
         case _:
-            return f"a value in it is of another kind than it must be ({error})"
+            return "a value in it is of another kind than it must be"
 
 
 def _no_card(folder: Path, error: OSError) -> CardError:

@@ -179,7 +179,9 @@ def _check_not_searched(request: SearchRequest) -> None:
         return
     if request.study is None and dataset is None:
         known = known_study(request)
-        name = "" if known is None else known[0]
+        if known is None:
+            return
+        name = known[0]
     else:
         name = study_name(request, dataset or "")
     with opened_study(request, name) as study:

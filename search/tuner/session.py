@@ -188,10 +188,10 @@ class Search:
         return self._is_over(share=1.0)
 
     @property
-    def limit_left(self) -> float:
-        """The seconds that are left of the time that was asked for; infinity without a limit."""
+    def seconds_allowed(self) -> float:
+        """What is left of the time that was asked for; infinity where it is not limited."""
         timeout = self.plan.request.timeout_seconds
-        return math.inf if timeout is None else self.started + timeout - time.monotonic()
+        return math.inf if timeout is None else max(0.0, self.started + timeout - time.monotonic())
 
     def _is_search_over(self) -> bool:
         """Whether the time is over but for what `confirm` needs."""
@@ -206,7 +206,7 @@ class Search:
     def _is_over(self, *, share: float) -> bool:
         """Whether that share of the time is over, where it is limited."""
         timeout = self.plan.request.timeout_seconds
-        return timeout is not None and self.limit_left <= (1 - share) * timeout
+        return timeout is not None and self.seconds_allowed <= (1 - share) * timeout
 
     def _n_trained(self) -> int:
         return tally(trials_of(self.study)).n_trained

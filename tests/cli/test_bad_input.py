@@ -91,6 +91,22 @@ def test_a_card_that_is_anything_is_refused(text: bytes, tmp_path: Path) -> None
         read_card(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"[]", "a value in it is of another kind than it must be"),
+        (b"{}", "there is no 'card_version'"),
+        (b"{", "it is no JSON from line 1, column 2 on"),
+        (b'{"\xff', "it is no UTF-8 from byte 2 on"),
+        (b"[" * 100_000, "it has too many levels"),
+    ],
+)
+def test_what_is_wrong_with_a_card_is_told_in_words(text: bytes, why: str, tmp_path: Path) -> None:
+    (tmp_path / CARD_NAME).write_bytes(text)
+    with pytest.raises(CardError, match=f"the card cannot be used: {why}\\. Take it as"):
+        read_card(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "null", "\ufeff{}"])
 def test_a_card_that_is_deep_or_long_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / CARD_NAME).write_text(text, encoding="utf-8")

@@ -68,9 +68,6 @@ def test_the_note_of_a_search_that_was_killed_names_the_best_trial_of_the_page(
         DashboardSync(storage, study, None).update()
         assert "## Best: trial 1" in get_note(study)
         save_note(study, get_note(study) + "\n\nof my own")
-        with locked_file(command.database, study):
-            DashboardSync(storage, study, None).update()
-            assert "It is being searched, by process" in get_note(study)
         add_as_ours(study, [better])  # and no more is written of it
     dashboard, address = start_dashboard(command)
     study_id = call(f"{address}api/studies")["study_summaries"][0]["study_id"]
@@ -81,9 +78,34 @@ def test_the_note_of_a_search_that_was_killed_names_the_best_trial_of_the_page(
     assert "search show 2" in note
     assert "trial 1" not in note
     assert "Confirmed" not in note
-    assert "It is being searched" not in note
-    assert "search confirm" in note
     assert note.endswith("---\n\nof my own")
+    os.killpg(dashboard.pid, signal.SIGINT)
+    assert dashboard.wait() == 0
+
+
+def test_the_note_on_a_page_names_the_search_that_runs_and_none_that_was_killed(
+    command: Command,
+) -> None:
+    url = f"sqlite:///{command.database}"
+    study = make_study(url, "made", [MadeTrial([0.8, 0.9, 0.92])])
+    searched = f"It is being searched, by process {os.getpid()} on {socket.gethostname()}."
+    dashboard, address = start_dashboard(command)
+
+    def shown() -> str:
+        note: str = call(f"{address}api/studies/{study._study_id}")["note"]["body"]
+        return note
+
+    with opened_storage(url, write=True) as storage:
+        DashboardSync(storage, study, None).update()
+        assert searched not in shown()
+        assert "search confirm" in shown()
+        with locked_file(command.database, study):
+            assert searched in shown()
+            assert "search confirm" not in shown()
+            DashboardSync(storage, study, None).update()
+    assert searched in get_note(study)
+    assert searched not in shown()
+    assert "search confirm" in shown()
     os.killpg(dashboard.pid, signal.SIGINT)
     assert dashboard.wait() == 0
 

@@ -37,7 +37,7 @@ from search.study.trials import trials_of
 from search.training.epochs import EpochResult
 from search.tuner.final_race import race_at_the_end
 from search.tuner.options import SearchRequest
-from search.workers.jobs import Event, Job, JobDone, JobEpoch
+from search.workers.jobs import Event, Job, JobDone, JobEpoch, JobFailed
 from tests.conftest import DIGITS_RUN, Command, run_here, wait_until
 from tests.support.image_folders import make_folder
 from tests.support.made_studies import MadeTrial, confirmation, make_study, record
@@ -425,36 +425,46 @@ def test_the_race_that_is_advised_finds_its_database_and_its_data(
     assert advised in capsys.readouterr().out
 
 
-class PlayedTime:
-    """Seconds that pass as a race's runs are played, by two workers, ten seconds each."""
+class PlayedWorkers:
+    """Two workers, and the seconds that pass for each of their runs.
+
+    Args:
+        run_seconds: of each run, in two epochs.
+        failing: the seed of runs that fail.
+    """
 
     n_idle = 2
 
-    def __init__(self) -> None:
+    def __init__(self, run_seconds: float, failing: int) -> None:
         self.now = 0.0
-        self._running: list[tuple[float, Job]] = []
+        self._epoch_seconds = run_seconds / 2
+        self._failing = failing
+        self._running: list[tuple[float, int, Job]] = []
 
-    def monotonic(self) -> float:
+    def clock(self) -> float:
         return self.now
 
     def submit(self, job: Job) -> int:
         self.n_idle -= 1
-        self._running.append((self.now, job))
+        self._running.append((self.now + self._epoch_seconds, 1, job))
         return 0
 
     def events(self, timeout: float) -> Iterator[Event]:
-        """Two epochs after five and ten seconds, and the end with the second."""
-        begun, job = self._running[0]
-        epoch = 1 if self.now < begun + 5 else 2
-        self.now = max(self.now, begun + 5 * epoch)
+        end, epoch, job = min(self._running, key=lambda each: each[0])
+        self._running.remove((end, epoch, job))
+        self.now = end
         if epoch == 1:
-            self._running.append(self._running.pop(0))
-        accuracy = 0.97 + job.seed % 7 / 1000
-        yield JobEpoch(job.key, 0, EpochResult(epoch, 1.0, 0.5, 0.1, 0.1, accuracy, 5.0))
-        if epoch == 2:
-            del self._running[0]
+            self._running.append((end + self._epoch_seconds, 2, job))
+        else:
             self.n_idle += 1
-            yield JobDone(job.key, 0, 10.0)
+        if epoch == 2 and job.seed == self._failing:
+            yield JobFailed(job.key, 0, "a fault", worker_died=False)
+            return
+        accuracy = 0.97 + job.seed % 7 / 1000
+        seconds = self._epoch_seconds
+        yield JobEpoch(job.key, 0, EpochResult(epoch, 1.0, 0.5, 0.1, 0.1, accuracy, seconds))
+        if epoch == 2:
+            yield JobDone(job.key, 0, 2 * seconds)
 
     def cancel(self, key: int) -> None:
         pass
@@ -464,33 +474,43 @@ class PlayedTime:
 
 
 @pytest.mark.parametrize(
-    ("limit", "length"),
+    ("limit", "run_seconds", "failing", "length"),
     [
-        (None, 120.0),  # six runs of each of four
-        (100.0, 50.0),  # of which two workers train
+        (None, 10.0, 0, 120.0),  # six runs of each of four
+        (100.0, 10.0, 0, 50.0),  # of which two workers train
+        (None, 30.0, 0, 360.0),  # longer than their trials were
+        (None, 5.0, 0, 60.0),
+        (None, 10.0, 1001, 120.0),  # and the first of each fails
     ],
 )
 def test_the_time_left_of_a_race_is_that_until_its_end(
-    limit: float | None, length: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limit: float | None, run_seconds: float, failing: int, length: float, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'studies.db'}"
-    made = [MadeTrial((0.97,) * 3, attributes={"seconds": 10.0}) for _ in range(4)]
-    study = make_study(url, "made", made)
-    run = ConfirmationRun(study, top=4, folds=Folds(1, 359), n_seeds=6, limit_seconds=limit)
-    pool, told = PlayedTime(), []
-    monkeypatch.setattr("search.results.confirm.time", pool)
+    made = [MadeTrial((0.97,) * 2, attributes={"seconds": 10.0}) for _ in range(4)]
+    study = make_study(url, "made", made, epochs=2)
+    workers, told = PlayedWorkers(run_seconds, failing), []
+    run = ConfirmationRun(
+        study,
+        top=4,
+        folds=Folds(1, 359),
+        n_seeds=6,
+        limit_seconds=limit,
+        clock=workers.clock,
+    )
 
     def should_stop() -> bool:
-        told.append((pool.now, run.seconds_left))
+        told.append((workers.now, run.seconds_left))
         return False
 
-    assert run.run(pool, device="cpu", listener=lambda event: None, should_stop=should_stop)
+    assert run.run(workers, device="cpu", listener=lambda event: None, should_stop=should_stop)
     assert told[0] == (0.0, None)
-    assert pool.now == pytest.approx(length, abs=10.0)
+    assert workers.now == pytest.approx(length, abs=run_seconds)
     assert len(told) > 10
     for now, left in told[1:]:
-        assert left == pytest.approx(pool.now - now, abs=15.0)
-    assert told[-1][1] == 0.0
+        if now >= length / 4:
+            within = max(run_seconds, (workers.now - now) / 3)
+            assert left == pytest.approx(workers.now - now, abs=within)
 
 
 def test_a_winner_is_out_of_date_once_the_search_has_a_better_trial() -> None:

@@ -233,7 +233,7 @@ def test_what_is_to_be_done_with_a_damaged_database_is_told_as_it_is_opened(
     with opened_storage(f"sqlite:///{database}", create=True) as storage:
         optuna.create_study(storage=storage, study_name="kept")
     database.write_bytes(database.read_bytes()[:size])
-    told = "must be whole, .*malformed.* Put a copy that 'search backup' made in its place"
+    told = "must be whole, .*malformed.* If 'search backup' has made a copy of it, move that to"
     with pytest.raises(StorageError, match=told), opened_storage(f"sqlite:///{database}"):
         pass
 
