@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from rich.console import Console
 
-    from search.results.confirm import Confirmation, RepeatEnded
+    from search.results.confirm import RepeatEnded
+    from search.results.confirmation import Confirmation
     from search.results.target import Step
     from search.tuner.options import Target
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from search.cli.output import echo_json
-from search.results.confirm import Confirmation, RepeatEnded
+from search.results.confirm import RepeatEnded
+from search.results.confirmation import Confirmation
 from search.study.summary import chosen_trial, parameter_count_of
 from search.study.trials import trials_of
 from search.tuner.events import Outcome

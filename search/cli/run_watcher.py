@@ -35,7 +35,8 @@ from search.cli.run_output import (
 )
 from search.cli.time_left import Forecast
 from search.cli.view import make_view
-from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded
+from search.results.confirm import ConfirmationRun, RepeatEnded
+from search.results.confirmation import Confirmation
 from search.results.folds import Folds
 from search.results.target import Step
 from search.storage.retry import Waiting

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from search.storage.retry import Waiting
 
 if TYPE_CHECKING:  # they import torch
-    from search.results.confirm import Confirmation, ConfirmationRun, RepeatEnded
+    from search.results.confirm import ConfirmationRun, RepeatEnded
+    from search.results.confirmation import Confirmation
     from search.results.target import Step
     from search.tuner.events import Outcome, SearchEvent
     from search.tuner.plan import SearchPlan

@@ -25,7 +25,8 @@ from scripts.experiments.race_coverage import SIZES, race
 from search.cli.confirm import print_confirmation
 from search.cli.output import make_console
 from search.report.outcomes import race_result
-from search.results.confirm import Confirmation, ConfirmationRun, expected_seconds
+from search.results.confirm import ConfirmationRun, expected_seconds
+from search.results.confirmation import Confirmation
 from search.results.folds import Folds, Run, mean_over_parts, weights
 from search.results.race import SeedRace, mean_interval, share_interval
 from search.study.findings import store_confirmation

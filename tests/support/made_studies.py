@@ -11,7 +11,7 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.results.confirm import Confirmation
+from search.results.confirmation import Confirmation
 from search.results.folds import Folds
 from search.results.race import SeedRace
 from search.space.space import Space
