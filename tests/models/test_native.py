@@ -277,7 +277,7 @@ def test_gradients_of_random_networks_are_as_exact_as_pytorchs(
 ) -> None:
     rng = random.Random(7)
     found = []
-    for seed in range(120):
+    for seed in range(480):
         spec = random_spec(rng, dropout=dropout)
         n = rng.choice([1, 2, 3, 5, 16, 17, 31, 40])
         if n * smallest_map(spec) == 1:
@@ -286,12 +286,11 @@ def test_gradients_of_random_networks_are_as_exact_as_pytorchs(
         known = reference(spec, n, draw=seed, seed=seed, smoothing=smoothing)
         found.append(errors(kernel, known))
         assert close_enough(*found[-1]), f"{spec} {spec.input_shape} n={n}: {found[-1]}"
-    assert len(found) > 100
-    # Network by network, as they differ among themselves by a hundred times as much.
+    assert len(found) > 400
+    # Network by network, as they differ among themselves by a hundred times as much; of many, as
+    # the logarithm of a ratio scatters by 1: the median of 120 was 1.08 where that of 480 is 1.00.
     ratio = statistics.median(ours / theirs for ours, theirs in found if theirs > 0)
-    # Each of four lanes adds up more numbers than one of the eight or sixteen of PyTorch, whose own
-    # error differs from processor to processor: 1.08 on an AMD EPYC, on a Xeon at most 1.05.
-    assert ratio <= (1.05 if kernel.lanes > 4 else 1.15), ratio
+    assert ratio <= 1.05, ratio
 
 
 @given(
