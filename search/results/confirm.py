@@ -30,7 +30,13 @@ from search.study.open import rebuild
 from search.study.record import TrialRecord
 from search.study.repeat_runs import NOT_FINITE, RepeatStore
 from search.study.settings import StudySettings
-from search.study.summary import CONFIRMS, accuracy_of, by_accuracy, how_to_complete
+from search.study.summary import (
+    CONFIRMS,
+    accuracy_of,
+    by_accuracy,
+    how_to_complete,
+    training_seconds,
+)
 from search.study.trials import trials_of
 from search.training.epochs import EpochResult
 from search.workers.jobs import Event, Job, JobCancelled, JobDone, JobEpoch, JobFailed, WorkerPool
@@ -283,7 +289,7 @@ class ConfirmationRun:
         return (took + one) / (expected + one) if one else 1.0
 
     def _trial_seconds(self, number: int) -> float:
-        return TrialRecord.read(self._trials[number]).seconds or 0.0
+        return training_seconds(self._trials[number])
 
     def _expected_seconds(self, number: int) -> float:
         return expected_seconds(self._trials[number])
